@@ -2,5 +2,7 @@
 
 from typing import Final
 
+__all__ = ["PAGE_SIZE"]
+
 PAGE_SIZE: Final[int]
 """Bytes in a page."""

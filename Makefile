@@ -1,0 +1,107 @@
+# Two commands set up everything on a fresh machine: `make faults` and `make test`. `make help` lists the rest.
+
+PYTHON ?= python3
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+SOURCES := Cargo.toml Cargo.lock pyproject.toml README.md $(shell find rust python -not -path '*__pycache__*')
+WHEEL := target/wheel/built
+# Another configuration of the same sources would evict the plain build from its folder.
+LOOM := RUSTFLAGS='--cfg specmm_loom' CARGO_TARGET_DIR=target/loom
+
+.PHONY: help preflight preflight-ci packages faults test test-rust test-python lint loom loom-quick bench deep ci clean
+
+help:
+	@echo 'make faults   the main job: fault a real file, with and without the mmap lock (FAULTS="FILE --seconds 5")'
+	@echo 'make test     Rust and Python tests and the quick models, within 10 minutes'
+	@echo 'make lint     formatters, linters and types'
+	@echo 'make loom     every model, to completion'
+	@echo 'make bench    benchmarks (BENCH="--bench NAME")'
+	@echo 'make deep     the long runs of models and property tests'
+	@echo 'make ci       lint, test, loom, and what needs packages (.ci/run installs those)'
+	@echo 'make clean    removes everything that was built, environments included'
+
+preflight:
+	@PYTHON='$(PYTHON)' tools/preflight
+
+# --- the wheel, and two environments of the project's own: one as a user has it, one for developers
+
+.venv/made .venv-dev/made: | preflight
+	@echo 'Setting up $(@D). The first build of specmm takes minutes; later ones are quick.'
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --upgrade pip
+	touch $@
+
+$(WHEEL): $(SOURCES) .venv/made
+	@echo 'Building the wheel ...'
+	rm -rf $(@D)
+	.venv/bin/python -m pip wheel --quiet --no-deps --wheel-dir $(@D) .
+	touch $@
+
+# The second line replaces an older build of the same version.
+.venv/installed: $(WHEEL)
+	.venv/bin/python -m pip install --quiet "$$(echo target/wheel/*.whl)[cli]"
+	.venv/bin/python -m pip install --quiet --force-reinstall --no-deps target/wheel/*.whl
+	touch $@
+
+.venv-dev/installed: $(WHEEL) .venv-dev/made
+	.venv-dev/bin/python -m pip install --quiet --group dev "$$(echo target/wheel/*.whl)[cli]"
+	.venv-dev/bin/python -m pip install --quiet --force-reinstall --no-deps target/wheel/*.whl
+	touch $@
+
+# --- the two commands
+
+faults: .venv/installed
+	.venv/bin/specmm faults $(FAULTS)
+
+test: test-rust loom-quick test-python
+
+test-rust: | preflight
+	cargo test --all-features
+
+# SPECMM_HYPOTHESIS chooses the profile: dev (the default), ci or deep.
+test-python: .venv-dev/installed
+	.venv-dev/bin/python -m pytest $(PYTEST)
+
+# --- models: a test whose name begins with `slow_` is left to `make loom`, and SPECMM_DEEP=1 raises the bounds
+
+loom-quick: | preflight
+	$(LOOM) cargo test --profile loom --all-features --lib --tests -- --skip slow_
+
+loom: | preflight
+	$(LOOM) cargo test --profile loom --all-features --lib --tests
+
+# --- for developers
+
+lint: .venv-dev/installed
+	@PYTHON='$(PYTHON)' tools/preflight rustfmt clippy
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --all-features -- -D warnings
+	$(LOOM) cargo clippy --all-features --lib --tests -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --all-features --document-private-items
+	.venv-dev/bin/ruff check
+	.venv-dev/bin/ruff format --check
+	.venv-dev/bin/mypy
+	.venv-dev/bin/stubtest specmm._core
+
+bench: | preflight
+	cargo bench --all-features $(BENCH)
+
+deep: export SPECMM_DEEP = 1
+deep: export SPECMM_HYPOTHESIS = deep
+deep: loom test-python
+
+# Jobs that need a Debian package are targets of their own, added to `ci` as they land; .ci/run installs PACKAGES, and
+# each is a tool that preflight asks for by name: a missing one fails, nothing is skipped.
+PACKAGES := valgrind
+
+packages:
+	@echo $(PACKAGES)
+
+preflight-ci:
+	@PYTHON='$(PYTHON)' tools/preflight rustfmt clippy $(PACKAGES)
+
+ci: export SPECMM_HYPOTHESIS = ci
+ci: preflight-ci lint test loom
+
+clean:
+	rm -rf target .venv .venv-dev .hypothesis .mypy_cache .pytest_cache .ruff_cache
