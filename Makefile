@@ -62,10 +62,10 @@ test-rust: | preflight
 test-python: .venv-dev/installed
 	.venv-dev/bin/python -m pytest $(PYTEST)
 
-# --- models: a test whose name begins with `slow_` is left to `make loom`, and SPECMM_DEEP=1 raises the bounds
+# --- models: a test whose name begins with `big_` is left to `make loom`, and SPECMM_DEEP=1 raises the bounds
 
 loom-quick: | preflight
-	$(LOOM) cargo test --profile loom --all-features --lib --tests -- --skip slow_
+	$(LOOM) cargo test --profile loom --all-features --lib --tests -- --skip big_
 
 loom: | preflight
 	$(LOOM) cargo test --profile loom --all-features --lib --tests
