@@ -1,0 +1,47 @@
+"""What specmm raises of its own. I/O that fails raises OSError; a bad argument ValueError or TypeError."""
+
+
+class SpecmmError(Exception):
+    """The root of specmm's own exceptions."""
+
+
+class BusError(SpecmmError):
+    """An access with no page behind it: past the end of the file, or unreadable (see `__cause__`).
+
+    Linux would send SIGBUS.
+    """
+
+    index: int
+    """Index of the page in its file."""
+    offset: int
+    """Offset of the access in the file, in bytes."""
+    size: int
+    """Size of the file at that moment, in bytes."""
+
+    def __init__(self, index: int, offset: int, size: int) -> None:
+        super().__init__(index, offset, size)
+        self.index = index
+        self.offset = offset
+        self.size = size
+
+    def __str__(self) -> str:
+        where = f"offset {self.offset} (page {self.index})"
+        if self.__cause__ is not None:
+            return f"{where} cannot be read: {self.__cause__}"
+        return f"{where} is past the end of the file, which has {self.size} bytes"
+
+
+class SegmentationError(SpecmmError):
+    """An access that no mapping allows. Linux would send SIGSEGV."""
+
+
+class OutOfFramesError(SpecmmError, MemoryError):
+    """Every frame of the cache is in use, and none can be taken back."""
+
+
+class ClosedError(SpecmmError, ValueError):
+    """The cache, file or address space is closed."""
+
+
+class InvariantError(SpecmmError):
+    """The self-audit found something that can never be: a bug in specmm."""

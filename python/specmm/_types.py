@@ -1,0 +1,149 @@
+"""What specmm answers with: flags, causes and frozen records, built by the extension module."""
+
+import dataclasses
+import enum
+
+
+class VmFault(enum.IntFlag):
+    """Result of a fault, with Linux's values (`vm_fault_t`). No bit set: there was nothing to do."""
+
+    OOM = 0x1
+    SIGBUS = 0x2
+    MAJOR = 0x4
+    SIGSEGV = 0x40
+    NOPAGE = 0x100
+    LOCKED = 0x200
+    RETRY = 0x400
+    DONE_COW = 0x1000
+
+
+class Abort(enum.Enum):
+    """Why a speculative fault gave up and left the work to the locked path.
+
+    The value is the end of the event's name: `spf_abort_odd` counts ODD.
+    """
+
+    ODD = "odd"
+    """A writer was inside mmap, munmap, mprotect or madvise."""
+    UNMAPPED = "unmapped"
+    """No mapping holds the address."""
+    NO_SPECULATE = "no_speculate"
+    """A write to a shared mapping."""
+    VMA_COPY = "vma_copy"
+    """A writer came while the VMA was copied."""
+    ACCESS_ERROR = "access_error"
+    """The mapping does not allow the access: only the locked path may say so."""
+    PUD = "pud"
+    """An upper page table is missing."""
+    PMD = "pmd"
+    """The leaf page table is missing."""
+    ANON_VMA = "anon_vma"
+    """The first private copy of a mapping."""
+    PTE_MAP_LOCK_SEQ1 = "pte_map_lock_seq1"
+    """A writer came before the leaf table was locked."""
+    PTE_MAP_LOCK_PMD = "pte_map_lock_pmd"
+    """The leaf table was replaced."""
+    PTE_MAP_LOCK_PTL = "pte_map_lock_ptl"
+    """Somebody else held the lock of the leaf table."""
+    PTE_MAP_LOCK_SEQ2 = "pte_map_lock_seq2"
+    """A writer came while the leaf table was being locked."""
+    FAULT = "fault"
+    """A writer came before the page was looked up."""
+    PTE_CHANGED = "pte_changed"
+    """The entry changed under the fault."""
+    NO_FRAME = "no_frame"
+    """No frame for a private copy."""
+    FILE_MISS = "file_miss"
+    """The page is not in the cache."""
+    FILE_READAHEAD = "file_readahead"
+    """The page asks for the next readahead window, which is I/O."""
+    FILE_LOCKED = "file_locked"
+    """Somebody else held the page lock."""
+    FILE_MAPPING = "file_mapping"
+    """The page left the file while it was being locked."""
+    FILE_NOT_UPTODATE = "file_not_uptodate"
+    """The page has not been read yet, or reading it failed."""
+    FILE_EOF = "file_eof"
+    """Past the end of the file: only the locked path may say so."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FaultOutcome:
+    """One fault, told step by step."""
+
+    result: VmFault
+    """Result of the last pass, with MAJOR from any pass."""
+    abort: Abort | None
+    """Why speculation gave up; None when it committed or was not tried."""
+    major: bool
+    """Whether it counts in `maj_flt`."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FilemapFault:
+    """What `filemap_fault` alone answered."""
+
+    result: VmFault
+    abort: Abort | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ReadaheadState:
+    """Readahead of one open file (`struct file_ra_state`), in pages but for `prev_pos`."""
+
+    start: int
+    """First page of the current window."""
+    size: int
+    """Pages in the current window."""
+    async_size: int
+    """Pages at its end whose first one starts the next window."""
+    ra_pages: int
+    """Largest window."""
+    mmap_miss: int
+    """Faults that missed, less those that hit; above 100 read-around stops."""
+    prev_pos: int
+    """Offset of the last byte read; -1 before the first read."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TouchReport:
+    """What many touches came to."""
+
+    touches: int
+    """Accesses made."""
+    faults: int
+    """Of these, the ones that faulted."""
+    major: int
+    """Faults that counted as major."""
+    aborts: int
+    """Faults whose speculation gave up."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CacheStats:
+    """Counters of a cache since it was made."""
+
+    capacity_frames: int
+    """The bound, in frames of one page."""
+    frames_in_use: int
+    """Frames that hold a page of a file or a private copy."""
+    private_frames: int
+    """Of these, private copies."""
+    hits: int
+    """Pages of reads that were in the cache."""
+    misses: int
+    """Pages of reads that were not."""
+    retries: int
+    """Lock-free reads that had to start over."""
+    readahead_pages: int
+    """Pages read ahead of need."""
+    evictions: int
+    """Pages dropped to make room."""
+    reads: int
+    """Reads made of the stores."""
+    read_bytes: int
+    read_errors: int
+    xarray_nodes: int
+    """Nodes of the index from page number to page."""
+    io_seconds: float
+    """Time spent in reads, summed over threads."""
