@@ -1,0 +1,100 @@
+"""The pages of one file (struct address_space and its inode; filemap.c, truncate.c)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from .errors import expect
+from .page import PAGE_SIZE, Frames, Page, pages_for
+from .store import Store
+
+if TYPE_CHECKING:
+    from .vma import Vma
+
+
+class AddressSpace:
+    """Everything that opens of the same file share: its size, its pages, its mappings."""
+
+    def __init__(self, frames: Frames, counters: Counter[str], store: Store, size: int) -> None:
+        self.frames = frames
+        self.counters = counters  # the cache's, see CacheStats
+        self.store = store
+        self.i_size = size
+        self.pages: dict[int, Page] = {}
+        self.i_mmap: list[Vma] = []
+        self.open_files = 0
+
+    @property
+    def max_off(self) -> int:
+        """The first page index beyond the end of the file."""
+        return pages_for(self.i_size)
+
+    # --- bringing pages in
+
+    def add_page(self, index: int) -> Page | None:
+        """add_to_page_cache_lru: a new page, not up to date yet; None when there is no frame."""
+        expect(index not in self.pages and index < self.max_off, "a page added twice, or beyond the end")
+        page = self.frames.take(index)
+        if page is not None:
+            self.pages[index] = page
+        return page
+
+    def read_pages(self, run: list[Page]) -> OSError | None:
+        """One store read for a run of neighbours. After an error all stay in the cache, not up to date."""
+        offset = run[0].index * PAGE_SIZE
+        wanted = min(len(run) * PAGE_SIZE, self.i_size - offset)
+        self.counters["reads"] += 1
+        try:
+            data = self.store.read(offset, wanted)
+        except OSError as error:
+            self.counters["read_errors"] += 1
+            return error
+        self.counters["read_bytes"] += wanted
+
+        # What lies past the end of the file in its last page reads as zeros.
+        data = data.ljust(len(run) * PAGE_SIZE, b"\0")
+        for number, page in enumerate(run):
+            page.data[:] = data[number * PAGE_SIZE : (number + 1) * PAGE_SIZE]
+            page.uptodate = True
+        return None
+
+    # --- letting pages go
+
+    def delete_page(self, page: Page) -> None:
+        """delete_from_page_cache: nobody maps it any more."""
+        del self.pages[page.index]
+        self.frames.give_back(page)
+
+    def invalidate(self, first: int, end: int) -> int:
+        """invalidate_mapping_pages: drops what nobody maps among [first, end); how many that were."""
+        doomed = [page for page in self.pages.values() if first <= page.index < end and not page.entries]
+        for page in doomed:
+            self.delete_page(page)
+        return len(doomed)
+
+    @property
+    def in_use(self) -> bool:
+        """Whether the file is open or mapped."""
+        return self.open_files > 0 or bool(self.i_mmap)
+
+    def put(self) -> None:
+        """iput: the last user is gone, and with it go the pages."""
+        if not self.in_use:
+            self.invalidate(0, self.max_off)
+            self.store.close()
+
+    def set_size(self, size: int) -> None:
+        """truncate_setsize: first the size, then the entries, private copies too, then the pages."""
+        self.i_size = size
+        for vma in self.i_mmap:
+            first = vma.first_page + max(0, self.max_off - vma.pgoff)
+            vma.page_table.zap(first, vma.end_page)
+        for page in [page for page in self.pages.values() if page.index >= self.max_off]:
+            self.delete_page(page)
+
+        # The page that is cut in two keeps zeros past the end, where a later extension will show them.
+        partial = self.pages.get(size // PAGE_SIZE)
+        if partial is not None and partial.uptodate:
+            tail = size % PAGE_SIZE
+            partial.data[tail:] = bytes(PAGE_SIZE - tail)

@@ -1,0 +1,163 @@
+"""The page cache: a fixed number of frames, the files that share them, and the self-audit."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from .address_space import AddressSpace
+from .arguments import MAX_BYTES, byte_count, choice, natural
+from .errors import ClosedError, expect
+from .file import File
+from .outcomes import CacheStats
+from .page import PAGE_SIZE, Frames, Page
+from .page_table import LEAF, PMD, PUD
+from .store import LocalFile, Store, UserStore
+
+if TYPE_CHECKING:
+    from .mm import Mm
+
+OPEN_FLAGS = {
+    "rb": os.O_RDONLY,
+    "r+b": os.O_RDWR,
+    "w+b": os.O_RDWR | os.O_CREAT,
+    "x+b": os.O_RDWR | os.O_CREAT | os.O_EXCL,
+}
+
+
+class PageCache:
+    """Pages of any number of files, never more than `capacity` bytes of them. All I/O is inline."""
+
+    def __init__(self, capacity: int | str, *, io: str = "inline") -> None:
+        choice("io", io, ("inline", "threads"))
+        frames = byte_count("capacity", capacity) // PAGE_SIZE
+        if frames == 0:
+            raise ValueError(f"capacity {capacity!r} is less than a page")
+        self.frames = Frames(frames)
+        self.counters: Counter[str] = Counter()
+        self.spaces: list[AddressSpace] = []
+        self.inodes: dict[tuple[int, int], AddressSpace] = {}
+        self.mms: list[Mm] = []
+        self.closed = False
+
+    # --- files
+
+    def open(self, path: str | os.PathLike[str], mode: str = "rb", *, ra_pages: int = 32) -> File:
+        """A file by its path. Opens of one file share its pages."""
+        self.check_open()
+        mode = choice("mode", mode if mode.endswith("b") else mode + "b", tuple(OPEN_FLAGS))
+        natural("ra_pages", ra_pages)
+        if Path(path).is_dir():
+            raise IsADirectoryError(21, "Is a directory", os.fspath(path))
+        descriptor = os.open(path, OPEN_FLAGS[mode] | os.O_CLOEXEC, 0o666)
+        name, status = os.fspath(path), os.fstat(descriptor)
+        inode = (status.st_dev, status.st_ino)
+        mapping = self.inodes.get(inode)
+        if mapping is None or not mapping.in_use:
+            mapping = self.add_space(LocalFile(os.dup(descriptor), name), status.st_size)
+            self.inodes[inode] = mapping
+        file = File(self, mapping, LocalFile(descriptor, name), name, mode, ra_pages)
+        if mode == "w+b":
+            file.truncate(0)
+        return file
+
+    def open_store(self, store: UserStore, size: int, *, name: str = "", ra_pages: int = 32) -> File:
+        """A file whose bytes an object provides. Each call is a file of its own."""
+        self.check_open()
+        natural("ra_pages", ra_pages)
+        user = Store(store, name)
+        return File(self, self.add_space(user, natural("size", size, MAX_BYTES)), user, name, "r+b", ra_pages)
+
+    def add_space(self, store: Store, size: int) -> AddressSpace:
+        """A new file in the cache, empty."""
+        self.spaces = [space for space in self.spaces if space.in_use]
+        self.spaces.append(AddressSpace(self.frames, self.counters, store, size))
+        return self.spaces[-1]
+
+    # --- the whole of it
+
+    def stats(self) -> CacheStats:
+        """Counters so far."""
+        return CacheStats(
+            capacity_frames=self.frames.capacity,
+            frames_in_use=self.frames.in_use,
+            private_frames=self.frames.private,
+            hits=self.counters["hits"],
+            misses=self.counters["misses"],
+            readahead_pages=self.counters["readahead_pages"],
+            reads=self.counters["reads"],
+            read_bytes=self.counters["read_bytes"],
+            read_errors=self.counters["read_errors"],
+        )
+
+    def drop_caches(self) -> int:
+        """Drops every page that nobody maps; how many that were."""
+        self.check_open()
+        return sum(space.invalidate(0, space.max_off) for space in self.spaces)
+
+    def settle(self) -> None:
+        """No I/O is ever in flight here."""
+
+    def close(self) -> None:
+        """Nothing works afterwards."""
+        if not self.closed:
+            for space in self.spaces:
+                space.store.close()
+            self.closed = True
+
+    def check_open(self) -> None:
+        """Every call but `close` and `stats` needs it open."""
+        if self.closed:
+            raise ClosedError("the cache is closed")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- the self-audit
+
+    def check(self) -> None:
+        """What must hold between any two calls."""
+        cached = [page for space in self.spaces for page in space.pages.values()]
+        private = [page for mm in self.mms for page in self.check_mm(mm) if page.private]
+        expect(len(private) == self.frames.private, "private frames")
+        expect(len(cached) + len(private) == self.frames.in_use <= self.frames.capacity, "frames in use")
+        for space in self.spaces:
+            expect(space.in_use or not space.pages, "a file without users has pages")
+            expect(all(space.pages[index].index == index for index in space.pages), "index")
+            expect(all(index < space.max_off for index in space.pages), "a page beyond the end")
+        expect(all(page.uptodate or not page.entries for page in cached), "a page mapped before it was read")
+
+    def check_mm(self, mm: Mm) -> list[Page]:
+        """Its pages, each once for each entry."""
+        table, found = mm.page_table, []
+        for leaf, entries in table.leaves.items():
+            for number, entry in entries.items():
+                start = number * PAGE_SIZE
+                (vma,) = mm.vmas.covering(start, start + PAGE_SIZE)
+                expect(number >> LEAF == leaf, "an entry in the wrong table")
+                expect(entry.page.index == vma.index(number), "an entry shows the wrong page")
+                expect((table, number) in entry.page.entries, "an entry its page does not know of")
+                expect(vma.flags.write or not entry.writable, "a writable entry in a read-only mapping")
+                of_file = vma.file.f_mapping.pages.get(entry.page.index) is entry.page
+                expect(of_file != entry.page.private, "an entry for a page no longer in the cache")
+                expect(vma.anon_vma or not entry.page.private, "a private copy without anon_vma")
+                found.append(entry.page)
+
+        # A table lives as long as some mapping reaches into its span.
+        for tables, bits in ((table.leaves, LEAF), (table.pmds, PMD), (table.puds, PUD)):
+            for each in tables:
+                span = (each << bits) * PAGE_SIZE, ((each + 1) << bits) * PAGE_SIZE
+                expect(bool(mm.vmas.overlapping(*span)), "a page table that spans no mapping")
+        events = mm.vm_events()
+        aborts = sum(events[event] for event in events if event.startswith("spf_abort_"))
+        expect(events["spf_abort"] == aborts, "aborts by cause")
+        expect(events["spf_attempt"] == events["spf_commit"] + aborts, "speculative attempts")
+        return found

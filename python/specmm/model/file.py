@@ -1,0 +1,163 @@
+"""An open file, as a user holds it (struct file; fadvise.c, truncate.c)."""
+
+from __future__ import annotations
+
+import errno
+import io
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from .address_space import AddressSpace
+from .arguments import MAX_BYTES, choice, natural
+from .errors import ClosedError
+from .filemap import filemap_fault, filemap_fault_speculative, filemap_read
+from .outcomes import FilemapFault, ReadaheadState, VmFault
+from .page import PAGE_SIZE, pages_for
+from .readahead import IO_PAGES, Readahead
+from .store import Store
+
+if TYPE_CHECKING:
+    from .cache import PageCache
+
+ADVICE = ("normal", "random", "sequential", "willneed", "dontneed")
+
+
+class File:
+    """One open: its own readahead state over pages that all opens of the file share."""
+
+    def __init__(
+        self, cache: PageCache, mapping: AddressSpace, store: Store, name: str, mode: str, ra_pages: int
+    ) -> None:
+        self.cache = cache
+        self.f_mapping = mapping
+        self.f_ra = Readahead(mapping, ra_pages)
+        self.open_ra_pages = ra_pages
+        self.advice = "normal"
+        self.store = store  # what this open may truncate; pages are read through the mapping's
+        self.name = name
+        self.mode = mode
+        self.closed = False
+        mapping.open_files += 1
+
+    @property
+    def size(self) -> int:
+        """i_size, in bytes."""
+        self.check_open()
+        return self.f_mapping.i_size
+
+    @property
+    def readahead_state(self) -> ReadaheadState:
+        """The state, also of a closed file: its mappings still use it."""
+        return self.f_ra.state()
+
+    # --- reading
+
+    def pread(self, n: int, offset: int) -> bytes:
+        """As os.pread: short only at the end of the file."""
+        self.check_open()
+        return filemap_read(self.f_ra, natural("n", n), natural("offset", offset, MAX_BYTES))
+
+    def preadinto(self, buffer: bytearray | memoryview, offset: int) -> int:
+        """The same, into a buffer; how many bytes."""
+        view = memoryview(buffer).cast("B")
+        data = self.pread(len(view), offset)
+        view[: len(data)] = data
+        return len(data)
+
+    # --- the fault of this file alone
+
+    def filemap_fault(self, index: int, *, speculative: bool = True) -> FilemapFault:
+        """One attempt, or passes until the page is there or cannot be. Publishes nothing: no credit."""
+        self.check_open()
+        natural("index", index, MAX_BYTES // PAGE_SIZE)
+        if speculative:
+            attempt = filemap_fault_speculative(self.f_ra, index)
+            return FilemapFault(attempt.result, attempt.abort)
+        rand, seq = self.advice == "random", self.advice == "sequential"
+        one = filemap_fault(self.f_ra, index, rand=rand, seq=seq, tried=False)
+        major = one.result & VmFault.MAJOR
+        while one.result & VmFault.RETRY:
+            one = filemap_fault(self.f_ra, index, rand=rand, seq=seq, tried=True)
+            major |= one.result & VmFault.MAJOR
+        return FilemapFault(one.result | major, None)
+
+    # --- advice, size, what is there
+
+    def advise(self, advice: str, offset: int = 0, length: int | None = None) -> None:
+        """generic_fadvise: the first three hold for this open and ignore the range."""
+        self.check_open()
+        if advice == "hugepage":
+            raise io.UnsupportedOperation("huge pages do not exist yet")
+        choice("advice", advice, ADVICE)
+        natural("offset", offset, MAX_BYTES)
+        size = self.f_mapping.i_size
+        end = size if length is None else offset + natural("length", length)
+        match advice:
+            case "willneed":
+                self.willneed(offset, min(end, size))
+            case "dontneed":
+                # The last page of the file is whole if the range reaches the end.
+                end_page = pages_for(size) if end >= size else end // PAGE_SIZE
+                self.f_mapping.invalidate(pages_for(offset), end_page)
+            case _:
+                self.advice = advice
+                self.f_ra.mode_random = advice == "random"
+                if advice != "random":
+                    self.f_ra.ra_pages = self.open_ra_pages * (2 if advice == "sequential" else 1)
+
+    def willneed(self, offset: int, end: int) -> None:
+        """Reads every page the range touches, in pieces of the largest read."""
+        end_page = pages_for(end) if end > offset else 0
+        chunk = max(IO_PAGES, self.f_ra.ra_pages)
+        for index in range(offset // PAGE_SIZE, end_page, chunk):
+            self.f_ra.force_page_cache_ra(index, end_page - index)
+
+    def truncate(self, size: int) -> None:
+        """ftruncate: the store first; if it refuses, nothing has changed."""
+        self.check_open()
+        natural("size", size, MAX_BYTES)
+        if self.mode == "rb":
+            raise OSError(errno.EINVAL, "open for reading only", self.name)
+        self.store.truncate(size)
+        self.f_mapping.set_size(size)
+
+    def revalidate(self) -> int:
+        """Takes over the store's size, if the store can tell."""
+        self.check_open()
+        size = self.store.size()
+        if size is not None and size != self.f_mapping.i_size:
+            self.f_mapping.set_size(size)
+        return self.f_mapping.i_size
+
+    def residency(self, first: int = 0, count: int | None = None) -> bytes:
+        """mincore: one byte a page up to the end of the file, 1 = in the cache and up to date."""
+        self.check_open()
+        end = self.f_mapping.max_off
+        if count is not None:
+            end = min(end, first + natural("count", count))
+        found = (self.f_mapping.pages.get(index) for index in range(natural("first", first), end))
+        return bytes(page is not None and page.uptodate for page in found)
+
+    # --- the end
+
+    def close(self) -> None:
+        """fput: mappings outlive it."""
+        if not self.closed:
+            self.closed = True
+            self.store.close()
+            self.f_mapping.open_files -= 1
+            self.f_mapping.put()
+
+    def check_open(self) -> None:
+        """Every call but `close`, `name`, `mode` and `readahead_state` needs it open."""
+        if self.closed:
+            raise ClosedError(f"{self.name!r} is closed")
+        self.cache.check_open()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,126 @@
+"""One pass over a fault, below handle_mm_fault (memory.c, and filemap_map_pages of filemap.c)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .filemap import Filemap, filemap_fault, filemap_fault_speculative
+from .outcomes import Abort, VmFault
+from .page import Page
+from .page_table import LEAF, Entry
+from .vma import Vma
+
+NOTHING = VmFault(0)
+
+
+@dataclass
+class Pass:
+    """What one pass came to."""
+
+    result: VmFault = NOTHING
+    abort: Abort | None = None
+    missed: bool = False  # filemap_fault did not find the page
+    published: int = 0  # entries of file pages that a read, or a first private write, needed
+    error: OSError | None = None  # why SIGBUS
+
+
+@dataclass
+class Fault:
+    """struct vm_fault: what is being done, and how."""
+
+    vma: Vma
+    number: int  # the virtual page
+    write: bool
+    speculative: bool
+    tried: bool  # FAULT_FLAG_TRIED
+    fault_around_pages: int
+
+    def handle_pte_fault(self) -> Pass:
+        """The tables are there; what to do depends on the entry."""
+        entry = self.vma.page_table.get(self.number)
+        if entry is None:
+            return self.do_cow_fault() if self.write else self.do_read_fault()
+        if self.write and not entry.writable:
+            return self.do_wp_page(entry)
+        return Pass()  # there is nothing to do: the entry allows the access
+
+    def do_read_fault(self) -> Pass:
+        """Maps what is there around the address; if that did not map the address itself, asks the file."""
+        around = self.do_fault_around()
+        if self.vma.page_table.get(self.number) is not None:
+            return Pass(VmFault.NOPAGE, published=around)
+        found = self.do_fault()
+        if found.page is not None:
+            self.vma.page_table.set(self.number, found.page, writable=False)
+            around += 1
+        return Pass(found.result, found.abort, found.missed, around, found.error)
+
+    def do_cow_fault(self) -> Pass:
+        """The first write to a page of a private mapping: a frame, then the page, then the copy."""
+        copy = self.prepare_copy()
+        if isinstance(copy, Pass):
+            return copy
+        found = self.do_fault()
+        if found.page is None:
+            self.vma.page_table.frames.give_back(copy)
+            return Pass(found.result, found.abort, found.missed, 0, found.error)
+        copy.data[:] = found.page.data
+        self.vma.page_table.set(self.number, copy, writable=True)
+        return Pass(found.result, missed=found.missed, published=1)
+
+    def do_wp_page(self, entry: Entry) -> Pass:
+        """A write to an entry that is read-only: a private copy is the writer's own, a file's page is not."""
+        if entry.page.private:
+            entry.writable = True
+            return Pass()
+        copy = self.prepare_copy()
+        if isinstance(copy, Pass):
+            return copy
+        copy.data[:] = entry.page.data
+        self.vma.page_table.zap(self.number, self.number + 1)
+        self.vma.page_table.set(self.number, copy, writable=True)
+        return Pass()
+
+    def prepare_copy(self) -> Page | Pass:
+        """anon_vma_prepare, which needs the mmap lock, and a frame."""
+        if not self.vma.anon_vma:
+            if self.speculative:
+                return Pass(VmFault.RETRY, Abort.ANON_VMA)
+            self.vma.anon_vma = True
+        copy = self.vma.page_table.frames.take(self.vma.index(self.number), private=True)
+        if copy is not None:
+            return copy
+        return Pass(VmFault.RETRY, Abort.NO_FRAME) if self.speculative else Pass(VmFault.OOM)
+
+    def do_fault(self) -> Filemap:
+        """__do_fault: vm_ops->fault. A page comes only with LOCKED."""
+        ra, index = self.vma.file.f_ra, self.vma.index(self.number)
+        if self.speculative:
+            return filemap_fault_speculative(ra, index)
+        flags = self.vma.flags
+        found = filemap_fault(ra, index, rand=flags.rand_read, seq=flags.seq_read, tried=self.tried)
+        if not found.result & VmFault.LOCKED:
+            found.page = None
+        return found
+
+    def do_fault_around(self) -> int:
+        """do_fault_around and filemap_map_pages: maps what needs no waiting; how many entries it set."""
+        if self.fault_around_pages == 1:
+            return 0
+
+        # The window is aligned by virtual address, and ends with its leaf table and its mapping.
+        aligned = self.number // self.fault_around_pages * self.fault_around_pages
+        leaf = self.number >> LEAF << LEAF
+        first = max(aligned, leaf, self.vma.first_page)
+        end = min(aligned + self.fault_around_pages, leaf + (1 << LEAF), self.vma.end_page)
+
+        mapping = self.vma.file.f_mapping
+        published = 0
+        for number in range(first, end):
+            page = mapping.pages.get(self.vma.index(number))
+            if page is None or page.readahead or not page.uptodate or page.index >= mapping.max_off:
+                continue
+            if self.vma.page_table.get(number) is None:
+                self.vma.page_table.set(number, page, writable=False)
+                published += 1
+        return published

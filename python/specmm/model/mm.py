@@ -1,0 +1,245 @@
+"""An address space, as a user holds it (mmap.c, mprotect.c, madvise.c)."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from .arguments import byte_count, choice, natural, page_aligned
+from .errors import BusError, ClosedError, OutOfFramesError, SegmentationError
+from .fault import FaultHandler
+from .outcomes import EVENTS, FaultOutcome, TouchReport, VmFault
+from .page import PAGE_SHIFT, PAGE_SIZE, pages_for
+from .page_table import ADDRESS_SPACE_END, Entry, PageTable
+from .vma import Vma, VmaList, VmFlags
+
+if TYPE_CHECKING:
+    from .cache import PageCache
+    from .file import File
+
+MAX_OFFSET = 1 << 44
+
+
+class Mm:
+    """struct mm_struct: mappings, page table, events."""
+
+    def __init__(
+        self, cache: PageCache, *, locking: str = "speculative", fault_around: int | str = "64KiB"
+    ) -> None:
+        around = byte_count("fault_around", fault_around)
+        if around < PAGE_SIZE or around & (around - 1):
+            raise ValueError(f"fault_around {around} is not a power of two of at least {PAGE_SIZE}")
+        self.cache = cache
+        self.locking = choice("locking", locking, ("mmap_lock", "speculative"))
+        self.closed = False
+        self.vmas = VmaList()
+        self.page_table = PageTable(cache.frames)
+        self.events: Counter[str] = Counter()
+        self.faults = FaultHandler(
+            self.vmas, self.page_table, self.events, locking == "speculative", around // PAGE_SIZE
+        )
+        cache.check_open()
+        cache.mms.append(self)
+
+    # --- mappings: each of these takes the mmap lock once, as soon as its arguments make sense
+
+    def mmap(
+        self, file: File, length: int | None = None, offset: int = 0, *, prot: str = "r", shared: bool = True
+    ) -> int:
+        """Maps the file at the lowest address that has room. The range may exceed the file."""
+        self.check_open()
+        choice("prot", prot, ("r", "rw"))
+        if prot == "rw" and shared:
+            raise io.UnsupportedOperation("a shared mapping cannot be writable yet")
+        page_aligned("offset", natural("offset", offset, MAX_OFFSET))
+        if file.cache is not self.cache:
+            raise ValueError(f"{file.name!r} belongs to another cache")
+        if length is None:
+            length = file.size - offset
+            if length <= 0:
+                raise ValueError(f"offset {offset} is at or after the end of the file, {file.size}")
+        file.check_open()
+        if natural("length", length, ADDRESS_SPACE_END) == 0:
+            raise ValueError("length is 0")
+
+        self.events["mmap_lock_write"] += 1
+        length = pages_for(length) * PAGE_SIZE
+        start = self.vmas.unmapped_area(length)
+        flags = VmFlags(write=prot == "rw", shared=shared)
+        vma = Vma(start, start + length, offset >> PAGE_SHIFT, file, flags, self.page_table)
+        self.vmas.add(vma)
+        self.vmas.merge(vma.start, vma.end)
+        return start
+
+    def munmap(self, addr: int, length: int) -> None:
+        """Unmaps what is mapped in the range; there must be something."""
+        start, end = self.page_range(addr, length)
+        self.events["mmap_lock_write"] += 1
+        if not self.vmas.overlapping(start, end):
+            raise ValueError(f"nothing is mapped in {start:#x}..{end:#x}")
+        doomed = self.vmas.split_out(start, end)
+        for vma in doomed:
+            self.vmas.remove(vma)
+        self.page_table.zap(start >> PAGE_SHIFT, end >> PAGE_SHIFT)
+        floor, ceiling = self.vmas.gap_around(start, end)
+        self.page_table.free_tables(
+            start >> PAGE_SHIFT, end >> PAGE_SHIFT, floor >> PAGE_SHIFT, ceiling >> PAGE_SHIFT
+        )
+        for vma in doomed:
+            vma.file.f_mapping.put()
+
+    def mprotect(self, addr: int, length: int, prot: str) -> None:
+        """Allows or forbids writing. What was read-only stays so in the page table until a write faults."""
+        start, end = self.page_range(addr, length)
+        write = choice("prot", prot, ("r", "rw")) == "rw"
+        self.events["mmap_lock_write"] += 1
+        if write and any(vma.flags.shared for vma in self.vmas.covering(start, end)):
+            raise io.UnsupportedOperation("a shared mapping cannot be writable yet")
+        self.change_flags(start, end, write=write)
+        if not write:
+            self.page_table.write_protect(start >> PAGE_SHIFT, end >> PAGE_SHIFT)
+
+    def madvise(self, addr: int, length: int, advice: str) -> None:
+        """How the range will be accessed, or that its pages are not needed now."""
+        start, end = self.page_range(addr, length)
+        choice("advice", advice, ("normal", "random", "sequential", "dontneed"))
+        if advice == "dontneed":
+            self.events["mmap_lock_read"] += 1
+            self.vmas.covering(start, end)
+            self.page_table.zap(start >> PAGE_SHIFT, end >> PAGE_SHIFT)
+        else:
+            self.events["mmap_lock_write"] += 1
+            self.change_flags(start, end, rand_read=advice == "random", seq_read=advice == "sequential")
+
+    def change_flags(self, start: int, end: int, **changes: bool) -> None:
+        """mprotect_fixup and madvise_behavior: split, change, merge. A hole fails before any of it."""
+        self.vmas.covering(start, end)
+        for vma in self.vmas.split_out(start, end):
+            vma.flags = replace(vma.flags, **changes)
+        self.vmas.merge(start, end)
+
+    def page_range(self, addr: int, length: int) -> tuple[int, int]:
+        """The range of pages, if it is one."""
+        self.check_open()
+        start = page_aligned("addr", addr)
+        if natural("length", length) == 0:
+            raise ValueError("length is 0")
+        end = start + pages_for(length) * PAGE_SIZE
+        if end > ADDRESS_SPACE_END:
+            raise ValueError(f"{start:#x}..{end:#x} is beyond the end of the address space")
+        return start, end
+
+    # --- access
+
+    def load(self, addr: int, n: int) -> bytes:
+        """Reads as a program would."""
+        self.check_open()
+        data = bytearray()
+        for address, length in pieces(natural("addr", addr), natural("n", n)):
+            entry, _ = self.access(address, write=False)
+            at = address % PAGE_SIZE
+            data += entry.page.data[at : at + length]
+        return bytes(data)
+
+    def store(self, addr: int, data: bytes) -> None:
+        """Writes as a program would: what was written before a fault that fails stays written."""
+        self.check_open()
+        rest = memoryview(data).cast("B")
+        for address, length in pieces(natural("addr", addr), len(rest)):
+            entry, _ = self.access(address, write=True)
+            at = address % PAGE_SIZE
+            entry.page.data[at : at + length] = rest[:length]
+            rest = rest[length:]
+
+    def touch(self, addr: int, length: int, *, stride: int = PAGE_SIZE, write: bool = False) -> TouchReport:
+        """A one-byte access every `stride` bytes. A write stores the byte that is there."""
+        self.check_open()
+        if natural("stride", stride) == 0:
+            raise ValueError("stride is 0")
+        addresses = range(natural("addr", addr), addr + natural("length", length), stride)
+        faults = [outcome for _, outcome in (self.access(each, write=write) for each in addresses) if outcome]
+        return TouchReport(
+            len(addresses),
+            len(faults),
+            sum(outcome.major for outcome in faults),
+            sum(outcome.abort is not None for outcome in faults),
+        )
+
+    def access(self, address: int, *, write: bool) -> tuple[Entry, FaultOutcome | None]:
+        """The entry that allows the access, and the fault it took, if any."""
+        entry = self.page_table.get(address >> PAGE_SHIFT)
+        if entry is not None and (entry.writable or not write):
+            return entry, None
+        outcome, error = self.faults.handle(address, write=write)
+        if outcome.result & VmFault.SIGSEGV:
+            raise SegmentationError(
+                f"{address:#x} is not mapped, or not for {'writing' if write else 'reading'}"
+            )
+        if outcome.result & VmFault.OOM:
+            raise OutOfFramesError(f"no frame of {self.cache.frames.capacity}, or no private one")
+        if outcome.result & VmFault.SIGBUS:
+            (vma,) = self.vmas.covering(address, address + 1)
+            index = vma.index(address >> PAGE_SHIFT)
+            offset = index * PAGE_SIZE + address % PAGE_SIZE
+            raise BusError(index, offset, vma.file.f_mapping.i_size) from error
+        ((_, entry),) = self.page_table.present(address >> PAGE_SHIFT, (address >> PAGE_SHIFT) + 1)
+        return entry, outcome
+
+    def fault(self, addr: int, *, write: bool = False) -> FaultOutcome:
+        """One fault; what goes wrong is told in its result."""
+        self.check_open()
+        outcome, _ = self.faults.handle(natural("addr", addr), write=write)
+        return outcome
+
+    # --- inspection
+
+    def pagemap(self, addr: int, length: int) -> bytes:
+        """One byte a page: 1 present, 2 writable, 4 private copy."""
+        self.check_open()
+        first = natural("addr", addr) >> PAGE_SHIFT
+        end = pages_for(addr + natural("length", length))
+        shown = bytearray(end - first)
+        for number, entry in self.page_table.present(first, end):
+            shown[number - first] = 1 | entry.writable << 1 | entry.page.private << 2
+        return bytes(shown)
+
+    def vm_events(self) -> dict[str, int]:
+        """All events, always."""
+        return {event: self.events[event] for event in EVENTS}
+
+    # --- the end
+
+    def close(self) -> None:
+        """exit_mmap."""
+        if not self.closed:
+            for vma in list(self.vmas):
+                self.munmap(vma.start, vma.end - vma.start)
+            self.cache.mms.remove(self)
+            self.closed = True
+
+    def check_open(self) -> None:
+        """Every call but `close` and `vm_events` needs it open."""
+        if self.closed:
+            raise ClosedError("the address space is closed")
+        self.cache.check_open()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def pieces(addr: int, n: int) -> Iterator[tuple[int, int]]:
+    """The parts of a range that lie in one page each."""
+    end = addr + n
+    while addr < end:
+        length = min(PAGE_SIZE - addr % PAGE_SIZE, end - addr)
+        yield addr, length
+        addr += length

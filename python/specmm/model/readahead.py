@@ -1,0 +1,192 @@
+"""Which pages to read before they are asked for (readahead.c, and the mmap half of it from filemap.c)."""
+
+from __future__ import annotations
+
+from .address_space import AddressSpace
+from .outcomes import ReadaheadState
+from .page import PAGE_SHIFT, Page
+
+IO_PAGES = 256  # bdi->io_pages: the largest single read worth asking for
+MMAP_LOTSAMISS = 100  # above this many misses more than hits, a mapped file is being accessed at random
+MMAP_MISS_CAP = 10 * MMAP_LOTSAMISS
+
+
+def get_init_ra_size(size: int, most: int) -> int:
+    """The first window for a request of `size` pages."""
+    rounded = 1 << (size - 1).bit_length()
+    if rounded <= most // 32:
+        return rounded * 4
+    if rounded <= most // 4:
+        return rounded * 2
+    return most
+
+
+def get_next_ra_size(current: int, most: int) -> int:
+    """The window after one of `current` pages."""
+    if current < most // 16:
+        return 4 * current
+    if current <= most // 2:
+        return 2 * current
+    return most
+
+
+class Readahead:
+    """struct file_ra_state: one for each open file."""
+
+    def __init__(self, mapping: AddressSpace, ra_pages: int) -> None:
+        self.mapping = mapping
+        self.start = 0
+        self.size = 0
+        self.async_size = 0
+        self.ra_pages = ra_pages
+        self.mmap_miss = 0
+        self.prev_pos = -1
+        self.mode_random = False  # FMODE_RANDOM, which posix_fadvise sets
+
+    def state(self) -> ReadaheadState:
+        """What shows of it."""
+        return ReadaheadState(
+            self.start, self.size, self.async_size, self.ra_pages, self.mmap_miss, self.prev_pos
+        )
+
+    # --- a mapped file (filemap.c)
+
+    def do_sync_mmap_readahead(self, index: int, *, rand: bool, seq: bool, tried: bool) -> bool:
+        """The page is not in the cache. True when it is a case for reading, for which the lock is dropped."""
+        if rand or self.ra_pages == 0:
+            return False
+        if seq:
+            self.page_cache_sync_ra(index, self.ra_pages)
+            return True
+
+        # A fault is one miss, however many passes it takes.
+        if not tried and self.mmap_miss < MMAP_MISS_CAP:
+            self.mmap_miss += 1
+        if self.mmap_miss > MMAP_LOTSAMISS:
+            return False
+
+        # mmap read-around: as much before the page as after it.
+        self.start = max(0, index - self.ra_pages // 2)
+        self.size = self.ra_pages
+        self.async_size = self.ra_pages // 4
+        self.do_page_cache_ra(self.start, self.size, self.async_size)
+        return True
+
+    def do_async_mmap_readahead(self, page: Page, *, rand: bool) -> bool:
+        """The page is there. True when it bore the marker, for which the mmap lock is dropped."""
+        if rand or self.ra_pages == 0 or not page.readahead:
+            return False
+        self.page_cache_async_ra(page, self.ra_pages)
+        return True
+
+    def credit(self, entries: int, *, rand: bool) -> None:
+        """A fault that missed nothing published so many entries: each is a hit, counted once."""
+        if not rand and self.ra_pages:
+            self.mmap_miss = max(0, self.mmap_miss - entries)
+
+    # --- entries of the state machine (readahead.c)
+
+    def page_cache_sync_ra(self, index: int, req: int) -> None:
+        """`index` is not in the cache, and `req` pages from it on are wanted."""
+        if self.ra_pages == 0:
+            return
+        if self.mode_random:
+            self.force_page_cache_ra(index, req)
+        else:
+            self.ondemand_readahead(index, req, hit=False)
+
+    def page_cache_async_ra(self, page: Page, req: int) -> None:
+        """`page` bears the marker: the reader has come near the end of what was read ahead."""
+        if self.ra_pages == 0:
+            return
+        page.readahead = False
+        self.ondemand_readahead(page.index, req, hit=True)
+
+    def force_page_cache_ra(self, index: int, req: int) -> None:
+        """Just these pages: no marker, and the state stays as it is."""
+        self.do_page_cache_ra(index, min(req, max(IO_PAGES, self.ra_pages)), 0)
+
+    def ondemand_readahead(self, index: int, req: int, *, hit: bool) -> None:
+        """Chooses the window from the state, the marker, the last position, or the pages that are there."""
+        most = self.ra_pages
+        if req > most and most < IO_PAGES:
+            most = min(req, IO_PAGES)
+
+        if index == 0:
+            self.initial_readahead(index, req, most)
+        elif index in (self.start + self.size - self.async_size, self.start + self.size):
+            # Where it was expected: the next window, twice as long.
+            self.start += self.size
+            self.size = get_next_ra_size(self.size, most)
+            self.async_size = self.size
+        elif hit:
+            # A marker, but not this state's: interleaved readers. Go on where the cached pages end.
+            hole = index + 1
+            while hole in self.mapping.pages:
+                hole += 1
+            if hole - index > most:
+                return
+            self.start = hole
+            self.size = get_next_ra_size(hole - index + req, most)
+            self.async_size = self.size
+        elif req > most or index - (self.prev_pos >> PAGE_SHIFT) in (0, 1):
+            self.initial_readahead(index, req, most)
+        elif not self.try_context_readahead(index, req, most):
+            # A small read somewhere: read it as asked, and learn nothing from it.
+            self.do_page_cache_ra(index, req, 0)
+            return
+
+        # The reader will meet this window's marker at once, so the next one is read together with it.
+        if index == self.start and self.size == self.async_size:
+            following = get_next_ra_size(self.size, most)
+            if self.size + following <= most:
+                self.async_size = following
+                self.size += following
+            else:
+                self.size = most
+                self.async_size = most // 2
+        self.do_page_cache_ra(self.start, self.size, self.async_size)
+
+    def initial_readahead(self, index: int, req: int, most: int) -> None:
+        """A first read, or a large one: a new window from here."""
+        self.start = index
+        self.size = get_init_ra_size(req, most)
+        self.async_size = self.size - req if self.size > req else self.size
+
+    def try_context_readahead(self, index: int, req: int, most: int) -> bool:
+        """The pages just before are there: somebody reads sequentially, though not by this state."""
+        history = 0
+        while history < most and index - 1 - history in self.mapping.pages:
+            history += 1
+        if history <= req:
+            return False
+        if history >= index:  # since the beginning of the file
+            history *= 2
+        self.start = index
+        self.size = min(history + req, most)
+        self.async_size = 1
+        return True
+
+    # --- reading
+
+    def do_page_cache_ra(self, index: int, nr: int, lookahead: int) -> None:
+        """page_cache_ra_unbounded, within the file: adds what is missing, reads each run with one call."""
+        nr = min(nr, self.mapping.max_off - index)
+        run: list[Page] = []
+        for number in range(nr):
+            if index + number in self.mapping.pages:
+                self.read_run(run)
+                run = []
+                continue
+            page = self.mapping.add_page(index + number)
+            if page is None:
+                break
+            page.readahead = number == nr - lookahead
+            run.append(page)
+        self.read_run(run)
+
+    def read_run(self, run: list[Page]) -> None:
+        """Nobody waits for these pages, so an error is not reported; who needs such a page reads it again."""
+        if run:
+            self.mapping.counters["readahead_pages"] += len(run)
+            self.mapping.read_pages(run)
