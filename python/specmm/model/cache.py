@@ -40,6 +40,7 @@ class PageCache:
         self.counters: Counter[str] = Counter()
         self.spaces: list[AddressSpace] = []
         self.inodes: dict[tuple[int, int], AddressSpace] = {}
+        self.files: list[File] = []
         self.mms: list[Mm] = []
         self.closed = False
 
@@ -59,7 +60,7 @@ class PageCache:
         if mapping is None or not mapping.in_use:
             mapping = self.add_space(LocalFile(os.dup(descriptor), name), status.st_size)
             self.inodes[inode] = mapping
-        file = File(self, mapping, LocalFile(descriptor, name), name, mode, ra_pages)
+        file = self.add_file(File(self, mapping, LocalFile(descriptor, name), name, mode, ra_pages))
         if mode == "w+b":
             file.truncate(0)
         return file
@@ -69,7 +70,14 @@ class PageCache:
         self.check_open()
         natural("ra_pages", ra_pages)
         user = Store(store, name)
-        return File(self, self.add_space(user, natural("size", size, MAX_BYTES)), user, name, "r+b", ra_pages)
+        mapping = self.add_space(user, natural("size", size, MAX_BYTES))
+        return self.add_file(File(self, mapping, user, name, "r+b", ra_pages))
+
+    def add_file(self, file: File) -> File:
+        """A new open file."""
+        self.files = [each for each in self.files if not each.closed]
+        self.files.append(file)
+        return file
 
     def add_space(self, store: Store, size: int) -> AddressSpace:
         """A new file in the cache, empty."""
@@ -102,10 +110,12 @@ class PageCache:
         """No I/O is ever in flight here."""
 
     def close(self) -> None:
-        """Nothing works afterwards."""
+        """Closes whatever uses it."""
         if not self.closed:
-            for space in self.spaces:
-                space.store.close()
+            for mm in list(self.mms):
+                mm.close()
+            for file in self.files:
+                file.close()
             self.closed = True
 
     def check_open(self) -> None:

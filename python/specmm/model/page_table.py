@@ -57,8 +57,9 @@ class PageTable:
 
     def present(self, first: int, end: int) -> list[tuple[int, Entry]]:
         """The entries of the pages in [first, end)."""
-        tables = (self.leaves.get(leaf, {}) for leaf in range(first >> LEAF, (end - 1 >> LEAF) + 1))
-        return [each for table in tables for each in sorted(table.items()) if first <= each[0] < end]
+        leaves = [leaf for leaf in sorted(self.leaves) if first >> LEAF <= leaf <= end >> LEAF]
+        entries = (each for leaf in leaves for each in sorted(self.leaves[leaf].items()))
+        return [(number, entry) for number, entry in entries if first <= number < end]
 
     def zap(self, first: int, end: int) -> None:
         """zap_pte_range: a file page stays in the cache, a private copy has no other place and is freed."""

@@ -1,0 +1,408 @@
+"""specmm and its reference model, side by side: after each call, all that shows is compared.
+
+`FaultPathMachine` is a hypothesis state machine to run as it is or to subclass: `subject` is what is held
+against the model (the installed specmm, unless said otherwise), `make_store` makes what is below its files.
+
+    run_state_machine_as_test(FaultPathMachine)
+
+Steps name files and mappings by small numbers, taken modulo what exists, so that any sequence of steps is a
+valid program, and a failing one can be made shorter. The model says where the mappings lie.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from differential_sides import BASE, PAGE, Difference, PatternStore, Side, content, differences, tell
+from specmm import model
+
+# What aborted the speculative faults of the subject, over all runs of all machines in this process.
+REACHED: Counter[str] = Counter()
+
+FILES = st.integers(0, 5)
+MMS = st.integers(0, 1)
+BYTES = st.sampled_from([0, 0, 1, 100, PAGE - 1])
+INDEXES = st.one_of(st.integers(0, 10), st.integers(0, 30), st.integers(0, 50))
+# Also around the end of the first leaf table, which is page 496 of the address range that mmap hands out.
+PAGES = st.one_of(INDEXES, st.integers(470, 530), st.integers(0, 1 << 18))
+PLACES = st.tuples(st.integers(0, 19), PAGES, BYTES)
+SIZES = st.one_of(
+    st.integers(0, 48 * PAGE),
+    st.integers(10, 48).map(lambda pages: pages * PAGE),
+    st.integers(20 * PAGE, 48 * PAGE),
+)
+BAD_PAGES = st.frozensets(st.integers(0, 30), max_size=3)
+LENGTHS = st.tuples(
+    st.one_of(st.integers(1, 12), st.integers(1, 50), st.integers(460, 530)), st.sampled_from([0, 0, 0, 100])
+).map(lambda parts: parts[0] * PAGE - parts[1])
+SPANS = st.one_of(st.integers(1, 3).map(lambda pages: pages * PAGE), LENGTHS)
+WRITES = st.booleans()
+KINDS = st.sampled_from([("rw", False), ("rw", False), ("r", True), ("r", False)])
+
+# Bad arguments, which both must refuse in the same way.
+REFUSED: dict[str, Callable[[Side, Any, Any], object]] = {
+    "pread of -1 bytes": lambda side, mm, file: file.pread(-1, 0),
+    "pread at -1": lambda side, mm, file: file.pread(1, -1),
+    "pread at 16 TiB and 1": lambda side, mm, file: file.pread(1, (1 << 44) + 1),
+    "pread at a string": lambda side, mm, file: file.pread(1, "0"),
+    "truncate to -1": lambda side, mm, file: file.truncate(-1),
+    "truncate to 16 TiB and 1": lambda side, mm, file: file.truncate((1 << 44) + 1),
+    "residency from -1": lambda side, mm, file: file.residency(-1),
+    "filemap_fault of -1": lambda side, mm, file: file.filemap_fault(-1),
+    "no such advice": lambda side, mm, file: file.advise("soon"),
+    "no huge pages yet": lambda side, mm, file: file.advise("hugepage"),
+    "store of -1 bytes": lambda side, mm, file: side.cache.open_store(PatternStore(0, 0), -1),
+    "no such locking": lambda side, mm, file: side.subject.Mm(side.cache, locking="none"),
+    "fault_around of 3 pages": lambda side, mm, file: side.subject.Mm(side.cache, fault_around=3 * PAGE),
+    "capacity of 0": lambda side, mm, file: side.subject.PageCache(0),
+    "capacity of much": lambda side, mm, file: side.subject.PageCache("much"),
+    "mmap from 100": lambda side, mm, file: mm.mmap(file, PAGE, 100),
+    "mmap of 0 bytes": lambda side, mm, file: mm.mmap(file, 0),
+    "mmap from beyond the end": lambda side, mm, file: mm.mmap(file, None, 1 << 30),
+    "mmap x": lambda side, mm, file: mm.mmap(file, PAGE, prot="x"),
+    "mmap shared rw": lambda side, mm, file: mm.mmap(file, PAGE, prot="rw"),
+    "munmap at 100": lambda side, mm, file: mm.munmap(BASE + 100, PAGE),
+    "munmap of 0 bytes": lambda side, mm, file: mm.munmap(BASE, 0),
+    "munmap of nothing": lambda side, mm, file: mm.munmap(1 << 46, PAGE),
+    "mprotect of a hole": lambda side, mm, file: mm.mprotect(1 << 46, PAGE, "r"),
+    "mprotect x": lambda side, mm, file: mm.mprotect(BASE, PAGE, "x"),
+    "madvise of a hole": lambda side, mm, file: mm.madvise(1 << 46, PAGE, "random"),
+    "madvise dontneed of a hole": lambda side, mm, file: mm.madvise(1 << 46, PAGE, "dontneed"),
+    "madvise willneed": lambda side, mm, file: mm.madvise(BASE, PAGE, "willneed"),
+    "touch with stride 0": lambda side, mm, file: mm.touch(BASE, PAGE, stride=0),
+}
+
+CLOSED: dict[str, Callable[[Any, Any], object]] = {
+    "pread": lambda mm, file: file.pread(1, 0),
+    "preadinto": lambda mm, file: file.preadinto(bytearray(1), 0),
+    "size": lambda mm, file: file.size,
+    "truncate": lambda mm, file: file.truncate(0),
+    "advise": lambda mm, file: file.advise("normal"),
+    "residency": lambda mm, file: file.residency(),
+    "filemap_fault": lambda mm, file: file.filemap_fault(0),
+    "revalidate": lambda mm, file: file.revalidate(),
+    "mmap": lambda mm, file: mm.mmap(file, PAGE),
+}
+
+
+class FaultPathMachine(RuleBasedStateMachine):
+    """Two files, two address spaces, few frames."""
+
+    subject: ClassVar[Any] = None  # a module or namespace with PageCache and Mm; None: specmm
+
+    def make_store(self, seed: int, size: int) -> Any:
+        """The store below a file. Each side gets one of its own; it must log its reads in `reads`."""
+        return PatternStore(seed, size)
+
+    # --- set-up
+
+    @initialize(
+        frames=st.sampled_from([5, 12, 24, 40, 64, 200]),
+        sizes=st.tuples(SIZES, SIZES),
+        ra_pages=st.tuples(*[st.sampled_from([32, 32, 16, 8, 5, 1, 0])] * 2),
+        on_disk=st.booleans(),
+        lockings=st.sampled_from([("speculative", "mmap_lock"), ("speculative", "speculative")]),
+        around=st.tuples(*[st.sampled_from(["4KiB", "64KiB", "16KiB", "4KiB", "4MiB"])] * 2),
+        bad_pages=BAD_PAGES,
+        first=st.lists(st.tuples(MMS, FILES, LENGTHS, KINDS), min_size=1, max_size=4),
+    )
+    def set_up(
+        self,
+        frames: int,
+        sizes: tuple[int, int],
+        ra_pages: tuple[int, int],
+        on_disk: bool,
+        lockings: tuple[str, str],
+        around: tuple[str, str],
+        bad_pages: frozenset[int],
+        first: list[tuple[int, int, int, tuple[str, bool]]],
+    ) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        subject = self.subject or importlib.import_module("specmm")
+        self.sides = [
+            Side(each, frames, Path(self.folder.name, name), self.make_store, len(lockings))
+            for each, name in ((model, "model"), (subject, "specmm"))
+        ]
+        self.model = self.sides[0]
+        self.seeds = 0
+        self.top = BASE  # the highest address that was ever mapped
+        for mm, (locking, fault_around) in enumerate(zip(lockings, around, strict=True)):
+            self.both(lambda side, args=(mm, locking, fault_around): side.new_mm(*args))
+        self.open_store(sizes[0], ra_pages[0])
+        if on_disk:
+            for side in self.sides:
+                side.path.write_bytes(content(99, 0, sizes[1]))
+            self.both(lambda side: side.open_path("r+b", ra_pages[1]))
+        else:
+            self.open_store(sizes[1], ra_pages[1])
+        self.set_bad_pages(0, bad_pages, "error")
+        for mm, file, length, kind in first:
+            self.map(mm, file, length, 0, kind)
+
+    def open_store(self, size: int, ra_pages: int) -> None:
+        self.seeds += 1
+        self.both(lambda side: side.open_store(self.seeds, size, ra_pages))
+
+    def both(self, call: Callable[[Side], object]) -> Any:
+        """The same call to both. What each answers or raises must be equal, and all that shows afterwards."""
+        told = [tell(lambda side=side: call(side)) for side in self.sides]
+        if told[0] != told[1]:
+            raise Difference(f"answer: specmm {told[1]!r}, model {told[0]!r}")
+        ours, theirs = (side.observe(self.top) for side in self.sides)
+        found = differences(theirs, ours)
+        if found:
+            raise Difference("\n".join(found))
+        return told[0]
+
+    def teardown(self) -> None:
+        if not hasattr(self, "sides"):
+            return
+        try:
+            for side in self.sides[1:]:
+                for mm in side.mms:
+                    self.count(mm)
+            for side in self.sides:
+                side.close()
+        finally:
+            self.folder.cleanup()
+
+    def count(self, mm: Any) -> None:
+        for event, count in mm.vm_events().items():
+            if event.startswith("spf_abort_"):
+                REACHED[event.removeprefix("spf_abort_").upper()] += count
+
+    # --- what the small numbers stand for
+
+    def file(self, number: int) -> int:
+        """An open file."""
+        choices = [index for index, file in enumerate(self.model.files) if not file.closed]
+        return choices[number % len(choices)]
+
+    def mm(self, number: int) -> int:
+        """An address space that maps something, if one does."""
+        return number if self.model.mms[number].vmas.sorted else 1 - number
+
+    def address(self, mm: int, place: tuple[int, int, int]) -> int:
+        """An address in a mapping; for one number in twenty, or when there is none, in no mapping."""
+        which, page, byte = place
+        vmas = self.model.mms[mm].vmas.sorted
+        if which == 19 or not vmas:
+            start = vmas[-1].end if vmas else BASE
+            return start + (page % 64) * PAGE + byte
+        vma = vmas[which % len(vmas)]
+        return vma.start + (page * PAGE + byte) % (vma.end - vma.start)
+
+    def page(self, mm: int, place: tuple[int, int, int]) -> int:
+        return self.address(mm, place) // PAGE * PAGE
+
+    # --- files
+
+    @rule(file=FILES, index=INDEXES, byte=BYTES, n=st.sampled_from([1, 10, PAGE, 3 * PAGE, 20 * PAGE + 7]))
+    def pread(self, file: int, index: int, byte: int, n: int) -> None:
+        at = self.file(file)
+        self.both(lambda side: side.files[at].pread(n, index * PAGE + byte))
+
+    @rule(file=FILES, times=st.integers(1, 6), n=st.sampled_from([1000, PAGE, 2 * PAGE, 5 * PAGE]))
+    def pread_on(self, file: int, times: int, n: int) -> None:
+        """From where the last read ended."""
+        at = self.file(file)
+        for _ in range(times):
+            offset = self.model.files[at].readahead_state.prev_pos + 1
+            self.both(lambda side, offset=offset: side.preadinto(at, n, offset))
+
+    @rule(file=FILES, size=SIZES)
+    def truncate(self, file: int, size: int) -> None:
+        at = self.file(file)
+        self.both(lambda side: side.files[at].truncate(size))
+
+    @rule(file=FILES, by=st.sampled_from([-PAGE, -100, 50, PAGE, 10 * PAGE, 460 * PAGE]))
+    def resize(self, file: int, by: int) -> None:
+        """By a little, or to more than a leaf table spans, of which all but the beginning is a hole."""
+        at = self.file(file)
+        self.both(lambda side: side.files[at].truncate(max(0, min(side.files[at].size + by, 600 * PAGE))))
+
+    @rule(
+        file=FILES,
+        advice=st.sampled_from(["normal", "random", "sequential", "willneed", "willneed", "dontneed"]),
+        index=INDEXES,
+        byte=BYTES,
+        length=st.one_of(st.none(), st.integers(0, 30 * PAGE)),
+    )
+    def advise(self, file: int, advice: str, index: int, byte: int, length: int | None) -> None:
+        at = self.file(file)
+        self.both(lambda side: side.files[at].advise(advice, index * PAGE + byte, length))
+
+    @rule(file=FILES, index=INDEXES, times=st.integers(1, 4), speculative=st.booleans())
+    def filemap_fault(self, file: int, index: int, times: int, speculative: bool) -> None:
+        at = self.file(file)
+        for number in range(times):
+            self.both(lambda side, n=number: side.files[at].filemap_fault(index + n, speculative=speculative))
+
+    @rule(file=FILES, first=INDEXES, count=st.one_of(st.none(), INDEXES))
+    def residency(self, file: int, first: int, count: int | None) -> None:
+        at = self.file(file)
+        self.both(lambda side: side.files[at].residency(first, count))
+
+    @precondition(lambda self: len(self.model.files) < 6)
+    @rule(file=FILES, ra_pages=st.sampled_from([32, 4]), mode=st.sampled_from(["rb", "r+b", "r+"]))
+    def open_again(self, file: int, ra_pages: int, mode: str) -> None:
+        """A file on disk shares its pages with its other opens; of a store this makes one more file."""
+        at = file % len(self.model.files)
+        if self.model.stores[at] is None:
+            self.both(lambda side: side.open_path(mode, ra_pages))
+        else:
+            self.open_store(self.model.files[at].f_mapping.i_size, ra_pages)
+
+    @precondition(lambda self: sum(not file.closed for file in self.model.files) > 1)
+    @rule(file=FILES)
+    def close_file(self, file: int) -> None:
+        at = self.file(file)
+        self.both(lambda side: side.files[at].close())
+
+    @rule(file=FILES, size=SIZES)
+    def change_outside(self, file: int, size: int) -> None:
+        """Somebody else sets the size of the file on disk."""
+        at = self.file(file)
+        if self.model.stores[at] is None:
+            for side in self.sides:
+                os.truncate(side.path, size)
+        self.both(lambda side: side.files[at].revalidate())
+
+    @rule(
+        file=FILES,
+        pages=BAD_PAGES,
+        failure=st.sampled_from(["error", "error", "short", "long", "exception"]),
+    )
+    def set_bad_pages(self, file: int, pages: frozenset[int], failure: str) -> None:
+        """From now on reads of these pages, and no others, fail."""
+        at = self.file(file)
+        for side in self.sides:
+            if side.stores[at] is not None:
+                side.stores[at].bad = dict.fromkeys(pages, failure)
+
+    @precondition(lambda self: self.model.cache.frames.in_use > 0)
+    @rule()
+    def drop_caches(self) -> None:
+        self.both(lambda side: side.cache.drop_caches())
+        self.both(lambda side: side.cache.settle())
+
+    # --- mappings
+
+    @precondition(lambda self: sum(len(mm.vmas.sorted) for mm in self.model.mms) < 12)
+    @rule(
+        mm=MMS,
+        file=FILES,
+        length=st.one_of(st.none(), LENGTHS, LENGTHS, st.just(1 << 30)),
+        index=st.one_of(st.just(0), st.integers(0, 12)),
+        kind=KINDS,
+    )
+    def mmap(self, mm: int, file: int, length: int | None, index: int, kind: tuple[str, bool]) -> None:
+        self.map(mm, file, length, index, kind)
+
+    def map(self, mm: int, file: int, length: int | None, index: int, kind: tuple[str, bool]) -> None:
+        at, (prot, shared) = self.file(file), kind
+        self.both(
+            lambda side: side.mms[mm].mmap(side.files[at], length, index * PAGE, prot=prot, shared=shared)
+        )
+        self.top = max([self.top, *(vma.end for vma in self.model.mms[mm].vmas)])
+
+    @rule(mm=MMS, place=PLACES, length=st.one_of(SPANS, st.just(4 << 20), st.just(2 << 30)))
+    def munmap(self, mm: int, place: tuple[int, int, int], length: int) -> None:
+        mm = self.mm(mm)
+        addr = self.page(mm, place)
+        self.both(lambda side: side.mms[mm].munmap(addr, length))
+
+    @rule(mm=MMS, which=st.integers(0, 7))
+    def munmap_whole(self, mm: int, which: int) -> None:
+        """One mapping from end to end."""
+        vmas = self.model.mms[mm].vmas.sorted
+        if vmas:
+            vma = vmas[which % len(vmas)]
+            addr, length = vma.start, vma.end - vma.start
+            self.both(lambda side: side.mms[mm].munmap(addr, length))
+
+    @rule(mm=MMS, place=PLACES, length=SPANS, prot=st.sampled_from(["r", "rw"]))
+    def mprotect(self, mm: int, place: tuple[int, int, int], length: int, prot: str) -> None:
+        mm = self.mm(mm)
+        addr = self.page(mm, place)
+        self.both(lambda side: side.mms[mm].mprotect(addr, length, prot))
+
+    @rule(
+        mm=MMS,
+        place=PLACES,
+        length=SPANS,
+        advice=st.sampled_from(["normal", "random", "sequential", "dontneed", "dontneed"]),
+    )
+    def madvise(self, mm: int, place: tuple[int, int, int], length: int, advice: str) -> None:
+        mm = self.mm(mm)
+        addr = self.page(mm, place)
+        self.both(lambda side: side.mms[mm].madvise(addr, length, advice))
+
+    @rule(
+        mm=MMS, locking=st.sampled_from(["speculative", "mmap_lock"]), around=st.sampled_from([PAGE, 65536])
+    )
+    def start_afresh(self, mm: int, locking: str, around: int) -> None:
+        """The address space ends, another begins."""
+        self.count(self.sides[1].mms[mm])
+        self.both(lambda side: side.new_mm(mm, locking, around))
+
+    # --- access
+
+    @rule(mm=MMS, faults=st.lists(st.tuples(PLACES, WRITES), min_size=1, max_size=6))
+    def fault(self, mm: int, faults: list[tuple[tuple[int, int, int], bool]]) -> None:
+        mm = self.mm(mm)
+        for place, write in faults:
+            addr = self.address(mm, place)
+            self.both(lambda side, addr=addr, write=write: side.mms[mm].fault(addr, write=write))
+
+    @rule(mm=MMS, place=PLACES, n=st.sampled_from([0, 1, 8, PAGE, 5 * PAGE + 9]))
+    def load(self, mm: int, place: tuple[int, int, int], n: int) -> None:
+        mm = self.mm(mm)
+        addr = self.address(mm, place)
+        self.both(lambda side: side.mms[mm].load(addr, n))
+
+    @rule(mm=MMS, place=PLACES, n=st.sampled_from([0, 1, 8, PAGE, 4 * PAGE + 9, 9 * PAGE]))
+    def store(self, mm: int, place: tuple[int, int, int], n: int) -> None:
+        mm = self.mm(mm)
+        addr = self.address(mm, place)
+        data = content(98, addr, n)
+        self.both(lambda side: side.mms[mm].store(addr, data))
+
+    @rule(
+        mm=MMS,
+        place=PLACES,
+        pages=st.integers(0, 40),
+        stride=st.sampled_from([PAGE, PAGE, 3000, 3 * PAGE]),
+        write=WRITES,
+    )
+    def touch(self, mm: int, place: tuple[int, int, int], pages: int, stride: int, write: bool) -> None:
+        mm = self.mm(mm)
+        addr = self.address(mm, place)
+        self.both(lambda side: side.mms[mm].touch(addr, pages * PAGE, stride=stride, write=write))
+
+    # --- what must be refused, some of it before the lock is counted
+
+    @rule(mm=MMS, file=FILES, what=st.sampled_from(sorted(REFUSED)))
+    def refused(self, mm: int, file: int, what: str) -> None:
+        at = self.file(file)
+        told = self.both(lambda side: REFUSED[what](side, side.mms[mm], side.files[at]))
+        if not isinstance(told, tuple) or told[0] not in ("ValueError", "TypeError", "UnsupportedOperation"):
+            raise Difference(f"{what}: {told!r}")
+
+    @precondition(lambda self: any(file.closed for file in self.model.files))
+    @rule(mm=MMS, which=FILES, what=st.sampled_from(sorted(CLOSED)))
+    def closed(self, mm: int, which: int, what: str) -> None:
+        choices = [index for index, file in enumerate(self.model.files) if file.closed]
+        at = choices[which % len(choices)]
+        told = self.both(lambda side: CLOSED[what](side.mms[mm], side.files[at]))
+        if told != ("ClosedError", None):
+            raise Difference(f"{what} of a closed file: {told!r}")
