@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable
@@ -33,8 +34,10 @@ MMS = st.integers(0, 1)
 BYTES = st.sampled_from([0, 0, 1, 100, PAGE - 1])
 INDEXES = st.one_of(st.integers(0, 10), st.integers(0, 30), st.integers(0, 50))
 # Also around the end of the first leaf table, which is page 496 of the address range that mmap hands out.
-PAGES = st.one_of(INDEXES, st.integers(470, 530), st.integers(0, 1 << 18))
-PLACES = st.tuples(st.integers(0, 19), PAGES, BYTES)
+PAGES = st.one_of(INDEXES, INDEXES, st.integers(470, 530), st.integers(0, 1 << 18))
+# Which mapping, which page in it, where in the page, and whether it may lie beyond the file or nowhere.
+PLACES = st.tuples(st.integers(0, 7), PAGES, BYTES, st.sampled_from([False] * 5 + [True]))
+Place = tuple[int, int, int, bool]
 SIZES = st.one_of(
     st.integers(0, 48 * PAGE),
     st.integers(10, 48).map(lambda pages: pages * PAGE),
@@ -44,9 +47,16 @@ BAD_PAGES = st.frozensets(st.integers(0, 30), max_size=3)
 LENGTHS = st.tuples(
     st.one_of(st.integers(1, 12), st.integers(1, 50), st.integers(460, 530)), st.sampled_from([0, 0, 0, 100])
 ).map(lambda parts: parts[0] * PAGE - parts[1])
-SPANS = st.one_of(st.integers(1, 3).map(lambda pages: pages * PAGE), LENGTHS)
-WRITES = st.booleans()
-KINDS = st.sampled_from([("rw", False), ("rw", False), ("r", True), ("r", False)])
+# Of a range; 0 stands for all that is mapped in one piece.
+SPANS = st.one_of(st.integers(0, 3).map(lambda pages: pages * PAGE), st.just(0), LENGTHS)
+KINDS = st.sampled_from([("rw", False)] * 3 + [("r", True), ("r", False)])
+AMOUNTS = st.sampled_from([1, 8, PAGE, 3 * PAGE, 5 * PAGE + 9, 20 * PAGE, 0])
+READS = st.lists(
+    st.tuples(st.sampled_from(["fault", "fault", "load", "touch"]), PLACES, AMOUNTS), min_size=1, max_size=6
+)
+WRITES = st.lists(
+    st.tuples(st.sampled_from(["fault", "store", "store", "touch"]), PLACES, AMOUNTS), min_size=1, max_size=6
+)
 
 # Bad arguments, which both must refuse in the same way.
 REFUSED: dict[str, Callable[[Side, Any, Any], object]] = {
@@ -94,6 +104,9 @@ CLOSED: dict[str, Callable[[Any, Any], object]] = {
 }
 
 
+MAPPED = precondition(lambda self: any(mm.vmas.sorted for mm in self.model.mms))
+
+
 class FaultPathMachine(RuleBasedStateMachine):
     """Two files, two address spaces, few frames."""
 
@@ -126,10 +139,10 @@ class FaultPathMachine(RuleBasedStateMachine):
         bad_pages: frozenset[int],
         first: list[tuple[int, int, int, tuple[str, bool]]],
     ) -> None:
-        self.folder = tempfile.TemporaryDirectory()
         subject = self.subject or importlib.import_module("specmm")
+        self.folder = tempfile.mkdtemp()
         self.sides = [
-            Side(each, frames, Path(self.folder.name, name), self.make_store, len(lockings))
+            Side(each, frames, Path(self.folder, name), self.make_store, len(lockings))
             for each, name in ((model, "model"), (subject, "specmm"))
         ]
         self.model = self.sides[0]
@@ -173,7 +186,7 @@ class FaultPathMachine(RuleBasedStateMachine):
             for side in self.sides:
                 side.close()
         finally:
-            self.folder.cleanup()
+            shutil.rmtree(self.folder)
 
     def count(self, mm: Any) -> None:
         for event, count in mm.vm_events().items():
@@ -191,18 +204,37 @@ class FaultPathMachine(RuleBasedStateMachine):
         """An address space that maps something, if one does."""
         return number if self.model.mms[number].vmas.sorted else 1 - number
 
-    def address(self, mm: int, place: tuple[int, int, int]) -> int:
-        """An address in a mapping; for one number in twenty, or when there is none, in no mapping."""
-        which, page, byte = place
+    def address(self, mm: int, place: Place, *, write: bool = False) -> int:
+        """Where the file has bytes, and for a write, where writing is allowed; a stray may lie elsewhere."""
+        which, page, byte, stray = place
         vmas = self.model.mms[mm].vmas.sorted
-        if which == 19 or not vmas:
+        if not vmas or (stray and which % 2):
             start = vmas[-1].end if vmas else BASE
             return start + (page % 64) * PAGE + byte
+        if not stray:
+            vmas = [vma for vma in vmas if vma.flags.write or not write] or vmas
         vma = vmas[which % len(vmas)]
-        return vma.start + (page * PAGE + byte) % (vma.end - vma.start)
+        length = vma.end - vma.start
+        if not stray:
+            length = max(PAGE, min(length, (vma.file.f_mapping.max_off - vma.pgoff) * PAGE))
+        return vma.start + (page * PAGE + byte) % length
 
-    def page(self, mm: int, place: tuple[int, int, int]) -> int:
-        return self.address(mm, place) // PAGE * PAGE
+    def span(self, mm: int, place: Place, length: int) -> tuple[int, int]:
+        """A range that begins in a mapping, or if `length` is 0, all that is mapped there in one piece."""
+        start = self.address(mm, place) // PAGE * PAGE
+        if length:
+            return start, length
+        mapped = {vma.end: vma.start for vma in self.model.mms[mm].vmas}
+        holding = self.model.mms[mm].vmas.find(start)
+        if holding is None:
+            return start, PAGE
+        start, end = holding.start, holding.end
+        while start in mapped:
+            start = mapped[start]
+        starts = {low: high for high, low in mapped.items()}
+        while end in starts:
+            end = starts[end]
+        return start, end - start
 
     # --- files
 
@@ -219,16 +251,19 @@ class FaultPathMachine(RuleBasedStateMachine):
             offset = self.model.files[at].readahead_state.prev_pos + 1
             self.both(lambda side, offset=offset: side.preadinto(at, n, offset))
 
-    @rule(file=FILES, size=SIZES)
+    @rule(file=FILES, size=st.one_of(SIZES, st.sampled_from([-PAGE, -100, -1])))
     def truncate(self, file: int, size: int) -> None:
+        """To a size, or to so much less."""
         at = self.file(file)
-        self.both(lambda side: side.files[at].truncate(size))
+        to = size if size >= 0 else max(0, self.model.files[at].size + size)
+        self.both(lambda side: side.files[at].truncate(to))
 
-    @rule(file=FILES, by=st.sampled_from([-PAGE, -100, 50, PAGE, 10 * PAGE, 460 * PAGE]))
-    def resize(self, file: int, by: int) -> None:
-        """By a little, or to more than a leaf table spans, of which all but the beginning is a hole."""
+    @rule(file=FILES, by=st.sampled_from([50, PAGE, 10 * PAGE, 460 * PAGE]))
+    def extend(self, file: int, by: int) -> None:
+        """Also to more than a leaf table spans, of which all but the beginning is a hole."""
         at = self.file(file)
-        self.both(lambda side: side.files[at].truncate(max(0, min(side.files[at].size + by, 600 * PAGE))))
+        to = min(self.model.files[at].size + by, 600 * PAGE)
+        self.both(lambda side: side.files[at].truncate(to))
 
     @rule(
         file=FILES,
@@ -268,9 +303,10 @@ class FaultPathMachine(RuleBasedStateMachine):
         at = self.file(file)
         self.both(lambda side: side.files[at].close())
 
+    @precondition(lambda self: None in self.model.stores)
     @rule(file=FILES, size=SIZES)
     def change_outside(self, file: int, size: int) -> None:
-        """Somebody else sets the size of the file on disk."""
+        """Somebody else sets the size of the file on disk; a store has nothing to say about it."""
         at = self.file(file)
         if self.model.stores[at] is None:
             for side in self.sides:
@@ -289,7 +325,7 @@ class FaultPathMachine(RuleBasedStateMachine):
             if side.stores[at] is not None:
                 side.stores[at].bad = dict.fromkeys(pages, failure)
 
-    @precondition(lambda self: self.model.cache.frames.in_use > 0)
+    @precondition(lambda self: self.model.cache.frames.in_use * 2 > self.model.cache.frames.capacity)
     @rule()
     def drop_caches(self) -> None:
         self.both(lambda side: side.cache.drop_caches())
@@ -301,7 +337,7 @@ class FaultPathMachine(RuleBasedStateMachine):
     @rule(
         mm=MMS,
         file=FILES,
-        length=st.one_of(st.none(), LENGTHS, LENGTHS, st.just(1 << 30)),
+        length=st.one_of(LENGTHS, LENGTHS, LENGTHS, st.sampled_from([None, None, 1 << 30])),
         index=st.one_of(st.just(0), st.integers(0, 12)),
         kind=KINDS,
     )
@@ -315,38 +351,48 @@ class FaultPathMachine(RuleBasedStateMachine):
         )
         self.top = max([self.top, *(vma.end for vma in self.model.mms[mm].vmas)])
 
+    @MAPPED
     @rule(mm=MMS, place=PLACES, length=st.one_of(SPANS, st.just(4 << 20), st.just(2 << 30)))
-    def munmap(self, mm: int, place: tuple[int, int, int], length: int) -> None:
+    def munmap(self, mm: int, place: Place, length: int) -> None:
         mm = self.mm(mm)
-        addr = self.page(mm, place)
-        self.both(lambda side: side.mms[mm].munmap(addr, length))
+        span = self.span(mm, place, length)
+        self.both(lambda side: side.mms[mm].munmap(*span))
 
-    @rule(mm=MMS, which=st.integers(0, 7))
-    def munmap_whole(self, mm: int, which: int) -> None:
-        """One mapping from end to end."""
-        vmas = self.model.mms[mm].vmas.sorted
-        if vmas:
-            vma = vmas[which % len(vmas)]
-            addr, length = vma.start, vma.end - vma.start
-            self.both(lambda side: side.mms[mm].munmap(addr, length))
-
+    @MAPPED
     @rule(mm=MMS, place=PLACES, length=SPANS, prot=st.sampled_from(["r", "rw"]))
-    def mprotect(self, mm: int, place: tuple[int, int, int], length: int, prot: str) -> None:
+    def mprotect(self, mm: int, place: Place, length: int, prot: str) -> None:
         mm = self.mm(mm)
-        addr = self.page(mm, place)
-        self.both(lambda side: side.mms[mm].mprotect(addr, length, prot))
+        span = self.span(mm, place, length)
+        self.both(lambda side: side.mms[mm].mprotect(*span, prot))
 
+    @MAPPED
     @rule(
         mm=MMS,
         place=PLACES,
         length=SPANS,
         advice=st.sampled_from(["normal", "random", "sequential", "dontneed", "dontneed"]),
     )
-    def madvise(self, mm: int, place: tuple[int, int, int], length: int, advice: str) -> None:
+    def madvise(self, mm: int, place: Place, length: int, advice: str) -> None:
         mm = self.mm(mm)
-        addr = self.page(mm, place)
-        self.both(lambda side: side.mms[mm].madvise(addr, length, advice))
+        span = self.span(mm, place, length)
+        self.both(lambda side: side.mms[mm].madvise(*span, advice))
 
+    @MAPPED
+    @rule(mm=MMS, place=PLACES)
+    def unite(self, mm: int, place: Place) -> None:
+        """Takes back whatever divided the mappings of a stretch, so that they merge if they can."""
+        mm = self.mm(mm)
+        span = self.span(mm, place, 0)
+        self.both(lambda side: side.mms[mm].madvise(*span, "normal"))
+        self.both(lambda side: side.mms[mm].mprotect(*span, "rw"))
+
+    @MAPPED
+    @rule(mm=MMS)
+    def munmap_everything(self, mm: int) -> None:
+        mm = self.mm(mm)
+        self.both(lambda side: side.mms[mm].munmap(BASE, self.top - BASE or PAGE))
+
+    @precondition(lambda self: any(mm.events["pgfault"] > 20 for mm in self.model.mms))
     @rule(
         mm=MMS, locking=st.sampled_from(["speculative", "mmap_lock"]), around=st.sampled_from([PAGE, 65536])
     )
@@ -357,37 +403,32 @@ class FaultPathMachine(RuleBasedStateMachine):
 
     # --- access
 
-    @rule(mm=MMS, faults=st.lists(st.tuples(PLACES, WRITES), min_size=1, max_size=6))
-    def fault(self, mm: int, faults: list[tuple[tuple[int, int, int], bool]]) -> None:
-        mm = self.mm(mm)
-        for place, write in faults:
-            addr = self.address(mm, place)
-            self.both(lambda side, addr=addr, write=write: side.mms[mm].fault(addr, write=write))
+    @MAPPED
+    @rule(mm=MMS, program=READS)
+    def read(self, mm: int, program: list[tuple[str, Place, int]]) -> None:
+        self.run_program(mm, program, write=False)
 
-    @rule(mm=MMS, place=PLACES, n=st.sampled_from([0, 1, 8, PAGE, 5 * PAGE + 9]))
-    def load(self, mm: int, place: tuple[int, int, int], n: int) -> None:
-        mm = self.mm(mm)
-        addr = self.address(mm, place)
-        self.both(lambda side: side.mms[mm].load(addr, n))
+    @MAPPED
+    @rule(mm=MMS, program=WRITES)
+    def write(self, mm: int, program: list[tuple[str, Place, int]]) -> None:
+        self.run_program(mm, program, write=True)
 
-    @rule(mm=MMS, place=PLACES, n=st.sampled_from([0, 1, 8, PAGE, 4 * PAGE + 9, 9 * PAGE]))
-    def store(self, mm: int, place: tuple[int, int, int], n: int) -> None:
+    def run_program(self, mm: int, program: list[tuple[str, Place, int]], *, write: bool) -> None:
         mm = self.mm(mm)
-        addr = self.address(mm, place)
-        data = content(98, addr, n)
-        self.both(lambda side: side.mms[mm].store(addr, data))
+        for access, place, n in program:
+            addr = self.address(mm, place, write=write)
+            self.both(lambda side, args=(access, addr, n): self.access(side.mms[mm], *args, write=write))
 
-    @rule(
-        mm=MMS,
-        place=PLACES,
-        pages=st.integers(0, 40),
-        stride=st.sampled_from([PAGE, PAGE, 3000, 3 * PAGE]),
-        write=WRITES,
-    )
-    def touch(self, mm: int, place: tuple[int, int, int], pages: int, stride: int, write: bool) -> None:
-        mm = self.mm(mm)
-        addr = self.address(mm, place)
-        self.both(lambda side: side.mms[mm].touch(addr, pages * PAGE, stride=stride, write=write))
+    def access(self, mm: Any, access: str, addr: int, n: int, *, write: bool) -> object:
+        match access:
+            case "fault":
+                return mm.fault(addr, write=write)
+            case "load":
+                return mm.load(addr, n)
+            case "store":
+                return mm.store(addr, content(98, addr, n))
+        # More than a page: so many bytes; less: one byte in so many pages.
+        return mm.touch(addr, n if n >= PAGE else n * PAGE, stride=PAGE if n < PAGE else 3000, write=write)
 
     # --- what must be refused, some of it before the lock is counted
 
@@ -395,7 +436,7 @@ class FaultPathMachine(RuleBasedStateMachine):
     def refused(self, mm: int, file: int, what: str) -> None:
         at = self.file(file)
         told = self.both(lambda side: REFUSED[what](side, side.mms[mm], side.files[at]))
-        if not isinstance(told, tuple) or told[0] not in ("ValueError", "TypeError", "UnsupportedOperation"):
+        if told[0] not in ("ValueError", "TypeError", "UnsupportedOperation"):
             raise Difference(f"{what}: {told!r}")
 
     @precondition(lambda self: any(file.closed for file in self.model.files))
@@ -404,5 +445,5 @@ class FaultPathMachine(RuleBasedStateMachine):
         choices = [index for index, file in enumerate(self.model.files) if file.closed]
         at = choices[which % len(choices)]
         told = self.both(lambda side: CLOSED[what](side.mms[mm], side.files[at]))
-        if told != ("ClosedError", None):
+        if told[0] != "ClosedError":
             raise Difference(f"{what} of a closed file: {told!r}")

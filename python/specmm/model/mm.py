@@ -89,8 +89,8 @@ class Mm:
         self.page_table.free_tables(
             start >> PAGE_SHIFT, end >> PAGE_SHIFT, floor >> PAGE_SHIFT, ceiling >> PAGE_SHIFT
         )
-        for vma in doomed:
-            vma.file.f_mapping.put()
+        for mapping in {vma.file.f_mapping for vma in doomed}:
+            mapping.put()
 
     def mprotect(self, addr: int, length: int, prot: str) -> None:
         """Allows or forbids writing. What was read-only stays so in the page table until a write faults."""
