@@ -1,7 +1,25 @@
 //! Linux's file page-fault path as a library.
 
+#![deny(unsafe_code)]
+
 #[cfg(not(target_os = "linux"))]
 compile_error!("specmm runs on Linux only");
 
-/// Bytes in a page.
-pub const PAGE_SIZE: usize = 4096;
+pub mod cache;
+pub mod error;
+pub mod mm;
+pub mod page;
+#[allow(unsafe_code, reason = "grace periods hand raw pointers from readers to their freer")]
+pub mod rcu;
+pub mod stats;
+pub mod store;
+pub mod sync;
+#[allow(unsafe_code, reason = "nodes are reached through raw pointers that RCU keeps alive")]
+pub mod xarray;
+
+pub use cache::{
+    Abort, Advice, CacheStats, DEFAULT_RA_PAGES, File, FilemapFault, Io, OpenMode, PageCache, ReadaheadState, VmFault,
+};
+pub use error::{Error, Result};
+pub use mm::{FaultOutcome, Locking, Madvise, Mm, MmOptions, Prot, TouchReport};
+pub use page::{PAGE_SHIFT, PAGE_SIZE};

@@ -1,0 +1,248 @@
+//! The pages of one file: `struct address_space` and the part of the inode that the fault path reads.
+//!
+//! Owns: the index from page number to page, the size, the list of ranges that map the file. Mirrors
+//! `include/linux/fs.h` and the lookup of `mm/filemap.c`.
+//!
+//! | state | read | written holding |
+//! |---|---|---|
+//! | `i_size` | Acquire load, anywhere | `invalidate_lock` for writing |
+//! | `pages` | read section | page lock of the page concerned, `i_pages` mutex |
+//! | creating a page | | `invalidate_lock` for reading, from the size check to the insertion |
+//! | `i_mmap` | its mutex | its mutex |
+
+use super::Shared;
+use crate::page::{Frames, LockedPage, PAGE_SHIFT, PAGE_SIZE, PageHandle, PageRef, Use};
+use crate::rcu::ReadSection;
+use crate::store::Store;
+use crate::sync::rwsem::RwSem;
+use crate::sync::{AtomicU64, Mutex, Tally, guard, ord, spin_hint, yield_now};
+use crate::xarray::{Entry, XArray};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A range of some address space that maps a file; how truncation and reclaim reach page tables without knowing them.
+pub trait MappedRange: Send + Sync {
+    /// Clears the entries of the file's pages `first..=last` in this range and waits until no program can use them any
+    /// more. Private copies go too if `even_cows`.
+    fn unmap(&self, first: u64, last: u64, even_cows: bool);
+}
+
+/// A page returned locked, with a reference. Fields drop in order: the lock before the reference.
+#[must_use]
+#[derive(Debug)]
+pub struct HeldPage<'f> {
+    /// The page lock.
+    pub lock: LockedPage<'f>,
+    /// The reference.
+    pub handle: PageHandle<'f>,
+}
+
+/// One file's pages.
+pub struct AddressSpace {
+    id: u64,
+    i_size: AtomicU64,
+    pub(super) pages: XArray,
+    /// Held for reading while a page is created, for writing while the size changes: a page never comes to be from a state
+    /// of the store that truncation has already left behind (Linux 5.15; file systems' own locks before).
+    pub(super) invalidate_lock: RwSem,
+    i_mmap: Mutex<BTreeMap<u64, Arc<dyn MappedRange>>>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) name: String,
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// What became of an attempt to create a page.
+pub(super) enum Created<'f> {
+    /// A new page, locked and not up to date.
+    New(HeldPage<'f>),
+    /// Somebody else's page is there already.
+    Exists,
+    /// No frame is free.
+    NoFrame,
+}
+
+impl AddressSpace {
+    pub(crate) fn new(store: Arc<dyn Store>, size: u64, name: &str, shared: Arc<Shared>) -> Self {
+        static LAST: Tally = Tally::new();
+        Self {
+            // Never reused, so a stale page never looks like this file's.
+            id: LAST.next(),
+            i_size: AtomicU64::new(size),
+            pages: XArray::new(Arc::clone(&shared.xarray_nodes)),
+            invalidate_lock: RwSem::new(),
+            i_mmap: Mutex::new(BTreeMap::new()),
+            store,
+            name: name.to_owned(),
+            shared,
+        }
+    }
+
+    /// The identity that pages of this file carry.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The frames that hold this file's pages.
+    #[must_use]
+    pub fn frames(&self) -> &Frames {
+        &self.shared.frames
+    }
+
+    /// The file's size in bytes (`i_size_read`).
+    #[inline]
+    #[must_use]
+    pub fn i_size(&self) -> u64 {
+        // Pairs with the Release in `i_size_write`: bytes are visible before the size that exposes them.
+        self.i_size.load(ord!("i_size.acquire", Acquire))
+    }
+
+    /// Publishes a new size (`i_size_write`). The caller holds `invalidate_lock` for writing.
+    pub(super) fn i_size_write(&self, size: u64) {
+        self.i_size.store(size, ord!("i_size.release", Release));
+    }
+
+    /// Pages in the file, the last one perhaps partial.
+    #[inline]
+    #[must_use]
+    pub fn pages_in_file(&self) -> u64 {
+        self.i_size().div_ceil(PAGE_SIZE as u64)
+    }
+
+    /// Finds the page at `index` and takes a reference (`find_get_page`), retrying as long as writers interfere.
+    pub(crate) fn find_get_page(&self, index: u64, section: &ReadSection) -> Option<PageHandle<'_>> {
+        loop {
+            match self.find_get_page_once(index, section) {
+                Lookup::Found(handle) => return Some(handle),
+                Lookup::Absent => return None,
+                Lookup::Interfered if cfg!(specmm_loom) => yield_now(),
+                Lookup::Interfered => spin_hint(),
+            }
+        }
+    }
+
+    /// One round of the lookup: find, take a reference unless the count is zero, look whether it is still there.
+    #[inline]
+    pub(crate) fn find_get_page_once(&self, index: u64, section: &ReadSection) -> Lookup<'_> {
+        let found = self.pages.find(index, section);
+        let Some(pfn) = found.entry.as_page() else { return Lookup::Absent };
+        let Some(handle) = self.frames().page(pfn).try_get() else { return Lookup::Interfered };
+        // Between the find and the reference the frame may have been freed and given to another file.
+        if guard!("filemap.slot_recheck", found.is_unchanged()) {
+            Lookup::Found(handle)
+        } else {
+            Lookup::Interfered
+        }
+    }
+
+    /// The page at `index` without a reference: for looking only.
+    pub(super) fn peek(&self, index: u64, section: &ReadSection) -> Option<PageRef<'_>> {
+        self.pages.load(index, section).as_page().map(|pfn| self.frames().page(pfn))
+    }
+
+    /// Creates a locked page at `index`, not up to date (`add_to_page_cache_lru`). The caller holds `invalidate_lock` for
+    /// reading and has checked the size under it.
+    pub(super) fn add_page(&self, index: u64) -> Created<'_> {
+        let Some(handle) = self.frames().alloc(Use::File) else { return Created::NoFrame };
+        match self.insert(index, handle) {
+            Some(held) => Created::New(held),
+            None => Created::Exists,
+        }
+    }
+
+    /// Publishes a fresh page. `None` if the slot is taken.
+    pub(crate) fn insert<'f>(&'f self, index: u64, handle: PageHandle<'f>) -> Option<HeldPage<'f>> {
+        let page = handle.page();
+        // Locked before it can be found: who finds it waits for its bytes.
+        let lock = page.try_lock().expect("nobody else knows a fresh page");
+        lock.set_identity(self.id, index);
+        let mut pages = self.pages.lock();
+        if pages.get(index).as_page().is_some() {
+            drop(pages);
+            lock.clear_mapping();
+            return None;
+        }
+        let cache_reference = page.get();
+        pages.store(index, Entry::page(cache_reference.into_pfn()));
+        drop(pages);
+        Some(HeldPage { lock, handle })
+    }
+
+    /// Takes a page out of the cache (`page_cache_delete`) and gives its reference to the caller, who puts it. Slot and
+    /// mapping change before the generation, the generation before any later byte.
+    pub(super) fn delete<'f>(&'f self, held: &LockedPage<'f>) -> PageHandle<'f> {
+        let page = held.page();
+        {
+            let mut pages = self.pages.lock();
+            let old = pages.erase(page.index());
+            debug_assert_eq!(old.as_page(), Some(page.pfn()), "the slot holds another page");
+            held.clear_mapping();
+        }
+        held.advance_generation();
+        page.adopt()
+    }
+
+    /// Registers a range that maps this file.
+    pub(crate) fn link(&self, id: u64, range: Arc<dyn MappedRange>) {
+        self.i_mmap.lock().insert(id, range);
+    }
+
+    /// Forgets a range. Afterwards truncation does not visit it any more.
+    pub(crate) fn unlink(&self, id: u64) {
+        let range = self.i_mmap.lock().remove(&id);
+        drop(range);
+    }
+
+    /// Clears every entry of pages `first..=last` in every address space (`unmap_mapping_range`).
+    pub(super) fn unmap(&self, first: u64, last: u64, even_cows: bool) {
+        if first > last {
+            return;
+        }
+        // Held throughout, as i_mmap_rwsem is: no range can split or vanish under the walk.
+        for range in self.i_mmap.lock().values() {
+            range.unmap(first, last, even_cows);
+        }
+    }
+
+}
+
+/// The answer of one round of the lookup.
+pub(crate) enum Lookup<'s> {
+    /// The page, with a reference.
+    Found(PageHandle<'s>),
+    /// Nothing there, or the shadow of an evicted page.
+    Absent,
+    /// The page was being removed or replaced.
+    Interfered,
+}
+
+impl Drop for AddressSpace {
+    fn drop(&mut self) {
+        // The last user is gone and I/O in flight counts as a user: every page is unlocked and unmapped.
+        let section = crate::rcu::read();
+        let mut next = Some(0);
+        while let Some((index, entry)) = next.and_then(|from| self.pages.next(from, u64::MAX, None, &section)) {
+            if let Some(pfn) = entry.as_page() {
+                let lock = self.frames().page(pfn).lock();
+                let reference = self.delete(&lock);
+                drop(lock);
+                drop(reference);
+            } else {
+                self.pages.lock().erase(index);
+            }
+            next = index.checked_add(1);
+        }
+    }
+}
+
+impl std::fmt::Debug for AddressSpace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AddressSpace").field("name", &self.name).field("i_size", &self.i_size()).finish_non_exhaustive()
+    }
+}
+
+/// The page index of byte `offset`.
+#[inline]
+pub(crate) fn index_of(offset: u64) -> u64 {
+    offset >> PAGE_SHIFT
+}

@@ -1,0 +1,443 @@
+//! Open files.
+//!
+//! Owns: one open of a file (`struct file`): its mode, its readahead window, its miss counter, its advice; and the handle
+//! that users hold, which can be closed under them. Two opens of one file share an [`AddressSpace`] and nothing else.
+
+use super::readahead::Window;
+use super::{Abort, AddressSpace, VmFault};
+use super::filemap::{Pass, Pattern, Step};
+use crate::error::{Error, Result};
+use crate::page::{PAGE_SIZE, PageFlags};
+use crate::rcu::ArcCell;
+use crate::store::{MAX_SIZE, Store};
+use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering};
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// The readahead maximum of a newly opened file, in pages (128 KiB).
+pub const DEFAULT_RA_PAGES: u32 = 32;
+/// The largest window that may be asked for: 1 GiB.
+const MAX_RA_PAGES: u32 = 1 << 18;
+
+/// How a file is opened, as `open` of Python names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenMode {
+    /// `rb`: reading.
+    Read,
+    /// `r+b`: reading and changing an existing file.
+    ReadWrite,
+    /// `w+b`: as `r+b`, but created if missing and emptied.
+    Create,
+    /// `x+b`: as `r+b`, but must not exist.
+    CreateNew,
+}
+
+impl OpenMode {
+    /// Whether the file may be changed.
+    #[must_use]
+    pub fn is_writable(self) -> bool {
+        self != Self::Read
+    }
+}
+
+impl FromStr for OpenMode {
+    type Err = Error;
+    fn from_str(mode: &str) -> Result<Self> {
+        match mode {
+            "r" | "rb" => Ok(Self::Read),
+            "r+" | "r+b" | "rb+" => Ok(Self::ReadWrite),
+            "w+" | "w+b" | "wb+" => Ok(Self::Create),
+            "x+" | "x+b" | "xb+" => Ok(Self::CreateNew),
+            _ => Err(Error::InvalidArgument(format!("mode {mode:?} is not one of rb, r+b, w+b, x+b"))),
+        }
+    }
+}
+
+impl fmt::Display for OpenMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Read => "rb",
+            Self::ReadWrite => "r+b",
+            Self::Create => "w+b",
+            Self::CreateNew => "x+b",
+        })
+    }
+}
+
+/// What a user says about coming reads (`posix_fadvise`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Advice {
+    /// Readahead as usual.
+    Normal,
+    /// No readahead.
+    Random,
+    /// Twice the readahead.
+    Sequential,
+    /// Read the range now.
+    WillNeed,
+    /// Drop the range's clean, unmapped pages.
+    DontNeed,
+}
+
+impl FromStr for Advice {
+    type Err = Error;
+    fn from_str(advice: &str) -> Result<Self> {
+        match advice {
+            "normal" => Ok(Self::Normal),
+            "random" => Ok(Self::Random),
+            "sequential" => Ok(Self::Sequential),
+            "willneed" => Ok(Self::WillNeed),
+            "dontneed" => Ok(Self::DontNeed),
+            "hugepage" => Err(Error::Unsupported("advice \"hugepage\" is not served yet".into())),
+            _ => Err(Error::InvalidArgument(format!(
+                "advice {advice:?} is not one of normal, random, sequential, willneed, dontneed"
+            ))),
+        }
+    }
+}
+
+/// One open of a file. Mappings keep it alive after its handle is closed.
+pub(crate) struct OpenFile {
+    pub(crate) mapping: Arc<AddressSpace>,
+    /// This open's own store: the mode may differ from the one that the shared pages are read through.
+    store: Arc<dyn Store>,
+    mode: OpenMode,
+    base_ra_pages: u32,
+    ra_pages: AtomicU32,
+    advice: AtomicU32,
+    pub(super) window: Mutex<Window>,
+    /// Position of the last byte of the last read that was not a pure hit; `u64::MAX` at first.
+    prev_pos: AtomicU64,
+    pub(super) mmap_miss: AtomicU32,
+}
+
+impl OpenFile {
+    pub(super) fn new(
+        mapping: Arc<AddressSpace>,
+        store: Arc<dyn Store>,
+        mode: OpenMode,
+        ra_pages: u32,
+    ) -> Result<Self> {
+        if ra_pages > MAX_RA_PAGES {
+            return Err(Error::InvalidArgument(format!("ra_pages {ra_pages} exceeds {MAX_RA_PAGES} (1 GiB)")));
+        }
+        Ok(Self {
+            mapping,
+            store,
+            mode,
+            base_ra_pages: ra_pages,
+            ra_pages: AtomicU32::new(ra_pages),
+            advice: AtomicU32::new(Advice::Normal as u32),
+            window: Mutex::new(Window::default()),
+            prev_pos: AtomicU64::new(u64::MAX),
+            mmap_miss: AtomicU32::new(0),
+        })
+    }
+
+    // Relaxed throughout: advice and positions steer readahead and guard nothing.
+
+    pub(super) fn ra_pages(&self) -> u64 {
+        u64::from(self.ra_pages.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn advice(&self) -> Advice {
+        match self.advice.load(Ordering::Relaxed) {
+            n if n == Advice::Random as u32 => Advice::Random,
+            n if n == Advice::Sequential as u32 => Advice::Sequential,
+            _ => Advice::Normal,
+        }
+    }
+
+    /// Page of the last byte read; -1 as an unsigned number before the first read.
+    pub(super) fn prev_index(&self) -> u64 {
+        let position = self.prev_pos.load(Ordering::Relaxed);
+        if position == u64::MAX { u64::MAX } else { super::address_space::index_of(position) }
+    }
+
+    pub(super) fn set_prev_pos(&self, position: u64) {
+        self.prev_pos.store(position, Ordering::Relaxed);
+    }
+
+    fn advise(self: &Arc<Self>, advice: Advice, offset: u64, length: Option<u64>) -> Result<()> {
+        let end = length.map_or(u64::MAX, |length| offset.saturating_add(length));
+        let size = self.mapping.i_size();
+        match advice {
+            Advice::Normal | Advice::Random | Advice::Sequential => {
+                match advice {
+                    Advice::Sequential => self.ra_pages.store(self.base_ra_pages * 2, Ordering::Relaxed),
+                    Advice::Normal => self.ra_pages.store(self.base_ra_pages, Ordering::Relaxed),
+                    _ => {}
+                }
+                self.advice.store(advice as u32, Ordering::Relaxed);
+            }
+            Advice::WillNeed => {
+                let end = end.min(size);
+                if offset < end {
+                    self.force_ra(offset / PAGE_SIZE as u64, (end - 1) / PAGE_SIZE as u64);
+                }
+            }
+            Advice::DontNeed => {
+                let first = offset.div_ceil(PAGE_SIZE as u64);
+                // A range that reaches the end of the file includes the last, partial page.
+                let beyond = if end >= size { size.div_ceil(PAGE_SIZE as u64) } else { end / PAGE_SIZE as u64 };
+                if first < beyond {
+                    self.mapping.invalidate(first, beyond - 1);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The seed function alone, speculatively: the page is unlocked and put before this returns.
+    fn fault_speculatively(&self, index: u64) -> FilemapFault {
+        let section = crate::rcu::read();
+        match self.mapping.filemap_fault_speculative(index, &section) {
+            Ok(held) => {
+                drop(held);
+                FilemapFault { result: VmFault::LOCKED, abort: None }
+            }
+            Err(abort) => FilemapFault { result: VmFault::RETRY, abort: Some(abort) },
+        }
+    }
+
+    /// The seed function alone, classically, until it is LOCKED or fails.
+    fn fault_classically(self: &Arc<Self>, index: u64) -> FilemapFault {
+        let pattern = match self.advice() {
+            Advice::Random => Pattern::Random,
+            Advice::Sequential => Pattern::Sequential,
+            _ => Pattern::Normal,
+        };
+        let mut pass = Pass::First;
+        let mut result = VmFault::NONE;
+        loop {
+            let answer = self.filemap_fault(index, pattern, pass);
+            let missed = if answer.missed { VmFault::MAJOR } else { VmFault::NONE };
+            // As in Linux an error stands alone: MAJOR then comes from earlier passes only.
+            result |= match answer.step {
+                Step::Locked(held) => {
+                    drop(held);
+                    VmFault::LOCKED | missed
+                }
+                Step::Sigbus(_) => VmFault::SIGBUS,
+                Step::Oom => VmFault::OOM,
+                Step::Blocked(blocked) => {
+                    self.unblock(index, blocked);
+                    pass = Pass::Tried;
+                    result |= missed;
+                    continue;
+                }
+            };
+            return FilemapFault { result, abort: None };
+        }
+    }
+}
+
+/// The answer of [`File::filemap_fault`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FilemapFault {
+    /// LOCKED, perhaps with MAJOR; RETRY when speculation aborted; SIGBUS or OOM.
+    pub result: VmFault,
+    /// Why speculation aborted.
+    pub abort: Option<Abort>,
+}
+
+/// The readahead state of one open file (`struct file_ra_state`); sizes in pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadaheadState {
+    /// First page of the current window.
+    pub start: u64,
+    /// Pages in the window.
+    pub size: u64,
+    /// Pages of the window that are read ahead of need.
+    pub async_size: u64,
+    /// The largest window.
+    pub ra_pages: u32,
+    /// Faults that missed, less those that hit; 0 to 1000.
+    pub mmap_miss: u32,
+    /// Position of the last byte of the last read that was not a pure hit; -1 at first.
+    pub prev_pos: i64,
+}
+
+/// An open file. Clones are the same open file and close together.
+#[derive(Clone)]
+pub struct File {
+    handle: Arc<Handle>,
+}
+
+struct Handle {
+    open: ArcCell<OpenFile>,
+    name: String,
+    mode: OpenMode,
+    shared: Arc<super::Shared>,
+}
+
+impl File {
+    pub(super) fn new(open: OpenFile) -> Self {
+        let (name, mode) = (open.mapping.name.clone(), open.mode);
+        let shared = Arc::clone(&open.mapping.shared);
+        Self { handle: Arc::new(Handle { open: ArcCell::new(Arc::new(open)), name, mode, shared }) }
+    }
+
+    /// The open file, while neither it nor its cache is closed.
+    pub(crate) fn open_file(&self) -> Result<Arc<OpenFile>> {
+        self.handle.shared.require_open()?;
+        self.handle.open.get().ok_or_else(|| self.closed_error())
+    }
+
+    fn closed_error(&self) -> Error {
+        Error::Closed(format!("file {:?}", self.handle.name))
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<super::Shared> {
+        &self.handle.shared
+    }
+
+    /// The path, or the name given to a store.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.handle.name
+    }
+
+    /// How it was opened.
+    #[must_use]
+    pub fn mode(&self) -> OpenMode {
+        self.handle.mode
+    }
+
+    /// Whether [`File::close`] was called.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.handle.open.load(&crate::rcu::read()).is_none()
+    }
+
+    /// Gives the file up. Mappings of it live on; its pages go when the last user does. Closing twice is fine.
+    ///
+    /// # Errors
+    /// None yet: there is nothing to write back.
+    pub fn close(&self) -> Result<()> {
+        if self.handle.open.replace(None) {
+            crate::rcu::synchronize();
+        }
+        Ok(())
+    }
+
+    /// The size in bytes that the cache knows (`i_size_read`).
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn size(&self) -> Result<u64> {
+        Ok(self.open_file()?.mapping.i_size())
+    }
+
+    /// The lock-free hit: serves the whole read from the cache, or nothing. Takes no lock, no reference, and writes
+    /// nothing that another thread reads. On `None` the buffer's content is unspecified but never another file's.
+    #[inline]
+    #[must_use]
+    pub fn read_cached(&self, buf: &mut [u8], offset: u64) -> Option<usize> {
+        let section = crate::rcu::read();
+        self.handle.shared.require_open().ok()?;
+        self.handle.open.load(&section)?.mapping.read_cached(buf, offset)
+    }
+
+    /// Reads into `buf` from `offset` as pread(2) does: short only at the end of the file.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the store fails, [`Error::OutOfFrames`], [`Error::Closed`], [`Error::InvalidArgument`].
+    pub fn pread(&self, buf: &mut [u8], offset: u64) -> Result<usize> {
+        check_offset(offset)?;
+        match self.read_cached(buf, offset) {
+            Some(n) => Ok(n),
+            None => self.open_file()?.buffered_read(buf, offset),
+        }
+    }
+
+    /// Changes the size, as ftruncate(2): drops cached pages and entries beyond a smaller one.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with EINVAL for a file opened for reading or if the store refuses; then the size stays.
+    pub fn truncate(&self, size: u64) -> Result<()> {
+        let open = self.open_file()?;
+        if !open.mode.is_writable() {
+            let error = rustix::io::Errno::INVAL.into();
+            return Err(Error::Io(crate::error::IoError::new(error, self.name())));
+        }
+        open.mapping.truncate(size, |size| open.store.truncate(size))
+    }
+
+    /// Says how the file will be read; see [`Advice`]. `length` `None` means to the end.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for an offset beyond 16 TiB, [`Error::Closed`].
+    pub fn advise(&self, advice: Advice, offset: u64, length: Option<u64>) -> Result<()> {
+        check_offset(offset)?;
+        self.open_file()?.advise(advice, offset, length)
+    }
+
+    /// One byte a page from page `first`, at most to the end of the file: 1 if the page is cached and up to date, as
+    /// mincore(2).
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn residency(&self, first: u64, count: Option<u64>) -> Result<Vec<u8>> {
+        let open = self.open_file()?;
+        let pages = open.mapping.pages_in_file();
+        let last = count.map_or(pages, |count| first.saturating_add(count).min(pages));
+        let section = crate::rcu::read();
+        let resident = |index| {
+            let page = open.mapping.peek(index, &section);
+            u8::from(page.is_some_and(|page| page.flags().has(PageFlags::UPTODATE)))
+        };
+        Ok((first..last).map(resident).collect())
+    }
+
+    /// The readahead window and the miss counter.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn readahead_state(&self) -> Result<ReadaheadState> {
+        let open = self.open_file()?;
+        let window = *open.window.lock();
+        let prev_pos = open.prev_pos.load(Ordering::Relaxed);
+        Ok(ReadaheadState {
+            start: window.start,
+            size: window.size,
+            async_size: window.async_size,
+            ra_pages: open.ra_pages.load(Ordering::Relaxed),
+            mmap_miss: open.mmap_miss.load(Ordering::Relaxed),
+            prev_pos: i64::try_from(prev_pos).unwrap_or(-1),
+        })
+    }
+
+    /// `filemap_fault` alone, without an address space. Speculative: one attempt, LOCKED or RETRY with the cause.
+    /// Classic: until LOCKED (with MAJOR if the page was absent), SIGBUS or OOM.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn filemap_fault(&self, index: u64, speculative: bool) -> Result<FilemapFault> {
+        let open = self.open_file()?;
+        Ok(if speculative { open.fault_speculatively(index) } else { open.fault_classically(index) })
+    }
+
+    /// Looks whether somebody else changed the file's size, follows, and answers the size.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the store cannot say, [`Error::Closed`].
+    pub fn revalidate(&self) -> Result<u64> {
+        self.open_file()?.mapping.revalidate()
+    }
+}
+
+fn check_offset(offset: u64) -> Result<()> {
+    if offset > MAX_SIZE {
+        return Err(Error::InvalidArgument(format!("offset {offset} exceeds {MAX_SIZE} bytes (16 TiB)")));
+    }
+    Ok(())
+}
+
+impl fmt::Debug for File {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("File").field("name", &self.name()).field("mode", &self.mode()).finish_non_exhaustive()
+    }
+}
+

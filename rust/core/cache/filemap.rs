@@ -1,0 +1,360 @@
+//! The page-cache half of a fault: `filemap_fault`, speculative and classic.
+//!
+//! Owns: finding the page, locking it, judging whether it may be mapped. Does not own page tables. Mirrors
+//! `filemap_fault` and `next_uptodate_page` of Linux 5.12 with the speculative series.
+//!
+//! The speculative form never sleeps, never allocates, starts no I/O and reports no error: it returns a locked page or
+//! the cause to abort. The classic form never waits either while the caller holds a lock that it may drop: it returns
+//! [`Step::Blocked`], the caller drops its lock, lets [`OpenFile::unblock`] do the waiting, and comes again with
+//! [`Pass::Tried`].
+
+use super::Abort;
+use super::address_space::{AddressSpace, Created, HeldPage, Lookup};
+use super::file::OpenFile;
+use super::readahead::{MMAP_LOTSAMISS, MMAP_MISS_MAX};
+use crate::error::IoError;
+use crate::page::{PageFlags, PageHandle};
+use crate::rcu::ReadSection;
+use crate::sync::{Ordering, guard, give_back};
+use std::sync::Arc;
+
+/// What the mapping says about its access pattern (`VM_RAND_READ`, `VM_SEQ_READ`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Pattern {
+    /// Nothing.
+    #[default]
+    Normal,
+    /// No readahead.
+    Random,
+    /// Readahead from the fault on, and no miss accounting.
+    Sequential,
+}
+
+/// Whether the caller may still drop its lock to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pass {
+    /// The first time: nothing waits under the caller's lock.
+    First,
+    /// Come again after [`Step::Blocked`] (`FAULT_FLAG_TRIED`): waits where it is.
+    Tried,
+}
+
+/// What a classic pass came to.
+#[derive(Debug)]
+pub(crate) enum Step<'f> {
+    /// The page, locked, up to date, within the file.
+    Locked(HeldPage<'f>),
+    /// Beyond the end of the file, or unreadable.
+    Sigbus(Option<IoError>),
+    /// No frame.
+    Oom,
+    /// Something must be waited for first.
+    Blocked(Blocked),
+}
+
+/// What must be waited for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Blocked {
+    /// The window that a marker announces, then the page.
+    AsyncReadahead,
+    /// Sequential readahead or the window around the fault, then the page.
+    SyncReadahead(Around),
+    /// The page's lock or its bytes.
+    Page,
+}
+
+/// The readahead that a miss asks for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Around {
+    Sequential,
+    Window,
+}
+
+/// The answer of a classic pass.
+#[derive(Debug)]
+pub(crate) struct Answer<'f> {
+    pub(crate) step: Step<'f>,
+    /// The page was absent (`PGMAJFAULT`).
+    pub(crate) missed: bool,
+}
+
+impl AddressSpace {
+    /// Speculative `filemap_fault`: the page locked and with a reference, or the cause to abort. Every abort gives back
+    /// what was taken (the series as posted leaked the reference).
+    #[inline]
+    pub(crate) fn filemap_fault_speculative(
+        &self,
+        index: u64,
+        section: &ReadSection,
+    ) -> Result<HeldPage<'_>, Abort> {
+        // 1. A count of zero or a changed slot is as good as absent here: only the locked path may wait it out.
+        let Lookup::Found(handle) = self.find_get_page_once(index, section) else { return Err(Abort::FileMiss) };
+        let page = handle.page();
+        // 2. Left in place: the locked path must meet it and start the window.
+        if page.flags().has(PageFlags::READAHEAD) {
+            return Err(put_on_abort(handle, Abort::FileReadahead));
+        }
+        // 3.
+        let Some(lock) = page.try_lock() else { return Err(put_on_abort(handle, Abort::FileLocked)) };
+        let held = HeldPage { lock, handle };
+        // 4 to 6 under the page lock: truncation and reclaim both need it, so what is found here stays true until unlock.
+        if !guard!("filemap.spec.mapping", page.is_at(self.id(), index)) {
+            return Err(abort(held, Abort::FileMapping));
+        }
+        if !guard!("filemap.spec.uptodate", page.flags().has(PageFlags::UPTODATE)) {
+            return Err(abort(held, Abort::FileNotUptodate));
+        }
+        if !guard!("filemap.spec.eof", index < self.pages_in_file()) {
+            return Err(abort(held, Abort::FileEof));
+        }
+        Ok(held)
+    }
+
+    /// The first page in `*next..=last` that fault-around may map, locked and with a reference; `*next` moves past it
+    /// (`next_uptodate_page`). Skips whatever is not ready.
+    pub(crate) fn next_uptodate_page(
+        &self,
+        next: &mut u64,
+        last: u64,
+        section: &ReadSection,
+    ) -> Option<(u64, HeldPage<'_>)> {
+        while *next <= last {
+            let index = *next;
+            *next += 1;
+            let Lookup::Found(handle) = self.find_get_page_once(index, section) else { continue };
+            let page = handle.page();
+            let flags = page.flags();
+            if flags.has(PageFlags::LOCKED | PageFlags::READAHEAD) || !flags.has(PageFlags::UPTODATE) {
+                continue;
+            }
+            let Some(lock) = page.try_lock() else { continue };
+            let held = HeldPage { lock, handle };
+            if guard!("filemap.around.mapping", page.is_at(self.id(), index))
+                && guard!("filemap.around.uptodate", page.flags().has(PageFlags::UPTODATE))
+                && guard!("filemap.around.eof", index < self.pages_in_file())
+            {
+                return Some((index, held));
+            }
+        }
+        None
+    }
+
+    /// Whether a locked page is still what was looked for.
+    fn is_mine(&self, held: &HeldPage<'_>, index: u64) -> bool {
+        guard!("filemap.classic.mapping", held.lock.page().is_at(self.id(), index))
+    }
+}
+
+/// Puts the reference of an attempt that aborts before the page lock. The patch as posted did not.
+fn put_on_abort(handle: PageHandle<'_>, cause: Abort) -> Abort {
+    give_back!("filemap.spec.put", handle);
+    cause
+}
+
+/// Unlocks and puts the page of an attempt that aborts under the page lock.
+fn abort(held: HeldPage<'_>, cause: Abort) -> Abort {
+    let HeldPage { lock, handle } = held;
+    drop(lock);
+    put_on_abort(handle, cause)
+}
+
+impl OpenFile {
+    /// One pass of the classic `filemap_fault`.
+    pub(crate) fn filemap_fault<'f>(
+        self: &'f Arc<Self>,
+        index: u64,
+        pattern: Pattern,
+        pass: Pass,
+    ) -> Answer<'f> {
+        let mapping = &self.mapping;
+        let answer = |step, missed| Answer { step, missed };
+        if index >= mapping.pages_in_file() {
+            return answer(Step::Sigbus(None), false);
+        }
+        let mut missed = false;
+        let found = mapping.find_get_page(index, &crate::rcu::read());
+        match found {
+            Some(handle) if pass == Pass::First && self.announces_window(&handle, pattern) => {
+                return answer(Step::Blocked(Blocked::AsyncReadahead), false);
+            }
+            Some(_) => {}
+            None => {
+                missed = true;
+                match (self.sync_mmap_readahead(pattern, pass), pass) {
+                    (Some(around), Pass::First) => {
+                        return answer(Step::Blocked(Blocked::SyncReadahead(around)), true);
+                    }
+                    (Some(around), Pass::Tried) => self.read_sync(index, around),
+                    (None, _) => {}
+                }
+            }
+        }
+        let step = match pass {
+            Pass::First => self.hold_without_waiting(index),
+            Pass::Tried => self.hold_waiting(index),
+        };
+        answer(step, missed)
+    }
+
+    fn announces_window(&self, handle: &PageHandle<'_>, pattern: Pattern) -> bool {
+        pattern != Pattern::Random && self.ra_pages() != 0 && handle.page().flags().has(PageFlags::READAHEAD)
+    }
+
+    /// Decides about readahead for a miss and debits it (`do_sync_mmap_readahead`).
+    fn sync_mmap_readahead(&self, pattern: Pattern, pass: Pass) -> Option<Around> {
+        if pattern == Pattern::Random || self.ra_pages() == 0 {
+            return None;
+        }
+        if pattern == Pattern::Sequential {
+            return Some(Around::Sequential);
+        }
+        // One debit a fault: a pass that comes again has paid already.
+        let misses = match pass {
+            Pass::First => self.debit_mmap_miss(),
+            Pass::Tried => self.mmap_miss.load(Ordering::Relaxed),
+        };
+        (misses <= MMAP_LOTSAMISS).then_some(Around::Window)
+    }
+
+    fn read_sync(self: &Arc<Self>, index: u64, around: Around) {
+        match around {
+            Around::Sequential => {
+                self.page_cache_sync_ra(index, self.ra_pages());
+            }
+            Around::Window => self.read_around(index),
+        }
+    }
+
+    /// First pass: the page if it can be had at once.
+    fn hold_without_waiting<'f>(self: &'f Arc<Self>, index: u64) -> Step<'f> {
+        let mapping = &self.mapping;
+        loop {
+            let handle = match self.find_or_create(index) {
+                FoundOrCreated::Page(handle) => handle,
+                FoundOrCreated::Beyond => return Step::Sigbus(None),
+                FoundOrCreated::NoFrame => return Step::Oom,
+            };
+            let Some(lock) = handle.page().try_lock() else { return Step::Blocked(Blocked::Page) };
+            let held = HeldPage { lock, handle };
+            if !mapping.is_mine(&held, index) {
+                continue;
+            }
+            if !guard!("filemap.classic.uptodate", held.handle.page().flags().has(PageFlags::UPTODATE)) {
+                return Step::Blocked(Blocked::Page);
+            }
+            return self.within_file(held, index);
+        }
+    }
+
+    /// Later passes: waits for the page and its bytes here.
+    fn hold_waiting<'f>(self: &'f Arc<Self>, index: u64) -> Step<'f> {
+        let mapping = &self.mapping;
+        loop {
+            let handle = match self.find_or_create(index) {
+                FoundOrCreated::Page(handle) => handle,
+                FoundOrCreated::Beyond => return Step::Sigbus(None),
+                FoundOrCreated::NoFrame => return Step::Oom,
+            };
+            let held = HeldPage { lock: handle.page().lock(), handle };
+            if !mapping.is_mine(&held, index) {
+                continue;
+            }
+            if !held.handle.page().flags().has(PageFlags::UPTODATE) {
+                if let Err(error) = mapping.read_page(&held.lock, index) {
+                    return Step::Sigbus(Some(error));
+                }
+            }
+            return self.within_file(held, index);
+        }
+    }
+
+    /// The size once more, under the page lock: truncation changes it before it takes page locks.
+    fn within_file<'f>(&self, held: HeldPage<'f>, index: u64) -> Step<'f> {
+        if guard!("filemap.classic.eof", index < self.mapping.pages_in_file()) {
+            Step::Locked(held)
+        } else {
+            Step::Sigbus(None)
+        }
+    }
+
+    /// Finds the page or creates it, unlocked and not up to date (`pagecache_get_page` with `FGP_FOR_MMAP`).
+    pub(super) fn find_or_create<'f>(self: &'f Arc<Self>, index: u64) -> FoundOrCreated<'f> {
+        let mapping = &self.mapping;
+        loop {
+            if let Some(handle) = mapping.find_get_page(index, &crate::rcu::read()) {
+                return FoundOrCreated::Page(handle);
+            }
+            let _stable = mapping.invalidate_lock.read_guard();
+            if index >= mapping.pages_in_file() {
+                return FoundOrCreated::Beyond;
+            }
+            match mapping.add_page(index) {
+                Created::New(HeldPage { lock, handle }) => {
+                    drop(lock);
+                    return FoundOrCreated::Page(handle);
+                }
+                Created::Exists => {}
+                Created::NoFrame => return FoundOrCreated::NoFrame,
+            }
+        }
+    }
+
+    /// Waits for what blocked a first pass; the caller has dropped its lock. Errors are left for the next pass to meet.
+    pub(crate) fn unblock(self: &Arc<Self>, index: u64, blocked: Blocked) {
+        match blocked {
+            Blocked::AsyncReadahead => {
+                let found = self.mapping.find_get_page(index, &crate::rcu::read());
+                if let Some(handle) = found {
+                    self.page_cache_async_ra(handle.page(), index, self.ra_pages());
+                }
+            }
+            Blocked::SyncReadahead(around) => self.read_sync(index, around),
+            Blocked::Page => {}
+        }
+        if let FoundOrCreated::Page(handle) = self.find_or_create(index) {
+            let held = HeldPage { lock: handle.page().lock(), handle };
+            let page = held.handle.page();
+            if page.is_at(self.mapping.id(), index) && !page.flags().has(PageFlags::UPTODATE) {
+                let _met_again = self.mapping.read_page(&held.lock, index);
+            }
+        }
+    }
+
+    /// One miss more, unless saturated; the value after. One compare-and-exchange that knows whether it moved.
+    fn debit_mmap_miss(&self) -> u32 {
+        let mut misses = self.mmap_miss.load_then_write(Ordering::Relaxed);
+        while misses < MMAP_MISS_MAX {
+            match self.mmap_miss.compare_exchange(misses, misses + 1, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return misses + 1,
+                Err(found) => misses = found,
+            }
+        }
+        misses
+    }
+
+    /// `entries` hits, credited after they were published. A zero counter is not written.
+    #[inline]
+    pub(crate) fn credit_mmap_miss(&self, entries: u32, pattern: Pattern) {
+        if pattern == Pattern::Random || self.ra_pages() == 0 {
+            return;
+        }
+        let mut misses = self.mmap_miss.load_then_write(Ordering::Relaxed);
+        while misses > 0 {
+            let left = misses.saturating_sub(entries);
+            match self.mmap_miss.compare_exchange(misses, left, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(found) => misses = found,
+            }
+        }
+    }
+}
+
+/// What [`OpenFile::find_or_create`] came to.
+pub(super) enum FoundOrCreated<'f> {
+    /// The page with a reference, unlocked.
+    Page(PageHandle<'f>),
+    /// The file ends before it.
+    Beyond,
+    /// No frame is free.
+    NoFrame,
+}

@@ -1,0 +1,185 @@
+//! Reading pages from their store: in the caller, or on workers.
+//!
+//! Owns: the queue of windows to read and the threads that read them. Does not own the decision what to read. A request
+//! is a run of new pages, locked by whoever created them; the reader fills them, marks them up to date and unlocks.
+//! A failed run stays in the cache, not up to date: the next reader of a page tries that page alone and meets the error.
+
+use super::AddressSpace;
+use super::page_cache::Stat;
+use crate::error::IoError;
+use crate::page::{LockedPage, PAGE_SIZE};
+use crate::sync::{Condvar, Mutex};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+/// Where windows are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Io {
+    /// On worker threads: the caller waits only for the page it needs.
+    Threads,
+    /// In the calling thread: deterministic, for tests.
+    Inline,
+}
+
+/// Threads that read windows.
+const WORKERS: usize = 2;
+
+struct Request {
+    mapping: Arc<AddressSpace>,
+    first: u64,
+    pfns: Vec<u32>,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Request>,
+    in_flight: usize,
+    stopping: bool,
+    workers: Vec<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    state: Mutex<State>,
+    work: Condvar,
+    idle: Condvar,
+}
+
+/// The queue of one cache.
+pub(crate) struct IoQueue {
+    mode: Io,
+    queue: Arc<Queue>,
+}
+
+impl IoQueue {
+    pub(crate) fn new(mode: Io) -> Self {
+        Self { mode, queue: Arc::new(Queue::default()) }
+    }
+
+    /// Reads a run of locked pages, now or soon. Takes over their locks.
+    pub(crate) fn submit(&self, mapping: &Arc<AddressSpace>, first: u64, pfns: Vec<u32>) {
+        mapping.shared.count(Stat::ReadaheadPages, pfns.len() as u64);
+        let request = Request { mapping: Arc::clone(mapping), first, pfns };
+        if self.mode == Io::Inline {
+            return request.run();
+        }
+        let mut state = self.queue.state.lock();
+        if state.stopping {
+            drop(state);
+            return request.run();
+        }
+        while state.workers.len() < WORKERS {
+            let queue = Arc::clone(&self.queue);
+            match std::thread::Builder::new().name("specmm-io".into()).spawn(move || queue.work()) {
+                Ok(worker) => state.workers.push(worker),
+                // No thread to be had: the caller reads.
+                Err(_) if state.workers.is_empty() => {
+                    drop(state);
+                    return request.run();
+                }
+                Err(_) => break,
+            }
+        }
+        state.in_flight += 1;
+        state.waiting.push_back(request);
+        drop(state);
+        self.queue.work.notify_one();
+    }
+
+    /// Waits until nothing is queued or being read.
+    pub(crate) fn settle(&self) {
+        let mut state = self.queue.state.lock();
+        while state.in_flight > 0 {
+            state = self.queue.idle.wait(state);
+        }
+    }
+
+    /// Finishes what is queued and ends the workers. Later requests are read by their callers.
+    pub(crate) fn stop(&self) {
+        let workers = {
+            let mut state = self.queue.state.lock();
+            state.stopping = true;
+            std::mem::take(&mut state.workers)
+        };
+        self.queue.work.notify_all();
+        for worker in workers {
+            // A worker that drops the last user of a cache ends up here itself and must not wait for itself.
+            if worker.thread().id() != std::thread::current().id() {
+                let _ended = worker.join();
+            }
+        }
+    }
+}
+
+impl Queue {
+    fn work(&self) {
+        loop {
+            let mut state = self.state.lock();
+            let request = loop {
+                if let Some(request) = state.waiting.pop_front() {
+                    break request;
+                }
+                if state.stopping {
+                    return;
+                }
+                state = self.work.wait(state);
+            };
+            drop(state);
+            request.run();
+            let mut state = self.state.lock();
+            state.in_flight -= 1;
+            if state.in_flight == 0 {
+                self.idle.notify_all();
+            }
+        }
+    }
+}
+
+impl Request {
+    fn run(self) {
+        let frames = self.mapping.frames();
+        let pages: Vec<_> = self.pfns.iter().map(|&pfn| frames.page(pfn).adopt_lock()).collect();
+        // Nobody asked for these bytes yet: whoever does reads again and gets the error.
+        let _met_again = self.mapping.read_run(&pages, self.first);
+    }
+}
+
+impl AddressSpace {
+    /// Reads one locked page.
+    pub(super) fn read_page(&self, page: &LockedPage<'_>, index: u64) -> Result<(), IoError> {
+        self.read_run(std::slice::from_ref(page), index)
+    }
+
+    /// Fills a run of locked pages from the store, all or none.
+    fn read_run(&self, pages: &[LockedPage<'_>], first: u64) -> Result<(), IoError> {
+        let offset = first * PAGE_SIZE as u64;
+        let room = pages.len() * PAGE_SIZE;
+        let expected = usize::try_from(self.i_size().saturating_sub(offset)).unwrap_or(usize::MAX).min(room);
+        // The store writes into a buffer of this thread's own: page bytes are only ever touched as atomics.
+        let mut buffer = vec![0; room];
+        let started = Instant::now();
+        let read = if expected == 0 { Ok(0) } else { self.store.read_at(&mut buffer[..expected], offset) };
+        let nanoseconds = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.shared.count(Stat::Reads, 1);
+        self.shared.count(Stat::IoNanoseconds, nanoseconds);
+        match read {
+            Ok(n) if n == expected => self.shared.count(Stat::ReadBytes, n as u64),
+            Ok(n) => {
+                self.shared.count(Stat::ReadErrors, 1);
+                let what = format!("short read: {n} of {expected} bytes at offset {offset}");
+                return Err(IoError::new(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, what), &self.name));
+            }
+            Err(error) => {
+                self.shared.count(Stat::ReadErrors, 1);
+                return Err(IoError::new(error, &self.name));
+            }
+        }
+        for (page, bytes) in pages.iter().zip(buffer.chunks_exact(PAGE_SIZE)) {
+            page.page().bytes().write(0, bytes);
+            page.set_uptodate();
+        }
+        Ok(())
+    }
+}

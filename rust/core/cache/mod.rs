@@ -1,0 +1,29 @@
+//! Pages of files: which page is at which index, how it gets there and how it leaves.
+//!
+//! Owns: mappings of files to pages ([`AddressSpace`]), open files and their readahead windows ([`File`]), the speculative
+//! and the classic [`filemap`] fault, copy-out reads, truncation, the I/O queue, the bound ([`PageCache`]). Does not own
+//! address spaces of programs: `mm/` implements [`MappedRange`], through which truncation unmaps.
+//!
+//! Mirrors `mm/filemap.c`, `mm/readahead.c`, `mm/truncate.c` and the removal half of `mm/vmscan.c`.
+//!
+//! Lock order, outermost first: `invalidate_lock`, page lock, `i_mmap`, leaf lock (in `mm/`), `i_pages`.
+
+mod address_space;
+mod copy_out;
+mod file;
+pub mod filemap;
+mod io;
+mod page_cache;
+mod read;
+pub mod readahead;
+mod truncate;
+mod vm_fault;
+mod vmscan;
+
+pub use address_space::{AddressSpace, MappedRange};
+pub use file::{Advice, DEFAULT_RA_PAGES, File, FilemapFault, OpenMode, ReadaheadState};
+pub(crate) use file::OpenFile;
+pub use io::Io;
+pub use page_cache::{CacheStats, PageCache};
+pub(crate) use page_cache::Shared;
+pub use vm_fault::{Abort, VmFault};

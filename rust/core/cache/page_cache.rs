@@ -1,0 +1,315 @@
+//! The cache: a fixed number of frames that many files share.
+
+use super::file::{OpenFile, OpenMode};
+use super::io::IoQueue;
+use super::{AddressSpace, File, Io};
+use crate::error::{Error, IoError, Result};
+use crate::page::{Frames, PAGE_SIZE};
+use crate::stats::Sharded;
+use crate::store::{LocalFile, MAX_SIZE, Store};
+use crate::sync::{AtomicU32, Mutex, Ordering, Tally};
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Weak};
+
+/// What the cache counts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Stat {
+    Hits,
+    Misses,
+    Retries,
+    ReadaheadPages,
+    Evictions,
+    Reads,
+    ReadBytes,
+    ReadErrors,
+    IoNanoseconds,
+}
+
+const STATS: usize = Stat::IoNanoseconds as usize + 1;
+
+/// What all files of one cache share.
+pub(crate) struct Shared {
+    pub(crate) frames: Frames,
+    pub(crate) xarray_nodes: Arc<Tally>,
+    pub(crate) io: IoQueue,
+    stats: Sharded<STATS>,
+    closed: AtomicU32,
+    files: Mutex<Files>,
+}
+
+#[derive(Default)]
+struct Files {
+    /// By device and inode, so that two opens of one file share pages.
+    local: HashMap<(u64, u64), Weak<AddressSpace>>,
+    /// Stores, which have no identity.
+    stores: Vec<Weak<AddressSpace>>,
+}
+
+impl Shared {
+    pub(crate) fn new(frames: usize, io: Io) -> Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            frames: Frames::new(frames)?,
+            xarray_nodes: Arc::new(Tally::new()),
+            io: IoQueue::new(io),
+            stats: Sharded::default(),
+            closed: AtomicU32::new(0),
+            files: Mutex::new(Files::default()),
+        }))
+    }
+
+    #[inline]
+    pub(crate) fn count(&self, stat: Stat, n: u64) {
+        self.stats.add(stat as usize, n);
+    }
+
+    /// # Errors
+    /// [`Error::Closed`] after [`PageCache::close`].
+    #[inline]
+    pub(crate) fn require_open(&self) -> Result<()> {
+        // Relaxed: a close beside a running call has no order with it.
+        if self.closed.load(Ordering::Relaxed) == 0 { Ok(()) } else { Err(Error::Closed("the page cache".into())) }
+    }
+
+    pub(crate) fn out_of_frames(&self, what: String) -> Error {
+        Error::OutOfFrames { capacity: self.frames.capacity(), what }
+    }
+
+    fn living_files(&self) -> Vec<Arc<AddressSpace>> {
+        let mut files = self.files.lock();
+        files.local.retain(|_, file| file.strong_count() > 0);
+        files.stores.retain(|file| file.strong_count() > 0);
+        files.local.values().chain(&files.stores).filter_map(Weak::upgrade).collect()
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.io.stop();
+    }
+}
+
+/// A page cache with a hard bound, shared by many files. Clones are the same cache.
+#[derive(Clone)]
+pub struct PageCache {
+    shared: Arc<Shared>,
+}
+
+/// Counters and gauges of a cache at one moment. Monotone but for the frames, which are gauges.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CacheStats {
+    /// All frames.
+    pub capacity_frames: u64,
+    /// Frames that hold a page of a file or a private copy.
+    pub frames_in_use: u64,
+    /// Frames that hold private copies.
+    pub private_frames: u64,
+    /// Pages that a read found up to date.
+    pub hits: u64,
+    /// Pages that a read had to bring in or wait for.
+    pub misses: u64,
+    /// Copy-out attempts that met a change and started over.
+    pub retries: u64,
+    /// Pages that readahead brought into the cache.
+    pub readahead_pages: u64,
+    /// Pages dropped on request.
+    pub evictions: u64,
+    /// Reads from stores.
+    pub reads: u64,
+    /// Bytes read from stores.
+    pub read_bytes: u64,
+    /// Reads that failed.
+    pub read_errors: u64,
+    /// Nodes of the index trees.
+    pub xarray_nodes: u64,
+    /// Time spent inside stores' reads, all threads together.
+    pub io_seconds: f64,
+}
+
+impl PageCache {
+    /// A cache of `capacity_bytes`, rounded down to pages, all of it reserved (not touched) now.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for less than a page or more than the system has room for.
+    pub fn new(capacity_bytes: u64, io: Io) -> Result<Self> {
+        let frames = capacity_bytes / PAGE_SIZE as u64;
+        if frames == 0 {
+            return Err(Error::InvalidArgument(format!(
+                "capacity of {capacity_bytes} bytes is less than one page of {PAGE_SIZE}"
+            )));
+        }
+        let frames = usize::try_from(frames).unwrap_or(usize::MAX);
+        Ok(Self { shared: Shared::new(frames, io)? })
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// All frames.
+    #[must_use]
+    pub fn capacity_frames(&self) -> usize {
+        self.shared.frames.capacity()
+    }
+
+    /// Opens a regular file. Two opens of one file (device and inode) share its pages.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with what open(2) says, or EISDIR or EINVAL for what is not a regular file; [`Error::Closed`].
+    pub fn open(&self, path: &Path, mode: OpenMode, ra_pages: u32) -> Result<File> {
+        self.shared.require_open()?;
+        let name = path.to_string_lossy();
+        let io_error = |error| Error::Io(IoError::new(error, &name));
+        let create = matches!(mode, OpenMode::Create | OpenMode::CreateNew);
+        let store = LocalFile::open(path, mode.is_writable(), create, mode == OpenMode::CreateNew).map_err(io_error)?;
+        let identity = store.identity().map_err(io_error)?;
+        let size = store.size().map_err(io_error)?.unwrap_or(0);
+        let store: Arc<dyn Store> = Arc::new(store);
+        let (mapping, known) = {
+            let mut files = self.shared.files.lock();
+            match files.local.get(&identity).and_then(Weak::upgrade) {
+                Some(mapping) => (mapping, true),
+                None => {
+                    let mapping =
+                        Arc::new(AddressSpace::new(Arc::clone(&store), size, &name, Arc::clone(&self.shared)));
+                    files.local.insert(identity, Arc::downgrade(&mapping));
+                    (mapping, false)
+                }
+            }
+        };
+        // A new open is a good moment to see what others did to the file.
+        if known {
+            mapping.revalidate()?;
+        }
+        let file = File::new(OpenFile::new(mapping, store, mode, ra_pages)?);
+        if mode == OpenMode::Create {
+            file.truncate(0)?;
+        }
+        Ok(file)
+    }
+
+    /// Caches any [`Store`] of `size` bytes.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a size beyond 16 TiB; [`Error::Closed`].
+    pub fn open_store(&self, store: Arc<dyn Store>, size: u64, name: &str, ra_pages: u32) -> Result<File> {
+        self.shared.require_open()?;
+        if size > MAX_SIZE {
+            return Err(Error::InvalidArgument(format!("size {size} exceeds {MAX_SIZE} bytes (16 TiB)")));
+        }
+        let mapping = Arc::new(AddressSpace::new(Arc::clone(&store), size, name, Arc::clone(&self.shared)));
+        let open = OpenFile::new(Arc::clone(&mapping), store, OpenMode::ReadWrite, ra_pages)?;
+        self.shared.files.lock().stores.push(Arc::downgrade(&mapping));
+        Ok(File::new(open))
+    }
+
+    /// The counters now.
+    #[must_use]
+    pub fn stats(&self) -> CacheStats {
+        let shared = &self.shared;
+        let sum = |stat: Stat| shared.stats.sum(stat as usize);
+        let (in_use, private) = shared.frames.in_use();
+        CacheStats {
+            capacity_frames: shared.frames.capacity() as u64,
+            frames_in_use: in_use as u64,
+            private_frames: private as u64,
+            hits: sum(Stat::Hits),
+            misses: sum(Stat::Misses),
+            retries: sum(Stat::Retries),
+            readahead_pages: sum(Stat::ReadaheadPages),
+            evictions: sum(Stat::Evictions),
+            reads: sum(Stat::Reads),
+            read_bytes: sum(Stat::ReadBytes),
+            read_errors: sum(Stat::ReadErrors),
+            xarray_nodes: shared.xarray_nodes.get(),
+            io_seconds: sum(Stat::IoNanoseconds) as f64 / 1e9,
+        }
+    }
+
+    /// Waits until no read is in flight.
+    pub fn settle(&self) {
+        self.shared.io.settle();
+    }
+
+    /// Drops every clean page that nobody maps. Answers how many.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn drop_caches(&self) -> Result<u64> {
+        self.shared.require_open()?;
+        Ok(self.shared.living_files().iter().map(|file| file.invalidate(0, u64::MAX)).sum())
+    }
+
+    /// Audits the cache at quiescence (nobody else is using it): locks free, counts balanced, trees sound, every cached
+    /// page where its descriptor says, no more references than the cache and the entries account for.
+    ///
+    /// # Errors
+    /// [`Error::Invariant`] with the first contradiction.
+    pub fn check(&self) -> Result<()> {
+        self.settle();
+        // References whose return was deferred are returned now.
+        crate::rcu::synchronize();
+        let shared = &self.shared;
+        shared.frames.audit()?;
+        let mut cached = 0;
+        for file in shared.living_files() {
+            cached += file.audit()?;
+        }
+        let (in_use, private) = shared.frames.in_use();
+        if in_use as u64 != cached + private as u64 {
+            return Err(Error::Invariant(format!(
+                "{in_use} frames are in use, but files cache {cached} and {private} are private copies"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Ends the cache: waits for reads in flight, ends the workers, and makes every later call fail. Closing twice is fine.
+    ///
+    /// # Errors
+    /// None yet: there is nothing to write back.
+    pub fn close(&self) -> Result<()> {
+        self.shared.closed.swap(1, Ordering::Relaxed);
+        self.settle();
+        self.shared.io.stop();
+        Ok(())
+    }
+
+    /// Whether [`PageCache::close`] was called.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.shared.require_open().is_err()
+    }
+}
+
+impl std::fmt::Debug for PageCache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PageCache").field("capacity_frames", &self.capacity_frames()).finish_non_exhaustive()
+    }
+}
+
+impl AddressSpace {
+    /// Audits one file's pages and answers how many there are.
+    fn audit(&self) -> Result<u64> {
+        self.pages.lock().audit().map_err(Error::Invariant)?;
+        let section = crate::rcu::read();
+        let mut cached = 0;
+        let mut next = Some(0);
+        while let Some((index, entry)) = next.and_then(|from| self.pages.next(from, u64::MAX, None, &section)) {
+            next = index.checked_add(1);
+            let Some(pfn) = entry.as_page() else { continue };
+            let page = self.frames().page(pfn);
+            cached += 1;
+            if !page.is_at(self.id(), index) {
+                return Err(Error::Invariant(format!("slot {index} of {} holds a stranger: {page:?}", self.name)));
+            }
+            if page.refcount() != 1 + page.mapcount() {
+                return Err(Error::Invariant(format!(
+                    "page {index} of {} has references that neither the cache nor an entry holds: {page:?}",
+                    self.name
+                )));
+            }
+        }
+        Ok(cached)
+    }
+}

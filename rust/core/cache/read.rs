@@ -1,0 +1,77 @@
+//! Reads that may have to wait: `generic_file_buffered_read` of Linux 5.12.
+
+use super::address_space::index_of;
+use super::copy_out::{CopyOut, Marked};
+use super::file::OpenFile;
+use super::filemap::FoundOrCreated;
+use super::page_cache::Stat;
+use crate::error::{Error, Result};
+use crate::page::{PAGE_SIZE, PageFlags};
+use std::sync::Arc;
+
+impl OpenFile {
+    /// Reads into `buf` from `offset`; short only at the end of the file.
+    pub(super) fn buffered_read(self: &Arc<Self>, buf: &mut [u8], offset: u64) -> Result<usize> {
+        let mapping = &self.mapping;
+        let room = buf.len();
+        let wanted = |size: u64| usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX).min(room);
+        let mut done = 0;
+        loop {
+            // The size may change between pages: what is beyond it is not read.
+            let n = wanted(mapping.i_size());
+            if done >= n {
+                break;
+            }
+            let at = offset + done as u64;
+            let within = (at % PAGE_SIZE as u64) as usize;
+            let step = (n - done).min(PAGE_SIZE - within);
+            let index = index_of(at);
+            let rest = index_of(offset + n as u64 - 1) - index + 1;
+            self.make_uptodate(index, rest)?;
+            let section = crate::rcu::read();
+            // Anything but a copy means that the page or the size changed meanwhile: once more from the size.
+            if mapping.copy_out(index, within, &mut buf[done..done + step], Marked::Serve, &section) == CopyOut::Copied {
+                done += step;
+            } else {
+                mapping.shared.count(Stat::Retries, 1);
+            }
+        }
+        if done > 0 {
+            self.set_prev_pos(offset + done as u64 - 1);
+        }
+        Ok(done)
+    }
+
+    /// Brings the page at `index` into the cache; `rest` pages are wanted from here on.
+    fn make_uptodate(self: &Arc<Self>, index: u64, rest: u64) -> Result<()> {
+        let mapping = &self.mapping;
+        let absent = |index| mapping.peek(index, &crate::rcu::read()).is_none();
+        let missed = absent(index);
+        if missed {
+            self.page_cache_sync_ra(index, rest);
+        }
+        let handle = match self.find_or_create(index) {
+            FoundOrCreated::Page(handle) => handle,
+            // The caller looks at the size again.
+            FoundOrCreated::Beyond => return Ok(()),
+            FoundOrCreated::NoFrame => {
+                return Err(mapping.shared.out_of_frames(format!("page {index} of {}", mapping.name)));
+            }
+        };
+        let page = handle.page();
+        if page.flags().has(PageFlags::READAHEAD) {
+            self.page_cache_async_ra(page, index, rest);
+        }
+        if page.flags().has(PageFlags::UPTODATE) {
+            mapping.shared.count(if missed { Stat::Misses } else { Stat::Hits }, 1);
+            return Ok(());
+        }
+        mapping.shared.count(Stat::Misses, 1);
+        let lock = page.lock();
+        // Truncated while we waited: the caller finds out. Read in by somebody else: fine.
+        if page.is_at(mapping.id(), index) && !page.flags().has(PageFlags::UPTODATE) {
+            mapping.read_page(&lock, index).map_err(Error::Io)?;
+        }
+        Ok(())
+    }
+}

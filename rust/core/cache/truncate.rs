@@ -1,0 +1,112 @@
+//! Making a file shorter or longer under its users.
+//!
+//! Owns: the order of truncation. Mirrors `truncate_setsize`, `truncate_inode_pages` and `unmap_mapping_range`:
+//! size, unmap, then page by page: lock, unmap again if mapped, take out of the cache, unlock, put; then unmap once more
+//! for private copies made meanwhile. A fault that passed its size check before the shrink holds the page lock (so we
+//! wait for it and unmap what it set) or finds its page without a mapping.
+//!
+//! The whole of it holds `invalidate_lock`, so no page is created from a state of the store that is about to go.
+
+use super::AddressSpace;
+use crate::error::{Error, IoError, Result};
+use crate::page::{LockedPage, PAGE_SIZE, PageFlags};
+use crate::store::MAX_SIZE;
+use crate::sync::{duty, guard};
+use std::io;
+
+/// Everything from a page on.
+const TO_THE_END: u64 = u64::MAX;
+
+impl AddressSpace {
+    /// Changes the size; `change_store` does it to the store. When that fails the old size is put back: the pages are clean,
+    /// so nothing is lost.
+    pub(super) fn truncate(&self, size: u64, change_store: impl FnOnce(u64) -> io::Result<()>) -> Result<()> {
+        if size > MAX_SIZE {
+            return Err(Error::InvalidArgument(format!("size {size} exceeds {MAX_SIZE} bytes (16 TiB)")));
+        }
+        let stable = self.invalidate_lock.write_guard();
+        let before = self.i_size();
+        if size < before {
+            self.shrink_pages(size);
+        }
+        let result = change_store(size).map_err(|error| Error::Io(IoError::new(error, &self.name)));
+        if result.is_ok() {
+            self.zero_tail(size);
+            self.i_size_write(size);
+        } else {
+            self.i_size_write(before);
+        }
+        drop(stable);
+        crate::rcu::synchronize();
+        result
+    }
+
+    /// Follows a change that somebody else made to the store.
+    pub(super) fn revalidate(&self) -> Result<u64> {
+        let size = self.store.size().map_err(|error| Error::Io(IoError::new(error, &self.name)))?;
+        if let Some(size) = size.filter(|&size| size != self.i_size()) {
+            self.truncate(size.min(MAX_SIZE), |_| Ok(()))?;
+        }
+        Ok(self.i_size())
+    }
+
+    /// The cache's part of a shrink (`truncate_setsize`).
+    pub(crate) fn shrink_pages(&self, size: u64) {
+        self.i_size_write(size);
+        let first = size.div_ceil(PAGE_SIZE as u64);
+        self.unmap(first, TO_THE_END, true);
+        self.truncate_pages(first);
+        // Private copies that faults made between the two sweeps.
+        duty!("truncate.unmap_again", self.unmap(first, TO_THE_END, true));
+    }
+
+    /// Takes every page from `first` on out of the cache, waiting for their owners (`truncate_inode_pages`).
+    fn truncate_pages(&self, first: u64) {
+        let mut next = Some(first);
+        loop {
+            let section = crate::rcu::read();
+            let found = next.and_then(|from| self.pages.next(from, TO_THE_END, None, &section));
+            let Some((index, entry)) = found else { return };
+            if entry.as_page().is_none() {
+                drop(section);
+                self.pages.lock().erase(index);
+                continue;
+            }
+            let handle = self.find_get_page(index, &section);
+            drop(section);
+            let Some(handle) = handle else { continue };
+            let lock = handle.page().lock();
+            if handle.page().is_at(self.id(), index) {
+                self.truncate_page(&lock);
+                next = index.checked_add(1);
+            }
+        }
+    }
+
+    /// One locked page (`truncate_cleanup_page`, `page_cache_delete`).
+    fn truncate_page(&self, lock: &LockedPage<'_>) {
+        let page = lock.page();
+        // A fault may have set an entry after the bulk unmap and before we had the lock.
+        if !guard!("truncate.unmap_locked", page.mapcount() == 0) {
+            self.unmap(page.index(), page.index(), false);
+        }
+        debug_assert!(cfg!(specmm_loom) || page.mapcount() == 0, "truncated while mapped: {page:?}");
+        drop(self.delete(lock));
+    }
+
+    /// Zeroes the last page beyond the end, if it is cached.
+    fn zero_tail(&self, size: u64) {
+        let (index, within) = (size / PAGE_SIZE as u64, (size % PAGE_SIZE as u64) as usize);
+        if within == 0 {
+            return;
+        }
+        let Some(handle) = self.find_get_page(index, &crate::rcu::read()) else { return };
+        let page = handle.page();
+        let lock = page.lock();
+        if page.is_at(self.id(), index) && page.flags().has(PageFlags::UPTODATE) {
+            lock.advance_generation();
+            page.bytes().zero_from(within);
+        }
+        drop(lock);
+    }
+}

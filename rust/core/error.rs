@@ -1,0 +1,108 @@
+//! What can go wrong, with the value that was wrong.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// The result of everything that can fail.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// An operating-system or store error with the file it happened on. Cloned so that every waiter gets its own.
+#[derive(Debug, Clone)]
+pub struct IoError {
+    /// The error as the store gave it.
+    pub source: Arc<std::io::Error>,
+    /// The file's name.
+    pub file: String,
+}
+
+impl IoError {
+    /// Ties an error to its file.
+    #[must_use]
+    pub fn new(source: std::io::Error, file: &str) -> Self {
+        Self { source: Arc::new(source), file: file.to_owned() }
+    }
+
+    /// The errno, or EIO where the store gave none.
+    #[must_use]
+    pub fn errno(&self) -> i32 {
+        self.source.raw_os_error().unwrap_or(rustix::io::Errno::IO.raw_os_error())
+    }
+}
+
+impl fmt::Display for IoError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.file, self.source)
+    }
+}
+
+/// Everything that specmm reports.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Error {
+    /// An argument that can never work; the message names it.
+    InvalidArgument(String),
+    /// An access beyond the end of the file, or to a page that cannot be read (then `cause` says why). Linux: SIGBUS.
+    Bus {
+        /// Page index in the file.
+        index: u64,
+        /// Byte offset in the file.
+        offset: u64,
+        /// The file's size in bytes.
+        size: u64,
+        /// The read error, unless the access was beyond the end.
+        cause: Option<IoError>,
+    },
+    /// An access that no mapping allows. Linux: SIGSEGV.
+    Segmentation {
+        /// The address.
+        address: u64,
+        /// Whether it was a store.
+        write: bool,
+        /// Why, in words.
+        reason: &'static str,
+    },
+    /// Every frame is in use.
+    OutOfFrames {
+        /// All frames of the cache.
+        capacity: usize,
+        /// What a frame was wanted for.
+        what: String,
+    },
+    /// The object was closed before.
+    Closed(String),
+    /// The self-audit found a contradiction.
+    Invariant(String),
+    /// A read or change of the file failed.
+    Io(IoError),
+    /// A valid request that specmm does not serve (yet).
+    Unsupported(String),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InvalidArgument(what) | Self::Invariant(what) | Self::Unsupported(what) => f.write_str(what),
+            Self::Bus { index, offset, size, cause: None } => {
+                write!(f, "offset {offset} (page {index}) is beyond the end of the file at {size}")
+            }
+            Self::Bus { index, offset, cause: Some(cause), .. } => {
+                write!(f, "offset {offset} (page {index}) cannot be read: {cause}")
+            }
+            Self::Segmentation { address, write, reason } => {
+                write!(f, "{} at {address:#x}: {reason}", if *write { "store" } else { "load" })
+            }
+            Self::OutOfFrames { capacity, what } => write!(f, "all {capacity} frames are in use: none left for {what}"),
+            Self::Closed(what) => write!(f, "{what} is closed"),
+            Self::Io(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io(error) | Self::Bus { cause: Some(error), .. } => Some(&*error.source),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! The counters of one address space, named as in `/proc/vmstat`.
+
+use crate::cache::Abort;
+use crate::stats::Sharded;
+
+macro_rules! events {
+    ($($variant:ident $name:literal $doc:literal,)*) => {
+        /// What is counted, beside one counter for each [`Abort`].
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Event {
+            $(#[doc = $doc] $variant,)*
+        }
+
+        const NAMES: &[&str] = &[$($name),*];
+    };
+}
+
+events! {
+    Pgfault "pgfault" "A fault, counted once however often it was tried.",
+    Pgmajfault "pgmajfault" "A classic look at the page cache that found the page absent.",
+    MajFlt "maj_flt" "A fault that succeeded after a read or a wait.",
+    MinFlt "min_flt" "A fault that succeeded without.",
+    SpfAttempt "spf_attempt" "A speculative attempt began.",
+    SpfCommit "spf_commit" "A speculative attempt ended with the entry in place, set by it or by a twin.",
+    SpfAbort "spf_abort" "A speculative attempt gave up.",
+    VmaLockSuccess "vma_lock_success" "For the per-VMA lock mode, which this release lacks.",
+    VmaLockAbort "vma_lock_abort" "For the per-VMA lock mode, which this release lacks.",
+    VmaLockRetry "vma_lock_retry" "For the per-VMA lock mode, which this release lacks.",
+    VmaLockMiss "vma_lock_miss" "For the per-VMA lock mode, which this release lacks.",
+    MmapLockRead "mmap_lock_read" "The mmap lock was taken for reading.",
+    MmapLockWrite "mmap_lock_write" "The mmap lock was taken for writing.",
+}
+
+const EVENTS: usize = NAMES.len();
+const ALL: usize = EVENTS + Abort::ALL.len();
+
+/// The counters.
+#[derive(Debug, Default)]
+pub struct Events {
+    counts: Sharded<ALL>,
+}
+
+impl Events {
+    /// Counts one `event`.
+    #[inline]
+    pub fn add(&self, event: Event) {
+        self.counts.add(event as usize, 1);
+    }
+
+    /// Counts an aborted attempt: the total and its cause.
+    pub fn add_abort(&self, cause: Abort) {
+        self.add(Event::SpfAbort);
+        self.counts.add(EVENTS + cause as usize, 1);
+    }
+
+    /// The sum of one event.
+    #[must_use]
+    pub fn sum(&self, event: Event) -> u64 {
+        self.counts.sum(event as usize)
+    }
+
+    /// The sum of one abort cause.
+    #[must_use]
+    pub fn sum_abort(&self, cause: Abort) -> u64 {
+        self.counts.sum(EVENTS + cause as usize)
+    }
+
+    /// Every counter by name.
+    #[must_use]
+    pub fn all(&self) -> Vec<(&'static str, u64)> {
+        let names = NAMES.iter().copied().chain(Abort::ALL.iter().map(|cause| cause.event()));
+        names.enumerate().map(|(at, name)| (name, self.counts.sum(at))).collect()
+    }
+}

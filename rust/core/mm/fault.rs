@@ -1,0 +1,164 @@
+//! The entry of a fault: speculation first, then the classic path (`do_user_addr_fault`, `handle_mm_fault`).
+//!
+//! Owns: the order of the looks at the sequence up to the copy of the mapping, the retry of the classic path, and the
+//! accounting. A fault is counted once, however often it was tried.
+
+use super::events::Event;
+use super::memory::{End, Fault};
+use super::vma::VmFlags;
+use super::{Locking, Mm, MmInner};
+use crate::cache::filemap::Pass;
+use crate::cache::{Abort, VmFault};
+use crate::error::{Error, IoError};
+use crate::page::PAGE_SIZE;
+use crate::rcu;
+use crate::sync::guard;
+
+/// What one fault came to.
+#[derive(Debug, Clone)]
+pub struct FaultOutcome {
+    /// The last pass's result, with MAJOR from any pass.
+    pub result: VmFault,
+    /// Why the speculative attempt gave up, if it did.
+    pub abort: Option<Abort>,
+    /// Whether the fault had to read or wait (`maj_flt`).
+    pub major: bool,
+    /// Why the result is SIGBUS, SIGSEGV or OOM.
+    pub error: Option<Error>,
+}
+
+/// The classic path's answer.
+struct Classic {
+    result: VmFault,
+    tried: bool,
+    error: Option<Error>,
+}
+
+impl Mm {
+    /// One fault at `address`, told step by step: speculative if the mode says so, then classic if that aborted. Failures
+    /// stand in the result and are not errors of this call.
+    pub fn fault(&self, address: u64, write: bool) -> FaultOutcome {
+        self.inner.fault(address, write)
+    }
+}
+
+impl MmInner {
+    pub(super) fn fault(&self, address: u64, write: bool) -> FaultOutcome {
+        if let Err(error) = self.require_open() {
+            return FaultOutcome { result: VmFault::SIGSEGV, abort: None, major: false, error: Some(error) };
+        }
+        self.count(Event::Pgfault);
+        let mut abort = None;
+        if self.options.locking == Locking::Speculative {
+            match self.fault_speculatively(address, write) {
+                Ok(result) => {
+                    self.count(Event::MinFlt);
+                    return FaultOutcome { result, abort: None, major: false, error: None };
+                }
+                Err(cause) => abort = Some(cause),
+            }
+        }
+        let Classic { result, tried, error } = self.fault_classically(address, write);
+        let failed = result.has(VmFault::ERROR);
+        let major = !failed && (tried || result.has(VmFault::MAJOR));
+        if !failed {
+            self.count(if major { Event::MajFlt } else { Event::MinFlt });
+        }
+        FaultOutcome { result, abort, major, error }
+    }
+
+    /// One attempt without the mmap lock. Every exit passes here, so attempts are commits plus aborts.
+    pub(super) fn fault_speculatively(&self, address: u64, write: bool) -> Result<VmFault, Abort> {
+        self.count(Event::SpfAttempt);
+        let result = self.attempt(address, write);
+        if let Err(cause) = result {
+            self.events.add_abort(cause);
+        }
+        result
+    }
+
+    /// The attempt: one read section from the look at the sequence to the credit.
+    fn attempt(&self, address: u64, write: bool) -> Result<VmFault, Abort> {
+        let section = rcu::read();
+        let sequence = self.lock.sequence.read_start().ok_or(Abort::Odd)?;
+        let vma = self.vmas.find(address, &section).map(super::vma::Vma::copy);
+        let Some(vma) = vma.filter(|vma| vma.start <= address) else { return Err(Abort::Unmapped) };
+        if write && vma.flags.has(VmFlags::SHARED) {
+            return Err(Abort::NoSpeculate);
+        }
+        // From here on only the copy is used, and it is of one version.
+        if !guard!("spf.vma_copy", self.lock.sequence.read_check(sequence)) {
+            return Err(Abort::VmaCopy);
+        }
+        if write && !vma.flags.has(VmFlags::WRITE) {
+            return Err(Abort::AccessError);
+        }
+        let page = address & !(PAGE_SIZE as u64 - 1);
+        let index = vma.index_at(page);
+        let mut fault = Fault { mm: self, vma, address: page, index, write, published: 0 };
+        let result = fault.handle_speculatively(sequence, &section)?;
+        // After the entry is published: an attempt that aborts credits nothing.
+        if fault.published > 0 {
+            vma.file.credit_mmap_miss(fault.published, vma.flags.pattern());
+        }
+        Ok(result)
+    }
+
+    /// The classic path from scratch, with the mmap lock, as often as it answers RETRY.
+    fn fault_classically(&self, address: u64, write: bool) -> Classic {
+        let page = address & !(PAGE_SIZE as u64 - 1);
+        let mut pass = Pass::First;
+        let (mut major, mut missed, mut published) = (VmFault::NONE, false, 0);
+        loop {
+            let lock = self.lock.read();
+            let tried = pass == Pass::Tried;
+            let segv = |reason| Classic {
+                result: VmFault::SIGSEGV | major,
+                tried,
+                error: Some(Error::Segmentation { address, write, reason }),
+            };
+            let vma = self.vmas.find_locked(address, &lock).map(super::vma::Vma::copy);
+            let Some(vma) = vma.filter(|vma| vma.start <= address) else { return segv("nothing is mapped there") };
+            if write && !vma.flags.has(VmFlags::WRITE) {
+                return segv("the mapping is read-only");
+            }
+            let mut fault = Fault { mm: self, vma, address: page, index: vma.index_at(page), write, published };
+            let answer = fault.handle_classically(pass);
+            published = fault.published;
+            missed |= answer.missed;
+            let (result, unreadable) = match answer.end {
+                End::Done(result) => (result | major, None),
+                End::Unreadable(error) => (VmFault::SIGBUS | major, Some(error)),
+                End::Blocked(blocked) => {
+                    // The file outlives the mapping while we wait.
+                    let (file, index) = (std::sync::Arc::clone(vma.file), fault.index);
+                    drop(lock);
+                    if answer.missed {
+                        major = VmFault::MAJOR;
+                    }
+                    file.unblock(index, blocked);
+                    pass = Pass::Tried;
+                    continue;
+                }
+            };
+            if published > 0 && !missed {
+                vma.file.credit_mmap_miss(published, vma.flags.pattern());
+            }
+            let error = self.explain(result, &fault, address, unreadable);
+            return Classic { result, tried, error };
+        }
+    }
+
+    /// The error that goes with a failed result.
+    fn explain(&self, result: VmFault, fault: &Fault<'_>, address: u64, cause: Option<IoError>) -> Option<Error> {
+        if result.has(VmFault::OOM) {
+            let what = if fault.write { "a private copy" } else { "a page" };
+            return Some(self.shared.out_of_frames(format!("{what} at {address:#x}")));
+        }
+        if !result.has(VmFault::SIGBUS) {
+            return None;
+        }
+        let offset = fault.index * PAGE_SIZE as u64 + address % PAGE_SIZE as u64;
+        Some(Error::Bus { index: fault.index, offset, size: fault.vma.file.mapping.i_size(), cause })
+    }
+}

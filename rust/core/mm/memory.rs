@@ -1,0 +1,326 @@
+//! A fault on a known mapping: `mm/memory.c`.
+//!
+//! Owns: fault-around, read faults, private copies, upgrades of present entries; each in the two forms that differ only in
+//! how they lock. The speculative form returns [`Abort`] wherever the classic one would wait, allocate a table or judge.
+
+use super::MmInner;
+use super::events::Event;
+use super::page_table::{LeafLocked, Missing, Pte, Walk};
+use super::vma::{VmFlags, VmaCopy};
+use crate::cache::filemap::{Answer, Blocked, Pass, Step};
+use crate::cache::{Abort, VmFault};
+use crate::error::IoError;
+use crate::page::{PAGE_SIZE, PageHandle, Use};
+use crate::rcu::{self, ReadSection};
+use crate::sync::guard;
+
+/// One fault on one mapping (`struct vm_fault`).
+pub(super) struct Fault<'a> {
+    pub(super) mm: &'a MmInner,
+    /// A copy: validated by the sequence, or taken under the lock.
+    pub(super) vma: VmaCopy<'a>,
+    /// Page-aligned.
+    pub(super) address: u64,
+    /// Page index in the file.
+    pub(super) index: u64,
+    pub(super) write: bool,
+    /// Entries of file pages set so far: the credit, applied when the fault has succeeded.
+    pub(super) published: u32,
+}
+
+/// What setting an entry came to.
+enum Finish {
+    Set,
+    /// Another thread set it first.
+    Twin,
+}
+
+/// How the leaf lock is taken.
+#[derive(Clone, Copy)]
+pub(super) enum Mode {
+    /// Waits; the mmap lock is held.
+    Classic,
+    /// Tries once and looks at the sequence before and after.
+    Speculative { sequence: u64 },
+}
+
+impl<'a> Fault<'a> {
+    fn may_fault_around(&self) -> bool {
+        self.mm.options.fault_around_bytes > PAGE_SIZE as u64
+    }
+
+    /// `__pte_map_lock`. Why the last look suffices: any writer that moves this entry bumps the sequence, then takes this
+    /// lock. Either our critical section is first and the writer clears what we set, or the writer's is, and then its bump
+    /// is ordered before our lock and the look fails.
+    #[inline]
+    fn pte_map_lock<'s>(&self, walk: &Walk<'s>, mode: Mode) -> Result<LeafLocked<'s>, Abort> {
+        let Mode::Speculative { sequence } = mode else { return Ok(walk.lock()) };
+        if !guard!("pte_map_lock.seq1", self.mm.lock.sequence.read_check(sequence)) {
+            return Err(Abort::PteMapLockSeq1);
+        }
+        if !guard!("pte_map_lock.pmd", walk.is_current()) {
+            return Err(Abort::PteMapLockPmd);
+        }
+        let Some(locked) = walk.try_lock() else { return Err(Abort::PteMapLockPtl) };
+        if !guard!("pte_map_lock.seq2", self.mm.lock.sequence.read_check(sequence)) {
+            return Err(Abort::PteMapLockSeq2);
+        }
+        Ok(locked)
+    }
+
+    /// Sets the entry unless a twin did (`finish_fault`).
+    #[inline]
+    fn finish_fault(&mut self, walk: &Walk<'_>, mode: Mode, page: PageHandle<'_>, bits: u64) -> Result<Finish, Abort> {
+        let locked = self.pte_map_lock(walk, mode)?;
+        let finish = if guard!("finish_fault.pte_none", locked.get(self.address).is_none()) {
+            locked.set(self.address, page, bits | Pte::ACCESSED);
+            self.published += 1;
+            Finish::Set
+        } else {
+            Finish::Twin
+        };
+        if let Mode::Speculative { .. } = mode {
+            self.mm.count(Event::SpfCommit);
+        }
+        Ok(finish)
+    }
+
+    /// Maps every page around the fault that is ready (`do_fault_around`, `filemap_map_pages`). Says whether the fault's own
+    /// address was among them.
+    fn map_pages(&mut self, walk: &Walk<'_>, mode: Mode, section: &ReadSection) -> Result<bool, Abort> {
+        let mapping = &self.vma.file.mapping;
+        let around = self.mm.options.fault_around_bytes;
+        let (leaf_start, leaf_end) = walk.range();
+        let aligned = self.address & !(around - 1);
+        let start = aligned.max(self.vma.start).max(leaf_start);
+        let end = (aligned + around).min(self.vma.end).min(leaf_end);
+        // The end of the file is looked at once, before the lookup: it may move meanwhile, and each page is checked again
+        // under its lock.
+        let beyond = self.vma.index_at(end).min(mapping.pages_in_file());
+        let mut next = self.vma.index_at(start);
+        if beyond <= next {
+            return Ok(false);
+        }
+        let Some(mut ready) = mapping.next_uptodate_page(&mut next, beyond - 1, section) else { return Ok(false) };
+        let locked = self.pte_map_lock(walk, mode)?;
+        let mut mapped = false;
+        loop {
+            let (index, held) = ready;
+            let address = start + (index - self.vma.index_at(start)) * PAGE_SIZE as u64;
+            if guard!("map_pages.pte_none", locked.get(address).is_none()) {
+                let own = address == self.address;
+                // The reference goes to the entry; the page lock keeps the page in the cache until it is dropped.
+                locked.set(address, held.handle, if own { Pte::ACCESSED } else { 0 });
+                drop(held.lock);
+                self.published += 1;
+                mapped |= own;
+            }
+            match mapping.next_uptodate_page(&mut next, beyond - 1, section) {
+                Some(page) => ready = page,
+                None => break,
+            }
+        }
+        if mapped && matches!(mode, Mode::Speculative { .. }) {
+            self.mm.count(Event::SpfCommit);
+        }
+        Ok(mapped)
+    }
+
+    /// Everything after the mapping was copied and judged (`__handle_mm_fault`, speculatively).
+    pub(super) fn handle_speculatively(&mut self, sequence: u64, section: &ReadSection) -> Result<VmFault, Abort> {
+        let mode = Mode::Speculative { sequence };
+        let tables = &self.mm.tables;
+        let walk = tables.walk(self.address, section).map_err(|missing| match missing {
+            Missing::Upper(_) => Abort::Pud,
+            Missing::Leaf => Abort::Pmd,
+        })?;
+        let seen = walk.get(self.address);
+        if !seen.is_none() {
+            return self.upgrade_speculatively(&walk, seen, mode);
+        }
+        let copy = if self.write { Some(self.private_frame_speculatively()?) } else { None };
+        // The mapping was current at this instant, so its file outlives this section.
+        if !guard!("do_fault.seq", self.mm.lock.sequence.read_check(sequence)) {
+            return Err(Abort::Fault);
+        }
+        if copy.is_none() && self.may_fault_around() && self.map_pages(&walk, mode, section)? {
+            return Ok(VmFault::NOPAGE);
+        }
+        let held = self.vma.file.mapping.filemap_fault_speculative(self.index, section)?;
+        let (page, bits) = match copy {
+            Some(copy) => {
+                copy.page().bytes().copy_from(held.handle.page().bytes());
+                (copy, Pte::PRIVATE | Pte::WRITE)
+            }
+            None => (held.handle.page().get(), 0),
+        };
+        // `held` is unlocked and put at the end, whatever happens.
+        let finish = self.finish_fault(&walk, mode, page, bits)?;
+        drop(held);
+        Ok(match finish {
+            Finish::Set => VmFault::LOCKED,
+            Finish::Twin => VmFault::LOCKED | VmFault::NOPAGE,
+        })
+    }
+
+    fn private_frame_speculatively(&self) -> Result<PageHandle<'a>, Abort> {
+        if !self.vma.flags.has(VmFlags::ANON_VMA) {
+            return Err(Abort::AnonVma);
+        }
+        self.mm.shared.frames.try_alloc(Use::Private).ok_or(Abort::NoFrame)
+    }
+
+    /// The entry is present: a twin was faster, or a store meets an entry without the right (`do_wp_page`).
+    fn upgrade_speculatively(&mut self, walk: &Walk<'_>, seen: Pte, mode: Mode) -> Result<VmFault, Abort> {
+        let copy = if self.needs_copy(seen) { Some(self.private_frame_speculatively()?) } else { None };
+        let locked = self.pte_map_lock(walk, mode)?;
+        if !self.upgrade(&locked, seen, copy) {
+            return Err(Abort::PteChanged);
+        }
+        self.mm.count(Event::SpfCommit);
+        Ok(VmFault::NONE)
+    }
+
+    /// Whether a store to this entry makes a private copy of a file's page.
+    fn needs_copy(&self, seen: Pte) -> bool {
+        self.write && !seen.has(Pte::WRITE) && !seen.has(Pte::PRIVATE)
+    }
+
+    /// Gives a present entry what the access needs. False if it is not what was seen any more.
+    fn upgrade(&self, locked: &LeafLocked<'_>, seen: Pte, copy: Option<PageHandle<'_>>) -> bool {
+        let frames = &self.mm.shared.frames;
+        let mut now = locked.get(self.address);
+        if let Some(copy) = &copy {
+            // Under the leaf lock the entry's own reference keeps the page.
+            if now.is_same(seen) {
+                copy.page().bytes().copy_from(frames.page(seen.pfn()).bytes());
+            }
+        }
+        loop {
+            if !guard!("do_wp_page.pte_same", now.is_same(seen)) {
+                return false;
+            }
+            let next = match &copy {
+                Some(copy) => Pte::new(copy.page().pfn(), Pte::PRIVATE | Pte::WRITE | Pte::ACCESSED),
+                None if self.write => now.with(Pte::WRITE | Pte::ACCESSED),
+                None => now.with(Pte::ACCESSED),
+            };
+            match locked.replace(self.address, now, next) {
+                Ok(()) => break,
+                // A program set accessed or dirty meanwhile.
+                Err(found) => now = found,
+            }
+        }
+        if let Some(copy) = copy {
+            copy.page().add_mapping();
+            let _owned_by_the_entry = copy.into_pfn();
+            let old = frames.page(now.pfn());
+            old.remove_mapping();
+            self.put_after_grace_period(now.pfn());
+        }
+        true
+    }
+
+    /// A program may still be reading through the entry that was replaced.
+    fn put_after_grace_period(&self, pfn: u32) {
+        let shared = std::sync::Arc::clone(&self.mm.shared);
+        rcu::call_rcu(move || drop(shared.frames.page(pfn).adopt()));
+    }
+
+    /// One classic pass. The mmap lock is held; nothing waits for I/O or a page lock under it in a first pass.
+    pub(super) fn handle_classically(&mut self, pass: Pass) -> ClassicPass {
+        let seen = {
+            let section = rcu::read();
+            let walk = self.mm.tables.walk_alloc(self.address, &section);
+            walk.get(self.address)
+        };
+        if !seen.is_none() {
+            return self.upgrade_classically(seen);
+        }
+        let copy = if self.write {
+            self.vma.prepare_anon_vma();
+            match self.mm.shared.frames.alloc(Use::Private) {
+                Some(copy) => Some(copy),
+                None => return ClassicPass::done(VmFault::OOM),
+            }
+        } else {
+            None
+        };
+        if copy.is_none() && self.may_fault_around() {
+            let section = rcu::read();
+            let walk = self.mm.tables.walk_alloc(self.address, &section);
+            // The classic form never aborts.
+            if self.map_pages(&walk, Mode::Classic, &section).unwrap_or(false) {
+                return ClassicPass::done(VmFault::NOPAGE);
+            }
+        }
+        let Answer { step, missed } = self.vma.file.filemap_fault(self.index, self.vma.flags.pattern(), pass);
+        if missed {
+            self.mm.count(Event::Pgmajfault);
+        }
+        let end = match step {
+            Step::Locked(held) => {
+                let (page, bits) = match copy {
+                    Some(copy) => {
+                        copy.page().bytes().copy_from(held.handle.page().bytes());
+                        (copy, Pte::PRIVATE | Pte::WRITE)
+                    }
+                    None => (held.handle.page().get(), 0),
+                };
+                let section = rcu::read();
+                let walk = self.mm.tables.walk_alloc(self.address, &section);
+                let major = if missed { VmFault::MAJOR } else { VmFault::NONE };
+                match self.finish_fault(&walk, Mode::Classic, page, bits) {
+                    Ok(Finish::Twin) => End::Done(VmFault::LOCKED | VmFault::NOPAGE | major),
+                    _ => End::Done(VmFault::LOCKED | major),
+                }
+            }
+            Step::Sigbus(None) => End::Done(VmFault::SIGBUS),
+            Step::Sigbus(Some(error)) => End::Unreadable(error),
+            Step::Oom => End::Done(VmFault::OOM),
+            Step::Blocked(blocked) => End::Blocked(blocked),
+        };
+        ClassicPass { end, missed }
+    }
+
+    fn upgrade_classically(&mut self, seen: Pte) -> ClassicPass {
+        let copy = if self.needs_copy(seen) {
+            self.vma.prepare_anon_vma();
+            match self.mm.shared.frames.alloc(Use::Private) {
+                Some(copy) => Some(copy),
+                None => return ClassicPass::done(VmFault::OOM),
+            }
+        } else {
+            None
+        };
+        let section = rcu::read();
+        let walk = self.mm.tables.walk_alloc(self.address, &section);
+        let locked = walk.lock();
+        // Changed meanwhile: the access is tried again and faults again if it must.
+        self.upgrade(&locked, seen, copy);
+        ClassicPass::done(VmFault::NONE)
+    }
+}
+
+/// What a classic pass came to.
+pub(super) struct ClassicPass {
+    pub(super) end: End,
+    /// The page cache was asked and the page was absent.
+    pub(super) missed: bool,
+}
+
+/// How a classic pass ended.
+pub(super) enum End {
+    /// With a result.
+    Done(VmFault),
+    /// With SIGBUS, because the page cannot be read.
+    Unreadable(IoError),
+    /// Drop the lock, wait, come again.
+    Blocked(Blocked),
+}
+
+impl ClassicPass {
+    fn done(result: VmFault) -> Self {
+        Self { end: End::Done(result), missed: false }
+    }
+}

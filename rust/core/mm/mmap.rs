@@ -1,0 +1,383 @@
+//! Changing the mappings: mmap, munmap, mprotect, madvise.
+//!
+//! Owns: the order of each change. Mirrors `mm/mmap.c`, `mm/mprotect.c` and `mm/madvise.c`. Every change of the array is made
+//! under the mmap lock held for writing, inside an odd sequence. munmap detaches first, then downgrades (the sequence
+//! becomes even: a fault that starts now does not find the mapping), then clears the entries under the read lock, frees
+//! tables, and waits a grace period before it returns.
+
+use super::gather::Gather;
+use super::mmap_lock::{MmapRead, MmapWrite};
+use super::page_table::{Owner, TASK_SIZE};
+use super::vma::{VmFlags, Vma};
+use super::{Mm, MmInner};
+use crate::cache::File;
+use crate::error::{Error, Result};
+use crate::page::PAGE_SIZE;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// The lowest address that mmap hands out (`mmap_min_addr`).
+const MMAP_MIN: u64 = if cfg!(specmm_loom) { 0 } else { 0x1_0000 };
+
+/// What a mapping allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prot {
+    /// Loads.
+    Read,
+    /// Loads and stores.
+    ReadWrite,
+}
+
+impl FromStr for Prot {
+    type Err = Error;
+    fn from_str(prot: &str) -> Result<Self> {
+        match prot {
+            "r" => Ok(Self::Read),
+            "rw" => Ok(Self::ReadWrite),
+            _ => Err(Error::InvalidArgument(format!("prot {prot:?} is not one of r, rw"))),
+        }
+    }
+}
+
+/// What a program says about coming accesses to a range (madvise(2)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Madvise {
+    /// Readahead as usual.
+    Normal,
+    /// No readahead.
+    Random,
+    /// Readahead from each fault on.
+    Sequential,
+    /// Forget the entries, private copies included. The page cache keeps its pages.
+    DontNeed,
+}
+
+impl FromStr for Madvise {
+    type Err = Error;
+    fn from_str(advice: &str) -> Result<Self> {
+        match advice {
+            "normal" => Ok(Self::Normal),
+            "random" => Ok(Self::Random),
+            "sequential" => Ok(Self::Sequential),
+            "dontneed" => Ok(Self::DontNeed),
+            _ => Err(Error::InvalidArgument(format!(
+                "advice {advice:?} is not one of normal, random, sequential, dontneed"
+            ))),
+        }
+    }
+}
+
+/// A checked, page-aligned range of addresses.
+#[derive(Clone, Copy)]
+struct Range {
+    start: u64,
+    end: u64,
+}
+
+impl Range {
+    fn new(address: u64, length: u64) -> Result<Self> {
+        let page = PAGE_SIZE as u64;
+        if address % page != 0 {
+            return Err(Error::InvalidArgument(format!("address {address:#x} is not page-aligned")));
+        }
+        if length == 0 {
+            return Err(Error::InvalidArgument("length 0: the range is empty".into()));
+        }
+        length
+            .checked_next_multiple_of(page)
+            .and_then(|length| address.checked_add(length))
+            .filter(|&end| end <= TASK_SIZE)
+            .map(|end| Self { start: address, end })
+            .ok_or_else(|| {
+                Error::InvalidArgument(format!("{length} bytes at {address:#x} leave the address space of {TASK_SIZE:#x}"))
+            })
+    }
+
+    fn unmapped_error(self, how: &str) -> Error {
+        Error::InvalidArgument(format!("range {:#x}-{:#x} is {how}", self.start, self.end))
+    }
+}
+
+impl Mm {
+    /// Maps `length` bytes of `file` from `offset` (both in bytes; `None`: up to the end of the file) and answers the address,
+    /// the lowest that has room. The mapping may exceed the file: beyond its end accesses fail with [`Error::Bus`]. It outlives
+    /// the file's handle.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for an offset that is not page-aligned, an empty range, or no room; [`Error::Unsupported`]
+    /// for a shared writable mapping (it needs write-back, which this release lacks); [`Error::Closed`].
+    pub fn mmap(&self, file: &File, length: Option<u64>, offset: u64, prot: Prot, shared: bool) -> Result<u64> {
+        let inner = &self.inner;
+        inner.require_open()?;
+        let open = file.open_file()?;
+        if !Arc::ptr_eq(file.shared(), &inner.shared) {
+            return Err(Error::InvalidArgument(format!(
+                "file {:?} belongs to another cache than this address space",
+                file.name()
+            )));
+        }
+        let page = PAGE_SIZE as u64;
+        if offset % page != 0 {
+            return Err(Error::InvalidArgument(format!("offset {offset} is not page-aligned")));
+        }
+        let size = open.mapping.i_size();
+        let length = match length {
+            Some(0) => return Err(Error::InvalidArgument("length 0: nothing to map".into())),
+            Some(length) => length,
+            None if offset >= size => {
+                return Err(Error::InvalidArgument(format!(
+                    "offset {offset} is at or beyond the end of the file at {size}: nothing to map"
+                )));
+            }
+            None => size - offset,
+        };
+        let length = Range::new(0, length)?.end;
+        if offset.checked_add(length).is_none() {
+            return Err(Error::InvalidArgument(format!("offset {offset} plus length {length} overflows")));
+        }
+        let mut flags = VmFlags::NONE;
+        if shared {
+            flags = flags.with(VmFlags::SHARED);
+        }
+        if prot == Prot::ReadWrite {
+            if shared {
+                return Err(shared_write());
+            }
+            flags = flags.with(VmFlags::WRITE);
+        }
+        let lock = inner.lock.write();
+        let mut vmas = inner.vmas.all();
+        let (at, start) = find_gap(&vmas, length)
+            .ok_or_else(|| Error::InvalidArgument(format!("no gap of {length} bytes is left")))?;
+        let range = (start, start + length, offset / page);
+        let vma = Vma::new(range, flags, open, Arc::clone(&inner.tables));
+        vma.link();
+        vmas.insert(at, vma);
+        merge(&mut vmas, start, start + length, &lock);
+        inner.vmas.publish(vmas, &lock);
+        drop(lock);
+        crate::rcu::synchronize_if_much();
+        Ok(start)
+    }
+
+    /// Unmaps `length` bytes (rounded up to pages) from `address`. Holes are fine. When it returns no load or store through
+    /// the range is still running.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for an unaligned or empty range, or one in which nothing is mapped; [`Error::Closed`].
+    pub fn munmap(&self, address: u64, length: u64) -> Result<()> {
+        self.inner.require_open()?;
+        self.inner.munmap(Range::new(address, length)?)
+    }
+
+    /// Changes what a wholly mapped range allows. Taking the right to store waits until no store is still running.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for an unaligned or empty range or one with holes; [`Error::Unsupported`] for making a
+    /// shared mapping writable; [`Error::Closed`]. Nothing is changed then.
+    pub fn mprotect(&self, address: u64, length: u64, prot: Prot) -> Result<()> {
+        let inner = &self.inner;
+        inner.require_open()?;
+        let range = Range::new(address, length)?;
+        let lock = inner.lock.write();
+        let refuse_shared = |flags: VmFlags| {
+            if prot == Prot::ReadWrite && flags.has(VmFlags::SHARED) { Err(shared_write()) } else { Ok(()) }
+        };
+        inner.change_flags(range, &lock, refuse_shared, |flags| match prot {
+            Prot::Read => flags.without(VmFlags::WRITE),
+            Prot::ReadWrite => flags.with(VmFlags::WRITE),
+        })?;
+        let mut gather = Gather::new(&inner.tables);
+        if prot == Prot::Read {
+            inner.tables.write_protect(range.start, range.end, &mut gather);
+        }
+        drop(lock);
+        gather.finish();
+        crate::rcu::synchronize_if_much();
+        Ok(())
+    }
+
+    /// Says how a wholly mapped range will be accessed; see [`Madvise`].
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for an unaligned or empty range or one with holes; [`Error::Closed`].
+    pub fn madvise(&self, address: u64, length: u64, advice: Madvise) -> Result<()> {
+        let inner = &self.inner;
+        inner.require_open()?;
+        let range = Range::new(address, length)?;
+        let pattern = match advice {
+            Madvise::Normal => VmFlags::NONE,
+            Madvise::Random => VmFlags::RAND_READ,
+            Madvise::Sequential => VmFlags::SEQ_READ,
+            Madvise::DontNeed => return inner.zap(range),
+        };
+        let both = VmFlags::RAND_READ.with(VmFlags::SEQ_READ);
+        let lock = inner.lock.write();
+        inner.change_flags(range, &lock, |_| Ok(()), |flags| flags.without(both).with(pattern))?;
+        drop(lock);
+        crate::rcu::synchronize_if_much();
+        Ok(())
+    }
+}
+
+fn shared_write() -> Error {
+    Error::Unsupported("a writable shared mapping needs write-back, which this release lacks: map it private".into())
+}
+
+impl MmInner {
+    fn munmap(&self, range: Range) -> Result<()> {
+        let lock = self.lock.write();
+        let mut vmas = self.vmas.all();
+        let (first, last) = overlapping(&vmas, range);
+        if first == last {
+            return Err(range.unmapped_error("not mapped"));
+        }
+        split(&mut vmas, range.start, &lock);
+        split(&mut vmas, range.end, &lock);
+        let (first, last) = overlapping(&vmas, range);
+        let floor = first.checked_sub(1).map_or(0, |before| vmas[before].copy().end);
+        let ceiling = vmas.get(last).map_or(TASK_SIZE, |next| next.copy().start);
+        let detached: Vec<_> = vmas.drain(first..last).collect();
+        self.vmas.publish(vmas, &lock);
+        // Detached before the sequence becomes even: a snapshot from before fails, a later fault does not find them.
+        let lock = lock.downgrade();
+        self.unmap_detached(&detached, (floor, ceiling), &lock).finish_after(lock);
+        drop(detached);
+        // Also runs what was deferred: the files of the mappings are let go before this returns.
+        crate::rcu::synchronize();
+        Ok(())
+    }
+
+    /// Clears the entries of mappings that no fault finds any more, then takes them off their files' lists, then frees tables.
+    /// Truncation finds a mapping on the list as long as it may have entries.
+    fn unmap_detached(&self, detached: &[Arc<Vma>], gap: (u64, u64), _lock: &MmapRead<'_>) -> Gather<'_> {
+        let mut gather = Gather::new(&self.tables);
+        for vma in detached {
+            let copy = vma.copy();
+            self.tables.zap(copy.start, copy.end, Owner::Any, &mut gather);
+            vma.unlink();
+        }
+        if let (Some(first), Some(last)) = (detached.first(), detached.last()) {
+            self.tables.free_tables((first.copy().start, last.copy().end), gap);
+        }
+        gather
+    }
+
+    fn zap(&self, range: Range) -> Result<()> {
+        let lock = self.lock.read();
+        let section = crate::rcu::read();
+        let covered = is_covered(self.vmas.load(&section), range);
+        drop(section);
+        if !covered {
+            return Err(range.unmapped_error("not wholly mapped"));
+        }
+        let mut gather = Gather::new(&self.tables);
+        self.tables.zap(range.start, range.end, Owner::Any, &mut gather);
+        gather.finish_after(lock);
+        Ok(())
+    }
+
+    fn change_flags(
+        &self,
+        range: Range,
+        lock: &MmapWrite<'_>,
+        check: impl Fn(VmFlags) -> Result<()>,
+        change: impl Fn(VmFlags) -> VmFlags,
+    ) -> Result<()> {
+        let mut vmas = self.vmas.all();
+        if !is_covered(&vmas, range) {
+            return Err(range.unmapped_error("not wholly mapped"));
+        }
+        let (first, last) = overlapping(&vmas, range);
+        for vma in &vmas[first..last] {
+            check(vma.copy().flags)?;
+        }
+        split(&mut vmas, range.start, lock);
+        split(&mut vmas, range.end, lock);
+        let (first, last) = overlapping(&vmas, range);
+        for vma in &vmas[first..last] {
+            vma.set_flags(change(vma.copy().flags), lock);
+        }
+        merge(&mut vmas, range.start, range.end, lock);
+        self.vmas.publish(vmas, lock);
+        Ok(())
+    }
+
+    /// Everything, at the end.
+    pub(super) fn unmap_all(&self) {
+        let lock = self.lock.write();
+        let detached = self.vmas.all();
+        self.vmas.publish(Vec::new(), &lock);
+        let lock = lock.downgrade();
+        self.unmap_detached(&detached, (0, TASK_SIZE), &lock).finish_after(lock);
+        drop(detached);
+        crate::rcu::synchronize();
+    }
+}
+
+/// Where a mapping of `length` bytes goes: its place in the array and its address.
+fn find_gap(vmas: &[Arc<Vma>], length: u64) -> Option<(usize, u64)> {
+    let mut start = MMAP_MIN;
+    for (at, vma) in vmas.iter().enumerate() {
+        let vma = vma.copy();
+        if vma.start - start >= length {
+            return Some((at, start));
+        }
+        start = vma.end;
+    }
+    (TASK_SIZE - start >= length).then_some((vmas.len(), start))
+}
+
+/// The mappings that intersect a range, as positions `first..last`.
+fn overlapping(vmas: &[Arc<Vma>], range: Range) -> (usize, usize) {
+    let first = vmas.partition_point(|vma| vma.copy().end <= range.start);
+    let last = vmas.partition_point(|vma| vma.copy().start < range.end);
+    (first, last.max(first))
+}
+
+fn is_covered(vmas: &[Arc<Vma>], range: Range) -> bool {
+    let (first, last) = overlapping(vmas, range);
+    let mut at = range.start;
+    for vma in &vmas[first..last] {
+        let vma = vma.copy();
+        if vma.start > at {
+            return false;
+        }
+        at = vma.end;
+    }
+    at >= range.end
+}
+
+/// Cuts the mapping that holds `address` in two (`__split_vma`). The new part is on the file's list before the old one
+/// shrinks, so truncation visits every address throughout.
+fn split(vmas: &mut Vec<Arc<Vma>>, address: u64, lock: &MmapWrite<'_>) {
+    let at = vmas.partition_point(|vma| vma.copy().end <= address);
+    let Some(vma) = vmas.get(at).cloned() else { return };
+    let copy = vma.copy();
+    if copy.start >= address {
+        return;
+    }
+    let upper = vma.part(address, copy.end);
+    upper.link();
+    vma.adjust(copy.start, address, copy.pgoff, lock);
+    vmas.insert(at + 1, upper);
+}
+
+/// Joins neighbours that continue each other, in and beside a range (`vma_merge`).
+fn merge(vmas: &mut Vec<Arc<Vma>>, start: u64, end: u64, lock: &MmapWrite<'_>) {
+    let (first, last) = overlapping(vmas, Range { start: start.saturating_sub(1), end: end.saturating_add(1) });
+    let mut at = first;
+    let mut last = last;
+    while at + 1 < last.min(vmas.len()) {
+        if !vmas[at].merges_with(&vmas[at + 1]) {
+            at += 1;
+            continue;
+        }
+        let next = vmas.remove(at + 1);
+        last -= 1;
+        let (this, absorbed) = (vmas[at].copy(), next.copy());
+        vmas[at].set_flags(this.flags.with(absorbed.flags), lock);
+        vmas[at].adjust(this.start, absorbed.end, this.pgoff, lock);
+        next.unlink();
+    }
+}

@@ -1,0 +1,206 @@
+//! One address space: where files are mapped, which pages its entries name, and what happens on a fault.
+//!
+//! Owns: the mappings ([`vma`]), the page table, the mmap lock with its sequence, the speculative and the classic fault.
+//! Does not own pages or files. Mirrors `mm/memory.c`, `mm/mmap.c` and the fault entry of `arch/x86/mm/fault.c` with the
+//! speculative page-fault series.
+//!
+//! A speculative fault, step by step (`S` marks a look at the sequence):
+//!
+//! ```text
+//! S read it ── odd? ABORT        nothing here waits, allocates tables or starts I/O
+//!   find the VMA, copy it
+//! S unchanged? ── no: ABORT      from here only the copy is used
+//!   may it speculate? may it access? walk the tables
+//! S unchanged? ── no: ABORT      so the file is alive for the rest of the section
+//!   page cache: present, unmarked, trylock, same mapping, up to date, inside the file
+//! S unchanged? leaf lock (tried once)
+//! S unchanged? ── no: ABORT      every writer that moves this entry bumps the sequence, then takes this leaf lock
+//!   entry none? set it: COMMIT
+//! ```
+//!
+//! Any ABORT puts back what was taken and the classic path serves the fault under the mmap lock.
+
+mod access;
+pub mod events;
+mod fault;
+mod gather;
+mod memory;
+mod mmap;
+mod mmap_lock;
+mod page_table;
+mod vma;
+
+pub use access::TouchReport;
+pub use fault::FaultOutcome;
+pub use mmap::{Madvise, Prot};
+
+use crate::cache::{PageCache, Shared};
+use crate::error::{Error, Result};
+use crate::page::PAGE_SIZE;
+use crate::sync::{AtomicU32, Ordering};
+use events::{Event, Events};
+use mmap_lock::MmapLock;
+use page_table::PageTable;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use vma::Vmas;
+
+/// How a fault finds its mapping. Every mode works on the same page cache and the same page table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Locking {
+    /// Every fault takes the mmap lock for reading.
+    MmapLock,
+    /// Every fault tries without it first.
+    Speculative,
+}
+
+impl Locking {
+    /// All modes.
+    pub const ALL: &'static [Self] = &[Self::MmapLock, Self::Speculative];
+}
+
+impl fmt::Display for Locking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::MmapLock => "mmap_lock",
+            Self::Speculative => "speculative",
+        })
+    }
+}
+
+impl FromStr for Locking {
+    type Err = Error;
+    fn from_str(name: &str) -> Result<Self> {
+        Self::ALL.iter().copied().find(|mode| mode.to_string() == name).ok_or_else(|| {
+            let names: Vec<_> = Self::ALL.iter().map(ToString::to_string).collect();
+            Error::InvalidArgument(format!("locking {name:?} is not one of {}", names.join(", ")))
+        })
+    }
+}
+
+/// How an address space behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MmOptions {
+    /// How faults find their mapping.
+    pub locking: Locking,
+    /// Bytes around a read fault that are mapped with it if they are in the cache; a power of two from one page to 2 MiB.
+    /// One page turns it off.
+    pub fault_around_bytes: u64,
+}
+
+impl Default for MmOptions {
+    fn default() -> Self {
+        Self { locking: Locking::Speculative, fault_around_bytes: 64 << 10 }
+    }
+}
+
+/// One address space (`struct mm_struct`). Clones are the same one; any thread may use it.
+#[derive(Clone)]
+pub struct Mm {
+    inner: Arc<MmInner>,
+}
+
+struct MmInner {
+    shared: Arc<Shared>,
+    lock: MmapLock,
+    vmas: Vmas,
+    tables: Arc<PageTable>,
+    events: Arc<Events>,
+    options: MmOptions,
+    closed: AtomicU32,
+}
+
+impl Mm {
+    /// An empty address space over the pages of `cache`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a fault-around that is not a power of two between one page and 2 MiB;
+    /// [`Error::Closed`] if the cache is.
+    pub fn new(cache: &PageCache, options: MmOptions) -> Result<Self> {
+        cache.shared().require_open()?;
+        Self::over(Arc::clone(cache.shared()), options)
+    }
+
+    pub(crate) fn over(shared: Arc<Shared>, options: MmOptions) -> Result<Self> {
+        let around = options.fault_around_bytes;
+        if !around.is_power_of_two() || around < PAGE_SIZE as u64 || around > 2 << 20 {
+            return Err(Error::InvalidArgument(format!(
+                "fault_around of {around} bytes is not a power of two between {PAGE_SIZE} and {}",
+                2 << 20
+            )));
+        }
+        let events = Arc::new(Events::default());
+        let tables = Arc::new(PageTable::new(Arc::clone(&shared)));
+        let inner = MmInner {
+            shared,
+            lock: MmapLock::new(Arc::clone(&events)),
+            vmas: Vmas::new(),
+            tables,
+            events,
+            options,
+            closed: AtomicU32::new(0),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// How faults find their mapping here.
+    #[must_use]
+    pub fn locking(&self) -> Locking {
+        self.inner.options.locking
+    }
+
+    /// The counters, in a fixed order, as `/proc/vmstat` names them. Monotone; sums are exact at quiescence.
+    #[must_use]
+    pub fn vm_events(&self) -> Vec<(&'static str, u64)> {
+        self.inner.events.all()
+    }
+
+    /// Bytes that the page tables take now.
+    #[must_use]
+    pub fn page_table_bytes(&self) -> u64 {
+        self.inner.tables.bytes()
+    }
+
+    /// Whether [`Mm::close`] was called.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.inner.require_open().is_err()
+    }
+
+    /// Unmaps everything; later calls fail. Closing twice is fine.
+    ///
+    /// # Errors
+    /// None yet: there is nothing to write back.
+    pub fn close(&self) -> Result<()> {
+        if self.inner.closed.swap(1, Ordering::Relaxed) == 0 {
+            self.inner.unmap_all();
+        }
+        Ok(())
+    }
+}
+
+impl MmInner {
+    fn require_open(&self) -> Result<()> {
+        self.shared.require_open()?;
+        // Relaxed: a close beside a running call has no order with it.
+        if self.closed.load(Ordering::Relaxed) == 0 { Ok(()) } else { Err(Error::Closed("the address space".into())) }
+    }
+
+    #[inline]
+    fn count(&self, event: Event) {
+        self.events.add(event);
+    }
+}
+
+impl Drop for MmInner {
+    fn drop(&mut self) {
+        self.unmap_all();
+    }
+}
+
+impl fmt::Debug for Mm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mm").field("options", &self.inner.options).finish_non_exhaustive()
+    }
+}

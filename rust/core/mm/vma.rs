@@ -1,0 +1,233 @@
+//! Mappings: `struct vm_area_struct`, and the sorted array that holds them.
+//!
+//! Owns: which addresses map which part of which open file. The array is copied on every change and replaced behind one RCU
+//! pointer; a mapping's own fields change in place, as relaxed atomics, under the mmap lock held for writing. A lock-free
+//! reader therefore copies the fields and then looks at the sequence: the copy may be torn, and the look tells.
+
+use super::gather::Gather;
+use super::mmap_lock::{MmapRead, MmapWrite};
+use super::page_table::{Owner, PageTable};
+use crate::cache::filemap::Pattern;
+use crate::cache::{MappedRange, OpenFile};
+use crate::page::{PAGE_SHIFT, PAGE_SIZE};
+use crate::rcu::{ArcCell, ReadSection};
+use crate::sync::{AtomicU64, Ordering, Tally};
+use std::sync::Arc;
+
+/// A mapping's flags, as in `vm_flags`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct VmFlags(u64);
+
+impl VmFlags {
+    pub(crate) const NONE: Self = Self(0);
+    /// Stores are allowed.
+    pub(crate) const WRITE: Self = Self(1);
+    /// Stores reach the file.
+    pub(crate) const SHARED: Self = Self(1 << 1);
+    /// Advice: no readahead.
+    pub(crate) const RAND_READ: Self = Self(1 << 2);
+    /// Advice: readahead from the fault on.
+    pub(crate) const SEQ_READ: Self = Self(1 << 3);
+    /// Private copies were prepared for (`vma->anon_vma`); set under the mmap lock held for reading.
+    pub(crate) const ANON_VMA: Self = Self(1 << 4);
+
+    pub(crate) fn has(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+    pub(crate) fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+    pub(crate) fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+    /// What must agree for two neighbours to merge.
+    fn merge_key(self) -> Self {
+        self.without(Self::ANON_VMA)
+    }
+    pub(crate) fn pattern(self) -> Pattern {
+        if self.has(Self::RAND_READ) {
+            Pattern::Random
+        } else if self.has(Self::SEQ_READ) {
+            Pattern::Sequential
+        } else {
+            Pattern::Normal
+        }
+    }
+}
+
+/// One mapping. Its fields are written only under the mmap lock held for writing (and ANON_VMA, see there).
+pub(crate) struct Vma {
+    id: u64,
+    start: AtomicU64,
+    end: AtomicU64,
+    pgoff: AtomicU64,
+    flags: AtomicU64,
+    pub(crate) file: Arc<OpenFile>,
+    tables: Arc<PageTable>,
+}
+
+/// A copy of a mapping's fields, taken at one moment or, without the lock, torn: look at the sequence before use.
+#[derive(Clone, Copy)]
+pub(crate) struct VmaCopy<'v> {
+    /// First address.
+    pub(crate) start: u64,
+    /// First address beyond.
+    pub(crate) end: u64,
+    /// Page index in the file of the first address.
+    pub(crate) pgoff: u64,
+    pub(crate) flags: VmFlags,
+    pub(crate) file: &'v Arc<OpenFile>,
+    vma: &'v Vma,
+}
+
+impl VmaCopy<'_> {
+    /// The file's page index at `address`.
+    #[inline]
+    pub(crate) fn index_at(&self, address: u64) -> u64 {
+        // Wrapping: a torn copy may be nonsense until the sequence was looked at.
+        (address.wrapping_sub(self.start) >> PAGE_SHIFT).wrapping_add(self.pgoff)
+    }
+
+    /// Whether private copies were prepared for, now rather than when the copy was taken.
+    pub(crate) fn prepare_anon_vma(&self) {
+        self.vma.flags.fetch_or(VmFlags::ANON_VMA.0, Ordering::Relaxed);
+    }
+}
+
+impl Vma {
+    pub(crate) fn new(
+        (start, end, pgoff): (u64, u64, u64),
+        flags: VmFlags,
+        file: Arc<OpenFile>,
+        tables: Arc<PageTable>,
+    ) -> Arc<Self> {
+        static LAST: Tally = Tally::new();
+        Arc::new(Self {
+            id: LAST.next(),
+            start: AtomicU64::new(start),
+            end: AtomicU64::new(end),
+            pgoff: AtomicU64::new(pgoff),
+            flags: AtomicU64::new(flags.0),
+            file,
+            tables,
+        })
+    }
+
+    // Relaxed: under the lock nothing else is needed, and a reader without it looks at the sequence afterwards.
+
+    #[inline]
+    pub(crate) fn copy(&self) -> VmaCopy<'_> {
+        VmaCopy {
+            start: self.start.load(Ordering::Relaxed),
+            end: self.end.load(Ordering::Relaxed),
+            pgoff: self.pgoff.load(Ordering::Relaxed),
+            flags: VmFlags(self.flags.load(Ordering::Relaxed)),
+            file: &self.file,
+            vma: self,
+        }
+    }
+
+    fn end(&self) -> u64 {
+        self.end.load(Ordering::Relaxed)
+    }
+
+    /// Makes the file's truncation visit this mapping.
+    pub(crate) fn link(self: &Arc<Self>) {
+        let range: Arc<dyn MappedRange> = Arc::clone(self) as _;
+        self.file.mapping.link(self.id, range);
+    }
+
+    pub(crate) fn unlink(&self) {
+        self.file.mapping.unlink(self.id);
+    }
+
+    /// Changes the range in place (`__vma_adjust`). Outside the file's list, so that truncation never sees half of it.
+    pub(super) fn adjust(self: &Arc<Self>, start: u64, end: u64, pgoff: u64, _lock: &MmapWrite<'_>) {
+        self.unlink();
+        self.start.store(start, Ordering::Relaxed);
+        self.end.store(end, Ordering::Relaxed);
+        self.pgoff.store(pgoff, Ordering::Relaxed);
+        self.link();
+    }
+
+    pub(super) fn set_flags(&self, flags: VmFlags, _lock: &MmapWrite<'_>) {
+        // A swap: ANON_VMA is set by read-modify-writes of this word.
+        self.flags.swap(flags.0, Ordering::Relaxed);
+    }
+
+    /// A new mapping of the part of this one from `start` to `end`.
+    pub(super) fn part(&self, start: u64, end: u64) -> Arc<Self> {
+        let copy = self.copy();
+        let range = (start, end, copy.index_at(start));
+        Self::new(range, copy.flags, Arc::clone(&self.file), Arc::clone(&self.tables))
+    }
+
+    /// Whether `next` continues this mapping in address, file and flags.
+    pub(super) fn merges_with(&self, next: &Self) -> bool {
+        let (this, next_copy) = (self.copy(), next.copy());
+        this.end == next_copy.start
+            && Arc::ptr_eq(&self.file, &next.file)
+            && this.flags.merge_key() == next_copy.flags.merge_key()
+            && this.index_at(this.end) == next_copy.pgoff
+    }
+}
+
+impl MappedRange for Vma {
+    fn unmap(&self, first: u64, last: u64, even_cows: bool) {
+        let vma = self.copy();
+        let pages = (vma.end - vma.start) >> PAGE_SHIFT;
+        let (from, to) = (first.max(vma.pgoff), last.saturating_add(1).min(vma.pgoff.saturating_add(pages)));
+        if from >= to {
+            return;
+        }
+        let address = |index: u64| vma.start + (index - vma.pgoff) * PAGE_SIZE as u64;
+        let mut gather = Gather::new(&self.tables);
+        let owner = if even_cows { Owner::Any } else { Owner::File };
+        self.tables.zap(address(from), address(to), owner, &mut gather);
+        gather.finish();
+    }
+}
+
+/// The mappings of one address space, sorted by address, without overlap.
+pub(crate) struct Vmas {
+    array: ArcCell<VmaArray>,
+}
+
+type VmaArray = Vec<Arc<Vma>>;
+
+impl Vmas {
+    pub(crate) fn new() -> Self {
+        Self { array: ArcCell::new(Arc::new(Vec::new())) }
+    }
+
+    /// The mappings now.
+    pub(crate) fn load<'s>(&'s self, section: &'s ReadSection) -> &'s [Arc<Vma>] {
+        self.array.load(section).map_or(&[], |array| array.as_slice())
+    }
+
+    /// The first mapping that ends beyond `address` (`find_vma`); it may begin beyond it too.
+    #[inline]
+    pub(crate) fn find<'s>(&'s self, address: u64, section: &'s ReadSection) -> Option<&'s Vma> {
+        let array = self.load(section);
+        array.get(array.partition_point(|vma| vma.end() <= address)).map(|vma| &**vma)
+    }
+
+    /// As [`Vmas::find`], while the mmap lock is held: no section is needed, so the caller may wait.
+    pub(crate) fn find_locked<'l>(&'l self, address: u64, _lock: &'l MmapRead<'_>) -> Option<&'l Vma> {
+        // SAFETY: the array is replaced only under the mmap lock held for writing, and this borrow ends before the lock held
+        // for reading is given back.
+        #[allow(unsafe_code, reason = "the lock stands in for a read section")]
+        let array = unsafe { self.array.load_unguarded() }?;
+        array.get(array.partition_point(|vma| vma.end() <= address)).map(|vma| &**vma)
+    }
+
+    /// All mappings, held by count: for writers, who build the next array from them.
+    pub(super) fn all(&self) -> VmaArray {
+        self.load(&crate::rcu::read()).to_vec()
+    }
+
+    /// Publishes the next array; the old one goes after a grace period, and with it whatever only it held.
+    pub(super) fn publish(&self, next: VmaArray, _lock: &MmapWrite<'_>) {
+        self.array.replace(Some(Arc::new(next)));
+    }
+}

@@ -1,0 +1,160 @@
+//! Page frames: descriptors that are never freed, their reference counts, their locks and their bytes.
+//!
+//! Owns: the arena of frames and the array of descriptors (type-stable: allocated once, alive as long as the cache), who
+//! may free a frame (the last reference), who may change what the page means (the holder of the page lock). Does not
+//! own: which page is at which index (`cache::address_space`), which entries map it (`mm::page_table`).
+//!
+//! Mirrors `struct page`, `include/linux/page_ref.h`, `lock_page` of `mm/filemap.c` and the buddy lists of
+//! `mm/page_alloc.c`. Because descriptors are type-stable, a lookup may touch one that was recycled meanwhile: taking a
+//! reference unless the count is zero, then looking at the slot again, is enough to know.
+//!
+//! | transition | needs |
+//! |---|---|
+//! | read flags, generation, identity | nothing, but the answer may be stale |
+//! | use the bytes | a reference, an entry inside a read section, or the copy-out protocol of `cache::copy_out` |
+//! | set UPTODATE, READAHEAD, mapping, index | [`LockedPage`] |
+//! | take the page out of the cache | [`LockedPage`] and the `i_pages` mutex |
+//! | free the frame | the last reference |
+
+mod buddy;
+mod bytes;
+mod compound;
+pub mod flags;
+mod frames;
+mod lock;
+mod memory;
+mod refcount;
+
+pub use bytes::{PageBytes, WORDS};
+pub use flags::PageFlags;
+pub use frames::{Frames, Use};
+pub use lock::LockedPage;
+pub use refcount::PageHandle;
+
+use crate::sync::{AtomicU32, AtomicU64, Ordering, guard, ord, ordered_fence};
+
+/// log2 of [`PAGE_SIZE`].
+pub const PAGE_SHIFT: u32 = if cfg!(specmm_loom) { 4 } else { 12 };
+/// Bytes in a page.
+pub const PAGE_SIZE: usize = 1 << PAGE_SHIFT;
+
+/// A page frame's descriptor.
+///
+/// | word | who writes | holding |
+/// |---|---|---|
+/// | `flags` | see [`PageFlags`] | |
+/// | `refcount` | anybody who holds or takes a reference; frozen (0) by a remover | read-modify-writes only |
+/// | `mapcount` | whoever sets or clears an entry | the leaf lock of that entry |
+/// | `generation` | a remover or zeroer, after slot, mapping and size, before bytes | the page lock |
+/// | `mapping`, `index` | add to and remove from the cache | the page lock and the `i_pages` mutex |
+/// | `compound` | the allocator | the frame is free |
+#[derive(Debug)]
+pub struct Page {
+    pub(crate) flags: AtomicU32,
+    refcount: AtomicU32,
+    mapcount: AtomicU32,
+    compound: AtomicU32,
+    generation: AtomicU64,
+    mapping: AtomicU64,
+    index: AtomicU64,
+}
+
+/// A frame by descriptor: no reference is implied. Cheap to copy.
+#[derive(Clone, Copy)]
+pub struct PageRef<'f> {
+    pub(crate) frames: &'f Frames,
+    page: &'f Page,
+}
+
+impl<'f> PageRef<'f> {
+    /// The page frame number.
+    #[inline]
+    #[must_use]
+    pub fn pfn(self) -> u32 {
+        self.frames.pfn_of(self.page)
+    }
+
+    /// The flags now, ordered after what their setters did before.
+    #[inline]
+    #[must_use]
+    pub fn flags(self) -> PageFlags {
+        // Pairs with the Release of `LockedPage::set_uptodate`: who sees UPTODATE sees the bytes.
+        PageFlags(self.page.flags.load(ord!("page.flags.acquire", Acquire)))
+    }
+
+    /// Whether the page belongs to the mapping with this identity, at this index.
+    #[inline]
+    #[must_use]
+    pub fn is_at(self, mapping: u64, index: u64) -> bool {
+        // Relaxed: the caller holds the page lock, or a reference taken before an unchanged slot was seen, or rechecks
+        // the generation.
+        self.page.mapping.load(Ordering::Relaxed) == mapping && self.page.index.load(Ordering::Relaxed) == index
+    }
+
+    /// Whether the page is in some file's cache.
+    #[must_use]
+    pub fn is_cached(self) -> bool {
+        self.page.mapping.load(Ordering::Relaxed) != 0
+    }
+
+    /// The page's index in its file. Kept after removal, as in Linux.
+    #[must_use]
+    pub fn index(self) -> u64 {
+        self.page.index.load(Ordering::Relaxed)
+    }
+
+    /// The generation, before a copy that takes no reference.
+    #[inline]
+    #[must_use]
+    pub fn generation(self) -> u64 {
+        // Pairs with the Release in `advance_generation`: a copier that starts with the new generation sees the new
+        // slot, mapping and size.
+        self.page.generation.load(ord!("page.generation.acquire", Acquire))
+    }
+
+    /// Whether bytes read since [`PageRef::generation`] answered `seen` are of one identity.
+    #[inline]
+    #[must_use]
+    pub fn is_generation(self, seen: u64) -> bool {
+        // Pairs with the fence in `advance_generation`: a copier that read one new byte sees the new generation.
+        ordered_fence!("page.generation.fence", Acquire);
+        guard!("page.generation.check", self.page.generation.load(Ordering::Relaxed) == seen)
+    }
+
+    /// How many page-table entries map the page.
+    #[must_use]
+    pub fn mapcount(self) -> u32 {
+        self.page.mapcount.load(Ordering::Relaxed)
+    }
+
+    /// An entry that maps the page was set. The caller holds its leaf lock.
+    #[inline]
+    pub(crate) fn add_mapping(self) {
+        self.page.mapcount.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An entry that mapped the page was cleared. The caller holds its leaf lock.
+    pub(crate) fn remove_mapping(self) {
+        let before = self.page.mapcount.fetch_sub(1, Ordering::Relaxed);
+        debug_assert!(before > 0, "page {} had no mapping to remove", self.pfn());
+    }
+
+    /// The page's bytes.
+    #[inline]
+    #[must_use]
+    pub fn bytes(self) -> PageBytes<'f> {
+        self.frames.bytes_of(self.pfn())
+    }
+}
+
+impl std::fmt::Debug for PageRef<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PageRef")
+            .field("pfn", &self.pfn())
+            .field("flags", &self.flags())
+            .field("refcount", &self.refcount())
+            .field("mapcount", &self.mapcount())
+            .field("index", &self.index())
+            .finish_non_exhaustive()
+    }
+}

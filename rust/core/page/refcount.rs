@@ -1,0 +1,128 @@
+//! Who keeps a frame from being reused.
+//!
+//! Mirrors `include/linux/page_ref.h` and the lookup protocol told in `pagemap.h`: a lookup finds the page, takes a
+//! reference unless the count is zero, then looks whether the page is still there; a remover freezes the count at zero,
+//! takes the page out, frees it. Either the remover sees the reference and gives up, or the lookup sees zero, or it
+//! sees that the slot changed.
+//!
+//! The cache holds one reference on each of its pages, each page-table entry one, each [`PageHandle`] one.
+
+use super::{PageFlags, PageRef};
+use crate::sync::{Ordering, guard, ord, ordered_fence};
+use std::mem::ManuallyDrop;
+
+/// One reference on a page; dropping it puts the reference, and the last one frees the frame.
+#[must_use = "dropping the handle puts the reference"]
+pub struct PageHandle<'f> {
+    page: PageRef<'f>,
+}
+
+impl<'f> PageRef<'f> {
+    /// References now. Only a hint while other threads run.
+    #[must_use]
+    pub fn refcount(self) -> u32 {
+        self.page.refcount.load(Ordering::Relaxed)
+    }
+
+    /// Takes a reference unless the page is frozen or free (`get_page_unless_zero`).
+    #[inline]
+    #[must_use]
+    pub fn try_get(self) -> Option<PageHandle<'f>> {
+        let mut count = self.page.refcount.load_then_write(Ordering::Relaxed);
+        while guard!("page.get.unless_zero", count != 0) {
+            // Acquire: pairs with the Release that set the count of a recycled frame, so the slot recheck that follows
+            // sees what was true when this incarnation began.
+            match self.page.refcount.compare_exchange(
+                count,
+                count.wrapping_add(1),
+                ord!("page.get.acquire", Acquire),
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return Some(PageHandle { page: self }),
+                Err(found) => count = found,
+            }
+        }
+        None
+    }
+
+    /// Takes one more reference where the caller knows that one exists (`get_page`).
+    pub(crate) fn get(self) -> PageHandle<'f> {
+        // Relaxed: an existing reference keeps the page; the caller's own order carries over.
+        let before = self.page.refcount.fetch_add(1, Ordering::Relaxed);
+        debug_assert!(before > 0, "get on a free page");
+        PageHandle { page: self }
+    }
+
+    /// Takes over a reference that was given up with [`PageHandle::into_pfn`].
+    pub(crate) fn adopt(self) -> PageHandle<'f> {
+        debug_assert!(self.refcount() > 0, "no reference to adopt on page {}", self.pfn());
+        PageHandle { page: self }
+    }
+
+    /// Takes all `expected` references away at once, if there are no others (`page_ref_freeze`). Afterwards nobody can
+    /// take one, and the caller must unfreeze or free.
+    pub(crate) fn freeze(self, expected: u32) -> bool {
+        // Acquire: pairs with the Release of earlier puts, so the remover sees what their owners did to the page.
+        // Release: a lookup that sees zero does not see a later state of the slot undone.
+        guard!(
+            "page.freeze.expected",
+            self.page
+                .refcount
+                .compare_exchange(expected, 0, ord!("page.freeze.acqrel", AcqRel), Ordering::Relaxed)
+                .is_ok()
+        )
+    }
+
+    /// Gives a frozen page a count again. A swap, not a store: two threads read-modify-write this word.
+    pub(super) fn init_count(self, count: u32) {
+        // Pairs with the Acquire in `try_get`: the last user's slot change is ordered before this incarnation.
+        self.page.refcount.swap(count, ord!("page.init.release", Release));
+    }
+
+    /// Ends a freeze (`page_ref_unfreeze`): the caller now owns `count` references.
+    pub(crate) fn unfreeze(self, count: u32) {
+        self.init_count(count);
+    }
+}
+
+impl<'f> PageHandle<'f> {
+    /// The page, without the reference.
+    #[inline]
+    #[must_use]
+    pub fn page(&self) -> PageRef<'f> {
+        self.page
+    }
+
+    /// Gives the reference to something that keeps a frame number (a page-table entry, the cache, an I/O request).
+    #[inline]
+    pub(crate) fn into_pfn(self) -> u32 {
+        ManuallyDrop::new(self).page.pfn()
+    }
+}
+
+impl Drop for PageHandle<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        // Release: this owner's accesses happen before the frame's next life. Pairs with the fence below.
+        let before = self.page.page.refcount.fetch_sub(1, ord!("page.put.release", Release));
+        debug_assert!(before > 0, "put on a free page");
+        if before == 1 {
+            ordered_fence!("page.put.last.fence", Acquire);
+            self.page.frames.free(self.page);
+        }
+    }
+}
+
+impl std::fmt::Debug for PageHandle<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.page.fmt(f)
+    }
+}
+
+impl PageHandle<'_> {
+    /// Whether this is a private copy.
+    #[must_use]
+    pub fn is_private(&self) -> bool {
+        self.page.flags().has(PageFlags::PRIVATE)
+    }
+}

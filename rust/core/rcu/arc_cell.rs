@@ -1,0 +1,107 @@
+//! A shared pointer that readers follow without touching its count.
+
+use super::{ReadSection, call_rcu};
+use crate::sync::{AtomicPtr, ord};
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+/// An optional `Arc` that can be replaced while readers use it (`rcu_dereference`, `rcu_assign_pointer`).
+#[derive(Debug)]
+pub struct ArcCell<T: Send + Sync + 'static> {
+    pointer: AtomicPtr<T>,
+    _owns: PhantomData<Arc<T>>,
+}
+
+impl<T: Send + Sync + 'static> ArcCell<T> {
+    /// A cell that holds `value`.
+    #[must_use]
+    pub fn new(value: Arc<T>) -> Self {
+        Self { pointer: AtomicPtr::new(Arc::into_raw(value).cast_mut()), _owns: PhantomData }
+    }
+
+    /// A cell that holds nothing.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self { pointer: AtomicPtr::new(std::ptr::null_mut()), _owns: PhantomData }
+    }
+
+    /// The value, for as long as the section is open.
+    #[inline]
+    pub fn load<'s>(&'s self, _section: &'s ReadSection) -> Option<&'s T> {
+        // Pairs with the Release in `replace`: the value is initialised.
+        let pointer = self.pointer.load(ord!("rcu.cell.acquire", Acquire));
+        // SAFETY: a non-null pointer came from Arc::into_raw; the count it stands for is given up only after a grace
+        // period, and the caller is inside a section.
+        unsafe { pointer.as_ref() }
+    }
+
+    /// The value, without a section.
+    ///
+    /// # Safety
+    /// Nobody replaces the value while the borrow lives: the caller holds a lock that every replacer needs.
+    pub unsafe fn load_unguarded(&self) -> Option<&T> {
+        let pointer = self.pointer.load(ord!("rcu.cell.locked.acquire", Acquire));
+        // SAFETY: as in `load`, with the caller's lock in place of the section.
+        unsafe { pointer.as_ref() }
+    }
+
+    /// The value, or the one that `make` makes if the cell is empty. Of several who find it empty one wins.
+    pub fn load_or_insert<'s>(&'s self, section: &'s ReadSection, make: impl FnOnce() -> Arc<T>) -> &'s T {
+        if let Some(value) = self.load(section) {
+            return value;
+        }
+        let fresh = Arc::into_raw(make()).cast_mut();
+        // Release publishes the fresh value; Acquire for the winner's value when this one lost.
+        let value = match self.pointer.compare_exchange(
+            std::ptr::null_mut(),
+            fresh,
+            ord!("rcu.cell.insert", AcqRel),
+            ord!("rcu.cell.lost", Acquire),
+        ) {
+            Ok(_) => fresh,
+            Err(winner) => {
+                // SAFETY: never published, so the count is still ours.
+                drop(unsafe { Arc::from_raw(fresh) });
+                winner
+            }
+        };
+        // SAFETY: as in `load`.
+        unsafe { &*value }
+    }
+
+    /// The value with a count of its own.
+    pub fn get(&self) -> Option<Arc<T>> {
+        let section = super::read();
+        self.load(&section).map(|value| {
+            // SAFETY: `value` points into a living Arc (see `load`); the new count is owned by the result.
+            unsafe {
+                Arc::increment_strong_count(value);
+                Arc::from_raw(value)
+            }
+        })
+    }
+
+    /// Puts another value in; the old one is dropped after a grace period. Says whether there was one.
+    pub fn replace(&self, value: Option<Arc<T>>) -> bool {
+        let fresh = value.map_or(std::ptr::null_mut(), |value| Arc::into_raw(value).cast_mut());
+        // Release publishes the new value; Acquire because the old one is dropped by whoever runs the deferred work.
+        let old = self.pointer.swap(fresh, ord!("rcu.cell.swap", AcqRel));
+        if old.is_null() {
+            return false;
+        }
+        // SAFETY: the swap took over the count that the cell held.
+        let old = unsafe { Arc::from_raw(old) };
+        call_rcu(move || drop(old));
+        true
+    }
+}
+
+impl<T: Send + Sync + 'static> Drop for ArcCell<T> {
+    fn drop(&mut self) {
+        let pointer = self.pointer.load(crate::sync::Ordering::Relaxed);
+        if !pointer.is_null() {
+            // SAFETY: exclusive access: no reader is left, and the cell's count is given up once.
+            drop(unsafe { Arc::from_raw(pointer) });
+        }
+    }
+}

@@ -1,0 +1,428 @@
+//! The domain: a slot per thread, a scan per grace period.
+//!
+//! | word | who writes | meaning |
+//! |---|---|---|
+//! | `Slot::count` | its thread only | odd: inside a section |
+//! | `started`, `completed` | the owner of `turn` | grace periods begun and ended |
+//!
+//! The argument. A section stores its odd count, then passes `light`, then reads shared pointers. A grace period
+//! follows the unlinking store with `heavy`, then reads every count. Either the scan sees the odd count and waits, or
+//! the section's reads come after the unlinking store and cannot find what is about to be freed. Both stores to a
+//! count are Release and the scan's loads Acquire, so the section's accesses happen before the scan ends.
+
+use super::barrier;
+use crate::sync::{
+    AtomicPtr, AtomicU64, Mutex, Ordering, Tally, guard, ord, ordered_fence, spin_hint, thread_slot, yield_now,
+};
+use std::marker::PhantomData;
+
+type Work = Box<dyn FnOnce() + Send>;
+
+/// Deferred work, in a stack: pushing takes no lock, so a speculative fault may defer too.
+struct Deferred {
+    work: Work,
+    next: *mut Deferred,
+}
+
+const CHUNK: usize = if cfg!(specmm_loom) { 5 } else { 64 };
+const CHUNKS: usize = if cfg!(specmm_loom) { 1 } else { 1024 };
+/// Deferred work that makes [`synchronize_if_much`] act.
+const MUCH: u64 = 256;
+
+/// One thread's announcement, on cache lines of its own.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Slot {
+    count: AtomicU64,
+}
+
+type Chunk = [Slot; CHUNK];
+
+struct Domain {
+    chunks: [AtomicPtr<Chunk>; CHUNKS],
+    turn: Mutex<()>,
+    started: AtomicU64,
+    completed: AtomicU64,
+    deferred: AtomicPtr<Deferred>,
+    waiting: Tally,
+}
+
+/// A ticket from [`super::snapshot`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Grace(u64);
+
+impl Domain {
+    /// The slot of thread number `index`; chunks are never freed.
+    fn slot(&self, index: usize) -> &Slot {
+        assert!(index < CHUNK * CHUNKS, "{index} threads alive at once exceed the reader slots");
+        let head = &self.chunks[index / CHUNK];
+        // Pairs with the Release below: the chunk's slots are initialised.
+        let mut chunk = head.load_then_write(ord!("rcu.chunk.acquire", Acquire));
+        if chunk.is_null() {
+            let fresh: Box<Chunk> = Box::new(std::array::from_fn(|_| Slot { count: AtomicU64::new(0) }));
+            let fresh = Box::into_raw(fresh);
+            match head.compare_exchange(
+                std::ptr::null_mut(),
+                fresh,
+                ord!("rcu.chunk.publish", AcqRel),
+                ord!("rcu.chunk.lost", Acquire),
+            ) {
+                Ok(_) => chunk = fresh,
+                Err(winner) => {
+                    // SAFETY: `fresh` came from Box::into_raw above and was not published.
+                    drop(unsafe { Box::from_raw(fresh) });
+                    chunk = winner;
+                }
+            }
+        }
+        // SAFETY: published chunks are initialised and live as long as the domain, which is static.
+        unsafe { &(&*chunk)[index % CHUNK] }
+    }
+
+    fn defer(&self, work: Work) {
+        let item = Box::into_raw(Box::new(Deferred { work, next: std::ptr::null_mut() }));
+        let mut head = self.deferred.load_then_write(Ordering::Relaxed);
+        loop {
+            // SAFETY: `item` is not published yet.
+            unsafe { (*item).next = head };
+            // Pairs with the Acquire in `take_deferred`.
+            match self.deferred.compare_exchange(head, item, ord!("rcu.defer.release", Release), Ordering::Relaxed) {
+                Ok(_) => break,
+                Err(found) => head = found,
+            }
+        }
+        self.waiting.add(1);
+    }
+
+    /// All work deferred so far, oldest first.
+    fn take_deferred(&self) -> Vec<Work> {
+        let mut item = self.deferred.swap(std::ptr::null_mut(), ord!("rcu.take.acquire", Acquire));
+        let mut ready = Vec::new();
+        while !item.is_null() {
+            // SAFETY: the swap made this thread the owner of the whole stack.
+            let deferred = unsafe { Box::from_raw(item) };
+            item = deferred.next;
+            ready.push(deferred.work);
+        }
+        self.waiting.sub(ready.len() as u64);
+        ready.reverse();
+        ready
+    }
+
+    /// Waits for every section open now. The caller holds `turn`.
+    fn wait_for_readers(&self) {
+        barrier::heavy();
+        for head in &self.chunks {
+            let chunk = head.load(Ordering::Acquire);
+            if chunk.is_null() {
+                continue;
+            }
+            // SAFETY: as in `slot`.
+            for slot in unsafe { &*chunk } {
+                // Pairs with the Release of the section's end.
+                let seen = slot.count.load(ord!("rcu.scan.acquire", Acquire));
+                if guard!("rcu.scan.waits", seen & 1 == 0) {
+                    continue;
+                }
+                let mut rounds = 0_u32;
+                while slot.count.load(ord!("rcu.scan.again.acquire", Acquire)) == seen {
+                    rounds += 1;
+                    wait_a_little(rounds);
+                }
+            }
+        }
+    }
+}
+
+/// Spins first (sections are short), then yields, then sleeps: a reader may have lost its CPU.
+fn wait_a_little(rounds: u32) {
+    if cfg!(specmm_loom) || (200..1000).contains(&rounds) {
+        yield_now();
+    } else if rounds < 200 {
+        spin_hint();
+    } else {
+        std::thread::sleep(std::time::Duration::from_micros(50));
+    }
+}
+
+#[cfg(not(specmm_loom))]
+mod global {
+    use super::{AtomicPtr, AtomicU64, CHUNKS, Domain, Mutex, Tally};
+
+    static DOMAIN: Domain = Domain {
+        chunks: [const { AtomicPtr::new(std::ptr::null_mut()) }; CHUNKS],
+        turn: Mutex::new(()),
+        started: AtomicU64::new(0),
+        completed: AtomicU64::new(0),
+        deferred: AtomicPtr::new(std::ptr::null_mut()),
+            waiting: Tally::new(),
+    };
+
+    pub(super) fn domain() -> &'static Domain {
+        &DOMAIN
+    }
+    pub(super) fn is_real() -> bool {
+        true
+    }
+}
+
+#[cfg(specmm_loom)]
+mod global {
+    use super::{AtomicPtr, AtomicU64, CHUNKS, Domain, Mutex, Tally};
+
+    loom::lazy_static! {
+        static ref DOMAIN: Domain = Domain {
+            chunks: std::array::from_fn::<_, CHUNKS, _>(|_| AtomicPtr::new(std::ptr::null_mut())),
+            turn: Mutex::new(()),
+            started: AtomicU64::new(0),
+            completed: AtomicU64::new(0),
+            deferred: AtomicPtr::new(std::ptr::null_mut()),
+            waiting: Tally::new(),
+        };
+    }
+
+    pub(super) fn domain() -> &'static Domain {
+        &DOMAIN
+    }
+    pub(super) fn is_real() -> bool {
+        super::model::is_real()
+    }
+}
+
+use global::{domain, is_real};
+
+/// What a thread knows of its own sections.
+mod local {
+    use super::{Slot, barrier, domain, thread_slot};
+    use std::cell::Cell;
+
+    pub(super) struct Local {
+        pub(super) slot: Cell<Option<&'static Slot>>,
+        pub(super) nesting: Cell<u32>,
+        pub(super) count: Cell<u64>,
+    }
+
+    impl Local {
+        const fn new() -> Self {
+            Self { slot: Cell::new(None), nesting: Cell::new(0), count: Cell::new(0) }
+        }
+        /// The thread's slot, found on first use.
+        #[inline]
+        pub(super) fn slot(&self) -> &'static Slot {
+            match self.slot.get() {
+                Some(slot) => slot,
+                None => self.claim(),
+            }
+        }
+        #[cold]
+        fn claim(&self) -> &'static Slot {
+            barrier::choose();
+            let slot = domain().slot(thread_slot::index());
+            // Only this thread writes the slot now, and its former owner left it even.
+            self.count.set(slot.count.load(crate::sync::Ordering::Relaxed));
+            self.slot.set(Some(slot));
+            slot
+        }
+    }
+
+    #[cfg(not(specmm_loom))]
+    thread_local! {
+        static LOCAL: Local = const { Local::new() };
+    }
+    #[cfg(specmm_loom)]
+    loom::thread_local! {
+        static LOCAL: Local = Local::new();
+    }
+
+    #[inline]
+    pub(super) fn with<R>(work: impl FnOnce(&Local) -> R) -> R {
+        LOCAL.with(work)
+    }
+}
+
+/// An open read section; not for other threads.
+#[must_use = "dropping the section ends it"]
+#[derive(Debug)]
+pub struct ReadSection {
+    _this_thread: PhantomData<*const ()>,
+}
+
+#[inline]
+pub(super) fn read() -> ReadSection {
+    if is_real() {
+        local::with(|local| {
+            let slot = local.slot();
+            let nesting = local.nesting.get();
+            local.nesting.set(nesting + 1);
+            if nesting == 0 {
+                let count = local.count.get() + 1;
+                local.count.set(count);
+                // Release: the accesses of the previous section stay before it.
+                slot.count.store(count, ord!("rcu.enter.release", Release));
+                barrier::light();
+            }
+        });
+    }
+    ReadSection { _this_thread: PhantomData }
+}
+
+impl Drop for ReadSection {
+    #[inline]
+    fn drop(&mut self) {
+        if is_real() {
+            local::with(|local| {
+                let nesting = local.nesting.get() - 1;
+                local.nesting.set(nesting);
+                if nesting == 0 {
+                    let count = local.count.get() + 1;
+                    local.count.set(count);
+                    // Pairs with the scan's Acquire: the section's accesses happen before the grace period ends.
+                    local.slot().count.store(count, ord!("rcu.exit.release", Release));
+                }
+            });
+        }
+    }
+}
+
+pub(super) fn call_rcu(work: Work) {
+    #[cfg(specmm_loom)]
+    if !is_real() {
+        return model::keep(work);
+    }
+    domain().defer(work);
+}
+
+pub(super) fn snapshot() -> Grace {
+    if !is_real() {
+        return Grace(0);
+    }
+    // Store-load: what this thread unlinked is visible before it reads `started`. Pairs with `heavy`.
+    ordered_fence!("rcu.snapshot.fence", SeqCst);
+    Grace(domain().started.load(Ordering::Relaxed) + 1)
+}
+
+pub(super) fn elapsed(ticket: Grace) -> bool {
+    // Pairs with the Release in `synchronize`.
+    !is_real() || domain().completed.load(ord!("rcu.elapsed.acquire", Acquire)) >= ticket.0
+}
+
+pub(super) fn synchronize() {
+    if !is_real() {
+        return;
+    }
+    assert!(local::with(|local| local.nesting.get() == 0), "synchronize inside a read section waits for itself");
+    let domain = domain();
+    let ticket = snapshot();
+    let ready = {
+        let _turn = domain.turn.lock();
+        // Batched: another thread's grace period that began after the snapshot serves this caller too.
+        if elapsed(ticket) {
+            return;
+        }
+        let ready = domain.take_deferred();
+        let number = domain.started.fetch_add(1, Ordering::Relaxed) + 1;
+        domain.wait_for_readers();
+        // Pairs with the Acquire in `elapsed`.
+        domain.completed.swap(number, ord!("rcu.completed.release", Release));
+        ready
+    };
+    for work in ready {
+        work();
+    }
+}
+
+pub(super) fn synchronize_if_much() {
+    if is_real() && domain().waiting.get() >= MUCH {
+        synchronize();
+    }
+}
+
+/// What the model checker sets: most models leave RCU out and drop deferred work at their end.
+#[cfg(specmm_loom)]
+pub mod model {
+    use super::Work;
+    use std::cell::{Cell, RefCell};
+
+    std::thread_local! {
+        static REAL: Cell<bool> = const { Cell::new(false) };
+        static KEPT: RefCell<Vec<Work>> = const { RefCell::new(Vec::new()) };
+    }
+
+    /// Whether sections and grace periods are explored.
+    pub fn set_real(real: bool) {
+        REAL.with(|cell| cell.set(real));
+    }
+    pub(super) fn is_real() -> bool {
+        REAL.with(Cell::get)
+    }
+    pub(super) fn keep(work: Work) {
+        KEPT.with(|kept| kept.borrow_mut().push(work));
+    }
+    /// Runs the work kept back, at the end of an execution.
+    pub fn drain() {
+        let kept = KEPT.with(|kept| std::mem::take(&mut *kept.borrow_mut()));
+        for work in kept {
+            work();
+        }
+    }
+}
+
+#[cfg(all(test, not(specmm_loom)))]
+mod tests {
+    use super::super::{call_rcu, elapsed, read, snapshot, synchronize};
+    use crate::sync::{AtomicPtr, AtomicU32, Ordering};
+    use std::sync::Arc;
+
+    #[test]
+    fn nothing_is_freed_under_a_reader() {
+        let freed = Arc::new(AtomicU32::new(0));
+        let section = read();
+        let counter = Arc::clone(&freed);
+        call_rcu(move || {
+            counter.fetch_add(1, Ordering::Relaxed);
+        });
+        let ticket = snapshot();
+        let waiter = std::thread::spawn(synchronize);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        assert_eq!(freed.load(Ordering::Relaxed), 0);
+        assert!(!elapsed(ticket));
+        drop(section);
+        waiter.join().unwrap();
+        synchronize();
+        assert!(elapsed(ticket));
+        assert_eq!(freed.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn readers_see_only_living_values() {
+        struct Value(AtomicU32);
+        let shared = Arc::new(AtomicPtr::new(Box::into_raw(Box::new(Value(AtomicU32::new(1))))));
+        let stop = Arc::new(AtomicU32::new(0));
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                let (shared, stop) = (Arc::clone(&shared), Arc::clone(&stop));
+                std::thread::spawn(move || {
+                    while stop.load(Ordering::Relaxed) == 0 {
+                        let _section = read();
+                        // SAFETY: replaced values are marked dead only after a grace period.
+                        let value = unsafe { &*shared.load(Ordering::Acquire) };
+                        assert_eq!(value.0.load(Ordering::Relaxed), 1);
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..500 {
+            let old = shared.swap(Box::into_raw(Box::new(Value(AtomicU32::new(1)))), Ordering::AcqRel);
+            synchronize();
+            // SAFETY: no reader holds `old` after the grace period.
+            let old = unsafe { Box::from_raw(old) };
+            old.0.store(0, Ordering::Relaxed);
+        }
+        stop.store(1, Ordering::Relaxed);
+        for reader in readers {
+            reader.join().unwrap();
+        }
+        // SAFETY: the readers are gone.
+        drop(unsafe { Box::from_raw(shared.load(Ordering::Relaxed)) });
+    }
+}

@@ -1,0 +1,57 @@
+//! Read-copy-update: readers that never wait, and a way to wait for all of them.
+//!
+//! Owns: read sections ([`read`]), deferred work ([`call_rcu`]), grace periods ([`synchronize`], [`snapshot`],
+//! [`elapsed`]). Guards tree nodes, VMAs, page-table nodes, open files and the reuse of mapped frames. Does not own the
+//! pointers it protects: those are ordinary atomics of their rooms.
+//!
+//! Mirrors `include/linux/rcupdate.h`. It is small and ours because every check in it can be switched off by name.
+//! One domain serves the process. A reader's cost is two stores to a line of its own and a compiler fence; the price is
+//! paid by [`synchronize`], which makes every running thread execute a full fence (`membarrier(2)`).
+//!
+//! There is no background thread: deferred work runs in the thread that completes a grace period. Whoever unmaps or
+//! truncates needs one anyway.
+
+mod arc_cell;
+mod barrier;
+mod domain;
+
+pub use arc_cell::ArcCell;
+pub use domain::{Grace, ReadSection};
+#[cfg(specmm_loom)]
+pub use domain::model;
+
+/// Enters a read section: what is reachable now stays allocated until the section is dropped. Sections nest.
+#[inline]
+pub fn read() -> ReadSection {
+    domain::read()
+}
+
+/// Runs `work` after every section that is open now has ended. Never waits, so it may be called under any lock.
+pub fn call_rcu(work: impl FnOnce() + Send + 'static) {
+    domain::call_rcu(Box::new(work));
+}
+
+/// Waits until every section that is open now has ended, then runs the work deferred before the call.
+///
+/// # Panics
+/// When called inside a section (it would wait for itself).
+pub fn synchronize() {
+    domain::synchronize();
+}
+
+/// A ticket that [`elapsed`] when a whole grace period has passed since now.
+#[must_use]
+pub fn snapshot() -> Grace {
+    domain::snapshot()
+}
+
+/// Whether the grace period of `ticket` is over.
+#[must_use]
+pub fn elapsed(ticket: Grace) -> bool {
+    domain::elapsed(ticket)
+}
+
+/// Completes a grace period if much work has been deferred. Called by operations that wait anyway.
+pub fn synchronize_if_much() {
+    domain::synchronize_if_much();
+}

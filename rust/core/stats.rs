@@ -1,0 +1,79 @@
+//! Event counters that threads do not share.
+//!
+//! Owns: the sharding. Does not own the names: `mm::events` and `cache::page_cache` number their events. Mirrors
+//! `count_vm_event`: each thread adds to a line of its own with a plain load and store, and a reader sums the shards.
+//! Sums are exact at quiescence and monotone always.
+
+use crate::sync::{Tally, thread_slot};
+use std::sync::OnceLock;
+
+const SHARDS: usize = if cfg!(specmm_loom) { 5 } else { 256 };
+
+#[derive(Debug)]
+#[repr(align(128))]
+struct Shard<const N: usize> {
+    counts: [Tally; N],
+}
+
+impl<const N: usize> Shard<N> {
+    fn new() -> Self {
+        Self { counts: [const { Tally::new() }; N] }
+    }
+}
+
+/// `N` counters.
+#[derive(Debug)]
+pub struct Sharded<const N: usize> {
+    shards: Box<[OnceLock<Box<Shard<N>>>]>,
+    /// For threads numbered beyond the shards: they add with read-modify-writes.
+    overflow: Shard<N>,
+}
+
+impl<const N: usize> Default for Sharded<N> {
+    fn default() -> Self {
+        Self { shards: (0..SHARDS).map(|_| OnceLock::new()).collect(), overflow: Shard::new() }
+    }
+}
+
+impl<const N: usize> Sharded<N> {
+    /// Adds `n` to counter `event`.
+    #[inline]
+    pub fn add(&self, event: usize, n: u64) {
+        match self.shards.get(thread_slot::index()) {
+            // Exclusive: a thread number belongs to one living thread.
+            Some(shard) => shard.get_or_init(|| Box::new(Shard::new())).counts[event].add_exclusive(n),
+            None => self.overflow.counts[event].add(n),
+        }
+    }
+
+    /// The sum of counter `event`.
+    #[must_use]
+    pub fn sum(&self, event: usize) -> u64 {
+        let shards = self.shards.iter().filter_map(OnceLock::get).map(|shard| shard.counts[event].get());
+        self.overflow.counts[event].get() + shards.sum::<u64>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_lost_with_more_threads_than_shards() {
+        let counters = Sharded::<2>::default();
+        let barrier = std::sync::Barrier::new(SHARDS + 20);
+        std::thread::scope(|scope| {
+            for _ in 0..SHARDS + 20 {
+                scope.spawn(|| {
+                    barrier.wait();
+                    for _ in 0..100 {
+                        counters.add(1, 2);
+                    }
+                    barrier.wait();
+                });
+            }
+        });
+        assert_eq!(counters.sum(1), (SHARDS as u64 + 20) * 200);
+        assert_eq!(counters.sum(0), 0);
+    }
+}

@@ -1,0 +1,83 @@
+//! A regular file on this machine.
+
+use super::{MAX_SIZE, Store};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+
+/// An open regular file.
+#[derive(Debug)]
+pub struct LocalFile {
+    file: File,
+    writable: bool,
+}
+
+impl LocalFile {
+    /// Opens `path` for reading, and for writing too if `writable`; `create` makes it if it is missing, `exclusive` insists
+    /// that it is missing. Never truncates.
+    ///
+    /// # Errors
+    /// What open(2) says; EISDIR for a directory and EINVAL for anything else that is not a regular file.
+    pub fn open(path: &Path, writable: bool, create: bool, exclusive: bool) -> io::Result<Self> {
+        // Looking first keeps the open from blocking on a FIFO; looking again keeps it honest.
+        if !exclusive {
+            match std::fs::metadata(path) {
+                Ok(metadata) => Self::require_regular(&metadata)?,
+                Err(error) if create && error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let file = File::options().read(true).write(writable).create(create).create_new(exclusive).open(path)?;
+        Self::require_regular(&file.metadata()?)?;
+        Ok(Self { file, writable })
+    }
+
+    fn require_regular(metadata: &std::fs::Metadata) -> io::Result<()> {
+        if metadata.is_dir() {
+            return Err(rustix::io::Errno::ISDIR.into());
+        }
+        if !metadata.is_file() {
+            return Err(rustix::io::Errno::INVAL.into());
+        }
+        if metadata.size() > MAX_SIZE {
+            return Err(rustix::io::Errno::FBIG.into());
+        }
+        Ok(())
+    }
+
+    /// Device and inode number: two opens of one file have the same.
+    ///
+    /// # Errors
+    /// What fstat(2) says.
+    pub fn identity(&self) -> io::Result<(u64, u64)> {
+        let metadata = self.file.metadata()?;
+        Ok((metadata.dev(), metadata.ino()))
+    }
+}
+
+impl Store for LocalFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut done = 0;
+        while done < buf.len() {
+            match self.file.read_at(&mut buf[done..], offset + done as u64) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+
+    fn truncate(&self, size: u64) -> io::Result<()> {
+        if !self.writable {
+            return Err(rustix::io::Errno::INVAL.into());
+        }
+        self.file.set_len(size)
+    }
+
+    fn size(&self) -> io::Result<Option<u64>> {
+        Ok(Some(self.file.metadata()?.size()))
+    }
+}

@@ -1,0 +1,41 @@
+//! Where a file's bytes live.
+//!
+//! Owns: the [`Store`] trait and the stores that come with specmm. Does not own pages or caching. Anything that can read
+//! bytes at an offset can be cached: a local file, memory, a remote object, an archive member, a test double.
+
+mod local;
+mod memory;
+
+pub use local::LocalFile;
+pub use memory::MemoryStore;
+
+use std::io;
+
+/// The greatest size of a file or store: 16 TiB.
+pub const MAX_SIZE: u64 = 1 << 44;
+
+/// A sequence of bytes that is read at offsets, by several threads at once.
+pub trait Store: Send + Sync + 'static {
+    /// Fills `buf` from `offset`. Answers how many bytes it wrote: fewer than asked only at the end of the store.
+    ///
+    /// # Errors
+    /// Whatever the store says; every reader that waits for these bytes gets it.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Changes the size in bytes; a grown range reads as zeros.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::Unsupported`] unless the store can.
+    fn truncate(&self, size: u64) -> io::Result<()> {
+        let _ = size;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// The size in bytes now, if the store knows it.
+    ///
+    /// # Errors
+    /// Whatever the store says.
+    fn size(&self) -> io::Result<Option<u64>> {
+        Ok(None)
+    }
+}

@@ -1,0 +1,77 @@
+//! Checks and orderings with names.
+//!
+//! Every check the protocol relies on is written `guard!("room.what", condition)` and every ordering stronger than
+//! relaxed `ord!("room.what", Release)` or `ordered_fence!("room.what", Acquire)`; a step that must not be left out is
+//! `duty!("room.what", step)` or, where it gives something back, `give_back!("room.what", value)`. In what ships these
+//! are the condition, the ordering, the fence and the step themselves. Under the model checker one name at a time can be switched off
+//! (see `model::mutant`), which must make some model fail: that is how a guard earns its place.
+
+#[cfg(not(specmm_loom))]
+macro_rules! guard {
+    ($name:literal, $condition:expr) => {
+        $condition
+    };
+}
+#[cfg(specmm_loom)]
+macro_rules! guard {
+    ($name:literal, $condition:expr) => {
+        $crate::sync::model::mutant::is_off($name) || $condition
+    };
+}
+
+#[cfg(not(specmm_loom))]
+macro_rules! ord {
+    ($name:literal, $order:ident) => {
+        $crate::sync::Ordering::$order
+    };
+}
+#[cfg(specmm_loom)]
+macro_rules! ord {
+    ($name:literal, $order:ident) => {
+        $crate::sync::model::mutant::ordering($name, $crate::sync::Ordering::$order)
+    };
+}
+
+#[cfg(not(specmm_loom))]
+macro_rules! ordered_fence {
+    ($name:literal, $order:ident) => {
+        $crate::sync::fence($crate::sync::Ordering::$order)
+    };
+}
+#[cfg(specmm_loom)]
+macro_rules! ordered_fence {
+    ($name:literal, $order:ident) => {
+        $crate::sync::model::mutant::fence($name, $crate::sync::Ordering::$order)
+    };
+}
+
+#[cfg(not(specmm_loom))]
+macro_rules! duty {
+    ($name:literal, $step:expr) => {
+        $step
+    };
+}
+#[cfg(specmm_loom)]
+macro_rules! duty {
+    ($name:literal, $step:expr) => {
+        if !$crate::sync::model::mutant::is_off($name) {
+            $step
+        }
+    };
+}
+
+/// Drops a value; switched off, forgets it: for duties that consist in giving something back.
+#[cfg(not(specmm_loom))]
+macro_rules! give_back {
+    ($name:literal, $value:expr) => {
+        drop($value)
+    };
+}
+#[cfg(specmm_loom)]
+macro_rules! give_back {
+    ($name:literal, $value:expr) => {
+        if $crate::sync::model::mutant::is_off($name) { std::mem::forget($value) } else { drop($value) }
+    };
+}
+
+pub(crate) use {duty, give_back, guard, ord, ordered_fence};

@@ -1,0 +1,35 @@
+//! Atomics, locks and waiting: the only room that names `std::sync::atomic` or loom.
+//!
+//! Owns: the two faces of every primitive (`native` for what ships, `model` for what loom explores), the named
+//! guards and orderings that the mutant build can switch off, the sequence count, the reader-writer semaphore and the
+//! hashed wait table of the page lock. Does not own: any knowledge of pages or address spaces.
+//!
+//! Mirrors `include/linux/{atomic,seqlock,rwsem,wait}.h`. Departs from Linux in that no access is sequentially
+//! consistent: where a store-load order is needed there is a named fence, because the model checker treats
+//! sequentially consistent accesses as acquire-release.
+
+#[cfg(specmm_loom)]
+pub mod model;
+#[cfg(not(specmm_loom))]
+mod native;
+
+#[cfg(specmm_loom)]
+use model as imp;
+#[cfg(not(specmm_loom))]
+use native as imp;
+
+pub use imp::{
+    AtomicPtr, AtomicU32, AtomicU64, Condvar, LifeCell, Mutex, MutexGuard, Parker, fence, light_barrier, spin_hint,
+    yield_now,
+};
+pub use std::sync::atomic::Ordering;
+
+mod guard;
+pub mod rwsem;
+pub mod seqcount;
+mod tally;
+pub mod thread_slot;
+pub mod wait;
+
+pub(crate) use guard::{duty, give_back, guard, ord, ordered_fence};
+pub use tally::Tally;

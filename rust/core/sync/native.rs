@@ -1,0 +1,224 @@
+//! What ships: the standard library's primitives behind the facade's names, inlined away.
+
+use std::sync::atomic::{self, Ordering};
+
+macro_rules! atomic_integer {
+    ($name:ident, $std:ty, $prim:ty) => {
+        #[doc = concat!("[`", stringify!($std), "`] behind the facade.")]
+        #[derive(Debug, Default)]
+        #[repr(transparent)]
+        pub struct $name($std);
+
+        #[allow(missing_docs, reason = "each method is the standard one of that name")]
+        impl $name {
+            #[must_use]
+            pub const fn new(value: $prim) -> Self {
+                Self(<$std>::new(value))
+            }
+            #[inline]
+            #[must_use]
+            pub fn load(&self, order: Ordering) -> $prim {
+                self.0.load(order)
+            }
+            /// A load of a word that this thread writes later in the same operation (pass C of the model checker
+            /// makes it read the newest value, see `sync::model`).
+            #[inline]
+            #[must_use]
+            pub fn load_then_write(&self, order: Ordering) -> $prim {
+                self.0.load(order)
+            }
+            #[inline]
+            pub fn store(&self, value: $prim, order: Ordering) {
+                self.0.store(value, order);
+            }
+            #[inline]
+            pub fn swap(&self, value: $prim, order: Ordering) -> $prim {
+                self.0.swap(value, order)
+            }
+            /// # Errors
+            /// The value found, when it was not `current`.
+            #[inline]
+            pub fn compare_exchange(
+                &self,
+                current: $prim,
+                new: $prim,
+                success: Ordering,
+                failure: Ordering,
+            ) -> Result<$prim, $prim> {
+                self.0.compare_exchange(current, new, success, failure)
+            }
+            #[inline]
+            pub fn fetch_add(&self, value: $prim, order: Ordering) -> $prim {
+                self.0.fetch_add(value, order)
+            }
+            #[inline]
+            pub fn fetch_sub(&self, value: $prim, order: Ordering) -> $prim {
+                self.0.fetch_sub(value, order)
+            }
+            #[inline]
+            pub fn fetch_and(&self, value: $prim, order: Ordering) -> $prim {
+                self.0.fetch_and(value, order)
+            }
+            #[inline]
+            pub fn fetch_or(&self, value: $prim, order: Ordering) -> $prim {
+                self.0.fetch_or(value, order)
+            }
+        }
+    };
+}
+
+atomic_integer!(AtomicU32, atomic::AtomicU32, u32);
+atomic_integer!(AtomicU64, atomic::AtomicU64, u64);
+
+/// [`std::sync::atomic::AtomicPtr`] behind the facade.
+#[derive(Debug)]
+#[repr(transparent)]
+pub struct AtomicPtr<T>(atomic::AtomicPtr<T>);
+
+#[allow(missing_docs, reason = "each method is the standard one of that name")]
+impl<T> AtomicPtr<T> {
+    #[must_use]
+    pub const fn new(pointer: *mut T) -> Self {
+        Self(atomic::AtomicPtr::new(pointer))
+    }
+    #[inline]
+    #[must_use]
+    pub fn load(&self, order: Ordering) -> *mut T {
+        self.0.load(order)
+    }
+    /// See [`AtomicU64::load_then_write`].
+    #[inline]
+    #[must_use]
+    pub fn load_then_write(&self, order: Ordering) -> *mut T {
+        self.0.load(order)
+    }
+    #[inline]
+    pub fn store(&self, pointer: *mut T, order: Ordering) {
+        self.0.store(pointer, order);
+    }
+    #[inline]
+    pub fn swap(&self, pointer: *mut T, order: Ordering) -> *mut T {
+        self.0.swap(pointer, order)
+    }
+    /// # Errors
+    /// The pointer found, when it was not `current`.
+    #[inline]
+    pub fn compare_exchange(
+        &self,
+        current: *mut T,
+        new: *mut T,
+        success: Ordering,
+        failure: Ordering,
+    ) -> Result<*mut T, *mut T> {
+        self.0.compare_exchange(current, new, success, failure)
+    }
+}
+
+pub use std::sync::MutexGuard;
+pub use std::sync::atomic::fence;
+
+/// The reader's half of an asymmetric fence: forbids only the compiler to reorder. Its partner is
+/// `rcu::barrier::heavy`, which makes every running thread execute a full fence.
+#[inline]
+pub fn light_barrier() {
+    atomic::compiler_fence(Ordering::SeqCst);
+}
+
+/// A mutex that ignores poisoning: every critical section here leaves its data consistent at each step.
+#[derive(Debug, Default)]
+pub struct Mutex<T>(std::sync::Mutex<T>);
+
+impl<T> Mutex<T> {
+    /// A free mutex around `value`.
+    pub const fn new(value: T) -> Self {
+        Self(std::sync::Mutex::new(value))
+    }
+    /// Waits for the mutex.
+    pub fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+    /// Takes the mutex if it is free.
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        match self.0.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(std::sync::TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(std::sync::TryLockError::WouldBlock) => None,
+        }
+    }
+    /// The value, by the exclusive borrow.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.0.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// A condition variable for [`Mutex`].
+#[derive(Debug, Default)]
+pub struct Condvar(std::sync::Condvar);
+
+impl Condvar {
+    /// A condition nobody waits for.
+    pub const fn new() -> Self {
+        Self(std::sync::Condvar::new())
+    }
+    /// Gives the mutex back, sleeps until notified (or spuriously), takes it again.
+    pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        self.0.wait(guard).unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+    /// Wakes one waiter.
+    pub fn notify_one(&self) {
+        self.0.notify_one();
+    }
+    /// Wakes all waiters.
+    pub fn notify_all(&self) {
+        self.0.notify_all();
+    }
+}
+
+/// The thread that will sleep; cloned by whoever wakes it.
+#[derive(Debug, Clone)]
+pub struct Parker(std::thread::Thread);
+
+impl Parker {
+    /// The calling thread.
+    #[must_use]
+    pub fn current() -> Self {
+        Self(std::thread::current())
+    }
+    /// Sleeps until some [`Parker::unpark`] (or spuriously): the caller loops over its condition.
+    pub fn park() {
+        std::thread::park();
+    }
+    /// Wakes the thread, or makes its next [`Parker::park`] return at once.
+    pub fn unpark(&self) {
+        self.0.unpark();
+    }
+}
+
+/// Tells the CPU that this is a spin loop.
+#[inline]
+pub fn spin_hint() {
+    std::hint::spin_loop();
+}
+
+/// Gives the CPU to another thread.
+pub fn yield_now() {
+    std::thread::yield_now();
+}
+
+/// Marks an object as alive for the model checker; nothing at all in what ships.
+#[derive(Debug, Default)]
+pub struct LifeCell;
+
+impl LifeCell {
+    /// A living object.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self
+    }
+    /// A reader asserts that the object is alive and that no free races with it.
+    #[inline]
+    pub fn assert_alive(&self) {}
+    /// The freer declares the object dead.
+    #[inline]
+    pub fn kill(&self) {}
+}

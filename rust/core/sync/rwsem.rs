@@ -1,0 +1,260 @@
+//! A reader-writer semaphore with hand-off and downgrade.
+//!
+//! Owns: who may be inside. Mirrors `kernel/locking/rwsem.c` in behaviour: readers share, writers exclude, whoever
+//! comes while somebody queues goes to the end of the queue (so neither side starves), and a releaser passes ownership
+//! on to the head of the queue. The standard library's lock cannot downgrade at our minimum Rust version.
+//!
+//! | bits of `state` | meaning | set | cleared |
+//! |---|---|---|---|
+//! | 31 `WRITER` | a writer is inside | by the writer, or by a releaser for it | by the writer |
+//! | 30 `WAITERS` | the queue is not empty | under the queue's mutex | under the queue's mutex |
+//! | 0-29 | readers inside | by each reader, or by a releaser for it | by each reader |
+
+use super::{AtomicU32, Mutex, Ordering, Parker, guard, ord, spin_hint};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+const WRITER: u32 = 1 << 31;
+const WAITERS: u32 = 1 << 30;
+const READERS: u32 = WAITERS - 1;
+/// Looks at a busy semaphore this often before sleeping: sections are short, a sleep is not.
+const SPINS: u32 = if cfg!(specmm_loom) { 0 } else { 64 };
+
+#[derive(Debug)]
+struct Waiter {
+    granted: AtomicU32,
+    writer: bool,
+    parker: Parker,
+}
+
+/// The semaphore. The lock and unlock calls are raw: `mm::mmap_lock` and [`RwSem::read_guard`] wrap them in guards.
+#[derive(Debug)]
+pub struct RwSem {
+    state: AtomicU32,
+    queue: Mutex<VecDeque<Arc<Waiter>>>,
+}
+
+impl Default for RwSem {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl RwSem {
+    /// A free semaphore.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { state: AtomicU32::new(0), queue: Mutex::new(VecDeque::new()) }
+    }
+
+    /// Tries once to enter as a reader.
+    pub fn try_read(&self) -> bool {
+        let mut state = self.state.load_then_write(Ordering::Relaxed);
+        while guard!("rwsem.read.free", state & (WRITER | WAITERS) == 0) {
+            // Pairs with the Release of the writer that left.
+            match self.state.compare_exchange(
+                state,
+                state + 1,
+                ord!("rwsem.read.acquire", Acquire),
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return true,
+                Err(found) => state = found,
+            }
+        }
+        false
+    }
+
+    /// Tries once to enter as the writer.
+    pub fn try_write(&self) -> bool {
+        // Pairs with the Release of everybody who left before.
+        self.state
+            .compare_exchange(0, WRITER, ord!("rwsem.write.acquire", Acquire), Ordering::Relaxed)
+            .is_ok()
+    }
+
+    /// Enters as a reader; waits while a writer is inside or anybody queues.
+    pub(crate) fn lock_read(&self) {
+        if !self.try_read() {
+            self.wait(false, Self::try_read);
+        }
+    }
+
+    /// Enters as the writer; waits until nobody is inside and it is this caller's turn.
+    pub(crate) fn lock_write(&self) {
+        if !self.try_write() {
+            self.wait(true, Self::try_write);
+        }
+    }
+
+    /// Leaves as a reader.
+    pub(crate) fn unlock_read(&self) {
+        // Pairs with the Acquire of the next writer.
+        let before = self.state.fetch_sub(1, ord!("rwsem.unlock_read.release", Release));
+        debug_assert!(before & READERS != 0, "read unlock without a reader");
+        if before - 1 == WAITERS {
+            self.pass_on();
+        }
+    }
+
+    /// Leaves as the writer.
+    pub(crate) fn unlock_write(&self) {
+        // Pairs with the Acquire of the next owner.
+        let before = self.state.fetch_and(!WRITER, ord!("rwsem.unlock_write.release", Release));
+        debug_assert!(before & WRITER != 0, "write unlock without a writer");
+        if before & WAITERS != 0 {
+            self.pass_on();
+        }
+    }
+
+    /// Turns the writer into a reader without letting another writer in between.
+    pub(crate) fn downgrade(&self) {
+        // Pairs with the Acquire of the readers that now enter.
+        let before = self.state.fetch_sub(WRITER - 1, ord!("rwsem.downgrade.release", Release));
+        debug_assert!(before & WRITER != 0, "downgrade without a writer");
+        if before & WAITERS != 0 {
+            self.pass_on();
+        }
+    }
+
+    #[cold]
+    fn wait(&self, writer: bool, try_enter: fn(&Self) -> bool) {
+        for _ in 0..SPINS {
+            spin_hint();
+            if try_enter(self) {
+                return;
+            }
+        }
+        let waiter = Arc::new(Waiter { granted: AtomicU32::new(0), writer, parker: Parker::current() });
+        {
+            let mut queue = self.queue.lock();
+            queue.push_back(Arc::clone(&waiter));
+            // From here on a releaser sees WAITERS and comes for the queue's mutex; one that left before this line
+            // is covered by granting right here.
+            self.state.fetch_or(WAITERS, Ordering::Relaxed);
+            self.grant(&mut queue);
+        }
+        // Pairs with the Release in `grant`, which follows the granter's own Acquire.
+        while waiter.granted.load(ord!("rwsem.granted.acquire", Acquire)) == 0 {
+            Parker::park();
+        }
+    }
+
+    #[cold]
+    fn pass_on(&self) {
+        let mut queue = self.queue.lock();
+        self.grant(&mut queue);
+    }
+
+    /// Lets the head of the queue in, and every reader behind a reader, as far as the state allows.
+    fn grant(&self, queue: &mut VecDeque<Arc<Waiter>>) {
+        while let Some(head) = queue.front() {
+            let (blocked_by, enter) = if head.writer { (WRITER | READERS, WRITER) } else { (WRITER, 1) };
+            let state = self.state.load_then_write(Ordering::Relaxed);
+            if state & blocked_by != 0 {
+                break;
+            }
+            // Acquire on the waiter's behalf; it gets the order through `granted`.
+            if self
+                .state
+                .compare_exchange(state, state + enter, ord!("rwsem.grant.acquire", Acquire), Ordering::Relaxed)
+                .is_err()
+            {
+                continue;
+            }
+            let waiter = queue.pop_front().expect("the head was just seen");
+            let parker = waiter.parker.clone();
+            waiter.granted.store(1, ord!("rwsem.grant.release", Release));
+            parker.unpark();
+        }
+        if queue.is_empty() {
+            self.state.fetch_and(!WAITERS, Ordering::Relaxed);
+        }
+    }
+
+    /// Enters as a reader until the guard is dropped.
+    pub fn read_guard(&self) -> ReadGuard<'_> {
+        self.lock_read();
+        ReadGuard { sem: self }
+    }
+
+    /// Enters as the writer until the guard is dropped.
+    pub fn write_guard(&self) -> WriteGuard<'_> {
+        self.lock_write();
+        WriteGuard { sem: self }
+    }
+}
+
+/// A reader inside a [`RwSem`].
+#[must_use = "dropping the guard leaves the semaphore"]
+#[derive(Debug)]
+pub struct ReadGuard<'a> {
+    sem: &'a RwSem,
+}
+
+impl Drop for ReadGuard<'_> {
+    fn drop(&mut self) {
+        self.sem.unlock_read();
+    }
+}
+
+/// The writer inside a [`RwSem`].
+#[must_use = "dropping the guard leaves the semaphore"]
+#[derive(Debug)]
+pub struct WriteGuard<'a> {
+    sem: &'a RwSem,
+}
+
+impl Drop for WriteGuard<'_> {
+    fn drop(&mut self) {
+        self.sem.unlock_write();
+    }
+}
+
+#[cfg(all(test, not(specmm_loom)))]
+mod tests {
+    use super::*;
+    use crate::sync::Tally;
+
+    #[test]
+    fn writers_exclude_readers_and_each_other() {
+        let sem = Arc::new(RwSem::new());
+        let value = Arc::new((Tally::new(), Tally::new()));
+        let threads: Vec<_> = (0..4)
+            .map(|n| {
+                let (sem, value) = (Arc::clone(&sem), Arc::clone(&value));
+                std::thread::spawn(move || {
+                    for i in 0..2000 {
+                        if (i + n) % 3 == 0 {
+                            let _inside = sem.write_guard();
+                            value.0.add_exclusive(1);
+                            value.1.add_exclusive(1);
+                        } else {
+                            let _inside = sem.read_guard();
+                            assert_eq!(value.0.get(), value.1.get());
+                        }
+                    }
+                })
+            })
+            .collect();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        let writes: u64 = (0..4u64).map(|n| (0..2000).filter(|i| (i + n) % 3 == 0).count() as u64).sum();
+        assert_eq!(value.0.get(), writes, "an exclusive increment was lost");
+        assert!(sem.try_write(), "free at the end");
+    }
+
+    #[test]
+    fn downgrade_keeps_writers_out_and_lets_readers_in() {
+        let sem = RwSem::new();
+        sem.lock_write();
+        assert!(!sem.try_read());
+        sem.downgrade();
+        assert!(sem.try_read());
+        assert!(!sem.try_write());
+        sem.unlock_read();
+        sem.unlock_read();
+        assert!(sem.try_write());
+    }
+}

@@ -1,0 +1,66 @@
+//! A sequence count: readers learn that a writer was at work, and never wait for one.
+//!
+//! Mirrors `mmap_seq` of the speculative page-fault series (patch 9). The writer side is serialised by a lock that
+//! the caller holds. What the count protects must itself be read as relaxed atomics.
+//!
+//! | word | even | odd |
+//! |---|---|---|
+//! | `sequence` | no writer | a writer is between [`SeqCount::write_begin`] and [`SeqCount::write_end`] |
+//!
+//! 64 bits: at one write a nanosecond it wraps after 584 years, so a reader never meets its own value again.
+
+use super::{AtomicU64, Ordering, guard, ord, ordered_fence};
+
+/// The count; even while nobody writes.
+#[derive(Debug)]
+pub struct SeqCount {
+    sequence: AtomicU64,
+}
+
+impl Default for SeqCount {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl SeqCount {
+    /// A count at zero: no writer.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { sequence: AtomicU64::new(0) }
+    }
+
+    /// The count now, or `None` while a writer is inside.
+    #[inline]
+    pub fn read_start(&self) -> Option<u64> {
+        // Pairs with the Release in `write_end`: who sees the even value sees everything written before it.
+        let sequence = self.sequence.load(ord!("seq.start.acquire", Acquire));
+        if guard!("seq.start.even", sequence & 1 == 0) { Some(sequence) } else { None }
+    }
+
+    /// Whether no writer has begun since [`SeqCount::read_start`] answered `start`.
+    #[inline]
+    #[must_use]
+    pub fn read_check(&self, start: u64) -> bool {
+        // Pairs with the fence in `write_begin`: a reader that saw one protected store sees the odd value here.
+        ordered_fence!("seq.check.fence", Acquire);
+        self.sequence.load(Ordering::Relaxed) == start
+    }
+
+    /// Makes the count odd. The caller holds the writers' lock.
+    pub fn write_begin(&self) {
+        let sequence = self.sequence.load_then_write(Ordering::Relaxed);
+        debug_assert!(sequence & 1 == 0, "two writers inside one sequence");
+        self.sequence.store(sequence + 1, Ordering::Relaxed);
+        // Pairs with the fence in `read_check`: no protected store becomes visible before the odd value.
+        ordered_fence!("seq.begin.fence", Release);
+    }
+
+    /// Makes the count even again.
+    pub fn write_end(&self) {
+        let sequence = self.sequence.load_then_write(Ordering::Relaxed);
+        debug_assert!(sequence & 1 == 1, "no writer inside the sequence");
+        // Pairs with the Acquire in `read_start`.
+        self.sequence.store(sequence + 1, ord!("seq.end.release", Release));
+    }
+}

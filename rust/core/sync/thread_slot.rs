@@ -1,0 +1,71 @@
+//! A small dense number for each living thread.
+//!
+//! Owns: the numbering. RCU's reader slots and the sharded event counters are indexed by it, so a thread writes only
+//! lines of its own. A number is given back when its thread ends and is then used again.
+
+#[cfg(not(specmm_loom))]
+mod imp {
+    use std::cell::Cell;
+    use std::collections::BTreeSet;
+    use std::sync::{Mutex, PoisonError};
+
+    struct Free {
+        returned: BTreeSet<usize>,
+        next: usize,
+    }
+
+    static FREE: Mutex<Free> = Mutex::new(Free { returned: BTreeSet::new(), next: 0 });
+
+    const UNSET: usize = usize::MAX;
+
+    thread_local! {
+        static INDEX: Cell<usize> = const { Cell::new(UNSET) };
+        static GIVE_BACK: GiveBack = const { GiveBack };
+    }
+
+    struct GiveBack;
+
+    impl Drop for GiveBack {
+        fn drop(&mut self) {
+            let index = INDEX.with(|cell| cell.replace(UNSET));
+            if index != UNSET {
+                FREE.lock().unwrap_or_else(PoisonError::into_inner).returned.insert(index);
+            }
+        }
+    }
+
+    #[cold]
+    fn claim() -> usize {
+        let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = free.returned.pop_first().unwrap_or_else(|| {
+            free.next += 1;
+            free.next - 1
+        });
+        drop(free);
+        INDEX.with(|cell| cell.set(index));
+        // A thread that is already tearing down keeps its number for good: numbers are never shared by two threads.
+        let _ = GIVE_BACK.try_with(|_| ());
+        index
+    }
+
+    pub(super) fn index() -> usize {
+        let index = INDEX.with(Cell::get);
+        if index == UNSET { claim() } else { index }
+    }
+}
+
+#[cfg(specmm_loom)]
+mod imp {
+    use crate::sync::model::thread_index;
+
+    pub(super) fn index() -> usize {
+        thread_index()
+    }
+}
+
+/// The calling thread's number: below the greatest number of threads that were ever alive at once.
+#[inline]
+#[must_use]
+pub fn index() -> usize {
+    imp::index()
+}

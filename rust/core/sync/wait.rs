@@ -1,0 +1,182 @@
+//! Hashed wait queues for the bits of page flags words.
+//!
+//! Owns: who sleeps on which word, and the hand-off. Does not own the words: the page lock (`page::lock`) is the
+//! protocol's other half. Mirrors `wait_on_page_bit_common` and `wake_page_function` of Linux 5.12's `mm/filemap.c`.
+//!
+//! A waiter sets the word's WAITERS bit *under the queue's mutex* and only then tries the lock bit; an unlocker clears
+//! the lock bit and reads WAITERS in one read-modify-write. So either the waiter gets the bit or the unlocker comes
+//! for the queue. A WAITERS bit without waiters is allowed (one visit in vain), the opposite is not.
+
+use super::{AtomicU32, Mutex, Ordering, Parker, guard, ord};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Number of queues, as in Linux (`PAGE_WAIT_TABLE_BITS` 8).
+const QUEUES: usize = if cfg!(specmm_loom) { 1 } else { 256 };
+/// After this many rounds that lost the bit to a newcomer the waiter is handed the lock (`page_lock_unfairness`).
+const UNFAIR_ROUNDS: u32 = if cfg!(specmm_loom) { 1 } else { 5 };
+
+const SLEEPING: u32 = 0;
+const WOKEN: u32 = 1;
+const HANDED_OVER: u32 = 2;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wants {
+    /// Only to know that the bit was clear at some moment.
+    Look,
+    /// The lock, competing for it after each wake-up.
+    Lock,
+    /// The lock, given by the waker.
+    HandOff,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    word: usize,
+    wants: Wants,
+    state: AtomicU32,
+    parker: Parker,
+}
+
+/// The two bits of a word that the table works with.
+#[derive(Debug, Clone, Copy)]
+pub struct LockBits {
+    /// The lock itself.
+    pub locked: u32,
+    /// Somebody may be in the queue.
+    pub waiters: u32,
+}
+
+/// The queues. One table serves all pages of a cache.
+#[derive(Debug)]
+pub struct WaitTable {
+    queues: Box<[Mutex<VecDeque<Arc<Waiter>>>]>,
+    bits: LockBits,
+}
+
+impl WaitTable {
+    /// A table for words that use `bits`.
+    #[must_use]
+    pub fn new(bits: LockBits) -> Self {
+        Self { queues: (0..QUEUES).map(|_| Mutex::new(VecDeque::new())).collect(), bits }
+    }
+
+    fn queue(&self, word: &AtomicU32) -> (&Mutex<VecDeque<Arc<Waiter>>>, usize) {
+        let key = std::ptr::from_ref(word).addr();
+        // Descriptors are a few words apart: multiply so that neighbours spread.
+        let hash = (key >> 3).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+        (&self.queues[hash % QUEUES], key)
+    }
+
+    /// Tries once to take the lock bit of `word`.
+    #[inline]
+    #[must_use]
+    pub fn try_lock(&self, word: &AtomicU32) -> bool {
+        // Pairs with the Release in `unlock`.
+        let before = word.fetch_or(self.bits.locked, ord!("page.lock.acquire", Acquire));
+        guard!("page.lock.was_free", before & self.bits.locked == 0)
+    }
+
+    /// Waits for the lock bit of `word`.
+    pub fn lock(&self, word: &AtomicU32) {
+        let mut rounds = 0;
+        while !self.try_lock(word) {
+            let wants = if rounds >= UNFAIR_ROUNDS { Wants::HandOff } else { Wants::Lock };
+            if self.sleep(word, wants) {
+                return;
+            }
+            rounds += 1;
+        }
+    }
+
+    /// Waits until the lock bit of `word` was seen clear.
+    pub fn wait_unlocked(&self, word: &AtomicU32) {
+        // Pairs with the Release in `unlock`: who saw the bit clear sees what the owner did.
+        if word.load(ord!("page.wait.acquire", Acquire)) & self.bits.locked != 0 {
+            self.sleep(word, Wants::Look);
+        }
+    }
+
+    /// Clears the lock bit of `word` and wakes whoever is due.
+    #[inline]
+    pub fn unlock(&self, word: &AtomicU32) {
+        // One read-modify-write: clearing first and reading WAITERS later would lose a waiter in between.
+        let before = word.fetch_and(!self.bits.locked, ord!("page.unlock.release", Release));
+        debug_assert!(before & self.bits.locked != 0, "unlock of an unlocked page");
+        if !guard!("page.unlock.sees_waiters", before & self.bits.waiters == 0) {
+            self.wake(word);
+        }
+    }
+
+    /// Queues up and sleeps. True: the caller is done (it owns the bit, or it only wanted to look).
+    #[cold]
+    fn sleep(&self, word: &AtomicU32, wants: Wants) -> bool {
+        let (queue, key) = self.queue(word);
+        let waiter;
+        {
+            let mut queue = queue.lock();
+            // WAITERS first, then the last try: an unlocker between the two sees WAITERS.
+            word.fetch_or(self.bits.waiters, Ordering::Relaxed);
+            if wants == Wants::Look {
+                if word.load(ord!("page.wait.recheck.acquire", Acquire)) & self.bits.locked == 0 {
+                    return true;
+                }
+            } else if self.try_lock(word) {
+                return true;
+            }
+            waiter = Arc::new(Waiter {
+                word: key,
+                wants,
+                state: AtomicU32::new(SLEEPING),
+                parker: Parker::current(),
+            });
+            queue.push_back(Arc::clone(&waiter));
+        }
+        loop {
+            // Pairs with the Release in `wake`, which follows the waker's Acquire of the bit.
+            match waiter.state.load(ord!("page.woken.acquire", Acquire)) {
+                SLEEPING => Parker::park(),
+                WOKEN => return wants == Wants::Look,
+                _ => return true,
+            }
+        }
+    }
+
+    /// Wakes those who only look and the first who wants the lock, handing it over where that is due.
+    #[cold]
+    fn wake(&self, word: &AtomicU32) {
+        let (queue, key) = self.queue(word);
+        let mut queue = queue.lock();
+        let mut at = 0;
+        while at < queue.len() {
+            if queue[at].word != key {
+                at += 1;
+                continue;
+            }
+            let state = match queue[at].wants {
+                Wants::Look => WOKEN,
+                // Somebody took the bit meanwhile: that one's unlock will see WAITERS and come here.
+                Wants::Lock if word.load(Ordering::Relaxed) & self.bits.locked != 0 => break,
+                Wants::Lock => WOKEN,
+                Wants::HandOff if self.try_lock(word) => HANDED_OVER,
+                Wants::HandOff => break,
+            };
+            let waiter = queue.remove(at).expect("the index is in range");
+            let parker = waiter.parker.clone();
+            waiter.state.store(state, ord!("page.wake.release", Release));
+            parker.unpark();
+            if waiter.wants != Wants::Look {
+                break;
+            }
+        }
+        if !queue.iter().any(|waiter| waiter.word == key) {
+            word.fetch_and(!self.bits.waiters, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether nobody sleeps in any queue: true at quiescence.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.queues.iter().all(|queue| queue.lock().is_empty())
+    }
+}

@@ -1,0 +1,100 @@
+//! What a slot holds: nothing, a page frame, a value, a node, or RETRY, in one pointer-sized word.
+//!
+//! | low bits | meaning |
+//! |---|---|
+//! | all zero | nothing |
+//! | `..1` | a value (shadow), 62 bits |
+//! | `.10` | a node's address plus two, or RETRY (256 + 2) |
+//! | `.00` | a page frame number plus one, shifted |
+
+use super::node::Node;
+
+/// The greatest number that [`Entry::value`] keeps.
+pub const MAX_VALUE: u64 = (1 << 62) - 1;
+
+const VALUE: usize = 1;
+const INTERNAL: usize = 2;
+const RETRY: usize = 256 | INTERNAL;
+
+/// One decoded slot.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Entry(*mut Node);
+
+impl Entry {
+    /// Nothing there.
+    pub const EMPTY: Self = Self(std::ptr::null_mut());
+    /// The content moved: start again from the head.
+    pub(super) const RETRY: Self = Self(std::ptr::without_provenance_mut(RETRY));
+
+    /// The entry of page frame `pfn`.
+    #[must_use]
+    pub fn page(pfn: u32) -> Self {
+        Self(std::ptr::without_provenance_mut((pfn as usize + 1) << 2))
+    }
+
+    /// A value entry (the shadow of an evicted page).
+    ///
+    /// # Panics
+    /// When `value` exceeds [`MAX_VALUE`].
+    #[must_use]
+    pub fn value(value: u64) -> Self {
+        assert!(value <= MAX_VALUE, "value {value} does not fit an entry");
+        Self(std::ptr::without_provenance_mut(((value as usize) << 1) | VALUE))
+    }
+
+    pub(super) fn node(node: *mut Node) -> Self {
+        Self(node.map_addr(|address| address | INTERNAL))
+    }
+
+    pub(super) fn from_raw(raw: *mut Node) -> Self {
+        Self(raw)
+    }
+
+    pub(super) fn raw(self) -> *mut Node {
+        self.0
+    }
+
+    /// Whether the slot is empty.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.0.is_null()
+    }
+
+    /// The page frame number, if this is a page.
+    #[inline]
+    #[must_use]
+    pub fn as_page(self) -> Option<u32> {
+        let bits = self.0.addr();
+        if bits == 0 || bits & 3 != 0 {
+            return None;
+        }
+        u32::try_from((bits >> 2) - 1).ok()
+    }
+
+    /// The value, if this is one.
+    #[must_use]
+    pub fn as_value(self) -> Option<u64> {
+        (self.0.addr() & VALUE != 0).then(|| (self.0.addr() >> 1) as u64)
+    }
+
+    pub(super) fn as_node(self) -> Option<*mut Node> {
+        let bits = self.0.addr();
+        (bits & 3 == INTERNAL && bits != RETRY).then(|| self.0.map_addr(|address| address & !INTERNAL))
+    }
+}
+
+impl std::fmt::Debug for Entry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.is_empty() {
+            f.write_str("Empty")
+        } else if let Some(pfn) = self.as_page() {
+            write!(f, "Page({pfn})")
+        } else if let Some(value) = self.as_value() {
+            write!(f, "Value({value})")
+        } else if *self == Self::RETRY {
+            f.write_str("Retry")
+        } else {
+            f.write_str("Node")
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! One node: 64 slots and, for each mark, one bit a slot.
+
+use super::entry::Entry;
+use crate::sync::{AtomicPtr, AtomicU64, LifeCell, Ordering, Tally};
+
+/// Bits of the index that one level decides.
+pub const SHIFT: u32 = if cfg!(specmm_loom) { 1 } else { 6 };
+/// Slots a node.
+pub const FANOUT: usize = 1 << SHIFT;
+
+/// A bit beside each entry, found without visiting the entries that lack it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mark {
+    /// The page holds bytes that the store does not have yet.
+    Dirty = 0,
+    /// The page belongs to the write-back pass under way.
+    ToWrite = 1,
+    /// Free for the caller.
+    Extra = 2,
+}
+
+/// Marks a node has room for.
+pub(super) const MARKS: usize = 3;
+
+#[derive(Debug)]
+pub struct Node {
+    /// Where this node's bits of the index begin; 0 for a leaf.
+    pub(super) shift: u32,
+    /// Slot in the parent. Written before publication only.
+    pub(super) offset: usize,
+    /// Under the lock: the parent, or null at the head.
+    pub(super) parent: AtomicPtr<Node>,
+    /// Under the lock: slots in use.
+    pub(super) count: AtomicU64,
+    /// Under the lock for writing; one word a mark.
+    pub(super) marks: [AtomicU64; MARKS],
+    pub(super) slots: [AtomicPtr<Node>; FANOUT],
+    pub(super) life: LifeCell,
+}
+
+impl Node {
+    pub(super) fn new(shift: u32, offset: usize, parent: *mut Node, nodes: &Tally) -> *mut Node {
+        nodes.add(1);
+        Box::into_raw(Box::new(Node {
+            shift,
+            offset,
+            parent: AtomicPtr::new(parent),
+            count: AtomicU64::new(0),
+            marks: std::array::from_fn(|_| AtomicU64::new(0)),
+            slots: std::array::from_fn(|_| AtomicPtr::new(std::ptr::null_mut())),
+            life: LifeCell::new(),
+        }))
+    }
+
+    /// The slot that decides `index` at this level.
+    #[inline]
+    pub(super) fn offset_of(&self, index: u64) -> usize {
+        (index >> self.shift) as usize & (FANOUT - 1)
+    }
+
+    /// The first index beyond this node, counted from the node's own first, or `None` when it covers everything.
+    #[inline]
+    pub(super) fn covers(&self, index: u64) -> bool {
+        let bits = self.shift + SHIFT;
+        bits >= u64::BITS || index >> bits == 0
+    }
+}
+
+/// Frees a node and all below it.
+///
+/// # Safety
+/// No other thread can reach the tree any more.
+pub(super) unsafe fn free_tree(node: *mut Node, nodes: &Tally) {
+    // SAFETY: the caller owns the tree; nodes came from Box::into_raw.
+    let node = unsafe { Box::from_raw(node) };
+    node.life.kill();
+    nodes.sub(1);
+    if node.shift > 0 {
+        for slot in &node.slots {
+            if let Some(child) = Entry::from_raw(slot.load(Ordering::Relaxed)).as_node() {
+                // SAFETY: as above; a child has one parent.
+                unsafe { free_tree(child, nodes) };
+            }
+        }
+    }
+}

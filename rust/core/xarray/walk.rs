@@ -1,0 +1,140 @@
+//! Reading: no lock, inside a read section.
+
+use super::entry::Entry;
+use super::node::{FANOUT, Node, SHIFT};
+use super::{Mark, XArray};
+use crate::rcu::ReadSection;
+use crate::sync::{AtomicPtr, Ordering, guard, ord};
+
+/// An entry and the slot it was read from, for the recheck after a reference was taken.
+#[derive(Debug, Clone, Copy)]
+pub struct Found<'s> {
+    /// What the slot held.
+    pub entry: Entry,
+    slot: Option<&'s AtomicPtr<Node>>,
+}
+
+impl Found<'_> {
+    /// Whether the slot still holds what was read. After a node was retired it does not.
+    #[inline]
+    #[must_use]
+    pub fn is_unchanged(&self) -> bool {
+        // Acquire: pairs with the Release of the store that replaced the entry, so whoever sees "unchanged" under a
+        // reference is ordered against the next user of a recycled frame.
+        self.slot.is_none_or(|slot| slot.load(ord!("xarray.reload.acquire", Acquire)) == self.entry.raw())
+    }
+}
+
+impl XArray {
+    /// The entry at `index`, with its slot. Wait-free but for restarts, each caused by a writer that shrank the tree.
+    #[inline]
+    pub fn find<'s>(&'s self, index: u64, _section: &'s ReadSection) -> Found<'s> {
+        'head: loop {
+            let mut slot = &self.head;
+            // Pairs with the Release of the store that published the entry (here and below).
+            let mut entry = Entry::from_raw(slot.load(ord!("xarray.head.acquire", Acquire)));
+            let Some(mut node) = entry.as_node() else {
+                let hit = if index == 0 { entry } else { Entry::EMPTY };
+                return Found { entry: hit, slot: (index == 0).then_some(slot) };
+            };
+            // SAFETY: nodes are freed only after a grace period and the caller is inside a section.
+            let mut current = unsafe { &*node };
+            if !current.covers(index) {
+                return Found { entry: Entry::EMPTY, slot: None };
+            }
+            loop {
+                current.life.assert_alive();
+                slot = &current.slots[current.offset_of(index)];
+                entry = Entry::from_raw(slot.load(ord!("xarray.slot.acquire", Acquire)));
+                if !guard!("xarray.find.retry", entry != Entry::RETRY) {
+                    continue 'head;
+                }
+                if current.shift == 0 {
+                    return Found { entry, slot: Some(slot) };
+                }
+                match entry.as_node() {
+                    Some(child) => node = child,
+                    None => return Found { entry: Entry::EMPTY, slot: Some(slot) },
+                }
+                // SAFETY: as above.
+                current = unsafe { &*node };
+            }
+        }
+    }
+
+    /// The entry at `index`.
+    #[inline]
+    #[must_use]
+    pub fn load(&self, index: u64, section: &ReadSection) -> Entry {
+        self.find(index, section).entry
+    }
+
+    /// The first entry at or after `index` and at or before `last`, skipping empty subtrees. With `mark`, the first that
+    /// carries it.
+    #[must_use]
+    pub fn next(&self, index: u64, last: u64, mark: Option<Mark>, _section: &ReadSection) -> Option<(u64, Entry)> {
+        if index > last {
+            return None;
+        }
+        'head: loop {
+            let entry = Entry::from_raw(self.head.load(ord!("xarray.next.head.acquire", Acquire)));
+            let Some(node) = entry.as_node() else {
+                // A lone entry at index 0 has no node and so no marks.
+                return (index == 0 && !entry.is_empty() && mark.is_none()).then_some((0, entry));
+            };
+            return match next_below(node, 0, index, last, mark) {
+                Ok(found) => found,
+                Err(Restart) => continue 'head,
+            };
+        }
+    }
+}
+
+struct Restart;
+
+/// Searches the subtree of `node`, whose first index is `base`.
+fn next_below(
+    node: *mut Node,
+    base: u64,
+    index: u64,
+    last: u64,
+    mark: Option<Mark>,
+) -> Result<Option<(u64, Entry)>, Restart> {
+    // SAFETY: called inside the section of `next`.
+    let node = unsafe { &*node };
+    node.life.assert_alive();
+    let span_bits = node.shift;
+    let first = if index > base {
+        if span_bits + SHIFT < u64::BITS && (index - base) >> (span_bits + SHIFT) != 0 {
+            return Ok(None);
+        }
+        ((index - base) >> span_bits) as usize
+    } else {
+        0
+    };
+    for offset in first..FANOUT {
+        let at = base + ((offset as u64) << span_bits);
+        if at > last {
+            return Ok(None);
+        }
+        // A mark is a hint here: the caller looks again under the page lock.
+        if mark.is_some_and(|mark| node.marks[mark as usize].load(Ordering::Relaxed) & (1 << offset) == 0) {
+            continue;
+        }
+        let entry = Entry::from_raw(node.slots[offset].load(ord!("xarray.next.slot.acquire", Acquire)));
+        if entry == Entry::RETRY {
+            return Err(Restart);
+        }
+        if node.shift == 0 {
+            if !entry.is_empty() {
+                return Ok(Some((at, entry)));
+            }
+        } else if let Some(child) = entry.as_node() {
+            let found = next_below(child, at, index, last, mark)?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,320 @@
+//! Writing: under the one mutex.
+
+use super::entry::Entry;
+use super::node::{FANOUT, MARKS, Mark, Node, SHIFT};
+use super::XArray;
+use crate::rcu;
+use crate::sync::{MutexGuard, Ordering, Tally, ord};
+use std::sync::Arc;
+
+/// The map with its writers' mutex held.
+#[must_use = "dropping this gives the mutex back"]
+#[derive(Debug)]
+pub struct Locked<'x> {
+    array: &'x XArray,
+    _guard: MutexGuard<'x, ()>,
+}
+
+impl XArray {
+    /// Takes the writers' mutex (`xa_lock`).
+    pub fn lock(&self) -> Locked<'_> {
+        Locked { array: self, _guard: self.lock.lock() }
+    }
+}
+
+/// A node and the slot in it. Nodes stay allocated while the mutex is held: only its owner retires them.
+#[derive(Clone, Copy)]
+struct Place<'x> {
+    node: &'x Node,
+    offset: usize,
+}
+
+impl<'x> Locked<'x> {
+    fn head(&self) -> Entry {
+        // Relaxed: every store to the tree is made under the mutex held here.
+        Entry::from_raw(self.array.head.load_then_write(Ordering::Relaxed))
+    }
+
+    fn node(&self, node: *mut Node) -> &'x Node {
+        // SAFETY: reachable nodes are freed only by the owner of the mutex, through RCU, after unlinking them.
+        unsafe { &*node }
+    }
+
+    /// The leaf slot of `index`, if its node exists.
+    fn place(&self, index: u64) -> Option<Place<'x>> {
+        let mut node = self.node(self.head().as_node()?);
+        if !node.covers(index) {
+            return None;
+        }
+        loop {
+            let offset = node.offset_of(index);
+            if node.shift == 0 {
+                return Some(Place { node, offset });
+            }
+            node = self.node(Entry::from_raw(node.slots[offset].load_then_write(Ordering::Relaxed)).as_node()?);
+        }
+    }
+
+    /// The entry at `index`.
+    #[must_use]
+    pub fn get(&self, index: u64) -> Entry {
+        match self.place(index) {
+            Some(place) => Entry::from_raw(place.node.slots[place.offset].load_then_write(Ordering::Relaxed)),
+            None if index == 0 && self.head().as_node().is_none() => self.head(),
+            None => Entry::EMPTY,
+        }
+    }
+
+    /// Puts `entry` at `index` and answers what was there. Storing [`Entry::EMPTY`] erases, prunes empty nodes and
+    /// shrinks the tree. Marks of the slot are kept for an overwrite and cleared by an erase.
+    pub fn store(&mut self, index: u64, entry: Entry) -> Entry {
+        if entry.is_empty() {
+            return self.erase(index);
+        }
+        if index == 0 && self.head().as_node().is_none() {
+            let old = self.head();
+            // Pairs with the Acquire of `find`: the page's identity is written before it can be found.
+            self.array.head.store(entry.raw(), ord!("xarray.store.head.release", Release));
+            return old;
+        }
+        self.grow(index);
+        let place = self.create(index);
+        let slot = &place.node.slots[place.offset];
+        let old = Entry::from_raw(slot.load_then_write(Ordering::Relaxed));
+        slot.store(entry.raw(), ord!("xarray.store.release", Release));
+        if old.is_empty() {
+            place.node.count.fetch_add(1, Ordering::Relaxed);
+        }
+        old
+    }
+
+    /// Raises the head until it covers `index`.
+    fn grow(&mut self, index: u64) {
+        let nodes = &*self.array.nodes;
+        let mut head = self.head();
+        if head.as_node().is_none() {
+            let leaf = Node::new(0, 0, std::ptr::null_mut(), nodes);
+            let node = self.node(leaf);
+            if !head.is_empty() {
+                node.slots[0].store(head.raw(), Ordering::Relaxed);
+                node.count.store(1, Ordering::Relaxed);
+            }
+            head = Entry::node(leaf);
+            self.array.head.store(head.raw(), ord!("xarray.grow.leaf.release", Release));
+        }
+        loop {
+            let old = head.as_node().expect("the head is a node here");
+            let old_node = self.node(old);
+            if old_node.covers(index) {
+                return;
+            }
+            let raised = Node::new(old_node.shift + SHIFT, 0, std::ptr::null_mut(), nodes);
+            let node = self.node(raised);
+            node.slots[0].store(head.raw(), Ordering::Relaxed);
+            node.count.store(1, Ordering::Relaxed);
+            for (above, below) in node.marks.iter().zip(&old_node.marks) {
+                above.store(u64::from(below.load_then_write(Ordering::Relaxed) != 0), Ordering::Relaxed);
+            }
+            old_node.parent.store(raised, Ordering::Relaxed);
+            head = Entry::node(raised);
+            // Release: the new head's slot 0 is written before a reader can pass through it.
+            self.array.head.store(head.raw(), ord!("xarray.grow.release", Release));
+        }
+    }
+
+    /// Walks to the leaf of `index`, making nodes on the way.
+    fn create(&mut self, index: u64) -> Place<'x> {
+        let mut raw = self.head().as_node().expect("grow made a node");
+        loop {
+            let node = self.node(raw);
+            let offset = node.offset_of(index);
+            if node.shift == 0 {
+                return Place { node, offset };
+            }
+            let slot = &node.slots[offset];
+            raw = match Entry::from_raw(slot.load_then_write(Ordering::Relaxed)).as_node() {
+                Some(child) => child,
+                None => {
+                    let child = Node::new(node.shift - SHIFT, offset, raw, &self.array.nodes);
+                    // Release: the child's empty slots are written before a reader can find it.
+                    slot.store(Entry::node(child).raw(), ord!("xarray.create.release", Release));
+                    node.count.fetch_add(1, Ordering::Relaxed);
+                    child
+                }
+            };
+        }
+    }
+
+    /// Empties the slot of `index`.
+    pub fn erase(&mut self, index: u64) -> Entry {
+        let Some(place) = self.place(index) else {
+            let head = self.head();
+            if index == 0 && head.as_node().is_none() && !head.is_empty() {
+                self.array.head.store(std::ptr::null_mut(), ord!("xarray.erase.head.release", Release));
+                return head;
+            }
+            return Entry::EMPTY;
+        };
+        let slot = &place.node.slots[place.offset];
+        let old = Entry::from_raw(slot.load_then_write(Ordering::Relaxed));
+        if old.is_empty() {
+            return old;
+        }
+        for mark in [Mark::Dirty, Mark::ToWrite, Mark::Extra] {
+            self.clear_mark(index, mark);
+        }
+        slot.store(std::ptr::null_mut(), ord!("xarray.erase.release", Release));
+        place.node.count.fetch_sub(1, Ordering::Relaxed);
+        self.prune(place.node);
+        self.shrink();
+        old
+    }
+
+    /// Unlinks `node` and its ancestors as far as they are empty.
+    fn prune(&mut self, mut node: &'x Node) {
+        while node.count.load_then_write(Ordering::Relaxed) == 0 {
+            let parent = node.parent.load_then_write(Ordering::Relaxed);
+            let dead = std::ptr::from_ref(node).cast_mut();
+            if parent.is_null() {
+                self.array.head.store(std::ptr::null_mut(), ord!("xarray.prune.head.release", Release));
+                retire(dead, &self.array.nodes);
+                return;
+            }
+            let parent = self.node(parent);
+            parent.slots[node.offset].store(std::ptr::null_mut(), ord!("xarray.prune.release", Release));
+            parent.count.fetch_sub(1, Ordering::Relaxed);
+            retire(dead, &self.array.nodes);
+            node = parent;
+        }
+    }
+
+    /// Lowers the head while everything hangs under its slot 0.
+    fn shrink(&mut self) {
+        while let Some(raw) = self.head().as_node() {
+            let node = self.node(raw);
+            let child = Entry::from_raw(node.slots[0].load_then_write(Ordering::Relaxed));
+            if node.count.load_then_write(Ordering::Relaxed) != 1 || child.is_empty() {
+                return;
+            }
+            match child.as_node() {
+                Some(child) => self.node(child).parent.store(std::ptr::null_mut(), Ordering::Relaxed),
+                // A lone entry has no marks in the head, so one that carries any keeps its node.
+                None if node.marks.iter().any(|mark| mark.load_then_write(Ordering::Relaxed) != 0) => return,
+                None => {}
+            }
+            self.array.head.store(child.raw(), ord!("xarray.shrink.release", Release));
+            // A reader already inside the old head must not trust it any more: its slot 0 will not be updated again.
+            node.slots[0].store(Entry::RETRY.raw(), ord!("xarray.shrink.retry.release", Release));
+            retire(raw, &self.array.nodes);
+        }
+    }
+
+    /// Sets `mark` on the entry at `index`. False when nothing is there.
+    pub fn set_mark(&mut self, index: u64, mark: Mark) -> bool {
+        if self.get(index).is_empty() {
+            return false;
+        }
+        // A lone entry in the head gets a node, which has room for marks.
+        if self.head().as_node().is_none() {
+            self.grow_to_node();
+        }
+        let Some(place) = self.place(index) else { return false };
+        let (mut node, mut offset) = (place.node, place.offset);
+        loop {
+            let before = node.marks[mark as usize].fetch_or(1 << offset, Ordering::Relaxed);
+            let parent = node.parent.load_then_write(Ordering::Relaxed);
+            if before & (1 << offset) != 0 || parent.is_null() {
+                return true;
+            }
+            offset = node.offset;
+            node = self.node(parent);
+        }
+    }
+
+    fn grow_to_node(&mut self) {
+        self.grow(0);
+    }
+
+    /// Clears `mark` from the entry at `index`.
+    pub fn clear_mark(&mut self, index: u64, mark: Mark) {
+        let Some(place) = self.place(index) else { return };
+        let (mut node, mut offset) = (place.node, place.offset);
+        loop {
+            let left = node.marks[mark as usize].fetch_and(!(1 << offset), Ordering::Relaxed) & !(1 << offset);
+            let parent = node.parent.load_then_write(Ordering::Relaxed);
+            if left != 0 || parent.is_null() {
+                return;
+            }
+            offset = node.offset;
+            node = self.node(parent);
+        }
+    }
+
+    /// Whether the entry at `index` carries `mark`.
+    #[must_use]
+    pub fn has_mark(&self, index: u64, mark: Mark) -> bool {
+        self.place(index).is_some_and(|place| {
+            place.node.marks[mark as usize].load_then_write(Ordering::Relaxed) & (1 << place.offset) != 0
+        })
+    }
+
+    /// Walks the whole tree and says what is wrong with it: counts, parents, shifts, marks.
+    ///
+    /// # Errors
+    /// A sentence about the first inconsistency.
+    pub fn audit(&self) -> Result<(), String> {
+        fn visit(node: &Node, parent: *mut Node) -> Result<[bool; MARKS], String> {
+            if node.parent.load(Ordering::Relaxed) != parent {
+                return Err(format!("a node at shift {} names a wrong parent", node.shift));
+            }
+            let mut used = 0;
+            let mut marked = [false; MARKS];
+            for offset in 0..FANOUT {
+                let entry = Entry::from_raw(node.slots[offset].load(Ordering::Relaxed));
+                let mut below = std::array::from_fn(|mark| node.marks[mark].load(Ordering::Relaxed) & (1 << offset) != 0);
+                if entry == Entry::RETRY {
+                    return Err("a reachable node holds RETRY".into());
+                }
+                if let Some(child) = entry.as_node() {
+                    // SAFETY: reachable, and the mutex is held by the caller of `audit`.
+                    let child = unsafe { &*child };
+                    if node.shift == 0 || child.shift + SHIFT != node.shift || child.offset != offset {
+                        return Err(format!("a child at shift {} hangs wrongly", child.shift));
+                    }
+                    let found = visit(child, std::ptr::from_ref(node).cast_mut())?;
+                    if found != below {
+                        return Err(format!("marks at shift {} differ from the node below", node.shift));
+                    }
+                    below = found;
+                } else if node.shift != 0 && !entry.is_empty() {
+                    return Err(format!("an entry hangs at shift {}", node.shift));
+                }
+                for (all, one) in marked.iter_mut().zip(below) {
+                    *all |= one && !entry.is_empty();
+                }
+                used += u64::from(!entry.is_empty());
+            }
+            if used != node.count.load(Ordering::Relaxed) {
+                return Err(format!("a node at shift {} counts {used} slots wrongly", node.shift));
+            }
+            Ok(marked)
+        }
+        self.head().as_node().map_or(Ok(()), |raw| visit(self.node(raw), std::ptr::null_mut()).map(|_| ()))
+    }
+}
+
+/// Frees an unlinked node once no reader can hold it.
+fn retire(node: *mut Node, nodes: &Arc<Tally>) {
+    struct Unlinked(*mut Node);
+    // SAFETY: the node is unlinked: this closure is its only owner; nodes hold no thread-bound data.
+    unsafe impl Send for Unlinked {}
+    let unlinked = Unlinked(node);
+    let nodes = Arc::clone(nodes);
+    rcu::call_rcu(move || {
+        let Unlinked(node) = { unlinked };
+        // SAFETY: unlinked before the grace period that has just ended; children were unlinked or moved before.
+        let node = unsafe { Box::from_raw(node) };
+        node.life.kill();
+        nodes.sub(1);
+    });
+}
