@@ -23,87 +23,27 @@ from typing import Any, ClassVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from differential_draws import (
+    BAD_PAGES,
+    BYTES,
+    FILES,
+    INDEXES,
+    KINDS,
+    LENGTHS,
+    MMS,
+    PLACES,
+    READS,
+    SIZES,
+    SPANS,
+    WRITES,
+    Place,
+)
+from differential_refused import CLOSED, REFUSED
 from differential_sides import BASE, PAGE, Difference, PatternStore, Side, content, differences, tell
 from specmm import model
 
 # What aborted the speculative faults of the subject, over all runs of all machines in this process.
 REACHED: Counter[str] = Counter()
-
-FILES = st.integers(0, 5)
-MMS = st.integers(0, 1)
-BYTES = st.sampled_from([0, 0, 1, 100, PAGE - 1])
-INDEXES = st.one_of(st.integers(0, 10), st.integers(0, 30), st.integers(0, 50))
-# Also around the end of the first leaf table, which is page 496 of the address range that mmap hands out.
-PAGES = st.one_of(INDEXES, INDEXES, st.integers(470, 530), st.integers(0, 1 << 18))
-# Which mapping, which page in it, where in the page, and whether it may lie beyond the file or nowhere.
-PLACES = st.tuples(st.integers(0, 7), PAGES, BYTES, st.sampled_from([False] * 5 + [True]))
-Place = tuple[int, int, int, bool]
-SIZES = st.one_of(
-    st.integers(0, 48 * PAGE),
-    st.integers(10, 48).map(lambda pages: pages * PAGE),
-    st.integers(20 * PAGE, 48 * PAGE),
-)
-BAD_PAGES = st.frozensets(st.integers(0, 30), max_size=3)
-LENGTHS = st.tuples(
-    st.one_of(st.integers(1, 12), st.integers(1, 50), st.integers(460, 530)), st.sampled_from([0, 0, 0, 100])
-).map(lambda parts: parts[0] * PAGE - parts[1])
-# Of a range; 0 stands for all that is mapped in one piece.
-SPANS = st.one_of(st.integers(0, 3).map(lambda pages: pages * PAGE), st.just(0), LENGTHS)
-KINDS = st.sampled_from([("rw", False)] * 3 + [("r", True), ("r", False)])
-AMOUNTS = st.sampled_from([1, 8, PAGE, 3 * PAGE, 5 * PAGE + 9, 20 * PAGE, 0])
-READS = st.lists(
-    st.tuples(st.sampled_from(["fault", "fault", "load", "touch"]), PLACES, AMOUNTS), min_size=1, max_size=6
-)
-WRITES = st.lists(
-    st.tuples(st.sampled_from(["fault", "store", "store", "touch"]), PLACES, AMOUNTS), min_size=1, max_size=6
-)
-
-# Bad arguments, which both must refuse in the same way.
-REFUSED: dict[str, Callable[[Side, Any, Any], object]] = {
-    "pread of -1 bytes": lambda side, mm, file: file.pread(-1, 0),
-    "pread at -1": lambda side, mm, file: file.pread(1, -1),
-    "pread at 16 TiB and 1": lambda side, mm, file: file.pread(1, (1 << 44) + 1),
-    "pread at a string": lambda side, mm, file: file.pread(1, "0"),
-    "truncate to -1": lambda side, mm, file: file.truncate(-1),
-    "truncate to 16 TiB and 1": lambda side, mm, file: file.truncate((1 << 44) + 1),
-    "residency from -1": lambda side, mm, file: file.residency(-1),
-    "filemap_fault of -1": lambda side, mm, file: file.filemap_fault(-1),
-    "no such advice": lambda side, mm, file: file.advise("soon"),
-    "no huge pages yet": lambda side, mm, file: file.advise("hugepage"),
-    "store of -1 bytes": lambda side, mm, file: side.cache.open_store(PatternStore(0, 0), -1),
-    "no such locking": lambda side, mm, file: side.subject.Mm(side.cache, locking="none"),
-    "fault_around of 3 pages": lambda side, mm, file: side.subject.Mm(side.cache, fault_around=3 * PAGE),
-    "capacity of 0": lambda side, mm, file: side.subject.PageCache(0),
-    "capacity of much": lambda side, mm, file: side.subject.PageCache("much"),
-    "mmap from 100": lambda side, mm, file: mm.mmap(file, PAGE, 100),
-    "mmap of 0 bytes": lambda side, mm, file: mm.mmap(file, 0),
-    "mmap from beyond the end": lambda side, mm, file: mm.mmap(file, None, 1 << 30),
-    "mmap x": lambda side, mm, file: mm.mmap(file, PAGE, prot="x"),
-    "mmap shared rw": lambda side, mm, file: mm.mmap(file, PAGE, prot="rw"),
-    "munmap at 100": lambda side, mm, file: mm.munmap(BASE + 100, PAGE),
-    "munmap of 0 bytes": lambda side, mm, file: mm.munmap(BASE, 0),
-    "munmap of nothing": lambda side, mm, file: mm.munmap(1 << 46, PAGE),
-    "mprotect of a hole": lambda side, mm, file: mm.mprotect(1 << 46, PAGE, "r"),
-    "mprotect x": lambda side, mm, file: mm.mprotect(BASE, PAGE, "x"),
-    "madvise of a hole": lambda side, mm, file: mm.madvise(1 << 46, PAGE, "random"),
-    "madvise dontneed of a hole": lambda side, mm, file: mm.madvise(1 << 46, PAGE, "dontneed"),
-    "madvise willneed": lambda side, mm, file: mm.madvise(BASE, PAGE, "willneed"),
-    "touch with stride 0": lambda side, mm, file: mm.touch(BASE, PAGE, stride=0),
-}
-
-CLOSED: dict[str, Callable[[Any, Any], object]] = {
-    "pread": lambda mm, file: file.pread(1, 0),
-    "preadinto": lambda mm, file: file.preadinto(bytearray(1), 0),
-    "size": lambda mm, file: file.size,
-    "truncate": lambda mm, file: file.truncate(0),
-    "advise": lambda mm, file: file.advise("normal"),
-    "residency": lambda mm, file: file.residency(),
-    "filemap_fault": lambda mm, file: file.filemap_fault(0),
-    "revalidate": lambda mm, file: file.revalidate(),
-    "mmap": lambda mm, file: mm.mmap(file, PAGE),
-}
-
-
 MAPPED = precondition(lambda self: any(mm.vmas.sorted for mm in self.model.mms))
 
 

@@ -94,7 +94,7 @@ def page_tables_live_as_long_as_a_mapping_in_their_span(subject: Any) -> None:
         def map_pages(pages: int) -> None:
             machine.map(0, 0, pages * PAGE, 0, ("r", True))
 
-        # Pages 16 to 31 are mapped. On to the end of what the first leaf spans, and two pages into the second.
+        # Pages 16 to 31 are mapped. On to the end of the first leaf, and two pages into the second.
         assert abort_at(16) == "PUD"
         map_pages(480)
         map_pages(2)
