@@ -358,7 +358,7 @@ impl<'s> Walk<'s> {
     #[inline]
     pub(super) fn try_lock(&self) -> Option<LeafLocked<'s>> {
         let before = self.leaf.lock.swap(1, ord!("leaf.trylock.acquire", Acquire));
-        guard!("leaf.trylock.was_free", before == 0).then_some(LeafLocked { walk: *self })
+        guard!("leaf.trylock.was_free", before == 0).then(|| LeafLocked { walk: *self })
     }
 
     /// The addresses that this leaf covers.

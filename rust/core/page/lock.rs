@@ -23,7 +23,7 @@ impl<'f> PageRef<'f> {
     #[inline]
     #[must_use]
     pub fn try_lock(self) -> Option<LockedPage<'f>> {
-        self.frames.waits.try_lock(&self.page.flags).then_some(LockedPage { page: self })
+        self.frames.waits.try_lock(&self.page.flags).then(|| LockedPage { page: self })
     }
 
     /// Waits for the lock (`lock_page`).
