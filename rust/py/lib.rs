@@ -1,11 +1,60 @@
 //! `specmm._core`: a thin binding of the `specmm` crate to Python. It holds no logic of its own.
+//!
+//! What it adds is what only a binding can: arguments and errors in Python's terms (`args`, `errors`, `results`), memory
+//! of buffers (`buffer`), Python objects as stores (`store`), and the rule that no thread waits while it is attached to
+//! the interpreter (`handle`).
+
+mod args;
+mod buffer;
+mod cache;
+mod caller;
+mod errors;
+mod file;
+mod handle;
+mod imported;
+mod interrupt;
+mod mm;
+
+mod results;
+mod slices;
+mod store;
 
 use pyo3::prelude::*;
 
 /// The extension module behind the `specmm` package.
 #[pymodule(gil_used = true)]
 mod _core {
+    use super::args;
+    use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use super::cache::PageCache;
+    #[pymodule_export]
+    use super::file::File;
+    #[pymodule_export]
+    use super::mm::Mm;
+
     /// Bytes in a page.
     #[pymodule_export]
     const PAGE_SIZE: usize = specmm::PAGE_SIZE;
+
+    /// Bytes of a cache for which no capacity is given.
+    #[pymodule_export]
+    const DEFAULT_CAPACITY: u64 = args::DEFAULT_CAPACITY;
+
+    #[pymodule_export]
+    #[allow(non_upper_case_globals)]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+
+    /// Says that this process is the child of a fork.
+    #[pyfunction]
+    fn forked() {
+        super::caller::forked();
+    }
+
+    /// Number of bytes in a size: an int, or a string such as "64MiB".
+    #[pyfunction]
+    fn parse_size(size: &Bound<'_, PyAny>) -> PyResult<u64> {
+        args::size_in_bytes("size", size)
+    }
 }

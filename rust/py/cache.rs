@@ -1,0 +1,134 @@
+//! `specmm.PageCache`.
+
+use crate::args;
+use crate::caller::CacheId;
+use crate::errors::raise;
+use crate::file::File;
+use crate::handle::Handle;
+use crate::imported::Imported;
+use crate::results;
+use crate::store::PyStore;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use specmm::{Io, OpenMode};
+use std::sync::Arc;
+
+/// Pages of many files in a bounded number of frames.
+#[pyclass(module = "specmm", frozen, weakref)]
+pub(crate) struct PageCache {
+    handle: Handle<specmm::PageCache>,
+    io: &'static str,
+}
+
+#[pymethods]
+impl PageCache {
+    #[new]
+    #[pyo3(signature = (capacity=args::DEFAULT_CAPACITY, *, io="threads"), text_signature = "(capacity='64MiB', *, io='threads')")]
+    fn new(
+        py: Python<'_>,
+        #[pyo3(from_py_with = args::capacity)] capacity: u64,
+        io: &str,
+    ) -> PyResult<Py<Self>> {
+        static REGISTER: Imported = Imported::new("specmm._lifetime", "register");
+        let (how, io) = match io {
+            "threads" => (Io::Threads, "threads"),
+            "inline" => (Io::Inline, "inline"),
+            _ => {
+                return Err(PyValueError::new_err(format!("io must be \"threads\" or \"inline\": \"{io}\"")));
+            }
+        };
+        // Allocating and zeroing the frames takes a while when they are many.
+        let cache = py.detach(|| specmm::PageCache::new(capacity, how)).map_err(|error| raise(py, &error))?;
+        let cache = Py::new(py, Self { handle: Handle::new(cache, CacheId::next()), io })?;
+        REGISTER.call(py, (&cache,))?;
+        Ok(cache)
+    }
+
+    /// Opens a file: "rb" to read, "r+b" to resize as well, "w+b" to start empty, "x+b" to create.
+    #[pyo3(signature = (path, mode="rb", *, ra_pages=specmm::DEFAULT_RA_PAGES),
+           text_signature = "($self, path, mode='rb', *, ra_pages=32)")]
+    fn open(
+        slf: &Bound<'_, Self>,
+        path: &Bound<'_, PyAny>,
+        mode: &str,
+        #[pyo3(from_py_with = args::ra_pages)] ra_pages: u32,
+    ) -> PyResult<File> {
+        let path = args::path(path)?;
+        let handle = &slf.get().handle;
+        let file =
+            handle.detached(slf.py(), |cache| cache.open(&path, mode.parse::<OpenMode>()?, ra_pages))?;
+        Ok(File::new(file, handle.cache(), slf.clone().unbind()))
+    }
+
+    /// Opens an object with `read_at(offset, n) -> bytes` as a file of `size` bytes.
+    #[pyo3(signature = (store, size, *, name="", ra_pages=specmm::DEFAULT_RA_PAGES),
+           text_signature = "($self, store, size, *, name='', ra_pages=32)")]
+    fn open_store(
+        slf: &Bound<'_, Self>,
+        store: &Bound<'_, PyAny>,
+        #[pyo3(from_py_with = args::size)] size: u64,
+        name: &str,
+        #[pyo3(from_py_with = args::ra_pages)] ra_pages: u32,
+    ) -> PyResult<File> {
+        let handle = &slf.get().handle;
+        let store = Arc::new(PyStore::new(store, size, handle.cache())?);
+        let file = handle.detached(slf.py(), move |cache| cache.open_store(store, size, name, ra_pages))?;
+        Ok(File::new(file, handle.cache(), slf.clone().unbind()))
+    }
+
+    /// Counters since the cache was made.
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let stats = self.handle.detached(py, |cache| Ok(cache.stats()))?;
+        results::cache_stats(py, &stats)
+    }
+
+    /// Waits until no read is in flight.
+    fn settle(&self, py: Python<'_>) -> PyResult<()> {
+        self.handle.detached(py, |cache| {
+            cache.settle();
+            Ok(())
+        })
+    }
+
+    /// Audits the cache against itself while nothing uses it; raises `InvariantError` when something is wrong.
+    fn check(&self, py: Python<'_>) -> PyResult<()> {
+        self.handle.detached(py, specmm::PageCache::check)
+    }
+
+    /// Drops every page that is not mapped or in use; returns their number.
+    fn drop_caches(&self, py: Python<'_>) -> PyResult<u64> {
+        self.handle.detached(py, specmm::PageCache::drop_caches)
+    }
+
+    /// Closes the cache and its files. Closing twice is no error.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        self.handle.detached(py, specmm::PageCache::close)
+    }
+
+    /// Whether `close` was called.
+    #[getter]
+    fn closed(&self) -> bool {
+        self.handle.inner().is_closed()
+    }
+
+    fn __enter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    #[pyo3(signature = (*_exc_info), text_signature = "($self, *exc_info)")]
+    fn __exit__(&self, py: Python<'_>, _exc_info: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.close(py)
+    }
+
+    fn __repr__(&self) -> String {
+        let cache = self.handle.inner();
+        let closed = if cache.is_closed() { " closed" } else { "" };
+        format!("<specmm.PageCache of {} frames, io='{}'{closed}>", cache.capacity_frames(), self.io)
+    }
+}
+
+impl PageCache {
+    pub(crate) fn handle(&self) -> &Handle<specmm::PageCache> {
+        &self.handle
+    }
+}

@@ -1,0 +1,80 @@
+//! The core's errors as Python exceptions.
+
+use crate::imported::Imported;
+use crate::store::StoreFailure;
+use pyo3::call::PyCallArgs;
+use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::prelude::*;
+use specmm::Error;
+use specmm::error::IoError;
+use std::io::ErrorKind;
+
+static SPECMM: Imported = Imported::new("specmm._errors", "SpecmmError");
+static BUS: Imported = Imported::new("specmm._errors", "BusError");
+static SEGMENTATION: Imported = Imported::new("specmm._errors", "SegmentationError");
+static OUT_OF_FRAMES: Imported = Imported::new("specmm._errors", "OutOfFramesError");
+static CLOSED: Imported = Imported::new("specmm._errors", "ClosedError");
+static INVARIANT: Imported = Imported::new("specmm._errors", "InvariantError");
+static UNSUPPORTED: Imported = Imported::new("io", "UnsupportedOperation");
+static STRERROR: Imported = Imported::new("os", "strerror");
+
+/// A fresh exception for an error of the core.
+pub(crate) fn raise(py: Python<'_>, error: &Error) -> PyErr {
+    match error {
+        Error::InvalidArgument(message) => PyValueError::new_err(message.clone()),
+        Error::Bus { index, offset, size, cause } => {
+            let bus = exception(py, &BUS, (*index, *offset, *size));
+            if let Some(cause) = cause {
+                bus.set_cause(py, Some(os_error(py, cause)));
+            }
+            bus
+        }
+        Error::Segmentation { .. } => exception(py, &SEGMENTATION, (error.to_string(),)),
+        Error::OutOfFrames { .. } => exception(py, &OUT_OF_FRAMES, (error.to_string(),)),
+        Error::Closed(_) => exception(py, &CLOSED, (error.to_string(),)),
+        Error::Invariant(_) => exception(py, &INVARIANT, (error.to_string(),)),
+        Error::Unsupported(message) => exception(py, &UNSUPPORTED, (message.clone(),)),
+        Error::Io(io) if io.source.kind() == ErrorKind::Unsupported && io.source.raw_os_error().is_none() => {
+            exception(py, &UNSUPPORTED, (io.to_string(),))
+        }
+        Error::Io(io) => os_error(py, io),
+        _ => specmm_error(py, &error.to_string()),
+    }
+}
+
+/// A `SpecmmError` that is none of the named ones.
+pub(crate) fn specmm_error(py: Python<'_>, message: &str) -> PyErr {
+    exception(py, &SPECMM, (message,))
+}
+
+/// `OSError(errno, text, file name)`, from which Python picks the subclass. What a user's store raised is the cause.
+fn os_error(py: Python<'_>, error: &IoError) -> PyErr {
+    let failure = error.source.get_ref().and_then(|inner| inner.downcast_ref::<StoreFailure>());
+    let errno = failure.and_then(StoreFailure::errno).unwrap_or_else(|| error.errno());
+    let text = match error.source.raw_os_error() {
+        Some(errno) => STRERROR.call(py, (errno,)).and_then(|text| text.extract()),
+        None => Ok(error.source.to_string()),
+    };
+    let raised = text.and_then(|text: String| {
+        let class = py.get_type::<PyOSError>();
+        if error.file.is_empty() {
+            class.call1((errno, text))
+        } else {
+            class.call1((errno, text, &error.file))
+        }
+    });
+    match raised {
+        Ok(value) => {
+            let raised = PyErr::from_value(value);
+            if let Some(failure) = failure {
+                raised.set_cause(py, Some(failure.cause(py)));
+            }
+            raised
+        }
+        Err(instead) => instead,
+    }
+}
+
+fn exception<'py, A: PyCallArgs<'py>>(py: Python<'py>, class: &Imported, arguments: A) -> PyErr {
+    class.call(py, arguments).map_or_else(|instead| instead, PyErr::from_value)
+}

@@ -1,0 +1,198 @@
+//! `specmm.File`.
+
+use crate::args;
+use crate::buffer::Writable;
+use crate::cache::PageCache;
+use crate::caller::CacheId;
+use crate::errors::raise;
+use crate::handle::Handle;
+use crate::imported::Imported;
+use crate::results;
+use crate::slices::{self, BYTES, PAGES};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use specmm::Advice;
+
+/// Longest read that is tried attached. A longer copy is worth handing the interpreter over.
+const ATTACHED: usize = 64 << 10;
+
+/// A file whose pages are in a cache.
+#[pyclass(module = "specmm", frozen, weakref)]
+pub(crate) struct File {
+    handle: Handle<specmm::File>,
+    /// A cache that has open files is still closed at exit.
+    cache: Py<PageCache>,
+}
+
+impl File {
+    pub(crate) fn new(file: specmm::File, id: CacheId, cache: Py<PageCache>) -> Self {
+        Self { handle: Handle::new(file, id), cache }
+    }
+
+    pub(crate) fn handle(&self) -> &Handle<specmm::File> {
+        &self.handle
+    }
+
+    /// How much of a request lies in the file, so that no more than that is allocated.
+    fn available(&self, py: Python<'_>, n: u64, offset: u64) -> PyResult<usize> {
+        let size = self.size(py)?;
+        Ok(n.min(size.saturating_sub(offset)) as usize)
+    }
+
+    /// Fills the buffer from the file: a short hit attached, anything else detached, in slices.
+    fn fill(&self, py: Python<'_>, buf: &mut [u8], offset: u64) -> PyResult<usize> {
+        // Of an empty request only the arguments are judged, which the hit does not do.
+        if buf.len() <= ATTACHED {
+            let hit = if buf.is_empty() { None } else { self.handle.get()?.read_cached(buf, offset) };
+            return hit.map_or_else(|| self.handle.detached(py, |file| file.pread(buf, offset)), Ok);
+        }
+        let mut done = 0;
+        for slice in buf.chunks_mut(BYTES) {
+            py.check_signals()?;
+            let got = self.handle.detached(py, |file| file.pread(slice, offset + done as u64))?;
+            done += got;
+            if got < slice.len() {
+                break;
+            }
+        }
+        Ok(done)
+    }
+}
+
+#[pymethods]
+impl File {
+    /// Size in bytes.
+    #[getter]
+    fn size(&self, py: Python<'_>) -> PyResult<u64> {
+        self.handle.get()?.size().map_err(|error| raise(py, &error))
+    }
+
+    /// The path as given, or the name of the store.
+    #[getter]
+    fn name(&self) -> &str {
+        self.handle.inner().name()
+    }
+
+    /// "rb", "r+b", "w+b" or "x+b".
+    #[getter]
+    fn mode(&self) -> String {
+        self.handle.inner().mode().to_string()
+    }
+
+    /// Whether `close` was called, of the file or of its cache.
+    #[getter]
+    fn closed(&self) -> bool {
+        self.handle.inner().is_closed() || self.cache.get().handle().inner().is_closed()
+    }
+
+    /// Where readahead stands.
+    #[getter]
+    fn readahead_state<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let state = self.handle.detached(py, specmm::File::readahead_state)?;
+        results::readahead_state(py, &state)
+    }
+
+    /// Closes this file; mappings of it live on. Closing twice is no error.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        self.handle.detached(py, specmm::File::close)
+    }
+
+    /// Looks at the size of the file again, as others may have changed it; returns the size.
+    fn revalidate(&self, py: Python<'_>) -> PyResult<u64> {
+        self.handle.detached(py, specmm::File::revalidate)
+    }
+
+    /// Reads `n` bytes at `offset`; fewer at the end of the file only.
+    fn pread<'py>(
+        &self,
+        py: Python<'py>,
+        #[pyo3(from_py_with = args::n)] n: u64,
+        #[pyo3(from_py_with = args::offset)] offset: u64,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let n = self.available(py, n, offset)?;
+        let mut got = 0;
+        let bytes = PyBytes::new_with(py, n, |buf| {
+            got = self.fill(py, buf, offset)?;
+            Ok(())
+        })?;
+        // Somebody made the file shorter meanwhile.
+        if got < n { Ok(PyBytes::new(py, &bytes.as_bytes()[..got])) } else { Ok(bytes) }
+    }
+
+    /// Reads into a writable buffer; returns the number of bytes, fewer than fit at the end of the file only.
+    fn preadinto(
+        &self,
+        py: Python<'_>,
+        buffer: &Bound<'_, PyAny>,
+        #[pyo3(from_py_with = args::offset)] offset: u64,
+    ) -> PyResult<usize> {
+        let mut buffer = Writable::new(buffer)?;
+        let bytes = buffer.bytes();
+        let n = self.available(py, bytes.len() as u64, offset)?;
+        self.fill(py, &mut bytes[..n], offset)
+    }
+
+    /// Makes the file `size` bytes long.
+    fn truncate(&self, py: Python<'_>, #[pyo3(from_py_with = args::size)] size: u64) -> PyResult<()> {
+        self.handle.detached(py, |file| file.truncate(size))
+    }
+
+    /// Says how the file will be read, or that a range will be needed or not.
+    #[pyo3(signature = (advice, offset=0, length=None))]
+    fn advise(
+        &self,
+        py: Python<'_>,
+        advice: &str,
+        #[pyo3(from_py_with = args::offset)] offset: u64,
+        #[pyo3(from_py_with = args::length)] length: Option<u64>,
+    ) -> PyResult<()> {
+        self.handle.detached(py, |file| file.advise(advice.parse::<Advice>()?, offset, length))
+    }
+
+    /// One byte a page, as mincore: 1 = in the cache and up to date.
+    #[pyo3(signature = (first=0, count=None))]
+    fn residency<'py>(
+        &self,
+        py: Python<'py>,
+        #[pyo3(from_py_with = args::first)] first: u64,
+        #[pyo3(from_py_with = args::count)] count: Option<u64>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        slices::collect(py, count.unwrap_or(u64::MAX), PAGES, |done, slice| {
+            self.handle.detached(py, |file| file.residency(first + done, Some(slice)))
+        })
+    }
+
+    /// The fault function of a file mapping alone: looks for a page, without a page table or an address space.
+    #[pyo3(signature = (index, *, speculative=true))]
+    fn filemap_fault<'py>(
+        &self,
+        py: Python<'py>,
+        #[pyo3(from_py_with = args::index)] index: u64,
+        speculative: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let fault = self.handle.detached(py, |file| file.filemap_fault(index, speculative))?;
+        results::filemap_fault(py, fault)
+    }
+
+    /// A read-only raw stream of Python's io over this file, with a position of its own.
+    fn as_raw<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        static RAW_FILE: Imported = Imported::new("specmm._raw", "RawFile");
+        slf.get().handle.get()?;
+        RAW_FILE.call(slf.py(), (slf,))
+    }
+
+    fn __enter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    #[pyo3(signature = (*_exc_info), text_signature = "($self, *exc_info)")]
+    fn __exit__(&self, py: Python<'_>, _exc_info: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.close(py)
+    }
+
+    fn __repr__(&self) -> String {
+        let file = self.handle.inner();
+        let state = file.size().map_or_else(|_| "closed".to_owned(), |size| format!("{size} bytes"));
+        format!("<specmm.File {:?} mode='{}', {state}>", file.name(), self.mode())
+    }
+}

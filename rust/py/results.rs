@@ -1,0 +1,67 @@
+//! The records and flags that Python gets as answers; `specmm._types` defines them.
+
+use crate::imported::Imported;
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+use specmm::{Abort, VmFault};
+
+static VM_FAULT: Imported = Imported::new("specmm._types", "VmFault");
+static ABORT: Imported = Imported::new("specmm._types", "Abort");
+static FAULT_OUTCOME: Imported = Imported::new("specmm._types", "FaultOutcome");
+static FILEMAP_FAULT: Imported = Imported::new("specmm._types", "FilemapFault");
+static READAHEAD_STATE: Imported = Imported::new("specmm._types", "ReadaheadState");
+static TOUCH_REPORT: Imported = Imported::new("specmm._types", "TouchReport");
+static CACHE_STATS: Imported = Imported::new("specmm._types", "CacheStats");
+
+type Answer<'py> = PyResult<Bound<'py, PyAny>>;
+
+pub(crate) fn fault_outcome<'py>(py: Python<'py>, outcome: &specmm::FaultOutcome) -> Answer<'py> {
+    FAULT_OUTCOME.call(py, (vm_fault(py, outcome.result)?, abort(py, outcome.abort)?, outcome.major))
+}
+
+pub(crate) fn filemap_fault(py: Python<'_>, fault: specmm::FilemapFault) -> Answer<'_> {
+    FILEMAP_FAULT.call(py, (vm_fault(py, fault.result)?, abort(py, fault.abort)?))
+}
+
+pub(crate) fn readahead_state<'py>(py: Python<'py>, ra: &specmm::ReadaheadState) -> Answer<'py> {
+    READAHEAD_STATE.call(py, (ra.start, ra.size, ra.async_size, ra.ra_pages, ra.mmap_miss, ra.prev_pos))
+}
+
+pub(crate) fn touch_report<'py>(py: Python<'py>, report: &specmm::TouchReport) -> Answer<'py> {
+    TOUCH_REPORT.call(py, (report.touches, report.faults, report.major, report.aborts))
+}
+
+pub(crate) fn cache_stats<'py>(py: Python<'py>, stats: &specmm::CacheStats) -> Answer<'py> {
+    // A tuple of arguments holds at most twelve.
+    let counts = [
+        stats.capacity_frames,
+        stats.frames_in_use,
+        stats.private_frames,
+        stats.hits,
+        stats.misses,
+        stats.retries,
+        stats.readahead_pages,
+        stats.evictions,
+        stats.reads,
+        stats.read_bytes,
+        stats.read_errors,
+        stats.xarray_nodes,
+    ];
+    let mut arguments = Vec::with_capacity(counts.len() + 1);
+    for count in counts {
+        arguments.push(count.into_pyobject(py)?.into_any());
+    }
+    arguments.push(stats.io_seconds.into_pyobject(py)?.into_any());
+    CACHE_STATS.call(py, pyo3::types::PyTuple::new(py, arguments)?)
+}
+
+fn vm_fault(py: Python<'_>, result: VmFault) -> Answer<'_> {
+    VM_FAULT.call(py, (result.bits(),))
+}
+
+fn abort(py: Python<'_>, cause: Option<Abort>) -> Answer<'_> {
+    match cause {
+        Some(cause) => ABORT.get(py)?.getattr(PyString::intern(py, cause.name())),
+        None => Ok(py.None().into_bound(py)),
+    }
+}

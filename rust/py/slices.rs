@@ -1,0 +1,63 @@
+//! Long calls go to the core in slices, with a look for Ctrl-C between them.
+
+use pyo3::exceptions::PyMemoryError;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use std::time::{Duration, Instant};
+
+/// Bytes copied in one slice.
+pub(crate) const BYTES: usize = 1 << 20;
+
+/// Pages told of in one slice.
+pub(crate) const PAGES: u64 = 1 << 20;
+
+/// How many touches one slice makes. Each may be a hit of some nanoseconds or a read that takes seconds, so the slices
+/// grow while they are short and shrink when they are long.
+pub(crate) struct Touches(u64);
+
+impl Touches {
+    pub(crate) fn new() -> Self {
+        Self(16)
+    }
+
+    /// Makes one slice of touches, of at most as many bytes as the number it is given.
+    pub(crate) fn paced<R>(&mut self, stride: u64, touch: impl FnOnce(u64) -> R) -> R {
+        let started = Instant::now();
+        let answer = touch(stride.saturating_mul(self.0));
+        let elapsed = started.elapsed();
+        if elapsed < Duration::from_millis(1) {
+            self.0 = (self.0 * 2).min(1 << 16);
+        } else if elapsed > Duration::from_millis(50) {
+            self.0 = (self.0 / 2).max(1);
+        }
+        answer
+    }
+}
+
+/// Bytes of which nobody knows beforehand how many there are: no more is allocated than the core really gave.
+///
+/// `ask(done, wanted)` gives up to `wanted` bytes that follow the first `done`; fewer end the collection.
+pub(crate) fn collect(
+    py: Python<'_>,
+    total: u64,
+    slice: u64,
+    mut ask: impl FnMut(u64, u64) -> PyResult<Vec<u8>>,
+) -> PyResult<Bound<'_, PyBytes>> {
+    let mut bytes = Vec::new();
+    let mut done = 0;
+    loop {
+        let wanted = slice.min(total - done);
+        let got = ask(done, wanted)?;
+        if bytes.is_empty() {
+            bytes = got;
+        } else {
+            bytes.try_reserve(got.len()).map_err(|_| PyMemoryError::new_err(format!("{total} bytes")))?;
+            bytes.extend_from_slice(&got);
+        }
+        done += wanted;
+        if done == total || (bytes.len() as u64) < done {
+            return Ok(PyBytes::new(py, &bytes));
+        }
+        py.check_signals()?;
+    }
+}

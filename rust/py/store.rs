@@ -1,0 +1,130 @@
+//! Python objects as stores: anything with `read_at(offset, n) -> bytes`.
+
+use crate::args;
+use crate::buffer;
+use crate::caller::CacheId;
+use crate::interrupt;
+use pyo3::exceptions::{PyException, PyOSError, PyTypeError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use specmm::store::Store;
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A user's store. Its methods are called attached, from any thread, with only the locks of the pages being read held.
+pub(crate) struct PyStore {
+    object: Py<PyAny>,
+    cache: CacheId,
+    /// Where its bytes end now. Relaxed everywhere: a read that races with a truncate may be judged by either size.
+    size: AtomicU64,
+    has_truncate: bool,
+}
+
+impl PyStore {
+    /// Takes an object that has `read_at`; whether it has `truncate` is looked up now.
+    pub(crate) fn new(object: &Bound<'_, PyAny>, size: u64, cache: CacheId) -> PyResult<Self> {
+        let callable =
+            |name| object.getattr_opt(name).map(|found| found.is_some_and(|method| method.is_callable()));
+        if !callable("read_at")? {
+            let kind = args::type_name(object);
+            return Err(PyTypeError::new_err(format!(
+                "store must have a method read_at(offset, n): {kind} has none"
+            )));
+        }
+        let has_truncate = callable("truncate")?;
+        Ok(Self { object: object.clone().unbind(), cache, size: AtomicU64::new(size), has_truncate })
+    }
+
+    /// Calls into Python; the thread that gets here is detached, and may be one of the core's workers.
+    fn attached<R>(&self, call: impl FnOnce(&Bound<'_, PyAny>) -> io::Result<R>) -> io::Result<R> {
+        Python::try_attach(|py| {
+            let _serving = self.cache.serve();
+            call(self.object.bind(py))
+        })
+        .unwrap_or_else(|| Err(io::Error::other("the interpreter is shutting down")))
+    }
+}
+
+impl Store for PyStore {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let wanted = buf.len();
+        // After Ctrl-C the core tries once more, and would then go on.
+        if interrupt::is_pending() {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        self.attached(|store| {
+            let data = store
+                .call_method1(intern!(store.py(), "read_at"), (offset, wanted))
+                .and_then(|data| buffer::bytes_of(&data))
+                .map_err(|cause| failed(store.py(), &format!("read_at({offset}, {wanted})"), cause))?;
+            let got = data.len();
+            let at_end = offset + got as u64 >= self.size.load(Ordering::Relaxed);
+            if got > wanted || (got < wanted && !at_end) {
+                return Err(io::Error::other(format!(
+                    "read_at({offset}, {wanted}) returned {got} bytes: it must return exactly {wanted}"
+                )));
+            }
+            buf[..got].copy_from_slice(&data);
+            Ok(got)
+        })
+    }
+
+    fn truncate(&self, size: u64) -> io::Result<()> {
+        if !self.has_truncate {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "the store has no method truncate(size)"));
+        }
+        // A reader that the shorter store already answers must not be told that it came up short.
+        let before = self.size.fetch_min(size, Ordering::Relaxed);
+        let answer = self.attached(|store| {
+            store
+                .call_method1(intern!(store.py(), "truncate"), (size,))
+                .map(drop)
+                .map_err(|cause| failed(store.py(), &format!("truncate({size})"), cause))
+        });
+        self.size.store(if answer.is_ok() { size } else { before }, Ordering::Relaxed);
+        answer
+    }
+}
+
+/// What a store raised, on its way through the core as the inner error of an `io::Error`.
+#[derive(Debug)]
+pub(crate) struct StoreFailure {
+    message: String,
+    errno: Option<i32>,
+    cause: PyErr,
+}
+
+impl StoreFailure {
+    /// The error number, when the store raised an `OSError` that has one.
+    pub(crate) fn errno(&self) -> Option<i32> {
+        self.errno
+    }
+
+    /// The exception itself: each waiter for the page gets it as the cause of an exception of its own.
+    pub(crate) fn cause(&self, py: Python<'_>) -> PyErr {
+        self.cause.clone_ref(py)
+    }
+}
+
+// The text is made while attached: the core may print an error on a thread that is not.
+impl fmt::Display for StoreFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for StoreFailure {}
+
+fn failed(py: Python<'_>, call: &str, cause: PyErr) -> io::Error {
+    if !cause.is_instance_of::<PyException>(py) {
+        interrupt::keep(cause.clone_ref(py));
+    }
+    let value = cause.value(py);
+    let errno = if value.is_instance_of::<PyOSError>() {
+        value.getattr(intern!(py, "errno")).and_then(|errno| errno.extract()).unwrap_or(None)
+    } else {
+        None
+    };
+    io::Error::other(StoreFailure { message: format!("{call} raised {cause}"), errno, cause })
+}
