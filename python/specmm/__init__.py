@@ -1,10 +1,66 @@
-"""Linux's file page-fault path as a library."""
+"""Linux's file page-fault path as a library: page cache, address spaces and speculative faults.
+
+    import specmm
+
+    with specmm.PageCache("64MiB") as cache, cache.open("data.bin") as file:
+        file.pread(100, 0)
+
+`PageCache` holds pages of many files in a bounded number of frames, `File` reads through it, `Mm` is an
+address space that maps files and faults on them, with and without the lock. `specmm.model` is the reference
+model: the same names in plain Python, single-threaded, written to be read.
+"""
 
 import sys
 
 if sys.platform != "linux":
     raise ImportError("specmm runs on Linux only")
 
-from specmm._core import PAGE_SIZE
+from specmm._core import PAGE_SIZE, File, Mm, PageCache, __version__
+from specmm._default import configure, open
+from specmm._errors import (
+    BusError,
+    ClosedError,
+    InvariantError,
+    OutOfFramesError,
+    SegmentationError,
+    SpecmmError,
+)
+from specmm._types import (
+    Abort,
+    CacheStats,
+    FaultOutcome,
+    FilemapFault,
+    ReadaheadState,
+    TouchReport,
+    VmFault,
+)
 
-__all__ = ["PAGE_SIZE"]
+__all__ = [
+    "PAGE_SIZE",
+    "Abort",
+    "BusError",
+    "CacheStats",
+    "ClosedError",
+    "FaultOutcome",
+    "File",
+    "FilemapFault",
+    "InvariantError",
+    "Mm",
+    "OutOfFramesError",
+    "PageCache",
+    "ReadaheadState",
+    "SegmentationError",
+    "SpecmmError",
+    "TouchReport",
+    "VmFault",
+    "__version__",
+    "configure",
+    "open",
+]
+
+# Messages and pickles name a class where users find it.
+for _name in __all__:
+    _object = globals()[_name]
+    if isinstance(_object, type):
+        _object.__module__ = "specmm"
+del _name, _object

@@ -1,8 +1,269 @@
-"""The extension module: see the package's own documentation for the names meant for users."""
+"""The extension module. Users find these names in the package itself."""
 
-from typing import Final
+import os
+from typing import Final, Literal, Protocol, Self, final
 
-__all__ = ["PAGE_SIZE"]
+from _typeshed import ReadableBuffer, WriteableBuffer
+
+from specmm._raw import RawFile
+from specmm._types import CacheStats, FaultOutcome, FilemapFault, ReadaheadState, TouchReport
+
+__all__ = ["DEFAULT_CAPACITY", "PAGE_SIZE", "File", "Mm", "PageCache", "__version__", "forked", "parse_size"]
+
+__version__: Final[str]
 
 PAGE_SIZE: Final[int]
 """Bytes in a page."""
+
+DEFAULT_CAPACITY: Final[int]
+"""Bytes of a cache for which no capacity is given."""
+
+def forked() -> None:
+    """Says that this process is the child of a fork: what its parent made is left alone from now on."""
+
+def parse_size(size: int | str) -> int:
+    """Number of bytes in a size: an int, or digits and B, KiB, MiB, GiB, TiB, KB, MB, GB or TB.
+
+    ValueError for anything else, TypeError for what is neither an int nor a string.
+    """
+
+class _Store(Protocol):
+    """Where the bytes of a file may live. `truncate(size)` is optional.
+
+    Its methods are called from any thread, concurrently, and must not call the cache they serve. `read_at`
+    returns exactly n bytes, fewer at the store's end only. What it raises is the `__cause__` of an OSError.
+    """
+
+    def read_at(self, offset: int, n: int, /) -> ReadableBuffer: ...
+
+@final
+class PageCache:
+    """Pages of many files in a bounded number of frames (`mm/filemap.c`).
+
+    capacity: the bound, in bytes or as a size such as "64MiB"; less than a page is a ValueError.
+    io: "threads" reads ahead on workers; "inline" does every read in the caller, which is deterministic.
+
+    Use it as a context manager, or call `close`.
+    """
+
+    def __new__(
+        cls, capacity: int | str = "64MiB", *, io: Literal["threads", "inline"] = "threads"
+    ) -> Self: ...
+    def open(
+        self,
+        path: str | bytes | os.PathLike[str] | os.PathLike[bytes],
+        mode: str = "rb",
+        *,
+        ra_pages: int = 32,
+    ) -> File:
+        """Opens a file.
+
+        mode: "rb" to read, "r+b" to resize as well, "w+b" to start empty, "x+b" to create; "b" may be left
+        out. ra_pages: largest readahead window, in pages; 0 turns readahead off.
+
+        Two opens of one file in one cache share pages and size; each has readahead of its own. OSError when
+        the file cannot be opened, directories included.
+        """
+
+    def open_store(self, store: _Store, size: int, *, name: str = "", ra_pages: int = 32) -> File:
+        """Opens an object with `read_at(offset, n) -> bytes` as a file of `size` bytes.
+
+        name: for messages. TypeError when the object has no `read_at`.
+        """
+
+    def stats(self) -> CacheStats:
+        """Counters since the cache was made."""
+
+    def settle(self) -> None:
+        """Waits until no read is in flight."""
+
+    def check(self) -> None:
+        """Audits the cache against itself while nothing uses it; InvariantError when something is wrong."""
+
+    def drop_caches(self) -> int:
+        """Drops every page that is not mapped or in use (as vm.drop_caches); returns their number."""
+
+    def close(self) -> None:
+        """Closes the cache and its files; using them from then on is a ClosedError. Twice is no error."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *exc_info: object) -> None: ...
+
+@final
+class File:
+    """A file whose pages are in a cache. `PageCache.open` and `PageCache.open_store` make it.
+
+    Any number of threads may use it at a time. Use it as a context manager, or call `close`.
+    """
+
+    @property
+    def size(self) -> int:
+        """Size in bytes, as of the last look: others may have changed the file, see `revalidate`."""
+
+    @property
+    def name(self) -> str:
+        """The path as given, or the name of the store."""
+
+    @property
+    def mode(self) -> str:
+        """ "rb", "r+b", "w+b" or "x+b"."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+
+    @property
+    def readahead_state(self) -> ReadaheadState:
+        """Where readahead stands (`struct file_ra_state`)."""
+
+    def close(self) -> None:
+        """Closes this file; mappings of it live on. Twice is no error."""
+
+    def revalidate(self) -> int:
+        """Looks at the size of the file again, as others may have changed it; returns the size.
+
+        What lies past a smaller size is dropped, and mapped accesses there raise BusError.
+        """
+
+    def pread(self, n: int, offset: int) -> bytes:
+        """Reads `n` bytes at `offset`; fewer at the end of the file only.
+
+        What is in the cache is copied out without a lock. OSError when the file cannot be read,
+        OutOfFramesError when the cache has no room.
+        """
+
+    def preadinto(self, buffer: WriteableBuffer, offset: int) -> int:
+        """Reads into a writable, contiguous buffer of any shape; returns the number of bytes read.
+
+        Fewer than fit at the end of the file only. Nobody else should touch the buffer meanwhile. Errors as
+        `pread`.
+        """
+
+    def truncate(self, size: int) -> None:
+        """Makes the file `size` bytes long (`truncate_pagecache`); what a longer file gains reads as zeros.
+
+        Mapped accesses past the new end raise BusError. OSError when the file is open to read only;
+        io.UnsupportedOperation when its store has no `truncate`.
+        """
+
+    def advise(
+        self,
+        advice: Literal["normal", "random", "sequential", "willneed", "dontneed"],
+        offset: int = 0,
+        length: int | None = None,
+    ) -> None:
+        """Says how the file will be read, or that a range will be needed or not (`posix_fadvise`).
+
+        The first three are for the whole file. length None: up to the end.
+        """
+
+    def residency(self, first: int = 0, count: int | None = None) -> bytes:
+        """One byte a page from page `first` on, as `mincore`: 1 = in the cache and up to date.
+
+        count: in pages; None, or more than there are: up to the end of the file.
+        """
+
+    def filemap_fault(self, index: int, *, speculative: bool = True) -> FilemapFault:
+        """`filemap_fault` alone: looks for the page at `index`, without a page table or an address space.
+
+        Speculatively it answers LOCKED, or RETRY with the cause. Otherwise it reads the page in where needed
+        and answers LOCKED, LOCKED | MAJOR or SIGBUS; the page is unlocked before it returns. A failure stands
+        in the answer.
+        """
+
+    def as_raw(self) -> RawFile:
+        """A read-only `io.RawIOBase` over this file, with a position of its own. It keeps this File alive.
+
+        It has no `fileno`: a client that reads the descriptor would bypass the cache.
+        """
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *exc_info: object) -> None: ...
+
+@final
+class Mm:
+    """An address space: mappings of files, a page table and a lock (`struct mm_struct`).
+
+    locking: "speculative" tries each fault without the lock first; "mmap_lock" takes it for each fault.
+    fault_around: how much a read fault maps around its address: a power of two, in bytes or as a size; 4096
+    turns it off.
+
+    Any number of threads may use it at a time. Addresses are its own: only its methods know them. Use it as a
+    context manager, or call `close`.
+    """
+
+    def __new__(
+        cls,
+        cache: PageCache,
+        *,
+        locking: Literal["speculative", "mmap_lock"] = "speculative",
+        fault_around: int | str = "64KiB",
+    ) -> Self: ...
+    def mmap(
+        self,
+        f: File,
+        length: int | None = None,
+        offset: int = 0,
+        *,
+        prot: Literal["r", "rw"] = "r",
+        shared: bool = True,
+    ) -> int:
+        """Maps `length` bytes of a file from `offset` and returns the address.
+
+        length: rounded up to pages, may exceed the file; None: up to its end. offset: a multiple of the page
+        size. prot, shared: shared and writable at once is refused (io.UnsupportedOperation); what is written
+        to a private mapping stays in the address space.
+        """
+
+    def munmap(self, addr: int, length: int) -> None:
+        """Takes away whatever is mapped in a range; ValueError when nothing is."""
+
+    def mprotect(self, addr: int, length: int, prot: Literal["r", "rw"]) -> None:
+        """Sets what a mapped range allows; ValueError when part of it is not mapped."""
+
+    def madvise(
+        self, addr: int, length: int, advice: Literal["normal", "random", "sequential", "dontneed"]
+    ) -> None:
+        """Says how a mapped range will be used; ValueError when part of it is not mapped.
+
+        "dontneed" drops the entries and with them private copies.
+        """
+
+    def load(self, addr: int, n: int) -> bytes:
+        """Reads `n` bytes at an address as a program would, faulting where needed.
+
+        BusError past the end of the file or when the page cannot be read, SegmentationError where the mapping
+        does not allow it or none is there, OutOfFramesError when the cache has no room.
+        """
+
+    def store(self, addr: int, data: ReadableBuffer) -> None:
+        """Writes bytes at an address as a program would, faulting where needed; errors as `load`.
+
+        When it fails, the pages before the one that failed are written.
+        """
+
+    def fault(self, addr: int, *, write: bool = False) -> FaultOutcome:
+        """One fault at an address (`handle_mm_fault`), told step by step: what fails stands in `result`."""
+
+    def touch(self, addr: int, length: int, *, stride: int = 4096, write: bool = False) -> TouchReport:
+        """Accesses one byte in each `stride` of a range: many faults in one call. Errors as `load`."""
+
+    def pagemap(self, addr: int, length: int) -> bytes:
+        """One byte a page: 0 = no entry, else the sum of 1 = present, 2 = writable, 4 = private copy."""
+
+    def vm_events(self) -> dict[str, int]:
+        """Events since the address space was made, named as in /proc/vmstat; all present, none ever falls."""
+
+    @property
+    def locking(self) -> str:
+        """How faults lock: "mmap_lock" or "speculative"."""
+
+    def close(self) -> None:
+        """Unmaps everything; what is asked from then on is a ClosedError. Twice is no error."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *exc_info: object) -> None: ...

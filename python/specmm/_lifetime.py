@@ -1,9 +1,15 @@
-"""Caches that are still open when the interpreter exits are closed, their workers joined."""
+"""Caches that are still open when the interpreter exits are closed, their workers joined.
+
+A child of fork has no such workers: there the parent's caches refuse every call, and nothing closes them.
+"""
 
 import atexit
 import contextlib
+import os
 import weakref
 from typing import Protocol
+
+from specmm import _core
 
 
 class _Closable(Protocol):
@@ -24,3 +30,11 @@ def _close_all() -> None:
     with contextlib.ExitStack() as stack:
         for cache in list(_open):
             stack.callback(cache.close)
+
+
+def _forked() -> None:
+    _open.clear()
+    _core.forked()
+
+
+os.register_at_fork(after_in_child=_forked)

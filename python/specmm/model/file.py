@@ -47,7 +47,8 @@ class File:
 
     @property
     def readahead_state(self) -> ReadaheadState:
-        """The state, also of a closed file: its mappings still use it."""
+        """Where readahead stands."""
+        self.check_open()
         return self.f_ra.state()
 
     # --- reading
@@ -149,7 +150,7 @@ class File:
             self.f_mapping.put()
 
     def check_open(self) -> None:
-        """Every call but `close`, `name`, `mode` and `readahead_state` needs it open."""
+        """Every call but `close`, `name` and `mode` needs it open."""
         if self.closed:
             raise ClosedError(f"{self.name!r} is closed")
         self.cache.check_open()

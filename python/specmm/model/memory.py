@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from .filemap import Filemap, filemap_fault, filemap_fault_speculative
 from .outcomes import Abort, VmFault
 from .page import Page
-from .page_table import LEAF, Entry
+from .page_table import Entry
 from .vma import Vma
 
 NOTHING = VmFault(0)
@@ -108,11 +108,10 @@ class Fault:
         if self.fault_around_pages == 1:
             return 0
 
-        # The window is aligned by virtual address, and ends with its leaf table and its mapping.
+        # The window is aligned by virtual address, so that it lies within one leaf table.
         aligned = self.number // self.fault_around_pages * self.fault_around_pages
-        leaf = self.number >> LEAF << LEAF
-        first = max(aligned, leaf, self.vma.first_page)
-        end = min(aligned + self.fault_around_pages, leaf + (1 << LEAF), self.vma.end_page)
+        first = max(aligned, self.vma.first_page)
+        end = min(aligned + self.fault_around_pages, self.vma.end_page)
 
         mapping = self.vma.file.f_mapping
         published = 0

@@ -14,7 +14,7 @@ from .errors import BusError, ClosedError, OutOfFramesError, SegmentationError
 from .fault import FaultHandler
 from .outcomes import EVENTS, FaultOutcome, TouchReport, VmFault
 from .page import PAGE_SHIFT, PAGE_SIZE, pages_for
-from .page_table import ADDRESS_SPACE_END, Entry, PageTable
+from .page_table import ADDRESS_SPACE_END, LEAF, Entry, PageTable
 from .vma import Vma, VmaList, VmFlags
 
 if TYPE_CHECKING:
@@ -31,8 +31,10 @@ class Mm:
         self, cache: PageCache, *, locking: str = "speculative", fault_around: int | str = "64KiB"
     ) -> None:
         around = byte_count("fault_around", fault_around)
-        if around < PAGE_SIZE or around & (around - 1):
-            raise ValueError(f"fault_around {around} is not a power of two of at least {PAGE_SIZE}")
+        if not PAGE_SIZE <= around <= PAGE_SIZE << LEAF or around & (around - 1):
+            raise ValueError(
+                f"fault_around {around} is not a power of two from 4 KiB to 2 MiB"
+            )
         self.cache = cache
         self.locking = choice("locking", locking, ("mmap_lock", "speculative"))
         self.closed = False
