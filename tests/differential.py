@@ -64,7 +64,7 @@ class FaultPathMachine(RuleBasedStateMachine):
         ra_pages=st.tuples(*[st.sampled_from([32, 32, 16, 8, 5, 1, 0])] * 2),
         on_disk=st.booleans(),
         lockings=st.sampled_from([("speculative", "mmap_lock"), ("speculative", "speculative")]),
-        around=st.tuples(*[st.sampled_from(["4KiB", "64KiB", "16KiB", "4KiB", "4MiB"])] * 2),
+        around=st.tuples(*[st.sampled_from(["4KiB", "64KiB", "16KiB", "4KiB", "2MiB"])] * 2),
         bad_pages=BAD_PAGES,
         first=st.lists(st.tuples(MMS, FILES, LENGTHS, KINDS), min_size=1, max_size=4),
     )

@@ -108,8 +108,8 @@ class Side:
             of = f"files[{number}]"
             seen[f"{of}.closed"] = file.closed
             seen[f"{of}.mode"] = file.mode
-            seen[f"{of}.readahead_state"] = plain(file.readahead_state)
             if not file.closed:
+                seen[f"{of}.readahead_state"] = plain(file.readahead_state)
                 seen[f"{of}.size"] = file.size
                 seen[f"{of}.residency"] = file.residency()
             if store is not None:
