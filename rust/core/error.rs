@@ -81,7 +81,9 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::InvalidArgument(what) | Self::Invariant(what) | Self::Unsupported(what) => f.write_str(what),
+            Self::InvalidArgument(what) | Self::Invariant(what) | Self::Unsupported(what) => {
+                f.write_str(what)
+            }
             Self::Bus { index, offset, size, cause: None } => {
                 write!(f, "offset {offset} (page {index}) is beyond the end of the file at {size}")
             }
@@ -91,7 +93,9 @@ impl fmt::Display for Error {
             Self::Segmentation { address, write, reason } => {
                 write!(f, "{} at {address:#x}: {reason}", if *write { "store" } else { "load" })
             }
-            Self::OutOfFrames { capacity, what } => write!(f, "all {capacity} frames are in use: none left for {what}"),
+            Self::OutOfFrames { capacity, what } => {
+                write!(f, "all {capacity} frames are in use: none left for {what}")
+            }
             Self::Closed(what) => write!(f, "{what} is closed"),
             Self::Io(error) => error.fmt(f),
         }

@@ -203,7 +203,6 @@ impl AddressSpace {
             range.unmap(first, last, even_cows);
         }
     }
-
 }
 
 /// The answer of one round of the lookup.
@@ -221,7 +220,8 @@ impl Drop for AddressSpace {
         // The last user is gone and I/O in flight counts as a user: every page is unlocked and unmapped.
         let section = crate::rcu::read();
         let mut next = Some(0);
-        while let Some((index, entry)) = next.and_then(|from| self.pages.next(from, u64::MAX, None, &section)) {
+        while let Some((index, entry)) = next.and_then(|from| self.pages.next(from, u64::MAX, None, &section))
+        {
             if let Some(pfn) = entry.as_page() {
                 let lock = self.frames().page(pfn).lock();
                 let reference = self.delete(&lock);
@@ -237,7 +237,10 @@ impl Drop for AddressSpace {
 
 impl std::fmt::Debug for AddressSpace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AddressSpace").field("name", &self.name).field("i_size", &self.i_size()).finish_non_exhaustive()
+        f.debug_struct("AddressSpace")
+            .field("name", &self.name)
+            .field("i_size", &self.i_size())
+            .finish_non_exhaustive()
     }
 }
 

@@ -52,7 +52,9 @@ impl AddressSpace {
         let generation = page.generation();
         // After the generation: if any of these is stale, a removal or truncation was in progress and the generation
         // moves before the bytes do.
-        if !guard!("copy_out.slot", found.is_unchanged()) || !guard!("copy_out.mapping", page.is_at(self.id(), index)) {
+        if !guard!("copy_out.slot", found.is_unchanged())
+            || !guard!("copy_out.mapping", page.is_at(self.id(), index))
+        {
             return CopyOut::Changed;
         }
         let flags = page.flags();

@@ -3,9 +3,9 @@
 //! Owns: one open of a file (`struct file`): its mode, its readahead window, its miss counter, its advice; and the handle
 //! that users hold, which can be closed under them. Two opens of one file share an [`AddressSpace`] and nothing else.
 
+use super::filemap::{Pass, Pattern, Step};
 use super::readahead::Window;
 use super::{Abort, AddressSpace, VmFault};
-use super::filemap::{Pass, Pattern, Step};
 use crate::error::{Error, Result};
 use crate::page::{PAGE_SIZE, PageFlags};
 use crate::rcu::ArcCell;
@@ -120,7 +120,9 @@ impl OpenFile {
         ra_pages: u32,
     ) -> Result<Self> {
         if ra_pages > MAX_RA_PAGES {
-            return Err(Error::InvalidArgument(format!("ra_pages {ra_pages} exceeds {MAX_RA_PAGES} (1 GiB)")));
+            return Err(Error::InvalidArgument(format!(
+                "ra_pages {ra_pages} exceeds {MAX_RA_PAGES} (1 GiB)"
+            )));
         }
         Ok(Self {
             mapping,
@@ -180,7 +182,8 @@ impl OpenFile {
             Advice::DontNeed => {
                 let first = offset.div_ceil(PAGE_SIZE as u64);
                 // A range that reaches the end of the file includes the last, partial page.
-                let beyond = if end >= size { size.div_ceil(PAGE_SIZE as u64) } else { end / PAGE_SIZE as u64 };
+                let beyond =
+                    if end >= size { size.div_ceil(PAGE_SIZE as u64) } else { end / PAGE_SIZE as u64 };
                 if first < beyond {
                     self.mapping.invalidate(first, beyond - 1);
                 }
@@ -277,6 +280,15 @@ impl File {
         let (name, mode) = (open.mapping.name.clone(), open.mode);
         let shared = Arc::clone(&open.mapping.shared);
         Self { handle: Arc::new(Handle { open: ArcCell::new(Arc::new(open)), name, mode, shared }) }
+    }
+
+    /// A file over a store without a cache's registry, for models.
+    #[cfg(all(test, specmm_loom))]
+    pub(crate) fn in_memory(shared: &Arc<super::Shared>, store: Arc<dyn Store>, size: u64) -> Self {
+        let mapping = Arc::new(AddressSpace::new(Arc::clone(&store), size, "model", Arc::clone(shared)));
+        Self::new(
+            OpenFile::new(mapping, store, OpenMode::ReadWrite, DEFAULT_RA_PAGES).expect("a small window"),
+        )
     }
 
     /// The open file, while neither it nor its cache is closed.
@@ -440,4 +452,3 @@ impl fmt::Debug for File {
         f.debug_struct("File").field("name", &self.name()).field("mode", &self.mode()).finish_non_exhaustive()
     }
 }
-

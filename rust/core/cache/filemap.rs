@@ -15,7 +15,7 @@ use super::readahead::{MMAP_LOTSAMISS, MMAP_MISS_MAX};
 use crate::error::IoError;
 use crate::page::{PageFlags, PageHandle};
 use crate::rcu::ReadSection;
-use crate::sync::{Ordering, guard, give_back};
+use crate::sync::{Ordering, give_back, guard};
 use std::sync::Arc;
 
 /// What the mapping says about its access pattern (`VM_RAND_READ`, `VM_SEQ_READ`).
@@ -88,7 +88,9 @@ impl AddressSpace {
         section: &ReadSection,
     ) -> Result<HeldPage<'_>, Abort> {
         // 1. A count of zero or a changed slot is as good as absent here: only the locked path may wait it out.
-        let Lookup::Found(handle) = self.find_get_page_once(index, section) else { return Err(Abort::FileMiss) };
+        let Lookup::Found(handle) = self.find_get_page_once(index, section) else {
+            return Err(Abort::FileMiss);
+        };
         let page = handle.page();
         // 2. Left in place: the locked path must meet it and start the window.
         if page.flags().has(PageFlags::READAHEAD) {

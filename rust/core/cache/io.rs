@@ -169,7 +169,10 @@ impl AddressSpace {
             Ok(n) => {
                 self.shared.count(Stat::ReadErrors, 1);
                 let what = format!("short read: {n} of {expected} bytes at offset {offset}");
-                return Err(IoError::new(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, what), &self.name));
+                return Err(IoError::new(
+                    std::io::Error::new(std::io::ErrorKind::UnexpectedEof, what),
+                    &self.name,
+                ));
             }
             Err(error) => {
                 self.shared.count(Stat::ReadErrors, 1);

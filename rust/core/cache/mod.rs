@@ -21,9 +21,13 @@ mod vm_fault;
 mod vmscan;
 
 pub use address_space::{AddressSpace, MappedRange};
-pub use file::{Advice, DEFAULT_RA_PAGES, File, FilemapFault, OpenMode, ReadaheadState};
 pub(crate) use file::OpenFile;
+pub use file::{Advice, DEFAULT_RA_PAGES, File, FilemapFault, OpenMode, ReadaheadState};
 pub use io::Io;
-pub use page_cache::{CacheStats, PageCache};
 pub(crate) use page_cache::Shared;
+pub use page_cache::{CacheStats, PageCache};
 pub use vm_fault::{Abort, VmFault};
+
+#[cfg(all(test, specmm_loom))]
+#[path = "../../../tests/loom/cache.rs"]
+pub(crate) mod models;

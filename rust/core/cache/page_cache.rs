@@ -68,7 +68,11 @@ impl Shared {
     #[inline]
     pub(crate) fn require_open(&self) -> Result<()> {
         // Relaxed: a close beside a running call has no order with it.
-        if self.closed.load(Ordering::Relaxed) == 0 { Ok(()) } else { Err(Error::Closed("the page cache".into())) }
+        if self.closed.load(Ordering::Relaxed) == 0 {
+            Ok(())
+        } else {
+            Err(Error::Closed("the page cache".into()))
+        }
     }
 
     pub(crate) fn out_of_frames(&self, what: String) -> Error {
@@ -161,7 +165,8 @@ impl PageCache {
         let name = path.to_string_lossy();
         let io_error = |error| Error::Io(IoError::new(error, &name));
         let create = matches!(mode, OpenMode::Create | OpenMode::CreateNew);
-        let store = LocalFile::open(path, mode.is_writable(), create, mode == OpenMode::CreateNew).map_err(io_error)?;
+        let store = LocalFile::open(path, mode.is_writable(), create, mode == OpenMode::CreateNew)
+            .map_err(io_error)?;
         let identity = store.identity().map_err(io_error)?;
         let size = store.size().map_err(io_error)?.unwrap_or(0);
         let store: Arc<dyn Store> = Arc::new(store);
@@ -170,8 +175,12 @@ impl PageCache {
             match files.local.get(&identity).and_then(Weak::upgrade) {
                 Some(mapping) => (mapping, true),
                 None => {
-                    let mapping =
-                        Arc::new(AddressSpace::new(Arc::clone(&store), size, &name, Arc::clone(&self.shared)));
+                    let mapping = Arc::new(AddressSpace::new(
+                        Arc::clone(&store),
+                        size,
+                        &name,
+                        Arc::clone(&self.shared),
+                    ));
                     files.local.insert(identity, Arc::downgrade(&mapping));
                     (mapping, false)
                 }
@@ -295,13 +304,17 @@ impl AddressSpace {
         let section = crate::rcu::read();
         let mut cached = 0;
         let mut next = Some(0);
-        while let Some((index, entry)) = next.and_then(|from| self.pages.next(from, u64::MAX, None, &section)) {
+        while let Some((index, entry)) = next.and_then(|from| self.pages.next(from, u64::MAX, None, &section))
+        {
             next = index.checked_add(1);
             let Some(pfn) = entry.as_page() else { continue };
             let page = self.frames().page(pfn);
             cached += 1;
             if !page.is_at(self.id(), index) {
-                return Err(Error::Invariant(format!("slot {index} of {} holds a stranger: {page:?}", self.name)));
+                return Err(Error::Invariant(format!(
+                    "slot {index} of {} holds a stranger: {page:?}",
+                    self.name
+                )));
             }
             if page.refcount() != 1 + page.mapcount() {
                 return Err(Error::Invariant(format!(

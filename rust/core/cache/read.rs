@@ -30,7 +30,9 @@ impl OpenFile {
             self.make_uptodate(index, rest)?;
             let section = crate::rcu::read();
             // Anything but a copy means that the page or the size changed meanwhile: once more from the size.
-            if mapping.copy_out(index, within, &mut buf[done..done + step], Marked::Serve, &section) == CopyOut::Copied {
+            if mapping.copy_out(index, within, &mut buf[done..done + step], Marked::Serve, &section)
+                == CopyOut::Copied
+            {
                 done += step;
             } else {
                 mapping.shared.count(Stat::Retries, 1);

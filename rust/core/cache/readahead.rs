@@ -100,7 +100,8 @@ impl Window {
         if pages > max && IO_PAGES > max {
             max = pages.min(IO_PAGES);
         }
-        let continues = index == self.start + self.size - self.async_size.min(self.size) || index == self.start + self.size;
+        let continues = index == self.start + self.size - self.async_size.min(self.size)
+            || index == self.start + self.size;
         if index == 0 {
             self.start_over(index, pages, max);
         } else if continues {
@@ -156,7 +157,8 @@ impl Window {
 impl Neighbours for OpenFile {
     fn history(&self, index: u64, max: u64) -> u64 {
         let section = crate::rcu::read();
-        let present = |distance: &u64| *distance <= index && self.mapping.peek(index - *distance, &section).is_some();
+        let present =
+            |distance: &u64| *distance <= index && self.mapping.peek(index - *distance, &section).is_some();
         (1..=max).take_while(present).count() as u64
     }
 

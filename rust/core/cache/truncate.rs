@@ -84,13 +84,13 @@ impl AddressSpace {
     }
 
     /// One locked page (`truncate_cleanup_page`, `page_cache_delete`).
-    fn truncate_page(&self, lock: &LockedPage<'_>) {
+    pub(super) fn truncate_page(&self, lock: &LockedPage<'_>) {
         let page = lock.page();
         // A fault may have set an entry after the bulk unmap and before we had the lock.
         if !guard!("truncate.unmap_locked", page.mapcount() == 0) {
             self.unmap(page.index(), page.index(), false);
         }
-        debug_assert!(cfg!(specmm_loom) || page.mapcount() == 0, "truncated while mapped: {page:?}");
+        debug_assert!(page.mapcount() == 0, "truncated while mapped: {page:?}");
         drop(self.delete(lock));
     }
 

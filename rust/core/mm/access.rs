@@ -42,7 +42,8 @@ impl Mm {
         let mut rest = buf;
         for (at, n) in pages(address, rest.len() as u64)? {
             let (now, later) = rest.split_at_mut(n);
-            self.inner.access(at, false, &mut TouchReport::default(), |bytes, within| bytes.read(within, now))?;
+            self.inner
+                .access(at, false, &mut TouchReport::default(), |bytes, within| bytes.read(within, now))?;
             rest = later;
         }
         Ok(())
@@ -56,7 +57,8 @@ impl Mm {
         let mut rest = data;
         for (at, n) in pages(address, rest.len() as u64)? {
             let (now, later) = rest.split_at(n);
-            self.inner.access(at, true, &mut TouchReport::default(), |bytes, within| bytes.write(within, now))?;
+            self.inner
+                .access(at, true, &mut TouchReport::default(), |bytes, within| bytes.write(within, now))?;
             rest = later;
         }
         Ok(())
@@ -104,7 +106,8 @@ impl Mm {
                 let pte = leaf.get(at);
                 let bit = |bit, value| if pte.has(bit) { value } else { 0 };
                 if !pte.is_none() {
-                    map[((at - address) / PAGE_SIZE as u64) as usize] = 1 | bit(Pte::WRITE, 2) | bit(Pte::PRIVATE, 4);
+                    map[((at - address) / PAGE_SIZE as u64) as usize] =
+                        1 | bit(Pte::WRITE, 2) | bit(Pte::PRIVATE, 4);
                 }
             }
         });
@@ -114,7 +117,9 @@ impl Mm {
 
 fn end_of(address: u64, length: u64) -> Result<u64> {
     address.checked_add(length).filter(|&end| end <= TASK_SIZE).ok_or_else(|| {
-        Error::InvalidArgument(format!("{length} bytes at {address:#x} leave the address space of {TASK_SIZE:#x}"))
+        Error::InvalidArgument(format!(
+            "{length} bytes at {address:#x} leave the address space of {TASK_SIZE:#x}"
+        ))
     })
 }
 

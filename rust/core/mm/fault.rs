@@ -118,11 +118,14 @@ impl MmInner {
                 error: Some(Error::Segmentation { address, write, reason }),
             };
             let vma = self.vmas.find_locked(address, &lock).map(super::vma::Vma::copy);
-            let Some(vma) = vma.filter(|vma| vma.start <= address) else { return segv("nothing is mapped there") };
+            let Some(vma) = vma.filter(|vma| vma.start <= address) else {
+                return segv("nothing is mapped there");
+            };
             if write && !vma.flags.has(VmFlags::WRITE) {
                 return segv("the mapping is read-only");
             }
-            let mut fault = Fault { mm: self, vma, address: page, index: vma.index_at(page), write, published };
+            let mut fault =
+                Fault { mm: self, vma, address: page, index: vma.index_at(page), write, published };
             let answer = fault.handle_classically(pass);
             published = fault.published;
             missed |= answer.missed;
@@ -150,7 +153,13 @@ impl MmInner {
     }
 
     /// The error that goes with a failed result.
-    fn explain(&self, result: VmFault, fault: &Fault<'_>, address: u64, cause: Option<IoError>) -> Option<Error> {
+    fn explain(
+        &self,
+        result: VmFault,
+        fault: &Fault<'_>,
+        address: u64,
+        cause: Option<IoError>,
+    ) -> Option<Error> {
         if result.has(VmFault::OOM) {
             let what = if fault.write { "a private copy" } else { "a page" };
             return Some(self.shared.out_of_frames(format!("{what} at {address:#x}")));

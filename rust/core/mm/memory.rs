@@ -70,7 +70,13 @@ impl<'a> Fault<'a> {
 
     /// Sets the entry unless a twin did (`finish_fault`).
     #[inline]
-    fn finish_fault(&mut self, walk: &Walk<'_>, mode: Mode, page: PageHandle<'_>, bits: u64) -> Result<Finish, Abort> {
+    fn finish_fault(
+        &mut self,
+        walk: &Walk<'_>,
+        mode: Mode,
+        page: PageHandle<'_>,
+        bits: u64,
+    ) -> Result<Finish, Abort> {
         let locked = self.pte_map_lock(walk, mode)?;
         let finish = if guard!("finish_fault.pte_none", locked.get(self.address).is_none()) {
             locked.set(self.address, page, bits | Pte::ACCESSED);
@@ -101,7 +107,9 @@ impl<'a> Fault<'a> {
         if beyond <= next {
             return Ok(false);
         }
-        let Some(mut ready) = mapping.next_uptodate_page(&mut next, beyond - 1, section) else { return Ok(false) };
+        let Some(mut ready) = mapping.next_uptodate_page(&mut next, beyond - 1, section) else {
+            return Ok(false);
+        };
         let locked = self.pte_map_lock(walk, mode)?;
         let mut mapped = false;
         loop {
@@ -127,7 +135,11 @@ impl<'a> Fault<'a> {
     }
 
     /// Everything after the mapping was copied and judged (`__handle_mm_fault`, speculatively).
-    pub(super) fn handle_speculatively(&mut self, sequence: u64, section: &ReadSection) -> Result<VmFault, Abort> {
+    pub(super) fn handle_speculatively(
+        &mut self,
+        sequence: u64,
+        section: &ReadSection,
+    ) -> Result<VmFault, Abort> {
         let mode = Mode::Speculative { sequence };
         let tables = &self.mm.tables;
         let walk = tables.walk(self.address, section).map_err(|missing| match missing {

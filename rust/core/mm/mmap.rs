@@ -89,7 +89,9 @@ impl Range {
             .filter(|&end| end <= TASK_SIZE)
             .map(|end| Self { start: address, end })
             .ok_or_else(|| {
-                Error::InvalidArgument(format!("{length} bytes at {address:#x} leave the address space of {TASK_SIZE:#x}"))
+                Error::InvalidArgument(format!(
+                    "{length} bytes at {address:#x} leave the address space of {TASK_SIZE:#x}"
+                ))
             })
     }
 
@@ -106,7 +108,14 @@ impl Mm {
     /// # Errors
     /// [`Error::InvalidArgument`] for an offset that is not page-aligned, an empty range, or no room; [`Error::Unsupported`]
     /// for a shared writable mapping (it needs write-back, which this release lacks); [`Error::Closed`].
-    pub fn mmap(&self, file: &File, length: Option<u64>, offset: u64, prot: Prot, shared: bool) -> Result<u64> {
+    pub fn mmap(
+        &self,
+        file: &File,
+        length: Option<u64>,
+        offset: u64,
+        prot: Prot,
+        shared: bool,
+    ) -> Result<u64> {
         let inner = &self.inner;
         inner.require_open()?;
         let open = file.open_file()?;
@@ -221,7 +230,9 @@ impl Mm {
 }
 
 fn shared_write() -> Error {
-    Error::Unsupported("a writable shared mapping needs write-back, which this release lacks: map it private".into())
+    Error::Unsupported(
+        "a writable shared mapping needs write-back, which this release lacks: map it private".into(),
+    )
 }
 
 impl MmInner {
@@ -365,7 +376,8 @@ fn split(vmas: &mut Vec<Arc<Vma>>, address: u64, lock: &MmapWrite<'_>) {
 
 /// Joins neighbours that continue each other, in and beside a range (`vma_merge`).
 fn merge(vmas: &mut Vec<Arc<Vma>>, start: u64, end: u64, lock: &MmapWrite<'_>) {
-    let (first, last) = overlapping(vmas, Range { start: start.saturating_sub(1), end: end.saturating_add(1) });
+    let (first, last) =
+        overlapping(vmas, Range { start: start.saturating_sub(1), end: end.saturating_add(1) });
     let mut at = first;
     let mut last = last;
     while at + 1 < last.min(vmas.len()) {

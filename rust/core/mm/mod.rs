@@ -184,7 +184,11 @@ impl MmInner {
     fn require_open(&self) -> Result<()> {
         self.shared.require_open()?;
         // Relaxed: a close beside a running call has no order with it.
-        if self.closed.load(Ordering::Relaxed) == 0 { Ok(()) } else { Err(Error::Closed("the address space".into())) }
+        if self.closed.load(Ordering::Relaxed) == 0 {
+            Ok(())
+        } else {
+            Err(Error::Closed("the address space".into()))
+        }
     }
 
     #[inline]
@@ -204,3 +208,7 @@ impl fmt::Debug for Mm {
         f.debug_struct("Mm").field("options", &self.inner.options).finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, specmm_loom))]
+#[path = "../../../tests/loom/mm.rs"]
+pub(crate) mod models;

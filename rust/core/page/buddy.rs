@@ -21,7 +21,8 @@ impl Buddy {
         let mut at = 0;
         while at < frames {
             // The largest aligned block that begins here and fits.
-            let order = (0..=MAX_ORDER).rev().find(|&o| at % (1 << o) == 0 && at + (1 << o) <= frames).unwrap_or(0);
+            let order =
+                (0..=MAX_ORDER).rev().find(|&o| at % (1 << o) == 0 && at + (1 << o) <= frames).unwrap_or(0);
             buddy.free[order as usize].insert(at);
             buddy.available += 1 << order;
             at += 1 << order;

@@ -86,7 +86,8 @@ impl<'f> PageBytes<'f> {
         loop {
             let mut bytes = seen.to_ne_bytes();
             bytes[skip..skip + data.len()].copy_from_slice(data);
-            match word.compare_exchange(seen, u64::from_ne_bytes(bytes), Ordering::Relaxed, Ordering::Relaxed) {
+            match word.compare_exchange(seen, u64::from_ne_bytes(bytes), Ordering::Relaxed, Ordering::Relaxed)
+            {
                 Ok(_) => return,
                 Err(found) => seen = found,
             }
@@ -114,9 +115,12 @@ mod tests {
 
     #[test]
     fn any_range_reads_back_and_spares_its_neighbours() {
-        let words: Vec<AtomicU64> = (0..WORDS).map(|_| AtomicU64::new(u64::from_ne_bytes([0xEE; 8]))).collect();
+        let words: Vec<AtomicU64> =
+            (0..WORDS).map(|_| AtomicU64::new(u64::from_ne_bytes([0xEE; 8]))).collect();
         let page = PageBytes::new(&words);
-        for (offset, len) in [(0, 8), (0, 1), (7, 2), (3, 17), (4095, 1), (8, 4088), (1, 4095), (0, 4096), (12, 0)] {
+        for (offset, len) in
+            [(0, 8), (0, 1), (7, 2), (3, 17), (4095, 1), (8, 4088), (1, 4095), (0, 4096), (12, 0)]
+        {
             page.write(0, &[0xEE; PAGE_SIZE]);
             let data: Vec<u8> = (0..len).map(|i| (i % 251) as u8).collect();
             page.write(offset, &data);

@@ -39,7 +39,10 @@ impl Frames {
     /// [`Error::InvalidArgument`] for no frames, more than 2^30, or more than the system has room for.
     pub fn new(count: usize) -> Result<Self> {
         if count == 0 || count > 1 << 30 {
-            return Err(Error::InvalidArgument(format!("capacity of {count} pages is not between 1 and {}", 1 << 30)));
+            return Err(Error::InvalidArgument(format!(
+                "capacity of {count} pages is not between 1 and {}",
+                1 << 30
+            )));
         }
         let memory = Memory::new(count)?;
         let pages = (0..count)
@@ -54,7 +57,12 @@ impl Frames {
             })
             .collect();
         let buddy = Buddy::new(u32::try_from(count).expect("at most 2^30"));
-        Ok(Self { pages, memory, waits: WaitTable::new(LOCK_BITS), free: Mutex::new(FreeLists { buddy, private: 0 }) })
+        Ok(Self {
+            pages,
+            memory,
+            waits: WaitTable::new(LOCK_BITS),
+            free: Mutex::new(FreeLists { buddy, private: 0 }),
+        })
     }
 
     /// All frames, free or not.
@@ -143,8 +151,7 @@ impl Frames {
     /// Takes a frame back whose count is zero. LOCKED and WAITERS are left alone: a late unlocker still needs them.
     pub(super) fn free(&self, page: PageRef<'_>) {
         debug_assert_eq!(page.mapcount(), 0, "freeing a mapped page");
-        let before =
-            page.page.flags.fetch_and(PageFlags::LOCKED | PageFlags::WAITERS, Ordering::Relaxed);
+        let before = page.page.flags.fetch_and(PageFlags::LOCKED | PageFlags::WAITERS, Ordering::Relaxed);
         let order = page.untie();
         let mut free = self.free.lock();
         free.private -= u32::from(before & PageFlags::PRIVATE != 0);

@@ -23,8 +23,11 @@ mod imp {
 
     impl Memory {
         pub(crate) fn new(frames: usize) -> Result<Self> {
-            let refused = || Error::InvalidArgument(format!("capacity of {frames} pages: the system has no room for it"));
-            let bytes = frames.checked_mul(PAGE_SIZE).filter(|&n| n <= isize::MAX as usize).ok_or_else(refused)?;
+            let refused = || {
+                Error::InvalidArgument(format!("capacity of {frames} pages: the system has no room for it"))
+            };
+            let bytes =
+                frames.checked_mul(PAGE_SIZE).filter(|&n| n <= isize::MAX as usize).ok_or_else(refused)?;
             // SAFETY: a fresh private mapping at an address of the kernel's choice touches nothing that exists.
             let start = unsafe {
                 mmap_anonymous(

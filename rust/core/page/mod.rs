@@ -88,7 +88,8 @@ impl<'f> PageRef<'f> {
     pub fn is_at(self, mapping: u64, index: u64) -> bool {
         // Relaxed: the caller holds the page lock, or a reference taken before an unchanged slot was seen, or rechecks
         // the generation.
-        self.page.mapping.load(Ordering::Relaxed) == mapping && self.page.index.load(Ordering::Relaxed) == index
+        self.page.mapping.load(Ordering::Relaxed) == mapping
+            && self.page.index.load(Ordering::Relaxed) == index
     }
 
     /// Whether the page is in some file's cache.
@@ -158,3 +159,7 @@ impl std::fmt::Debug for PageRef<'_> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, specmm_loom))]
+#[path = "../../../tests/loom/page.rs"]
+pub(crate) mod models;

@@ -12,7 +12,7 @@
 
 use super::barrier;
 use crate::sync::{
-    AtomicPtr, AtomicU64, Mutex, Ordering, Tally, guard, ord, ordered_fence, spin_hint, thread_slot, yield_now,
+    AtomicPtr, AtomicU64, Mutex, Ordering, Tally, guard, ord, spin_hint, thread_slot, yield_now,
 };
 use std::marker::PhantomData;
 
@@ -86,7 +86,12 @@ impl Domain {
             // SAFETY: `item` is not published yet.
             unsafe { (*item).next = head };
             // Pairs with the Acquire in `take_deferred`.
-            match self.deferred.compare_exchange(head, item, ord!("rcu.defer.release", Release), Ordering::Relaxed) {
+            match self.deferred.compare_exchange(
+                head,
+                item,
+                ord!("rcu.defer.release", Release),
+                Ordering::Relaxed,
+            ) {
                 Ok(_) => break,
                 Err(found) => head = found,
             }
@@ -155,7 +160,7 @@ mod global {
         started: AtomicU64::new(0),
         completed: AtomicU64::new(0),
         deferred: AtomicPtr::new(std::ptr::null_mut()),
-            waiting: Tally::new(),
+        waiting: Tally::new(),
     };
 
     pub(super) fn domain() -> &'static Domain {
@@ -170,7 +175,7 @@ mod global {
 mod global {
     use super::{AtomicPtr, AtomicU64, CHUNKS, Domain, Mutex, Tally};
 
-    loom::lazy_static! {
+    crate::sync::model::lazy_static! {
         static ref DOMAIN: Domain = Domain {
             chunks: std::array::from_fn::<_, CHUNKS, _>(|_| AtomicPtr::new(std::ptr::null_mut())),
             turn: Mutex::new(()),
@@ -230,7 +235,7 @@ mod local {
         static LOCAL: Local = const { Local::new() };
     }
     #[cfg(specmm_loom)]
-    loom::thread_local! {
+    crate::sync::model::thread_local! {
         static LOCAL: Local = Local::new();
     }
 
@@ -296,9 +301,9 @@ pub(super) fn snapshot() -> Grace {
     if !is_real() {
         return Grace(0);
     }
-    // Store-load: what this thread unlinked is visible before it reads `started`. Pairs with `heavy`.
-    ordered_fence!("rcu.snapshot.fence", SeqCst);
-    Grace(domain().started.load(Ordering::Relaxed) + 1)
+    // A read-modify-write reads the newest count. A grace period numbered higher read this one's result, so it began after
+    // what this thread had unlinked.
+    Grace(domain().started.fetch_add(0, ord!("rcu.snapshot.acqrel", AcqRel)) + 1)
 }
 
 pub(super) fn elapsed(ticket: Grace) -> bool {
@@ -310,7 +315,10 @@ pub(super) fn synchronize() {
     if !is_real() {
         return;
     }
-    assert!(local::with(|local| local.nesting.get() == 0), "synchronize inside a read section waits for itself");
+    assert!(
+        local::with(|local| local.nesting.get() == 0),
+        "synchronize inside a read section waits for itself"
+    );
     let domain = domain();
     let ticket = snapshot();
     let ready = {
@@ -320,7 +328,8 @@ pub(super) fn synchronize() {
             return;
         }
         let ready = domain.take_deferred();
-        let number = domain.started.fetch_add(1, Ordering::Relaxed) + 1;
+        // Pairs with `snapshot`.
+        let number = domain.started.fetch_add(1, ord!("rcu.started.acqrel", AcqRel)) + 1;
         domain.wait_for_readers();
         // Pairs with the Acquire in `elapsed`.
         domain.completed.swap(number, ord!("rcu.completed.release", Release));

@@ -16,9 +16,9 @@ mod barrier;
 mod domain;
 
 pub use arc_cell::ArcCell;
-pub use domain::{Grace, ReadSection};
 #[cfg(specmm_loom)]
 pub use domain::model;
+pub use domain::{Grace, ReadSection};
 
 /// Enters a read section: what is reachable now stays allocated until the section is dropped. Sections nest.
 #[inline]
@@ -55,3 +55,7 @@ pub fn elapsed(ticket: Grace) -> bool {
 pub fn synchronize_if_much() {
     domain::synchronize_if_much();
 }
+
+#[cfg(all(test, specmm_loom))]
+#[path = "../../../tests/loom/rcu.rs"]
+pub(crate) mod models;

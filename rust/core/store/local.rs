@@ -28,7 +28,8 @@ impl LocalFile {
                 Err(error) => return Err(error),
             }
         }
-        let file = File::options().read(true).write(writable).create(create).create_new(exclusive).open(path)?;
+        let file =
+            File::options().read(true).write(writable).create(create).create_new(exclusive).open(path)?;
         Self::require_regular(&file.metadata()?)?;
         Ok(Self { file, writable })
     }

@@ -9,6 +9,7 @@
 //! sequentially consistent accesses as acquire-release.
 
 #[cfg(specmm_loom)]
+#[allow(unsafe_code, reason = "loom cells hand out raw pointers")]
 pub mod model;
 #[cfg(not(specmm_loom))]
 mod native;
@@ -19,8 +20,8 @@ use model as imp;
 use native as imp;
 
 pub use imp::{
-    AtomicPtr, AtomicU32, AtomicU64, Condvar, LifeCell, Mutex, MutexGuard, Parker, fence, light_barrier, spin_hint,
-    yield_now,
+    AtomicPtr, AtomicU32, AtomicU64, Condvar, LifeCell, Mutex, MutexGuard, Parker, fence, light_barrier,
+    spin_hint, yield_now,
 };
 pub use std::sync::atomic::Ordering;
 

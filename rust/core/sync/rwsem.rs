@@ -157,7 +157,12 @@ impl RwSem {
             // Acquire on the waiter's behalf; it gets the order through `granted`.
             if self
                 .state
-                .compare_exchange(state, state + enter, ord!("rwsem.grant.acquire", Acquire), Ordering::Relaxed)
+                .compare_exchange(
+                    state,
+                    state + enter,
+                    ord!("rwsem.grant.acquire", Acquire),
+                    Ordering::Relaxed,
+                )
                 .is_err()
             {
                 continue;

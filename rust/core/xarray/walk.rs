@@ -72,7 +72,13 @@ impl XArray {
     /// The first entry at or after `index` and at or before `last`, skipping empty subtrees. With `mark`, the first that
     /// carries it.
     #[must_use]
-    pub fn next(&self, index: u64, last: u64, mark: Option<Mark>, _section: &ReadSection) -> Option<(u64, Entry)> {
+    pub fn next(
+        &self,
+        index: u64,
+        last: u64,
+        mark: Option<Mark>,
+        _section: &ReadSection,
+    ) -> Option<(u64, Entry)> {
         if index > last {
             return None;
         }

@@ -1,8 +1,8 @@
 //! Writing: under the one mutex.
 
+use super::XArray;
 use super::entry::Entry;
 use super::node::{FANOUT, MARKS, Mark, Node, SHIFT};
-use super::XArray;
 use crate::rcu;
 use crate::sync::{MutexGuard, Ordering, Tally, ord};
 use std::sync::Arc;
@@ -51,7 +51,8 @@ impl<'x> Locked<'x> {
             if node.shift == 0 {
                 return Some(Place { node, offset });
             }
-            node = self.node(Entry::from_raw(node.slots[offset].load_then_write(Ordering::Relaxed)).as_node()?);
+            node =
+                self.node(Entry::from_raw(node.slots[offset].load_then_write(Ordering::Relaxed)).as_node()?);
         }
     }
 
@@ -240,7 +241,8 @@ impl<'x> Locked<'x> {
         let Some(place) = self.place(index) else { return };
         let (mut node, mut offset) = (place.node, place.offset);
         loop {
-            let left = node.marks[mark as usize].fetch_and(!(1 << offset), Ordering::Relaxed) & !(1 << offset);
+            let left =
+                node.marks[mark as usize].fetch_and(!(1 << offset), Ordering::Relaxed) & !(1 << offset);
             let parent = node.parent.load_then_write(Ordering::Relaxed);
             if left != 0 || parent.is_null() {
                 return;
@@ -271,7 +273,8 @@ impl<'x> Locked<'x> {
             let mut marked = [false; MARKS];
             for offset in 0..FANOUT {
                 let entry = Entry::from_raw(node.slots[offset].load(Ordering::Relaxed));
-                let mut below = std::array::from_fn(|mark| node.marks[mark].load(Ordering::Relaxed) & (1 << offset) != 0);
+                let mut below =
+                    std::array::from_fn(|mark| node.marks[mark].load(Ordering::Relaxed) & (1 << offset) != 0);
                 if entry == Entry::RETRY {
                     return Err("a reachable node holds RETRY".into());
                 }

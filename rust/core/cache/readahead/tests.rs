@@ -60,7 +60,10 @@ fn sequential_reads_of_one_page_double_the_window() {
             plans.push((plan.start, plan.nr, plan.async_size, plan.start + plan.nr - plan.async_size));
         }
     }
-    assert_eq!(plans, [(0, 4, 3, 1), (4, 8, 8, 4), (12, 16, 16, 12), (28, 32, 32, 28), (60, 32, 32, 60), (92, 32, 32, 92)]);
+    assert_eq!(
+        plans,
+        [(0, 4, 3, 1), (4, 8, 8, 4), (12, 16, 16, 12), (28, 32, 32, 28), (60, 32, 32, 60), (92, 32, 32, 92)]
+    );
 }
 
 #[test]

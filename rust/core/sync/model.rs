@@ -1,0 +1,354 @@
+//! What the model checker explores: loom's primitives behind the facade's names, in passes.
+//!
+//! Stock loom never lets a store move before *another* thread's load of a word that the storing thread has loaded itself
+//! (tokio-rs/loom 166, 392): `try_get` and the try-locks have exactly that shape. So every model runs in passes.
+//!
+//! | pass | a load is | explores |
+//! |---|---|---|
+//! | A | loom's | stale reads, not every interleaving |
+//! | B | a compare-and-exchange that cannot succeed | every interleaving, newest values |
+//! | C | B's for words this thread writes later ([`AtomicU64::load_then_write`]), A's otherwise | stale reads and these interleavings |
+//! | stale CAS | C's, and a compare-and-exchange may fail by a stale read, twice an execution | what C11 allows a failing exchange |
+//!
+//! Not explored: load buffering, more than the last seven stores of a word, more than five threads.
+
+use std::cell::Cell;
+
+pub use loom::{lazy_static, thread_local};
+pub use std::sync::atomic::Ordering;
+
+/// How loads behave in this run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pass {
+    /// Loom as it is.
+    A,
+    /// Newest values, every interleaving.
+    B,
+    /// Newest values where the thread writes the word later.
+    C,
+    /// As C, and exchanges may fail by a stale read.
+    StaleCas,
+}
+
+impl Pass {
+    /// Every pass.
+    pub const ALL: [Self; 4] = [Self::A, Self::B, Self::C, Self::StaleCas];
+}
+
+/// Stale failures of exchanges allowed in one execution: a retry loop must end.
+const STALE_FAILURES: u32 = 2;
+
+std::thread_local! {
+    static PASS: Cell<Pass> = const { Cell::new(Pass::A) };
+    static STALE_LEFT: Cell<u32> = const { Cell::new(0) };
+    static NEXT_THREAD: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Sets the pass for models on this OS thread.
+pub fn set_pass(pass: Pass) {
+    PASS.with(|cell| cell.set(pass));
+}
+
+/// Called first in every execution.
+pub fn begin_execution() {
+    STALE_LEFT.with(|cell| cell.set(STALE_FAILURES));
+    NEXT_THREAD.with(|cell| cell.set(0));
+}
+
+fn pass() -> Pass {
+    PASS.with(Cell::get)
+}
+
+/// A number for each model thread.
+pub(crate) fn thread_index() -> usize {
+    loom::thread_local! {
+        static INDEX: usize = NEXT_THREAD.with(|next| next.replace(next.get() + 1));
+    }
+    INDEX.with(|index| *index)
+}
+
+/// Guards and orderings that are switched off in this run.
+pub mod mutant {
+    use super::Ordering;
+    use std::cell::RefCell;
+    use std::collections::BTreeSet;
+
+    std::thread_local! {
+        static OFF: RefCell<Option<String>> = const { RefCell::new(None) };
+        static MET: RefCell<BTreeSet<&'static str>> = const { RefCell::new(BTreeSet::new()) };
+    }
+
+    /// Switches one name off, or none.
+    pub fn switch_off(name: Option<&str>) {
+        OFF.with(|off| *off.borrow_mut() = name.map(str::to_owned));
+    }
+
+    /// Every name that a run on this OS thread has passed.
+    pub fn met() -> BTreeSet<&'static str> {
+        MET.with(|met| met.borrow().clone())
+    }
+
+    pub(crate) fn is_off(name: &'static str) -> bool {
+        MET.with(|met| met.borrow_mut().insert(name));
+        OFF.with(|off| off.borrow().as_deref() == Some(name))
+    }
+
+    pub(crate) fn ordering(name: &'static str, order: Ordering) -> Ordering {
+        if is_off(name) { Ordering::Relaxed } else { order }
+    }
+
+    pub(crate) fn fence(name: &'static str, order: Ordering) {
+        if !is_off(name) {
+            loom::sync::atomic::fence(order);
+        }
+    }
+}
+
+/// Names that a model must reach in some execution.
+pub mod coverage {
+    use std::cell::RefCell;
+    use std::collections::BTreeMap;
+
+    std::thread_local! {
+        static REACHED: RefCell<BTreeMap<String, u64>> = const { RefCell::new(BTreeMap::new()) };
+    }
+
+    /// This execution came here.
+    pub fn reach(point: impl ToString) {
+        REACHED.with(|reached| *reached.borrow_mut().entry(point.to_string()).or_default() += 1);
+    }
+
+    /// Takes what was reached since the last call.
+    pub fn take() -> BTreeMap<String, u64> {
+        REACHED.with(|reached| std::mem::take(&mut *reached.borrow_mut()))
+    }
+}
+
+macro_rules! atomic {
+    ([$($generics:tt)*] $name:ident, $loom:ty, $value:ty, $sentinel:expr) => {
+        /// Loom's atomic behind the facade.
+        pub struct $name $($generics)* ($loom);
+
+        #[allow(missing_docs, reason = "each method is the standard one of that name")]
+        impl $($generics)* $name $($generics)* {
+            #[track_caller]
+            pub fn new(value: $value) -> Self {
+                Self(<$loom>::new(value))
+            }
+
+            #[track_caller]
+            fn newest(&self, order: Ordering) -> $value {
+                match self.0.compare_exchange($sentinel, $sentinel, Ordering::AcqRel, order) {
+                    Ok(value) | Err(value) => value,
+                }
+            }
+
+            #[track_caller]
+            pub fn load(&self, order: Ordering) -> $value {
+                if pass() == Pass::B { self.newest(order) } else { self.0.load(order) }
+            }
+
+            #[track_caller]
+            pub fn load_then_write(&self, order: Ordering) -> $value {
+                if pass() == Pass::A { self.0.load(order) } else { self.newest(order) }
+            }
+
+            #[track_caller]
+            pub fn store(&self, value: $value, order: Ordering) {
+                self.0.store(value, order);
+            }
+
+            #[track_caller]
+            pub fn swap(&self, value: $value, order: Ordering) -> $value {
+                self.0.swap(value, order)
+            }
+
+            #[track_caller]
+            pub fn compare_exchange(
+                &self,
+                current: $value,
+                new: $value,
+                success: Ordering,
+                failure: Ordering,
+            ) -> Result<$value, $value> {
+                if pass() == Pass::StaleCas && STALE_LEFT.with(Cell::get) > 0 {
+                    let stale = self.0.load(failure);
+                    if stale != current {
+                        STALE_LEFT.with(|left| left.set(left.get() - 1));
+                        return Err(stale);
+                    }
+                }
+                self.0.compare_exchange(current, new, success, failure)
+            }
+        }
+
+        impl $($generics)* std::fmt::Debug for $name $($generics)* {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(stringify!($name))
+            }
+        }
+    };
+}
+
+macro_rules! arithmetic {
+    ($name:ident, $value:ty) => {
+        #[allow(missing_docs, reason = "each method is the standard one of that name")]
+        impl $name {
+            #[track_caller]
+            pub fn fetch_add(&self, value: $value, order: Ordering) -> $value {
+                self.0.fetch_add(value, order)
+            }
+            #[track_caller]
+            pub fn fetch_sub(&self, value: $value, order: Ordering) -> $value {
+                self.0.fetch_sub(value, order)
+            }
+            #[track_caller]
+            pub fn fetch_and(&self, value: $value, order: Ordering) -> $value {
+                self.0.fetch_and(value, order)
+            }
+            #[track_caller]
+            pub fn fetch_or(&self, value: $value, order: Ordering) -> $value {
+                self.0.fetch_or(value, order)
+            }
+        }
+    };
+}
+
+atomic!([] AtomicU32, loom::sync::atomic::AtomicU32, u32, 0x5E17_15E1);
+atomic!([] AtomicU64, loom::sync::atomic::AtomicU64, u64, 0x5E17_15E1_5E17_15E1);
+atomic!([<T>] AtomicPtr, loom::sync::atomic::AtomicPtr<T>, *mut T, std::ptr::without_provenance_mut(0x5E17_15E0));
+arithmetic!(AtomicU32, u32);
+arithmetic!(AtomicU64, u64);
+
+pub use loom::sync::MutexGuard;
+pub use loom::sync::atomic::fence;
+
+/// In models sections announce themselves with a full fence: see `rcu::barrier`.
+pub fn light_barrier() {
+    fence(Ordering::SeqCst);
+}
+
+/// Loom's mutex without poisoning.
+#[derive(Debug)]
+pub struct Mutex<T>(loom::sync::Mutex<T>);
+
+impl<T: Default> Default for Mutex<T> {
+    fn default() -> Self {
+        Self::new(T::default())
+    }
+}
+
+impl<T> Mutex<T> {
+    /// A free mutex around `value`.
+    pub fn new(value: T) -> Self {
+        Self(loom::sync::Mutex::new(value))
+    }
+    /// Waits for the mutex.
+    #[track_caller]
+    pub fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock().unwrap()
+    }
+    /// Takes the mutex if it is free.
+    #[track_caller]
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        self.0.try_lock().ok()
+    }
+    /// The value, by the exclusive borrow.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.0.get_mut().unwrap()
+    }
+}
+
+/// Loom's condition variable.
+#[derive(Debug)]
+pub struct Condvar(loom::sync::Condvar);
+
+impl Default for Condvar {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Condvar {
+    /// A condition nobody waits for.
+    pub fn new() -> Self {
+        Self(loom::sync::Condvar::new())
+    }
+    /// Gives the mutex back, sleeps until notified, takes it again.
+    pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        self.0.wait(guard).unwrap()
+    }
+    /// Wakes one waiter.
+    pub fn notify_one(&self) {
+        self.0.notify_one();
+    }
+    /// Wakes all waiters.
+    pub fn notify_all(&self) {
+        self.0.notify_all();
+    }
+}
+
+/// The model thread that will sleep.
+#[derive(Debug, Clone)]
+pub struct Parker(loom::thread::Thread);
+
+impl Parker {
+    /// The calling thread.
+    #[must_use]
+    pub fn current() -> Self {
+        Self(loom::thread::current())
+    }
+    /// Sleeps until some [`Parker::unpark`].
+    pub fn park() {
+        loom::thread::park();
+    }
+    /// Wakes the thread.
+    pub fn unpark(&self) {
+        self.0.unpark();
+    }
+}
+
+/// A spin loop lets others run.
+pub fn spin_hint() {
+    loom::thread::yield_now();
+}
+
+/// Lets others run.
+pub fn yield_now() {
+    loom::thread::yield_now();
+}
+
+/// Dies when its owner is freed: loom reports a reader that is not ordered before that.
+#[derive(Debug)]
+pub struct LifeCell(loom::cell::UnsafeCell<bool>);
+
+// SAFETY: loom checks every access of the cell for races; that is what it is for.
+unsafe impl Send for LifeCell {}
+// SAFETY: as above.
+unsafe impl Sync for LifeCell {}
+
+impl Default for LifeCell {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl LifeCell {
+    /// A living object.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(loom::cell::UnsafeCell::new(true))
+    }
+    /// A reader asserts that the object is alive and that no free races with it.
+    #[track_caller]
+    pub fn assert_alive(&self) {
+        // SAFETY: loom checks the access; the pointer is valid while the cell is borrowed.
+        self.0.with(|alive| assert!(unsafe { *alive }, "used after it was freed"));
+    }
+    /// The freer declares the object dead.
+    #[track_caller]
+    pub fn kill(&self) {
+        // SAFETY: as above.
+        self.0.with_mut(|alive| unsafe { *alive = false });
+    }
+}

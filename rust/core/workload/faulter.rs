@@ -1,0 +1,132 @@
+//! A faulting thread: faults its part in, then zaps and faults it again until it is told to stop.
+
+use super::latency::{Latencies, Sampler, nanoseconds};
+use super::plan::Workload;
+use super::space::{Kind, Space};
+use crate::error::Result;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// What one thread works on: a part of a mapping that is its own or everybody's.
+pub(super) struct Part {
+    /// Of the file, and of the mapping if that is everybody's.
+    pub(super) offset: u64,
+    pub(super) length: u64,
+}
+
+/// What one thread did.
+#[derive(Debug, Default)]
+pub(super) struct Done {
+    /// Time that the first, cold pass took.
+    pub(super) cold: Duration,
+    /// Touches after the first pass.
+    pub(super) touches: u64,
+    /// Faults that those took.
+    pub(super) faults: u64,
+    /// Time that those took, without zapping.
+    pub(super) busy: Duration,
+    pub(super) latencies: Latencies,
+}
+
+/// One thread.
+pub(super) struct Faulter<'a, S: Space> {
+    pub(super) space: &'a S,
+    /// The mapping of all threads; without one, each maps its part itself.
+    pub(super) common: Option<&'a S::Mapping>,
+    pub(super) part: Part,
+    pub(super) workload: Workload,
+    pub(super) stop: &'a AtomicBool,
+    pub(super) clock: u64,
+    pub(super) number: usize,
+}
+
+impl<S: Space> Faulter<'_, S> {
+    /// Runs until told to stop. Between the cold pass and the rest `ready` waits for the others.
+    pub(super) fn run(self, ready: impl FnOnce()) -> Result<Done> {
+        let mut done = Done::default();
+        let own = if self.common.is_none() { Some(self.map()?) } else { None };
+        let began = Instant::now();
+        let cold = self.pass(own.as_ref(), &mut Done::default(), None);
+        done.cold = began.elapsed();
+        // Also if that failed: nobody waits for a thread that is gone.
+        ready();
+        cold?;
+        self.rounds(own, &mut done)?;
+        Ok(done)
+    }
+
+    fn rounds(&self, mut own: Option<S::Mapping>, done: &mut Done) -> Result<()> {
+        let mut sampler = Sampler::new(self.number as u64);
+        let faults_before = self.space.faults_of_this_thread();
+        while !self.is_stopped() {
+            own = self.renew(own)?;
+            let began = Instant::now();
+            self.pass(own.as_ref(), done, Some(&mut sampler))?;
+            done.busy += began.elapsed();
+        }
+        done.faults += self.space.faults_of_this_thread() - faults_before;
+        if let Some(mapping) = own {
+            self.space.unmap(mapping)?;
+        }
+        Ok(())
+    }
+
+    /// Walks the part once.
+    fn pass(
+        &self,
+        own: Option<&S::Mapping>,
+        done: &mut Done,
+        mut sampler: Option<&mut Sampler>,
+    ) -> Result<()> {
+        let (mapping, start) = match (self.common, own) {
+            (Some(common), _) => (common, self.part.offset),
+            (None, Some(own)) => (own, 0),
+            (None, None) => return Ok(()),
+        };
+        let write = self.workload.writes();
+        let mut at = start;
+        while at < start + self.part.length && !self.is_stopped() {
+            if sampler.as_mut().is_some_and(|sampler| sampler.is_next()) {
+                let before = Instant::now();
+                let faults = self.space.touch(mapping, at, write)?;
+                done.latencies.record(nanoseconds(before).saturating_sub(self.clock));
+                done.faults += faults;
+            } else {
+                done.faults += self.space.touch(mapping, at, write)?;
+            }
+            done.touches += 1;
+            at += self.workload.stride();
+        }
+        Ok(())
+    }
+
+    /// Makes every touch a fault again.
+    fn renew(&self, own: Option<S::Mapping>) -> Result<Option<S::Mapping>> {
+        match (self.workload, own, self.common) {
+            (Workload::PageFault2, Some(mapping), _) => {
+                self.space.unmap(mapping)?;
+                self.map().map(Some)
+            }
+            (_, Some(mapping), _) => {
+                self.space.zap(&mapping, 0, self.part.length)?;
+                Ok(Some(mapping))
+            }
+            (_, None, common) => {
+                if let Some(common) = common {
+                    self.space.zap(common, self.part.offset, self.part.length)?;
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    fn map(&self) -> Result<S::Mapping> {
+        let kind = if self.workload.writes() { Kind::PrivateWrite } else { Kind::SharedRead };
+        self.space.map(self.part.offset, self.part.length, kind)
+    }
+
+    fn is_stopped(&self) -> bool {
+        // Relaxed: the flag only says when; joining the thread orders its results.
+        self.stop.load(Ordering::Relaxed)
+    }
+}

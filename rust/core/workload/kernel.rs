@@ -1,0 +1,106 @@
+//! The `kernel` row: the same touches and mappings, with the real mmap(2).
+//!
+//! Owns: real mappings of the file and raw accesses to them. A real mapping of a file that somebody shrinks answers an
+//! access with SIGBUS, which ends the process: what this library's error is for.
+
+use super::space::{Kind, Space};
+use crate::error::{Error, IoError, Result};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
+use std::ffi::c_void;
+use std::fs::File;
+use std::path::Path;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// The address space of this process.
+pub(super) struct Kernel {
+    file: File,
+    name: String,
+}
+
+/// A real mapping; unmapped when dropped.
+pub(super) struct Mapping {
+    start: NonNull<c_void>,
+    length: usize,
+    writable: bool,
+}
+
+// SAFETY: a mapping is a range of addresses of the whole process. Its bytes are only reached through relaxed atomics.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the range is the mapping's own, and nobody borrows from it any more. A failure leaves a mapping behind,
+        // which harms nobody.
+        let _harmless = unsafe { munmap(self.start.as_ptr(), self.length) };
+    }
+}
+
+impl Kernel {
+    pub(super) fn new(path: &Path) -> Result<Self> {
+        let name = path.to_string_lossy().into_owned();
+        let file = File::open(path).map_err(|error| Error::Io(IoError::new(error, &name)))?;
+        Ok(Self { file, name })
+    }
+
+    fn error(&self, error: rustix::io::Errno) -> Error {
+        Error::Io(IoError::new(error.into(), &self.name))
+    }
+}
+
+impl Space for Kernel {
+    type Mapping = Mapping;
+
+    fn map(&self, offset: u64, length: u64, kind: Kind) -> Result<Mapping> {
+        let (prot, flags) = match kind {
+            Kind::SharedRead => (ProtFlags::READ, MapFlags::SHARED),
+            Kind::PrivateWrite => (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE),
+        };
+        let length = length as usize;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no existing one.
+        let start = unsafe { mmap(std::ptr::null_mut(), length, prot, flags, &self.file, offset) };
+        let start = NonNull::new(start.map_err(|error| self.error(error))?).expect("mmap never answers null");
+        Ok(Mapping { start, length, writable: kind == Kind::PrivateWrite })
+    }
+
+    fn unmap(&self, mapping: Mapping) -> Result<()> {
+        drop(mapping);
+        Ok(())
+    }
+
+    fn zap(&self, mapping: &Mapping, offset: u64, length: u64) -> Result<()> {
+        let (offset, length) = (offset as usize, length as usize);
+        assert!(offset + length <= mapping.length, "{offset} + {length} lies outside {}", mapping.length);
+        // SAFETY: inside the mapping; no reference to its bytes is ever made, so they may change.
+        unsafe { madvise(mapping.start.as_ptr().byte_add(offset), length, Advice::LinuxDontNeed) }
+            .map_err(|error| self.error(error))
+    }
+
+    #[inline]
+    fn touch(&self, mapping: &Mapping, offset: u64, write: bool) -> Result<u64> {
+        let offset = offset as usize;
+        assert!(offset < mapping.length && (mapping.writable || !write), "{offset} is no place to touch");
+        // SAFETY: inside the mapping, which lives as long as this borrow; every access to it is such an atomic one, and
+        // stores are made where the mapping allows them.
+        unsafe {
+            let byte = AtomicU8::from_ptr(mapping.start.as_ptr().byte_add(offset).cast());
+            let value = byte.load(Ordering::Relaxed);
+            if write {
+                byte.store(value, Ordering::Relaxed);
+            }
+        }
+        Ok(0)
+    }
+
+    fn faults_of_this_thread(&self) -> u64 {
+        let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+        // SAFETY: `usage` has room for the answer, and all zeros is a valid one.
+        let usage = unsafe {
+            libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr());
+            usage.assume_init()
+        };
+        (usage.ru_minflt + usage.ru_majflt).cast_unsigned()
+    }
+}

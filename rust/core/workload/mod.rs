@@ -1,0 +1,39 @@
+//! Drivers of the workloads: what `specmm faults` and the benches run.
+//!
+//! Owns: the faulting threads, the thread that maps and unmaps beside them, how both are timed, and the results as plain
+//! structs. Does not own any locking: it uses address spaces as any program would, and so does the `kernel` row, which
+//! makes the same touches and the same mappings with the real mmap(2).
+//!
+//! A run is a grid of rows (the kernel, each locking mode) and writer rates. Rounds of all cells are interleaved, so that
+//! a change in the machine's mood meets every cell. One round of a specmm row:
+//!
+//! 1. *Cold*: an empty cache and a fresh address space. Each thread faults its part of the mapping in, which reads the
+//!    file. It is counted in the events and timed apart from the rest.
+//! 2. *Warm*: each thread zaps its part (`madvise(DONTNEED)`; the page cache keeps the pages) and faults it in again, over
+//!    and over. The zapping is not timed. The writer works beside it, at its rate.
+//! 3. *Quiescence*: the identities of the events hold and the cache's audit passes, or the run fails.
+//!
+//! What one fault is: threads touch one byte in each fault-around window, so each touch after a zap is exactly one fault,
+//! in the kernel as here, and no touch is spent on entries that a neighbour's fault has set. What a row's threads count is
+//! faults, not touches: specmm says how many a touch took, the kernel counts them for each thread (`getrusage`).
+
+#![allow(clippy::cast_precision_loss, reason = "counts become figures for people")]
+
+mod driver;
+mod faulter;
+#[allow(unsafe_code, reason = "the kernel row uses the real mmap(2)")]
+mod kernel;
+mod latency;
+mod plan;
+mod report;
+mod space;
+mod writer;
+
+pub use driver::{Progress, run};
+pub use latency::{Latencies, Quantiles};
+pub use plan::{MAX_LENGTH, Plan, Rate, Row, Workload};
+pub use report::{Report, Round, Run, Spread};
+pub use writer::{PAIR, REGION};
+
+/// One touch in so many is timed, on average: the gaps are drawn, so that no pattern of the walk is favoured.
+pub const SAMPLE_EVERY: u64 = 64;

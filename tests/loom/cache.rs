@@ -1,0 +1,186 @@
+//! Models of the cache room: lookups and copies against removal, reuse and truncation.
+
+use super::address_space::{HeldPage, Lookup};
+use super::copy_out::{CopyOut, Marked};
+use super::{AddressSpace, Io, Shared};
+use crate::loom_harness::{Model, reach, spawn};
+use crate::page::{PAGE_SIZE, Use};
+use crate::rcu;
+use crate::store::MemoryStore;
+use crate::xarray::Entry;
+use std::sync::Arc;
+
+const OURS: u8 = 0xAA;
+const STRANGERS: u8 = 0x55;
+
+/// Two files over one frame; the first caches its page 0 there.
+fn two_files() -> (Arc<AddressSpace>, Arc<AddressSpace>) {
+    let shared = Shared::new(1, Io::Inline).unwrap();
+    let file = |byte| {
+        let store = Arc::new(MemoryStore::new(vec![byte; PAGE_SIZE]));
+        Arc::new(AddressSpace::new(store, PAGE_SIZE as u64, "model", Arc::clone(&shared)))
+    };
+    let (ours, strangers) = (file(OURS), file(STRANGERS));
+    cache_page(&ours, 0, OURS);
+    (ours, strangers)
+}
+
+/// Caches a page, up to date, if a frame is free.
+pub(crate) fn cache_page(file: &AddressSpace, index: u64, byte: u8) -> bool {
+    let Some(handle) = file.frames().alloc(Use::File) else { return false };
+    let held = file.insert(index, handle).expect("the slot is empty");
+    held.handle.page().bytes().write(0, &[byte; PAGE_SIZE]);
+    held.lock.set_uptodate();
+    drop(held);
+    true
+}
+
+/// Takes our page out if nobody uses it, and gives its frame to the other file.
+fn remove_and_reuse(ours: &AddressSpace, strangers: &AddressSpace) {
+    let page = ours.frames().page(0);
+    let lock = page.try_lock().expect("nobody else locks it");
+    if ours.remove_mapping(&lock, Entry::value(7)) {
+        let reference = page.adopt();
+        drop(lock);
+        drop(reference);
+        if cache_page(strangers, 0, STRANGERS) {
+            reach("reused");
+        }
+    } else {
+        reach("busy");
+    }
+}
+
+/// One thread looks our page up and reads it; one removes it and gives the frame away. Claim: who has a reference after an
+/// unchanged slot has our page, and reads our bytes. Premise: frames are type-stable.
+fn lookup_against_reuse() {
+    let (ours, strangers) = two_files();
+    let remover = {
+        let (ours, strangers) = (Arc::clone(&ours), Arc::clone(&strangers));
+        spawn(move || remove_and_reuse(&ours, &strangers))
+    };
+    let section = rcu::read();
+    match ours.find_get_page_once(0, &section) {
+        Lookup::Found(handle) => {
+            reach("found");
+            assert!(handle.page().is_at(ours.id(), 0), "a stranger's page: {handle:?}");
+            let mut byte = [0];
+            handle.page().bytes().read(0, &mut byte);
+            assert_eq!(byte[0], OURS);
+        }
+        Lookup::Absent => reach("absent"),
+        Lookup::Interfered => reach("interfered"),
+    }
+    drop(section);
+    remover.join().unwrap();
+    crate::page::Frames::audit(ours.frames()).unwrap();
+}
+
+#[test]
+fn lookup_against_removal_and_reuse() {
+    Model {
+        name: "lookup against removal and reuse",
+        preemption_bound: None,
+        grace_periods: false,
+        body: lookup_against_reuse,
+        reaches: &["found", "absent", "interfered", "reused", "busy"],
+        needs: &["filemap.slot_recheck", "page.get.unless_zero", "page.freeze.expected"],
+    }
+    .check();
+}
+
+/// One thread copies our page out without a reference; one removes it and overwrites the frame, as its next owner does.
+/// Claim: a copy that is accepted is of our bytes only. Premise: a remover changes slot and mapping, then the generation,
+/// then bytes.
+fn copy_against_reuse() {
+    let (ours, _) = two_files();
+    let remover = {
+        let ours = Arc::clone(&ours);
+        spawn(move || {
+            let page = ours.frames().page(0);
+            let lock = page.try_lock().expect("nobody else locks it");
+            assert!(ours.remove_mapping(&lock, Entry::value(7)), "nobody else has a reference");
+            page.bytes().write(0, &[STRANGERS; PAGE_SIZE]);
+            let reference = page.adopt();
+            drop(lock);
+            drop(reference);
+        })
+    };
+    let mut buf = [0; PAGE_SIZE];
+    match ours.copy_out(0, 0, &mut buf, Marked::Refuse, &rcu::read()) {
+        CopyOut::Copied => {
+            reach("copied");
+            assert_eq!(buf, [OURS; PAGE_SIZE], "bytes of another file");
+        }
+        CopyOut::Unavailable => reach("unavailable"),
+        CopyOut::Changed => {
+            reach("changed");
+            assert_eq!(buf, [0; PAGE_SIZE], "a failed attempt leaves nothing");
+        }
+    }
+    remover.join().unwrap();
+}
+
+#[test]
+fn big_copy_out_against_removal_and_reuse() {
+    Model {
+        name: "copy-out against removal and reuse",
+        preemption_bound: None,
+        grace_periods: false,
+        body: copy_against_reuse,
+        reaches: &["copied", "unavailable", "changed"],
+        needs: &[
+            "page.generation.check",
+            "page.generation.fence",
+            "page.generation.acquire",
+            "page.advance.release",
+            "page.bytes.fence",
+        ],
+    }
+    .check();
+}
+
+/// One thread runs the speculative `filemap_fault`; one truncates the page away. Claims: a page that is returned is the
+/// file's as long as it is locked; after everything no reference and no lock is left, whichever way the attempt ended.
+/// Premise: truncation sets the size, then takes the page lock.
+fn fault_against_truncate() {
+    let (ours, _) = two_files();
+    let truncater = {
+        let ours = Arc::clone(&ours);
+        spawn(move || {
+            ours.i_size_write(0);
+            let lock = ours.frames().page(0).lock();
+            ours.truncate_page(&lock);
+            // The page's last reference may go with the fault's.
+            drop(lock);
+        })
+    };
+    let section = rcu::read();
+    match ours.filemap_fault_speculative(0, &section) {
+        Ok(HeldPage { lock, handle }) => {
+            reach("locked");
+            assert!(lock.page().is_at(ours.id(), 0), "a truncated page: {handle:?}");
+            drop(lock);
+            drop(handle);
+        }
+        Err(cause) => reach(cause),
+    }
+    drop(section);
+    truncater.join().unwrap();
+    assert_eq!(ours.frames().in_use().0, 0, "a reference is left: {:?}", ours.frames().page(0));
+    ours.frames().audit().unwrap();
+}
+
+#[test]
+fn big_trylock_and_mapping_check_against_truncate() {
+    Model {
+        name: "trylock and mapping check against truncate",
+        preemption_bound: None,
+        grace_periods: false,
+        body: fault_against_truncate,
+        reaches: &["locked", "FILE_MISS", "FILE_LOCKED", "FILE_MAPPING", "FILE_EOF"],
+        // The last one is the patch as posted: it leaks a reference on every abort after the lookup.
+        needs: &["filemap.spec.mapping", "filemap.spec.put"],
+    }
+    .check();
+}
