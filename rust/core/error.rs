@@ -22,6 +22,11 @@ impl IoError {
         Self { source: Arc::new(source), file: file.to_owned() }
     }
 
+    /// Whether the store ended before the bytes that the cache expected.
+    pub(crate) fn is_short_read(&self) -> bool {
+        self.source.kind() == std::io::ErrorKind::UnexpectedEof
+    }
+
     /// The errno, or EIO where the store gave none.
     #[must_use]
     pub fn errno(&self) -> i32 {

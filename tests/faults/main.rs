@@ -3,7 +3,9 @@
 #![allow(missing_docs, reason = "a test suite")]
 
 use specmm::store::{MemoryStore, Store};
-use specmm::{Abort, Error, Io, Locking, Madvise, Mm, MmOptions, OpenMode, PAGE_SIZE, PageCache, Prot, VmFault};
+use specmm::{
+    Abort, Error, Io, Locking, Madvise, Mm, MmOptions, OpenMode, PAGE_SIZE, PageCache, Prot, VmFault,
+};
 use std::sync::Arc;
 
 fn pattern(len: usize) -> Vec<u8> {
@@ -20,7 +22,8 @@ fn event(mm: &Mm, name: &str) -> u64 {
 }
 
 fn assert_identities(mm: &Mm) {
-    let aborts: u64 = mm.vm_events().iter().filter(|(n, _)| n.starts_with("spf_abort_")).map(|(_, v)| v).sum();
+    let aborts: u64 =
+        mm.vm_events().iter().filter(|(n, _)| n.starts_with("spf_abort_")).map(|(_, v)| v).sum();
     assert_eq!(event(mm, "spf_abort"), aborts);
     assert_eq!(event(mm, "spf_attempt"), event(mm, "spf_commit") + event(mm, "spf_abort"));
 }
@@ -133,11 +136,15 @@ fn threads_fault_while_others_map_and_truncate() {
                 scope.spawn(move || {
                     let mut rng = thread + 1;
                     for _ in 0..20_000 {
-                        rng = rng.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                        rng = rng
+                            .wrapping_mul(6_364_136_223_846_793_005)
+                            .wrapping_add(1_442_695_040_888_963_407);
                         let page = (rng >> 33) % pages;
                         let mut byte = [0];
                         match mm.load(at + page * 4096 + (rng >> 20) % 4096, &mut byte) {
-                            Ok(()) => assert!(byte[0] == page as u8 | 1 || byte[0] == 0, "page {page}: {byte:?}"),
+                            Ok(()) => {
+                                assert!(byte[0] == page as u8 | 1 || byte[0] == 0, "page {page}: {byte:?}")
+                            }
                             Err(Error::Bus { .. }) => {}
                             Err(error) => panic!("{error}"),
                         }
@@ -171,4 +178,31 @@ fn threads_fault_while_others_map_and_truncate() {
         mm.close().unwrap();
     }
     cache.check().unwrap();
+}
+
+#[test]
+fn a_change_from_outside_is_followed() {
+    let path = std::env::temp_dir().join(format!("specmm-outside-{}", std::process::id()));
+    std::fs::write(&path, pattern(30_000)).unwrap();
+    let cache = PageCache::new(1 << 20, Io::Inline).unwrap();
+    let file = cache.open(&path, OpenMode::Read, 4).unwrap();
+    let mm = Mm::new(&cache, MmOptions::default()).unwrap();
+    let at = mm.mmap(&file, None, 0, Prot::Read, true).unwrap();
+    let mut byte = [0];
+    mm.load(at, &mut byte).unwrap();
+    // Shorter: met at the next miss, in a mapping and in a read.
+    std::fs::File::options().write(true).open(&path).unwrap().set_len(5000).unwrap();
+    let error = mm.load(at + 28_000, &mut byte).unwrap_err();
+    assert!(matches!(error, Error::Bus { index: 6, size: 5000, cause: None, .. }), "{error}");
+    assert_eq!(file.size().unwrap(), 5000);
+    assert_eq!(file.pread(&mut [0; 100], 4950).unwrap(), 50);
+    // Longer: the old last page is read again.
+    std::fs::write(&path, pattern(9000)).unwrap();
+    assert_eq!(file.revalidate().unwrap(), 9000);
+    let mut all = vec![0; 9000];
+    assert_eq!(file.pread(&mut all, 0).unwrap(), 9000);
+    assert!(all == pattern(9000));
+    mm.close().unwrap();
+    cache.check().unwrap();
+    std::fs::remove_file(&path).unwrap();
 }

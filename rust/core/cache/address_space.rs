@@ -102,6 +102,13 @@ impl AddressSpace {
         self.i_size.store(size, ord!("i_size.release", Release));
     }
 
+    /// The size by which page `index` lies beyond the end of the file, if it does.
+    #[inline]
+    pub(crate) fn ends_before(&self, index: u64) -> Option<u64> {
+        let size = self.i_size();
+        (index >= size.div_ceil(PAGE_SIZE as u64)).then_some(size)
+    }
+
     /// Pages in the file, the last one perhaps partial.
     #[inline]
     #[must_use]

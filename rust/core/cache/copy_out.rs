@@ -92,9 +92,10 @@ impl AddressSpace {
             let index = super::address_space::index_of(at);
             match self.copy_out(index, within, &mut buf[done..done + step], Marked::Refuse, &section) {
                 CopyOut::Copied => done += step,
-                CopyOut::Unavailable => return None,
-                CopyOut::Changed => {
-                    self.shared.count(Stat::Retries, 1);
+                failed => {
+                    self.shared.count(Stat::Retries, u64::from(failed == CopyOut::Changed));
+                    // All or nothing: the caller gets no part of a read that failed.
+                    buf[..done].fill(0);
                     return None;
                 }
             }

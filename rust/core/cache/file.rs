@@ -222,7 +222,7 @@ impl OpenFile {
                     drop(held);
                     VmFault::LOCKED | missed
                 }
-                Step::Sigbus(_) => VmFault::SIGBUS,
+                Step::Beyond(_) | Step::Unreadable(_) => VmFault::SIGBUS,
                 Step::Oom => VmFault::OOM,
                 Step::Blocked(blocked) => {
                     self.unblock(index, blocked);
@@ -343,7 +343,8 @@ impl File {
     }
 
     /// The lock-free hit: serves the whole read from the cache, or nothing. Takes no lock, no reference, and writes
-    /// nothing that another thread reads. On `None` the buffer's content is unspecified but never another file's.
+    /// nothing that another thread reads. On `None` nothing of what was read
+    /// stays in the buffer: where it was written it holds zeros.
     #[inline]
     #[must_use]
     pub fn read_cached(&self, buf: &mut [u8], offset: u64) -> Option<usize> {

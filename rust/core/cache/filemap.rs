@@ -44,8 +44,10 @@ pub enum Pass {
 pub(crate) enum Step<'f> {
     /// The page, locked, up to date, within the file.
     Locked(HeldPage<'f>),
-    /// Beyond the end of the file, or unreadable.
-    Sigbus(Option<IoError>),
+    /// The file ends before the page, at this size.
+    Beyond(u64),
+    /// The page cannot be read.
+    Unreadable(IoError),
     /// No frame.
     Oom,
     /// Something must be waited for first.
@@ -170,8 +172,8 @@ impl OpenFile {
     ) -> Answer<'f> {
         let mapping = &self.mapping;
         let answer = |step, missed| Answer { step, missed };
-        if index >= mapping.pages_in_file() {
-            return answer(Step::Sigbus(None), false);
+        if let Some(size) = mapping.ends_before(index) {
+            return answer(Step::Beyond(size), false);
         }
         let mut missed = false;
         let found = mapping.find_get_page(index, &crate::rcu::read());
@@ -233,7 +235,7 @@ impl OpenFile {
         loop {
             let handle = match self.find_or_create(index) {
                 FoundOrCreated::Page(handle) => handle,
-                FoundOrCreated::Beyond => return Step::Sigbus(None),
+                FoundOrCreated::Beyond(size) => return Step::Beyond(size),
                 FoundOrCreated::NoFrame => return Step::Oom,
             };
             let Some(lock) = handle.page().try_lock() else { return Step::Blocked(Blocked::Page) };
@@ -254,7 +256,7 @@ impl OpenFile {
         loop {
             let handle = match self.find_or_create(index) {
                 FoundOrCreated::Page(handle) => handle,
-                FoundOrCreated::Beyond => return Step::Sigbus(None),
+                FoundOrCreated::Beyond(size) => return Step::Beyond(size),
                 FoundOrCreated::NoFrame => return Step::Oom,
             };
             let held = HeldPage { lock: handle.page().lock(), handle };
@@ -263,7 +265,7 @@ impl OpenFile {
             }
             if !held.handle.page().flags().has(PageFlags::UPTODATE) {
                 if let Err(error) = mapping.read_page(&held.lock, index) {
-                    return Step::Sigbus(Some(error));
+                    return Step::Unreadable(error);
                 }
             }
             return self.within_file(held, index);
@@ -272,10 +274,11 @@ impl OpenFile {
 
     /// The size once more, under the page lock: truncation changes it before it takes page locks.
     fn within_file<'f>(&self, held: HeldPage<'f>, index: u64) -> Step<'f> {
-        if guard!("filemap.classic.eof", index < self.mapping.pages_in_file()) {
+        let end = self.mapping.ends_before(index);
+        if guard!("filemap.classic.eof", end.is_none()) {
             Step::Locked(held)
         } else {
-            Step::Sigbus(None)
+            Step::Beyond(end.unwrap_or_default())
         }
     }
 
@@ -287,8 +290,8 @@ impl OpenFile {
                 return FoundOrCreated::Page(handle);
             }
             let _stable = mapping.invalidate_lock.read_guard();
-            if index >= mapping.pages_in_file() {
-                return FoundOrCreated::Beyond;
+            if let Some(size) = mapping.ends_before(index) {
+                return FoundOrCreated::Beyond(size);
             }
             match mapping.add_page(index) {
                 Created::New(HeldPage { lock, handle }) => {
@@ -355,8 +358,8 @@ impl OpenFile {
 pub(super) enum FoundOrCreated<'f> {
     /// The page with a reference, unlocked.
     Page(PageHandle<'f>),
-    /// The file ends before it.
-    Beyond,
+    /// The file ends before it, at this size.
+    Beyond(u64),
     /// No frame is free.
     NoFrame,
 }

@@ -127,7 +127,8 @@ impl Queue {
                 state = self.work.wait(state);
             };
             drop(state);
-            request.run();
+            // A store that panics must not take the worker with it: whoever needs the page reads again and meets the panic.
+            let _met_again = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| request.run()));
             let mut state = self.state.lock();
             state.in_flight -= 1;
             if state.in_flight == 0 {

@@ -18,7 +18,8 @@ impl OpenFile {
         let mut done = 0;
         loop {
             // The size may change between pages: what is beyond it is not read.
-            let n = wanted(mapping.i_size());
+            let size = mapping.i_size();
+            let n = wanted(size);
             if done >= n {
                 break;
             }
@@ -27,7 +28,16 @@ impl OpenFile {
             let step = (n - done).min(PAGE_SIZE - within);
             let index = index_of(at);
             let rest = index_of(offset + n as u64 - 1) - index + 1;
-            self.make_uptodate(index, rest)?;
+            match self.make_uptodate(index, rest) {
+                // Somebody else made the file shorter: once more from the new size.
+                Err(Error::Io(error)) if error.is_short_read() => {
+                    if mapping.revalidate()? == size {
+                        return Err(Error::Io(error));
+                    }
+                    continue;
+                }
+                other => other?,
+            }
             let section = crate::rcu::read();
             // Anything but a copy means that the page or the size changed meanwhile: once more from the size.
             if mapping.copy_out(index, within, &mut buf[done..done + step], Marked::Serve, &section)
@@ -55,7 +65,7 @@ impl OpenFile {
         let handle = match self.find_or_create(index) {
             FoundOrCreated::Page(handle) => handle,
             // The caller looks at the size again.
-            FoundOrCreated::Beyond => return Ok(()),
+            FoundOrCreated::Beyond(_) => return Ok(()),
             FoundOrCreated::NoFrame => {
                 return Err(mapping.shared.out_of_frames(format!("page {index} of {}", mapping.name)));
             }

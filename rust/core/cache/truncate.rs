@@ -41,13 +41,48 @@ impl AddressSpace {
         result
     }
 
-    /// Follows a change that somebody else made to the store.
+    /// Follows a change of size that somebody else made to the store. A page that was partial is dropped: what follows its
+    /// old end is not zeros any more.
     pub(super) fn revalidate(&self) -> Result<u64> {
+        let stable = self.invalidate_lock.write_guard();
         let size = self.store.size().map_err(|error| Error::Io(IoError::new(error, &self.name)))?;
-        if let Some(size) = size.filter(|&size| size != self.i_size()) {
-            self.truncate(size.min(MAX_SIZE), |_| Ok(()))?;
+        let before = self.i_size();
+        let after = size.unwrap_or(before).min(MAX_SIZE);
+        if after < before {
+            self.shrink_pages(after);
+            self.zero_tail(after);
+        } else if after > before {
+            self.drop_partial_page(before);
+            self.i_size_write(after);
         }
-        Ok(self.i_size())
+        drop(stable);
+        if after != before {
+            crate::rcu::synchronize();
+        }
+        Ok(after)
+    }
+
+    /// What a failed read means: if the store has become shorter than the page, the file ends there (size, no cause).
+    pub(crate) fn judge_read_error(&self, index: u64, cause: IoError) -> (u64, Option<IoError>) {
+        let shrunk = cause.is_short_read() && self.revalidate().is_ok();
+        match self.ends_before(index) {
+            Some(size) if shrunk => (size, None),
+            _ => (self.i_size(), Some(cause)),
+        }
+    }
+
+    fn drop_partial_page(&self, size: u64) {
+        if size % PAGE_SIZE as u64 == 0 {
+            return;
+        }
+        let index = size / PAGE_SIZE as u64;
+        self.unmap(index, index, false);
+        let Some(handle) = self.find_get_page(index, &crate::rcu::read()) else { return };
+        let lock = handle.page().lock();
+        if handle.page().is_at(self.id(), index) {
+            self.truncate_page(&lock);
+        }
+        drop(lock);
     }
 
     /// The cache's part of a shrink (`truncate_setsize`).

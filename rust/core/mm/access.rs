@@ -39,6 +39,7 @@ impl Mm {
     /// [`Error::Segmentation`] where nothing is mapped, [`Error::Bus`] beyond the end of the file or where it cannot be
     /// read, [`Error::OutOfFrames`], [`Error::Closed`]. Earlier pages may have been copied.
     pub fn load(&self, address: u64, buf: &mut [u8]) -> Result<()> {
+        self.inner.require_open()?;
         let mut rest = buf;
         for (at, n) in pages(address, rest.len() as u64)? {
             let (now, later) = rest.split_at_mut(n);
@@ -54,6 +55,7 @@ impl Mm {
     /// # Errors
     /// As [`Mm::load`], and [`Error::Segmentation`] where the mapping is read-only. Earlier pages may have been stored.
     pub fn store(&self, address: u64, data: &[u8]) -> Result<()> {
+        self.inner.require_open()?;
         let mut rest = data;
         for (at, n) in pages(address, rest.len() as u64)? {
             let (now, later) = rest.split_at(n);
@@ -72,6 +74,7 @@ impl Mm {
         if stride == 0 {
             return Err(Error::InvalidArgument("stride 0: the touches would never end".into()));
         }
+        self.inner.require_open()?;
         let end = end_of(address, length)?;
         let mut report = TouchReport::default();
         let mut at = address;

@@ -9,7 +9,7 @@ use super::vma::VmFlags;
 use super::{Locking, Mm, MmInner};
 use crate::cache::filemap::Pass;
 use crate::cache::{Abort, VmFault};
-use crate::error::{Error, IoError};
+use crate::error::Error;
 use crate::page::PAGE_SIZE;
 use crate::rcu;
 use crate::sync::guard;
@@ -129,9 +129,12 @@ impl MmInner {
             let answer = fault.handle_classically(pass);
             published = fault.published;
             missed |= answer.missed;
-            let (result, unreadable) = match answer.end {
+            let (result, bus) = match answer.end {
                 End::Done(result) => (result | major, None),
-                End::Unreadable(error) => (VmFault::SIGBUS | major, Some(error)),
+                End::Beyond(size) => (VmFault::SIGBUS | major, Some((size, None))),
+                End::Unreadable(error) => {
+                    (VmFault::SIGBUS | major, Some((vma.file.mapping.i_size(), Some(error))))
+                }
                 End::Blocked(blocked) => {
                     // The file outlives the mapping while we wait.
                     let (file, index) = (std::sync::Arc::clone(vma.file), fault.index);
@@ -147,27 +150,26 @@ impl MmInner {
             if published > 0 && !missed {
                 vma.file.credit_mmap_miss(published, vma.flags.pattern());
             }
-            let error = self.explain(result, &fault, address, unreadable);
-            return Classic { result, tried, error };
+            if !result.has(VmFault::ERROR) {
+                return Classic { result, tried, error: None };
+            }
+            let (file, index) = (std::sync::Arc::clone(vma.file), fault.index);
+            drop(lock);
+            let error = match bus {
+                Some((size, cause)) => {
+                    let (size, cause) = match cause {
+                        Some(cause) => file.mapping.judge_read_error(index, cause),
+                        None => (size, None),
+                    };
+                    let offset = index * PAGE_SIZE as u64 + address % PAGE_SIZE as u64;
+                    Error::Bus { index, offset, size, cause }
+                }
+                None => {
+                    let what = if write { "a private copy" } else { "a page" };
+                    self.shared.out_of_frames(format!("{what} at {address:#x}"))
+                }
+            };
+            return Classic { result, tried, error: Some(error) };
         }
-    }
-
-    /// The error that goes with a failed result.
-    fn explain(
-        &self,
-        result: VmFault,
-        fault: &Fault<'_>,
-        address: u64,
-        cause: Option<IoError>,
-    ) -> Option<Error> {
-        if result.has(VmFault::OOM) {
-            let what = if fault.write { "a private copy" } else { "a page" };
-            return Some(self.shared.out_of_frames(format!("{what} at {address:#x}")));
-        }
-        if !result.has(VmFault::SIGBUS) {
-            return None;
-        }
-        let offset = fault.index * PAGE_SIZE as u64 + address % PAGE_SIZE as u64;
-        Some(Error::Bus { index: fault.index, offset, size: fault.vma.file.mapping.i_size(), cause })
     }
 }

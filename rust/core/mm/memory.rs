@@ -287,8 +287,8 @@ impl<'a> Fault<'a> {
                     _ => End::Done(VmFault::LOCKED | major),
                 }
             }
-            Step::Sigbus(None) => End::Done(VmFault::SIGBUS),
-            Step::Sigbus(Some(error)) => End::Unreadable(error),
+            Step::Beyond(size) => End::Beyond(size),
+            Step::Unreadable(error) => End::Unreadable(error),
             Step::Oom => End::Done(VmFault::OOM),
             Step::Blocked(blocked) => End::Blocked(blocked),
         };
@@ -325,6 +325,8 @@ pub(super) struct ClassicPass {
 pub(super) enum End {
     /// With a result.
     Done(VmFault),
+    /// With SIGBUS, because the file ends before the page, at this size.
+    Beyond(u64),
     /// With SIGBUS, because the page cannot be read.
     Unreadable(IoError),
     /// Drop the lock, wait, come again.
