@@ -4,6 +4,7 @@ use super::latency::{Latencies, Sampler, nanoseconds};
 use super::plan::Workload;
 use super::space::{Kind, Space};
 use crate::error::Result;
+use crate::page::PAGE_SIZE;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -46,7 +47,8 @@ impl<S: Space> Faulter<'_, S> {
         let mut done = Done::default();
         let own = if self.common.is_none() { Some(self.map()?) } else { None };
         let began = Instant::now();
-        let cold = self.pass(own.as_ref(), &mut Done::default(), None);
+        // Every page: readahead brings the file in as it does for a program that reads all of it.
+        let cold = self.pass(own.as_ref(), PAGE_SIZE as u64, &mut Done::default(), None);
         done.cold = began.elapsed();
         // Also if that failed: nobody waits for a thread that is gone.
         ready();
@@ -61,7 +63,7 @@ impl<S: Space> Faulter<'_, S> {
         while !self.is_stopped() {
             own = self.renew(own)?;
             let began = Instant::now();
-            self.pass(own.as_ref(), done, Some(&mut sampler))?;
+            self.pass(own.as_ref(), self.workload.stride(), done, Some(&mut sampler))?;
             done.busy += began.elapsed();
         }
         done.faults += self.space.faults_of_this_thread() - faults_before;
@@ -75,6 +77,7 @@ impl<S: Space> Faulter<'_, S> {
     fn pass(
         &self,
         own: Option<&S::Mapping>,
+        stride: u64,
         done: &mut Done,
         mut sampler: Option<&mut Sampler>,
     ) -> Result<()> {
@@ -95,7 +98,7 @@ impl<S: Space> Faulter<'_, S> {
                 done.faults += self.space.touch(mapping, at, write)?;
             }
             done.touches += 1;
-            at += self.workload.stride();
+            at += stride;
         }
         Ok(())
     }

@@ -101,6 +101,6 @@ impl Space for Kernel {
             libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr());
             usage.assume_init()
         };
-        (usage.ru_minflt + usage.ru_majflt).cast_unsigned()
+        u64::try_from(usage.ru_minflt + usage.ru_majflt).unwrap_or(0)
     }
 }

@@ -7,14 +7,14 @@
 //! A run is a grid of rows (the kernel, each locking mode) and writer rates. Rounds of all cells are interleaved, so that
 //! a change in the machine's mood meets every cell. One round of a specmm row:
 //!
-//! 1. *Cold*: an empty cache and a fresh address space. Each thread faults its part of the mapping in, which reads the
-//!    file. It is counted in the events and timed apart from the rest.
+//! 1. *Cold*: an empty cache and a fresh address space. Each thread faults its part of the mapping in, page by page, which
+//!    reads the file. It is counted in the events and timed apart from the rest.
 //! 2. *Warm*: each thread zaps its part (`madvise(DONTNEED)`; the page cache keeps the pages) and faults it in again, over
 //!    and over. The zapping is not timed. The writer works beside it, at its rate.
 //! 3. *Quiescence*: the identities of the events hold and the cache's audit passes, or the run fails.
 //!
-//! What one fault is: threads touch one byte in each fault-around window, so each touch after a zap is exactly one fault,
-//! in the kernel as here, and no touch is spent on entries that a neighbour's fault has set. What a row's threads count is
+//! What one fault is: after a zap threads touch one byte in each fault-around window, so each touch is exactly one fault, in
+//! the kernel as here, and no touch is spent on entries that a neighbour's fault has set. What a row's threads count is
 //! faults, not touches: specmm says how many a touch took, the kernel counts them for each thread (`getrusage`).
 
 #![allow(clippy::cast_precision_loss, reason = "counts become figures for people")]
