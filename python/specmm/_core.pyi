@@ -1,14 +1,28 @@
 """The extension module. Users find these names in the package itself."""
 
 import os
-from typing import Final, Literal, Protocol, Self, final
+from collections.abc import Callable
+from typing import Any, Final, Literal, Protocol, Self, final
 
 from _typeshed import ReadableBuffer, WriteableBuffer
 
 from specmm._raw import RawFile
 from specmm._types import CacheStats, FaultOutcome, FilemapFault, ReadaheadState, TouchReport
 
-__all__ = ["DEFAULT_CAPACITY", "PAGE_SIZE", "File", "Mm", "PageCache", "__version__", "forked", "parse_size"]
+__all__ = [
+    "DEFAULT_CAPACITY",
+    "PAGE_SIZE",
+    "File",
+    "Mm",
+    "PageCache",
+    "__version__",
+    "abort_glosses",
+    "forked",
+    "parse_size",
+    "rows",
+    "run_faults",
+    "workloads",
+]
 
 __version__: Final[str]
 
@@ -25,6 +39,38 @@ def parse_size(size: int | str) -> int:
     """Number of bytes in a size: an int, or digits and B, KiB, MiB, GiB, TiB, KB, MB, GB or TB.
 
     ValueError for anything else, TypeError for what is neither an int nor a string.
+    """
+
+def workloads() -> dict[str, str]:
+    """Every workload of `run_faults` with what it does."""
+
+def rows() -> list[str]:
+    """What `run_faults` can compare: "kernel", then each locking mode."""
+
+def abort_glosses() -> dict[str, str]:
+    """The event of every abort cause with what it means."""
+
+def run_faults(
+    path: str | bytes | os.PathLike[str] | os.PathLike[bytes],
+    *,
+    workload: str,
+    threads: int,
+    writer_rates: list[str],
+    locking: list[str],
+    seconds: float,
+    rounds: int = 5,
+    length: int | None = None,
+    capacity: int | str | None = None,
+    progress: Callable[[int, int, str, str], object] | None = None,
+) -> dict[str, Any]:
+    """Faults a file, which is only read, and answers with the figures of every row at every writer rate.
+
+    writer_rates: pairs of mmap and munmap a second, each a number or "max"; at "0" there is no writer.
+    locking: of `rows()`. seconds: of warm faulting in each run, split into `rounds`, which are interleaved.
+    progress: called about every 50 ms with rounds done, rounds in all, the row and the rate of now.
+
+    ValueError for what cannot work, OSError and BusError for what the file may do; what `progress` or a
+    signal handler raises ends the run and is raised here.
     """
 
 class _Store(Protocol):

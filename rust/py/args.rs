@@ -46,6 +46,10 @@ pub(crate) fn capacity(value: &Bound<'_, PyAny>) -> PyResult<u64> {
     size_in_bytes("capacity", value)
 }
 
+pub(crate) fn optional_capacity(value: &Bound<'_, PyAny>) -> PyResult<Option<u64>> {
+    if value.is_none() { Ok(None) } else { capacity(value).map(Some) }
+}
+
 pub(crate) fn fault_around(value: &Bound<'_, PyAny>) -> PyResult<u64> {
     size_in_bytes("fault_around", value)
 }

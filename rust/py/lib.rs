@@ -18,6 +18,7 @@ mod mm;
 mod results;
 mod slices;
 mod store;
+mod workload;
 
 use pyo3::prelude::*;
 
@@ -33,6 +34,8 @@ mod _core {
     use super::file::File;
     #[pymodule_export]
     use super::mm::Mm;
+    #[pymodule_export]
+    use super::workload::{abort_glosses, rows, run_faults, workloads};
 
     /// Bytes in a page.
     #[pymodule_export]

@@ -105,6 +105,11 @@ impl Run {
         Spread::of(self.rounds.iter().map(figure))
     }
 
+    /// One cut through the latencies of every round, in nanoseconds.
+    pub fn spread_ns(&self, cut: impl Fn(&Quantiles) -> u64) -> Spread {
+        self.spread(|round| cut(&round.quantiles) as f64)
+    }
+
     /// A counter of the address spaces; 0 if there is none of that name.
     #[must_use]
     pub fn event(&self, name: &str) -> u64 {
