@@ -21,6 +21,7 @@ const OFF: &str = "SPECMM_LOOM_OFF";
 const PASS: &str = "SPECMM_LOOM_PASS";
 /// A mutant that runs longer does not end.
 const HANG_SECONDS: u64 = 120;
+const RAN: &str = "the mutant runs";
 const NOT_MET: &str = "is not on the model's way";
 
 /// One model.
@@ -77,6 +78,7 @@ impl Model {
     /// Some pass must fail without the named guard. Each try is a process of its own: a broken protocol may abort or hang.
     fn check_needed(&self, name: &str) {
         let test = std::thread::current().name().expect("the test harness names its threads").to_owned();
+        assert_ne!(test, "main", "with --test-threads=1 a test does not know its name: use 2");
         for pass in [Pass::B, Pass::A, Pass::C, Pass::StaleCas] {
             let mut child = Command::new(std::env::current_exe().expect("the test binary"))
                 .args([&test, "--exact", "--nocapture"])
@@ -98,12 +100,13 @@ impl Model {
                     None => std::thread::sleep(std::time::Duration::from_millis(5)),
                 }
             };
-            if status.is_some_and(|status| status.success()) {
-                continue;
-            }
             let mut text = String::new();
             child.stderr.take().expect("piped").read_to_string(&mut text).expect("text");
             assert!(!text.contains(NOT_MET), "{}: {name} {NOT_MET}", self.name);
+            assert!(text.contains(RAN), "{}: the run without {name} did not begin", self.name);
+            if status.is_some_and(|status| status.success()) {
+                continue;
+            }
             let why =
                 text.lines().skip_while(|line| !line.contains("panicked")).nth(1).unwrap_or("does not end");
             println!("loom | {} | {name} off | dies in pass {pass:?} | {why}", self.name);
@@ -114,6 +117,7 @@ impl Model {
 
     fn run_mutant(&self, name: &str, pass: &str) {
         let pass = Pass::ALL.into_iter().find(|known| format!("{known:?}") == pass).expect("a pass");
+        eprintln!("{RAN}");
         self.explore(pass, Some(name));
         assert!(mutant::met().iter().any(|met| *met == name), "{NOT_MET}");
     }

@@ -12,15 +12,24 @@ use std::sync::Arc;
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
+const FRAMES: u32 = 6;
+
 /// A file of one cached page, mapped where the page tables exist already.
 fn one_page(prot: Prot, shared_mapping: bool) -> (Mm, File, u64) {
-    let shared = Shared::new(3, Io::Inline).unwrap();
-    let file = File::in_memory(&shared, Arc::new(MemoryStore::new(vec![0xAA; PAGE_SIZE])), PAGE);
+    mapped(1, prot, shared_mapping)
+}
+
+fn mapped(pages: u64, prot: Prot, shared_mapping: bool) -> (Mm, File, u64) {
+    let shared = Shared::new(FRAMES as usize, Io::Inline).unwrap();
+    let bytes = vec![0xAA; pages as usize * PAGE_SIZE];
+    let file = File::in_memory(&shared, Arc::new(MemoryStore::new(bytes)), pages * PAGE);
     let open: Arc<OpenFile> = file.open_file().unwrap();
-    crate::cache::models::cache_page(&open.mapping, 0, 0xAA);
+    for index in 0..pages {
+        crate::cache::models::cache_page(&open.mapping, index, 0xAA);
+    }
     let options = MmOptions { locking: Locking::Speculative, fault_around_bytes: PAGE };
     let mm = Mm::over(shared, options).unwrap();
-    let at = mm.mmap(&file, Some(PAGE), 0, prot, shared_mapping).unwrap();
+    let at = mm.mmap(&file, Some(pages * PAGE), 0, prot, shared_mapping).unwrap();
     mm.inner.tables.walk_alloc(at, &rcu::read());
     (mm, file, at)
 }
@@ -28,7 +37,7 @@ fn one_page(prot: Prot, shared_mapping: bool) -> (Mm, File, u64) {
 /// The only page there is.
 fn cached_page(mm: &Mm) -> PageRef<'_> {
     let frames = &mm.inner.shared.frames;
-    (0..3).map(|pfn| frames.page(pfn)).find(|page| page.is_cached()).expect("one page is cached")
+    (0..FRAMES).map(|pfn| frames.page(pfn)).find(|page| page.is_cached()).expect("one page is cached")
 }
 
 /// What a speculative attempt came to, as a coverage point.
@@ -70,6 +79,7 @@ fn the_last_sequence_check_against_zap() {
             "VMA_COPY",
             "FAULT",
             "PTE_MAP_LOCK_SEQ1",
+            "PTE_MAP_LOCK_PMD",
             "PTE_MAP_LOCK_SEQ2",
         ],
         needs: &["pte_map_lock.seq2"],
@@ -101,6 +111,71 @@ fn two_faults_on_one_page() {
         body: twins,
         reaches: &["commit", "twin", "FILE_LOCKED"],
         needs: &["finish_fault.pte_none"],
+    }
+    .check();
+}
+
+/// Two threads fault on two pages of one leaf table. Claims: both entries or aborts, nothing in between; the leaf lock is
+/// free at the end.
+fn neighbours() {
+    let (mm, file, at) = mapped(2, Prot::Read, true);
+    let other = {
+        let mm = mm.clone();
+        spawn(move || attempt(&mm, at + PAGE, false))
+    };
+    attempt(&mm, at, false);
+    other.join().unwrap();
+    drop(mm.inner.tables.walk(at, &rcu::read()).unwrap().try_lock().expect("the leaf lock is free"));
+    mm.close().unwrap();
+    mm.inner.shared.frames.audit().unwrap();
+    drop(file);
+}
+
+#[test]
+fn two_faults_in_one_table() {
+    Model {
+        name: "two speculative faults in one table",
+        preemption_bound: Some(3),
+        grace_periods: false,
+        body: neighbours,
+        reaches: &["commit", "PTE_MAP_LOCK_PTL"],
+        needs: &["leaf.trylock.was_free"],
+    }
+    .check();
+}
+
+/// Two threads store through an entry that lacks the right: each would make a private copy. Claims: one copy is mapped; the
+/// other is given back; the file's page loses its entry's reference once.
+fn two_stores() {
+    let (mm, file, at) = one_page(Prot::ReadWrite, false);
+    attempt(&mm, at, false);
+    mm.inner.vmas.load(&rcu::read())[0].copy().prepare_anon_vma();
+    let other = {
+        let mm = mm.clone();
+        spawn(move || attempt(&mm, at, true))
+    };
+    attempt(&mm, at, true);
+    other.join().unwrap();
+    let mut byte = [0];
+    mm.load(at, &mut byte).unwrap();
+    assert_eq!(byte, [0xAA], "a copy that was never filled");
+    mm.close().unwrap();
+    rcu::model::drain();
+    let page = cached_page(&mm);
+    assert_eq!((page.mapcount(), page.refcount()), (0, 1), "{page:?}");
+    assert_eq!(mm.inner.shared.frames.in_use(), (1, 0));
+    drop(file);
+}
+
+#[test]
+fn two_stores_through_one_entry() {
+    Model {
+        name: "two speculative stores through one entry",
+        preemption_bound: Some(3),
+        grace_periods: false,
+        body: two_stores,
+        reaches: &["commit", "PTE_CHANGED", "PTE_MAP_LOCK_PTL"],
+        needs: &["do_wp_page.pte_same"],
     }
     .check();
 }

@@ -130,7 +130,7 @@ impl AddressSpace {
     }
 
     /// Zeroes the last page beyond the end, if it is cached.
-    fn zero_tail(&self, size: u64) {
+    pub(super) fn zero_tail(&self, size: u64) {
         let (index, within) = (size / PAGE_SIZE as u64, (size % PAGE_SIZE as u64) as usize);
         if within == 0 {
             return;

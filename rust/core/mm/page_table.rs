@@ -152,11 +152,10 @@ impl<T: Table> Table for Directory<T> {
         for slot in first / T::SPAN..=last / T::SPAN {
             let cell = &self.slots[slot as usize];
             let from = base + slot * T::SPAN;
+            let Some(table) = cell.load(&section) else { continue };
+            table.free_below(from, range, gap);
             if from >= gap.0 && from + T::SPAN <= gap.1 {
-                // With everything below it: all of that lies in the gap too.
                 cell.replace(None);
-            } else if let Some(table) = cell.load(&section) {
-                table.free_below(from, range, gap);
             }
         }
     }
@@ -409,6 +408,7 @@ impl Drop for LeafLocked<'_> {
     #[inline]
     fn drop(&mut self) {
         // A swap: two threads read-modify-write this word.
-        self.walk.leaf.lock.swap(0, ord!("leaf.unlock.release", Release));
+        let before = self.walk.leaf.lock.swap(0, ord!("leaf.unlock.release", Release));
+        debug_assert_eq!(before, 1, "unlock of an unlocked leaf");
     }
 }

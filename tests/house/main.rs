@@ -1,0 +1,83 @@
+//! The rules of the house that no compiler checks, held against the sources.
+#![cfg(not(specmm_loom))]
+#![allow(missing_docs, reason = "a test suite")]
+
+use std::path::{Path, PathBuf};
+
+fn sources(folder: &str) -> Vec<(PathBuf, String)> {
+    fn collect(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                collect(&path, found);
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                found.push((path, text));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut found);
+    assert!(!found.is_empty(), "no sources in {folder}");
+    found
+}
+
+/// Lines of code (not comments) that contain one of `needles`, outside the folders that may.
+fn offenders(folder: &str, needles: &[&str], allowed: &[&str]) -> Vec<String> {
+    let mut offenders = Vec::new();
+    for (path, text) in sources(folder) {
+        let shown = path.display().to_string();
+        if allowed.iter().any(|part| shown.contains(part)) {
+            continue;
+        }
+        for (number, line) in text.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or("");
+            if needles.iter().any(|needle| code.contains(needle)) {
+                offenders.push(format!("{shown}:{}: {}", number + 1, line.trim()));
+            }
+        }
+    }
+    offenders
+}
+
+#[test]
+fn only_sync_names_atomics_and_the_model_checker() {
+    let needles = ["sync::atomic", "loom::"];
+    assert_eq!(offenders("rust/core", &needles, &["/core/sync/"]), [""; 0]);
+    assert!(!offenders("rust/core", &needles, &[]).is_empty(), "the search finds what is there");
+}
+
+#[test]
+fn sequentially_consistent_accesses_do_not_exist() {
+    // Fences and barriers carry it: the model checker treats such accesses as acquire-release.
+    let found = offenders("rust/core", &["SeqCst"], &[]);
+    let accesses: Vec<_> = found.iter().filter(|line| !line.contains("fence(") && !line.contains("fence!(")).collect();
+    assert_eq!(accesses, [""; 0]);
+    assert!(!found.is_empty(), "the search finds what is there");
+}
+
+#[test]
+fn models_have_no_atomics_of_their_own() {
+    let needles = ["Atomic", "fence("];
+    assert_eq!(offenders("tests/loom", &needles, &[]), [""; 0]);
+}
+
+#[test]
+fn rooms_do_not_name_rooms_above_them() {
+    // Bottom first.
+    let rooms = ["sync", "rcu", "stats", "store", "xarray", "page", "cache", "mm", "workload"];
+    for (at, room) in rooms.iter().enumerate() {
+        let above: Vec<String> = rooms[at + 1..].iter().map(|room| format!("crate::{room}::")).collect();
+        let needles: Vec<&str> = above.iter().map(String::as_str).collect();
+        let prefix = format!("/core/{room}");
+        let found = offenders("rust/core", &needles, &[]);
+        let mine: Vec<_> = found.iter().filter(|line| line.contains(&format!("{prefix}/")) || line.contains(&format!("{prefix}.rs"))).collect();
+        assert_eq!(mine, [""; 0], "{room} reaches up");
+    }
+}
+
+#[test]
+fn the_core_knows_nothing_of_python() {
+    let lock = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
+    assert!(!lock.contains("pyo3"), "the core's manifest names pyo3");
+}
