@@ -1,0 +1,143 @@
+//! What `tests/counts/run.py` runs under callgrind: one operation, a thousand times.
+//!
+//! The argument names the operation. Everything is set up outside `counted_*`, the only functions in which instructions
+//! are collected; each makes [`TIMES`] operations, on pages it has met before, so nothing is done for the first time.
+
+use specmm::store::Store;
+use specmm::sync::Tally;
+use specmm::xarray::{Entry, XArray};
+use specmm::{Advice, File, Io, Locking, Madvise, Mm, MmOptions, PAGE_SIZE, PageCache, Prot, rcu};
+use std::hint::black_box;
+use std::io;
+use std::sync::Arc;
+
+/// Operations a count is divided by; `run.py` reads it from the program's output.
+const TIMES: u64 = 1000;
+const PAGE: u64 = PAGE_SIZE as u64;
+
+/// A store whose bytes cost nothing to make.
+struct Zeros;
+
+impl Store for Zeros {
+    fn read_at(&self, buf: &mut [u8], _offset: u64) -> io::Result<usize> {
+        Ok(buf.len())
+    }
+}
+
+/// A file of `pages` pages, of which every `step`-th is resident.
+fn file(pages: u64, step: u64) -> (PageCache, File) {
+    let resident = pages.div_ceil(step);
+    let cache = PageCache::new(2 * resident * PAGE, Io::Inline).expect("room");
+    let file = cache.open_store(Arc::new(Zeros), pages * PAGE, "zeros", 32).expect("a file");
+    let length = if step == 1 { pages } else { 1 };
+    for first in (0..pages).step_by(if step == 1 { pages as usize } else { step as usize }) {
+        file.advise(Advice::WillNeed, first * PAGE, Some(length * PAGE)).expect("readable");
+    }
+    assert_eq!(cache.stats().frames_in_use, resident);
+    (cache, file)
+}
+
+#[inline(never)]
+fn counted_copy_out(file: &File, pages: u64, step: u64) {
+    let mut buf = [0; 8];
+    let mut page = 0;
+    for _ in 0..TIMES {
+        assert_eq!(file.read_cached(black_box(&mut buf), page * PAGE), Some(8));
+        page += step;
+        if page >= pages {
+            page = 0;
+        }
+    }
+}
+
+fn copy_out(pages: u64, step: u64) {
+    let (_cache, file) = file(pages, step);
+    file.read_cached(&mut [0], 0).expect("resident");
+    counted_copy_out(&file, pages, step);
+}
+
+#[inline(never)]
+fn counted_copy_out_of_a_page(file: &File) {
+    let mut buf = [0; PAGE_SIZE];
+    for page in 0..TIMES {
+        assert_eq!(file.read_cached(black_box(&mut buf), page * PAGE), Some(PAGE_SIZE));
+    }
+}
+
+fn tree(entries: u64) -> XArray {
+    let tree = XArray::new(Arc::new(Tally::new()));
+    let mut locked = tree.lock();
+    for index in 0..entries {
+        locked.store(index, Entry::page(index as u32));
+    }
+    drop(locked);
+    tree
+}
+
+#[inline(never)]
+fn counted_lookup(tree: &XArray) {
+    for index in 0..TIMES {
+        black_box(tree.load(index, &rcu::read()));
+    }
+}
+
+/// The positive control: [`counted_lookup`] with waste in it.
+#[inline(never)]
+fn counted_wasteful_lookup(tree: &XArray) {
+    for index in 0..TIMES {
+        black_box(tree.load(index, &rcu::read()));
+        black_box(black_box(index).wrapping_mul(3).rotate_left(7));
+    }
+}
+
+fn lookup(entries: u64, count: fn(&XArray)) {
+    let tree = tree(entries);
+    drop(rcu::read());
+    count(&tree);
+}
+
+#[inline(never)]
+fn counted_faults(mm: &Mm, start: u64, stride: u64, write: bool) {
+    for i in 0..TIMES {
+        black_box(mm.fault(start + i * stride, write));
+    }
+}
+
+fn faults(locking: Locking, fault_around_bytes: u64, write: bool) {
+    let pages = TIMES * (fault_around_bytes / PAGE);
+    let (cache, file) = file(pages, 1);
+    let mm = Mm::new(&cache, MmOptions { locking, fault_around_bytes }).expect("an address space");
+    let prot = if write { Prot::ReadWrite } else { Prot::Read };
+    // Beyond the range that shares its tables with nothing, tables stay: only the entries are zapped.
+    let start = mm.mmap(&file, None, 0, prot, !write).expect("room");
+    mm.touch(start, pages * PAGE, PAGE, write).expect("resident");
+    mm.madvise(start, pages * PAGE, Madvise::DontNeed).expect("mapped");
+    counted_faults(&mm, start, fault_around_bytes, write);
+    let events = mm.vm_events();
+    let event = |name| events.iter().find(|(n, _)| *n == name).expect("an event").1;
+    if locking == Locking::Speculative {
+        assert!(event("spf_commit") >= TIMES, "{events:?}");
+    }
+}
+
+fn main() {
+    let name = std::env::args().nth(1).expect("the name of an operation");
+    println!("{TIMES}");
+    match &*name {
+        "lookup_1000" => lookup(1_000, counted_lookup),
+        "lookup_65536" => lookup(65_536, counted_lookup),
+        "lookup_1000000" => lookup(1_000_000, counted_lookup),
+        "control" => lookup(65_536, counted_wasteful_lookup),
+        "copy_out_1000" => copy_out(1_000, 1),
+        "copy_out_65536" => copy_out(65_536, 1),
+        // One page in each leaf of the index: the tree of a million resident pages without their 4 GB.
+        "copy_out_1000000" => copy_out(1_000_000, 64),
+        "copy_out_page" => counted_copy_out_of_a_page(&file(TIMES, 1).1),
+        "fault_speculative" => faults(Locking::Speculative, PAGE, false),
+        "fault_speculative_around" => faults(Locking::Speculative, 16 * PAGE, false),
+        "fault_speculative_private" => faults(Locking::Speculative, PAGE, true),
+        "fault_mmap_lock" => faults(Locking::MmapLock, PAGE, false),
+        "fault_mmap_lock_around" => faults(Locking::MmapLock, 16 * PAGE, false),
+        _ => panic!("no operation is called {name}"),
+    }
+}
