@@ -67,6 +67,7 @@
 //! How each of these is checked stands in the repository under `docs/checking.md`.
 
 #![deny(unsafe_code)]
+#![allow(clippy::nonminimal_bool, reason = "a guard is written as the condition that must hold")]
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("specmm runs on Linux only");
@@ -90,7 +91,8 @@ pub mod xarray;
 mod loom_harness;
 
 pub use cache::{
-    Abort, Advice, CacheStats, DEFAULT_RA_PAGES, File, FilemapFault, Io, OpenMode, PageCache, ReadaheadState, VmFault,
+    Abort, Advice, CacheStats, DEFAULT_RA_PAGES, File, FilemapFault, Io, OpenMode, PageCache, ReadaheadState,
+    VmFault,
 };
 pub use error::{Error, Result};
 pub use mm::{FaultOutcome, Locking, Madvise, Mm, MmOptions, Prot, TouchReport};

@@ -143,7 +143,7 @@ fn threads_fault_while_others_map_and_truncate() {
                         let mut byte = [0];
                         match mm.load(at + page * 4096 + (rng >> 20) % 4096, &mut byte) {
                             Ok(()) => {
-                                assert!(byte[0] == page as u8 | 1 || byte[0] == 0, "page {page}: {byte:?}")
+                                assert!(byte[0] == page as u8 | 1 || byte[0] == 0, "page {page}: {byte:?}");
                             }
                             Err(Error::Bus { .. }) => {}
                             Err(error) => panic!("{error}"),
@@ -153,7 +153,7 @@ fn threads_fault_while_others_map_and_truncate() {
                             Ok(_) => {}
                             Err(error) => panic!("{error}"),
                         }
-                        if rng & 0xff == 0 {
+                        if rng % 256 == 0 {
                             mm.madvise(at + page * 4096, 4096, Madvise::DontNeed).unwrap();
                         }
                     }

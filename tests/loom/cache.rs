@@ -111,7 +111,10 @@ fn copy_against_reuse() {
     match ours.copy_out(0, 0, &mut buf, Marked::Refuse, &rcu::read()) {
         CopyOut::Copied => {
             reach("copied");
-            assert!(buf == [OURS; PAGE_SIZE] || buf == [STRANGERS; PAGE_SIZE], "two lives in one copy: {buf:?}");
+            assert!(
+                buf == [OURS; PAGE_SIZE] || buf == [STRANGERS; PAGE_SIZE],
+                "two lives in one copy: {buf:?}"
+            );
         }
         CopyOut::Unavailable => reach("unavailable"),
         CopyOut::Changed => {
@@ -178,7 +181,7 @@ fn copy_out_against_zeroing() {
     .check();
 }
 
-/// One thread runs the speculative `filemap_fault`; one truncates the page away. Claims: a page that is returned is the
+/// One thread runs the speculative `filemap_fault`; one truncates the page away and grows the file back. Claims: a page that is returned is the
 /// file's as long as it is locked; after everything no reference and no lock is left, whichever way the attempt ended.
 /// Premise: truncation sets the size, then takes the page lock.
 fn fault_against_truncate() {
@@ -189,8 +192,8 @@ fn fault_against_truncate() {
             ours.i_size_write(0);
             let lock = ours.frames().page(0).lock();
             ours.truncate_page(&lock);
-            // The page's last reference may go with the fault's.
             drop(lock);
+            ours.i_size_write(PAGE_SIZE as u64);
         })
     };
     let section = rcu::read();

@@ -2,7 +2,7 @@
 //!
 //! Owns: the copy-out protocol. A page may be removed, reused, truncated or punched during the copy; the generation tells.
 //!
-//! 1. find the page, 2. read its generation, 3. check slot, mapping and index, UPTODATE, size, 4. copy, 5. accept only
+//! First find the page, then read its generation, then check slot, mapping and index, UPTODATE, size, then copy; accept only
 //! if the generation and the slot are what they were. A remover or zeroer changes slot, mapping and size first, then the
 //! generation, then bytes. A failed attempt leaves zeros in the caller's buffer where it had copied.
 //!

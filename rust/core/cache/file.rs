@@ -161,7 +161,7 @@ impl OpenFile {
         self.prev_pos.store(position, Ordering::Relaxed);
     }
 
-    fn advise(self: &Arc<Self>, advice: Advice, offset: u64, length: Option<u64>) -> Result<()> {
+    fn advise(self: &Arc<Self>, advice: Advice, offset: u64, length: Option<u64>) {
         let end = length.map_or(u64::MAX, |length| offset.saturating_add(length));
         let size = self.mapping.i_size();
         match advice {
@@ -189,7 +189,6 @@ impl OpenFile {
                 }
             }
         }
-        Ok(())
     }
 
     /// The seed function alone, speculatively: the page is unlocked and put before this returns.
@@ -384,7 +383,8 @@ impl File {
     /// [`Error::InvalidArgument`] for an offset beyond 16 TiB, [`Error::Closed`].
     pub fn advise(&self, advice: Advice, offset: u64, length: Option<u64>) -> Result<()> {
         check_offset(offset)?;
-        self.open_file()?.advise(advice, offset, length)
+        self.open_file()?.advise(advice, offset, length);
+        Ok(())
     }
 
     /// One byte a page from page `first`, at most to the end of the file: 1 if the page is cached and up to date, as

@@ -164,12 +164,7 @@ fn abort(held: HeldPage<'_>, cause: Abort) -> Abort {
 
 impl OpenFile {
     /// One pass of the classic `filemap_fault`.
-    pub(crate) fn filemap_fault<'f>(
-        self: &'f Arc<Self>,
-        index: u64,
-        pattern: Pattern,
-        pass: Pass,
-    ) -> Answer<'f> {
+    pub(crate) fn filemap_fault(self: &Arc<Self>, index: u64, pattern: Pattern, pass: Pass) -> Answer<'_> {
         let mapping = &self.mapping;
         let answer = |step, missed| Answer { step, missed };
         if let Some(size) = mapping.ends_before(index) {
@@ -230,7 +225,7 @@ impl OpenFile {
     }
 
     /// First pass: the page if it can be had at once.
-    fn hold_without_waiting<'f>(self: &'f Arc<Self>, index: u64) -> Step<'f> {
+    fn hold_without_waiting(self: &Arc<Self>, index: u64) -> Step<'_> {
         let mapping = &self.mapping;
         loop {
             let handle = match self.find_or_create(index) {
@@ -251,7 +246,7 @@ impl OpenFile {
     }
 
     /// Later passes: waits for the page and its bytes here.
-    fn hold_waiting<'f>(self: &'f Arc<Self>, index: u64) -> Step<'f> {
+    fn hold_waiting(self: &Arc<Self>, index: u64) -> Step<'_> {
         let mapping = &self.mapping;
         loop {
             let handle = match self.find_or_create(index) {
@@ -283,7 +278,7 @@ impl OpenFile {
     }
 
     /// Finds the page or creates it, unlocked and not up to date (`pagecache_get_page` with `FGP_FOR_MMAP`).
-    pub(super) fn find_or_create<'f>(self: &'f Arc<Self>, index: u64) -> FoundOrCreated<'f> {
+    pub(super) fn find_or_create(self: &Arc<Self>, index: u64) -> FoundOrCreated<'_> {
         let mapping = &self.mapping;
         loop {
             if let Some(handle) = mapping.find_get_page(index, &crate::rcu::read()) {

@@ -11,6 +11,7 @@ use crate::sync::{AtomicU32, Mutex, Ordering, Tally};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 /// What the cache counts.
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +45,19 @@ struct Files {
     local: HashMap<(u64, u64), Weak<AddressSpace>>,
     /// Stores, which have no identity.
     stores: Vec<Weak<AddressSpace>>,
+    /// So many entries are worth a walk.
+    prune_at: usize,
+}
+
+impl Files {
+    /// Forgets files that nobody uses, each time their number has doubled.
+    fn prune(&mut self) {
+        if self.local.len() + self.stores.len() >= self.prune_at.max(64) {
+            self.local.retain(|_, file| file.strong_count() > 0);
+            self.stores.retain(|file| file.strong_count() > 0);
+            self.prune_at = 2 * (self.local.len() + self.stores.len());
+        }
+    }
 }
 
 impl Shared {
@@ -80,9 +94,7 @@ impl Shared {
     }
 
     fn living_files(&self) -> Vec<Arc<AddressSpace>> {
-        let mut files = self.files.lock();
-        files.local.retain(|_, file| file.strong_count() > 0);
-        files.stores.retain(|file| file.strong_count() > 0);
+        let files = self.files.lock();
         files.local.values().chain(&files.stores).filter_map(Weak::upgrade).collect()
     }
 }
@@ -172,18 +184,14 @@ impl PageCache {
         let store: Arc<dyn Store> = Arc::new(store);
         let (mapping, known) = {
             let mut files = self.shared.files.lock();
-            match files.local.get(&identity).and_then(Weak::upgrade) {
-                Some(mapping) => (mapping, true),
-                None => {
-                    let mapping = Arc::new(AddressSpace::new(
-                        Arc::clone(&store),
-                        size,
-                        &name,
-                        Arc::clone(&self.shared),
-                    ));
-                    files.local.insert(identity, Arc::downgrade(&mapping));
-                    (mapping, false)
-                }
+            if let Some(mapping) = files.local.get(&identity).and_then(Weak::upgrade) {
+                (mapping, true)
+            } else {
+                let mapping =
+                    Arc::new(AddressSpace::new(Arc::clone(&store), size, &name, Arc::clone(&self.shared)));
+                files.prune();
+                files.local.insert(identity, Arc::downgrade(&mapping));
+                (mapping, false)
             }
         };
         // A new open is a good moment to see what others did to the file.
@@ -208,7 +216,10 @@ impl PageCache {
         }
         let mapping = Arc::new(AddressSpace::new(Arc::clone(&store), size, name, Arc::clone(&self.shared)));
         let open = OpenFile::new(Arc::clone(&mapping), store, OpenMode::ReadWrite, ra_pages)?;
-        self.shared.files.lock().stores.push(Arc::downgrade(&mapping));
+        let mut files = self.shared.files.lock();
+        files.prune();
+        files.stores.push(Arc::downgrade(&mapping));
+        drop(files);
         Ok(File::new(open))
     }
 
@@ -231,7 +242,7 @@ impl PageCache {
             read_bytes: sum(Stat::ReadBytes),
             read_errors: sum(Stat::ReadErrors),
             xarray_nodes: shared.xarray_nodes.get(),
-            io_seconds: sum(Stat::IoNanoseconds) as f64 / 1e9,
+            io_seconds: Duration::from_nanos(sum(Stat::IoNanoseconds)).as_secs_f64(),
         }
     }
 

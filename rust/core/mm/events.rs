@@ -65,6 +65,14 @@ impl Events {
         self.counts.sum(EVENTS + cause as usize)
     }
 
+    /// Whether attempts are commits plus aborts, and aborts the sum of their causes. True whenever no fault is running.
+    #[must_use]
+    pub fn balance(&self) -> bool {
+        let causes: u64 = Abort::ALL.iter().map(|cause| self.sum_abort(*cause)).sum();
+        let aborts = self.sum(Event::SpfAbort);
+        aborts == causes && self.sum(Event::SpfAttempt) == self.sum(Event::SpfCommit) + aborts
+    }
+
     /// Every counter by name.
     #[must_use]
     pub fn all(&self) -> Vec<(&'static str, u64)> {

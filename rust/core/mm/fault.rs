@@ -155,19 +155,16 @@ impl MmInner {
             }
             let (file, index) = (std::sync::Arc::clone(vma.file), fault.index);
             drop(lock);
-            let error = match bus {
-                Some((size, cause)) => {
-                    let (size, cause) = match cause {
-                        Some(cause) => file.mapping.judge_read_error(index, cause),
-                        None => (size, None),
-                    };
-                    let offset = index * PAGE_SIZE as u64 + address % PAGE_SIZE as u64;
-                    Error::Bus { index, offset, size, cause }
-                }
-                None => {
-                    let what = if write { "a private copy" } else { "a page" };
-                    self.shared.out_of_frames(format!("{what} at {address:#x}"))
-                }
+            let error = if let Some((size, cause)) = bus {
+                let (size, cause) = match cause {
+                    Some(cause) => file.mapping.judge_read_error(index, cause),
+                    None => (size, None),
+                };
+                let offset = index * PAGE_SIZE as u64 + address % PAGE_SIZE as u64;
+                Error::Bus { index, offset, size, cause }
+            } else {
+                let what = if write { "a private copy" } else { "a page" };
+                self.shared.out_of_frames(format!("{what} at {address:#x}"))
             };
             return Classic { result, tried, error: Some(error) };
         }

@@ -156,6 +156,17 @@ impl Mm {
         self.inner.events.all()
     }
 
+    /// Audits the counters at quiescence (no fault is running).
+    ///
+    /// # Errors
+    /// [`Error::Invariant`] if attempts are not commits plus aborts, or aborts not the sum of their causes.
+    pub fn check(&self) -> Result<()> {
+        if self.inner.events.balance() {
+            return Ok(());
+        }
+        Err(Error::Invariant(format!("attempts, commits and aborts do not add up: {:?}", self.vm_events())))
+    }
+
     /// Bytes that the page tables take now.
     #[must_use]
     pub fn page_table_bytes(&self) -> u64 {
@@ -199,6 +210,7 @@ impl MmInner {
 
 impl Drop for MmInner {
     fn drop(&mut self) {
+        debug_assert!(self.events.balance(), "attempts, commits and aborts do not add up: {:?}", self.events.all());
         self.unmap_all();
     }
 }

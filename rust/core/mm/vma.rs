@@ -55,7 +55,7 @@ impl VmFlags {
     }
 }
 
-/// One mapping. Its fields are written only under the mmap lock held for writing (and ANON_VMA, see there).
+/// One mapping. Its fields are written only under the mmap lock held for writing (and `ANON_VMA`, see there).
 pub(crate) struct Vma {
     id: u64,
     start: AtomicU64,

@@ -56,7 +56,7 @@ impl Frames {
                 index: AtomicU64::new(0),
             })
             .collect();
-        let buddy = Buddy::new(u32::try_from(count).expect("at most 2^30"));
+        let buddy = Buddy::new(count as u32);
         Ok(Self {
             pages,
             memory,

@@ -27,7 +27,7 @@ mod imp {
                 Error::InvalidArgument(format!("capacity of {frames} pages: the system has no room for it"))
             };
             let bytes =
-                frames.checked_mul(PAGE_SIZE).filter(|&n| n <= isize::MAX as usize).ok_or_else(refused)?;
+                frames.checked_mul(PAGE_SIZE).filter(|&n| isize::try_from(n).is_ok()).ok_or_else(refused)?;
             // SAFETY: a fresh private mapping at an address of the kernel's choice touches nothing that exists.
             let start = unsafe {
                 mmap_anonymous(
@@ -69,6 +69,7 @@ mod imp {
     pub(crate) struct Memory(Vec<AtomicU64>);
 
     impl Memory {
+        #[allow(clippy::unnecessary_wraps, reason = "as what ships")]
         pub(crate) fn new(frames: usize) -> Result<Self> {
             Ok(Self((0..frames * WORDS).map(|_| AtomicU64::new(0)).collect()))
         }

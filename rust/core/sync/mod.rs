@@ -10,6 +10,7 @@
 
 #[cfg(specmm_loom)]
 #[allow(unsafe_code, reason = "loom cells hand out raw pointers")]
+#[allow(clippy::missing_panics_doc, clippy::needless_pass_by_value, reason = "never part of what ships")]
 pub mod model;
 #[cfg(not(specmm_loom))]
 mod native;

@@ -119,6 +119,7 @@ impl RwSem {
 
     #[cold]
     fn wait(&self, writer: bool, try_enter: fn(&Self) -> bool) {
+        #[allow(clippy::reversed_empty_ranges, reason = "a model does not spin")]
         for _ in 0..SPINS {
             spin_hint();
             if try_enter(self) {

@@ -65,7 +65,7 @@ impl WaitTable {
         let key = std::ptr::from_ref(word).addr();
         // Descriptors are a few words apart: multiply so that neighbours spread.
         let hash = (key >> 3).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
-        (&self.queues[hash % QUEUES], key)
+        (&self.queues[hash % self.queues.len()], key)
     }
 
     /// Tries once to take the lock bit of `word`.
@@ -154,12 +154,11 @@ impl WaitTable {
                 continue;
             }
             let state = match queue[at].wants {
-                Wants::Look => WOKEN,
                 // Somebody took the bit meanwhile: that one's unlock will see WAITERS and come here.
                 Wants::Lock if word.load(Ordering::Relaxed) & self.bits.locked != 0 => break,
-                Wants::Lock => WOKEN,
                 Wants::HandOff if self.try_lock(word) => HANDED_OVER,
                 Wants::HandOff => break,
+                Wants::Look | Wants::Lock => WOKEN,
             };
             let waiter = queue.remove(at).expect("the index is in range");
             let parker = waiter.parker.clone();

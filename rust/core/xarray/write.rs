@@ -35,6 +35,7 @@ impl<'x> Locked<'x> {
         Entry::from_raw(self.array.head.load_then_write(Ordering::Relaxed))
     }
 
+    #[allow(clippy::unused_self, reason = "the mutex is what keeps the node")]
     fn node(&self, node: *mut Node) -> &'x Node {
         // SAFETY: reachable nodes are freed only by the owner of the mutex, through RCU, after unlinking them.
         unsafe { &*node }
@@ -133,16 +134,14 @@ impl<'x> Locked<'x> {
                 return Place { node, offset };
             }
             let slot = &node.slots[offset];
-            raw = match Entry::from_raw(slot.load_then_write(Ordering::Relaxed)).as_node() {
-                Some(child) => child,
-                None => {
-                    let child = Node::new(node.shift - SHIFT, offset, raw, &self.array.nodes);
-                    // Release: the child's empty slots are written before a reader can find it.
-                    slot.store(Entry::node(child).raw(), ord!("xarray.create.release", Release));
-                    node.count.fetch_add(1, Ordering::Relaxed);
-                    child
-                }
-            };
+            let child = Entry::from_raw(slot.load_then_write(Ordering::Relaxed)).as_node();
+            raw = child.unwrap_or_else(|| {
+                let child = Node::new(node.shift - SHIFT, offset, raw, &self.array.nodes);
+                // Release: the child's empty slots are written before a reader can find it.
+                slot.store(Entry::node(child).raw(), ord!("xarray.create.release", Release));
+                node.count.fetch_add(1, Ordering::Relaxed);
+                child
+            });
         }
     }
 
