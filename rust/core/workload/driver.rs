@@ -187,14 +187,15 @@ impl Setting<'_> {
         }
     }
 
-    /// The slice of thread `number`: whole fault-around windows, as equal as they can be.
+    /// The slice of thread `number`: whole fault-around windows, as equal as they can be. Threads share slices if there
+    /// are fewer windows than threads.
     fn slice(&self, number: usize) -> Part {
         let stride = self.plan.workload.stride();
         let windows = self.length.div_ceil(stride);
-        let border =
-            |number: usize| (windows * number as u64 / self.plan.threads as u64 * stride).min(self.length);
-        let offset = border(number);
-        Part { offset, length: border(number + 1) - offset }
+        let slices = windows.min(self.plan.threads as u64);
+        let border = |slice: u64| (windows * slice / slices * stride).min(self.length);
+        let slice = number as u64 % slices;
+        Part { offset: border(slice), length: border(slice + 1) - border(slice) }
     }
 
     /// Opens the gate when all have arrived, and waits until the round is over. False: the caller wants to stop.

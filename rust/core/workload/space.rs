@@ -28,8 +28,8 @@ pub(super) trait Space: Sync {
     /// Forgets the entries of a part of a mapping.
     fn zap(&self, mapping: &Self::Mapping, offset: u64, length: u64) -> Result<()>;
 
-    /// Loads the byte at `offset` of a mapping, with `write` stores it back, and answers how many faults that took, as far
-    /// as the space can tell at once.
+    /// Loads the byte at `offset` of a mapping, with `write` stores it back, and answers how many faults that took: 0 where
+    /// the space cannot tell.
     fn touch(&self, mapping: &Self::Mapping, offset: u64, write: bool) -> Result<u64>;
 
     /// The faults of the calling thread up to now, for a space whose `touch` cannot tell.

@@ -1,0 +1,66 @@
+"""The `specmm` command.
+
+`specmm faults` is the main job: a real file, faulted with and without the mmap lock, beside the kernel.
+`specmm check` runs random programs through specmm and through its reference model. Each subcommand is a
+module with `add(subparsers)`, which names its options, and `run(options)`, which answers the exit code.
+
+Exit codes: 0 done, 1 something went wrong or does not hold, 2 an argument cannot work, 130 interrupted.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import specmm
+from specmm.cli import check, faults
+from specmm.cli.errors import UsageError
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; `--help` has the rest."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="specmm", description="Linux's file page-fault path as a library.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"specmm {specmm.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    faults.add(commands)
+    check.add(commands)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command and answers its exit code."""
+    options = _parser().parse_args(arguments)
+    prog = f"specmm {options.command}"
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        signal.signal(signal.SIGTERM, _terminated)
+        code: int = options.run(options)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print(f"{prog}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone. Python flushes once more at exit: into nothing.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except (UsageError, OSError, specmm.SpecmmError) as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return code
+
+
+def _terminated(number: int, _frame: object) -> NoReturn:
+    """Ends in order, so that temporary files go."""
+    sys.exit(128 + number)

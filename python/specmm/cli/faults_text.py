@@ -1,0 +1,130 @@
+"""The result of `specmm faults` for people: how it was measured, the tables, and a sentence that sums up."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from specmm import _core
+from specmm.cli import figures
+from specmm.cli.faults_meaning import sentence
+from specmm.cli.table import Table
+
+Result = dict[str, Any]
+
+
+def warnings(result: Result) -> Iterator[str]:
+    """What makes the figures worse than they could be."""
+    cpus, threads = result["machine"]["cpus"], result["runs"][0]["threads"]
+    writer = any(run["writer_rate"] != 0 for run in result["runs"])
+    if threads + writer > cpus:
+        others = " and the writer" if writer else ""
+        advice = f"; --threads {cpus - 1} leaves one to the writer" if writer and cpus > 1 else ""
+        yield (
+            f"{threads} faulting thread{'s' * (threads != 1)}{others} share {cpus} CPU{'s' * (cpus != 1)}, "
+            f"so the slowest faults are those that waited for a CPU{advice}"
+        )
+    for run in result["runs"]:
+        rate, reached = run["writer_rate"], run["writer_pairs_per_s"]
+        if rate not in (0, "max") and reached < 0.9 * rate:
+            yield f"the writer beside {run['locking']} reached {reached:.0f} pairs/s instead of {rate}"
+
+
+def show(result: Result) -> None:
+    """Prints everything."""
+    for line in _head(result):
+        print(line)
+    print()
+    Table(_HEADINGS, [_row(run) for run in result["runs"]], left=2).show()
+    for note in _notes(result):
+        print(note)
+    causes = _causes(result)
+    if causes.rows:
+        print(
+            "\nWhy speculative faults gave up and took the lock, cold passes and the writer's own included:\n"
+        )
+        causes.show()
+    print(f"\n{sentence(result)}")
+
+
+def _head(result: Result) -> Iterator[str]:
+    file, machine, timing = result["file"], result["machine"], result["timing"]
+    first = result["runs"][0]
+    if file["temporary"]:
+        made = figures.size(file["size"])
+        yield f"No FILE was named: a temporary one of {made} was made on {file['fstype']} and is gone again."
+    whole = file["mapped"] >= file["size"]
+    yield (
+        f"{file['path']}: {'all' if whole else 'the first'} {figures.size(min(file['mapped'], file['size']))}"
+        f"{'' if whole else ' of ' + figures.size(file['size'])} mapped ({file['fstype']}, opened read-only)"
+        f"{'' if whole else '; there is no reclaim yet, so what is mapped must fit'}"
+    )
+    yield f"{machine['cpu']}, {machine['cpus']} CPUs, {machine['kernel']}, specmm {machine['specmm']}"
+    yield (
+        f"{first['workload']}: {_core.workloads()[first['workload']]}; {first['threads']} "
+        f"thread{'s' * (first['threads'] != 1)}{', one to a CPU' if timing['pinned'] else ''}. "
+        f"The writer {timing['pair']}."
+    )
+    renewed = "munmap and mmap" if first["workload"] == "page_fault2" else "madvise(DONTNEED)"
+    yield (
+        f"Pages are zapped with {renewed} and faulted in again by one touch every "
+        f"{figures.size(timing['stride'])}, which is what one fault maps; zapping and the first, cold pass are "
+        f"not timed. One fault in {timing['sample_every']} is timed, less {timing['clock_ns']} ns for the clock. "
+        f"Figures are medians of {len(first['rounds'])} interleaved rounds (min-max); max is the slowest of all."
+    )
+
+
+def _notes(result: Result) -> Iterator[str]:
+    """Where a row's faults are not those of the others."""
+    rounds = [each for run in result["runs"] if run["locking"] == "kernel" for each in run["rounds"]]
+    touches = sum(each["touches"] for each in rounds)
+    faults = sum(each["faults"] for each in rounds)
+    if touches and faults < 0.95 * touches:
+        yield (
+            f"\nThe kernel took {faults / touches:.2f} faults a touch: where its page cache holds large folios, "
+            "one fault maps more than was asked for."
+        )
+
+
+_HEADINGS = (
+    "locking",
+    "writer/s",
+    "faults/s",
+    "(min-max)",
+    "p50",
+    "p99",
+    "p99.9",
+    "max",
+    "took no lock",
+    "locks taken",
+)
+
+
+def _row(run: dict[str, Any]) -> list[str]:
+    low, high = run["spread"]["faults_per_s"]
+    locks = run["lock_acquisitions"]
+    return [
+        run["locking"],
+        str(run["writer_rate"]),
+        figures.count(run["faults_per_s"]),
+        f"({figures.count(low)}-{figures.count(high)})",
+        *(figures.nanoseconds(run[name]) for name in ("ns_p50", "ns_p99", "ns_p999", "ns_max")),
+        figures.share(run["speculative_share"]),
+        "-" if locks is None else figures.count(locks),
+    ]
+
+
+def _causes(result: Result) -> Table:
+    """Abort causes by rate, with what they mean. Modes that never speculate have none."""
+    runs = [run for run in result["runs"] if run["events"].get("spf_attempt")]
+    glosses = _core.abort_glosses()
+    rows = []
+    for event, gloss in glosses.items():
+        counts = [run["events"][event] for run in runs]
+        if any(counts):
+            cause = event.removeprefix("spf_abort_")
+            rows.append([cause, *(f"{count:,}" for count in counts), gloss])
+    several = len({run["locking"] for run in runs}) > 1
+    headings = [
+        f"{run['locking']} at {run['writer_rate']}" if several else f"at {run['writer_rate']}/s"
+        for run in runs
+    ]
+    return Table(["cause", *headings, "what it means"], rows, gloss=True)
