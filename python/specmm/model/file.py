@@ -116,9 +116,10 @@ class File:
     def truncate(self, size: int) -> None:
         """ftruncate: the store first; if it refuses, nothing has changed."""
         self.check_open()
-        natural("size", size, MAX_BYTES)
+        natural("size", size)
         if self.mode == "rb":
             raise OSError(errno.EINVAL, "open for reading only", self.name)
+        natural("size", size, MAX_BYTES)
         self.store.truncate(size)
         self.f_mapping.set_size(size)
 

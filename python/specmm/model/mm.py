@@ -32,9 +32,7 @@ class Mm:
     ) -> None:
         around = byte_count("fault_around", fault_around)
         if not PAGE_SIZE <= around <= PAGE_SIZE << LEAF or around & (around - 1):
-            raise ValueError(
-                f"fault_around {around} is not a power of two from 4 KiB to 2 MiB"
-            )
+            raise ValueError(f"fault_around {around} is not a power of two from 4 KiB to 2 MiB")
         self.cache = cache
         self.locking = choice("locking", locking, ("mmap_lock", "speculative"))
         self.closed = False
