@@ -1,5 +1,7 @@
 """The result of `specmm faults` for people: how it was measured, the tables, and a sentence that sums up."""
 
+import shutil
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,45 +32,44 @@ def warnings(result: Result) -> Iterator[str]:
 
 def show(result: Result) -> None:
     """Prints everything."""
-    for line in _head(result):
-        print(line)
+    width = max(80, shutil.get_terminal_size((110, 24)).columns)
+    for paragraph in _head(result):
+        print(textwrap.fill(paragraph, width, break_long_words=False, break_on_hyphens=False))
     print()
     Table(_HEADINGS, [_row(run) for run in result["runs"]], left=2).show()
     for note in _notes(result):
-        print(note)
+        print("\n" + textwrap.fill(note, width))
     causes = _causes(result)
     if causes.rows:
-        print(
-            "\nWhy speculative faults gave up and took the lock, cold passes and the writer's own included:\n"
-        )
+        print("\nWhy speculation gave up and took the lock, cold passes and the writer's faults included:\n")
         causes.show()
-    print(f"\n{sentence(result)}")
+    print("\n" + textwrap.fill(sentence(result), width))
 
 
 def _head(result: Result) -> Iterator[str]:
     file, machine, timing = result["file"], result["machine"], result["timing"]
     first = result["runs"][0]
+    workload, threads, rounds = first["workload"], first["threads"], len(first["rounds"])
     if file["temporary"]:
         made = figures.size(file["size"])
         yield f"No FILE was named: a temporary one of {made} was made on {file['fstype']} and is gone again."
     whole = file["mapped"] >= file["size"]
+    part = "all" if whole else f"the first {figures.size(file['mapped'])} of"
+    why = "" if whole else "; there is no reclaim yet, so what is mapped must fit"
+    size = figures.size(file["size"])
+    yield f"{file['path']}, {file['fstype']}: {part} {size} mapped, opened read-only{why}."
+    yield f"{machine['cpu']}, {machine['cpus']} CPUs, {machine['kernel']}, specmm {machine['specmm']}."
+    pinned = ", one to a CPU" if timing["pinned"] else ""
     yield (
-        f"{file['path']}: {'all' if whole else 'the first'} {figures.size(min(file['mapped'], file['size']))}"
-        f"{'' if whole else ' of ' + figures.size(file['size'])} mapped ({file['fstype']}, opened read-only)"
-        f"{'' if whole else '; there is no reclaim yet, so what is mapped must fit'}"
-    )
-    yield f"{machine['cpu']}, {machine['cpus']} CPUs, {machine['kernel']}, specmm {machine['specmm']}"
-    yield (
-        f"{first['workload']}: {_core.workloads()[first['workload']]}; {first['threads']} "
-        f"thread{'s' * (first['threads'] != 1)}{', one to a CPU' if timing['pinned'] else ''}. "
+        f"{workload}: {_core.workloads()[workload]}; {threads} thread{'s' * (threads != 1)}{pinned}. "
         f"The writer {timing['pair']}."
     )
-    renewed = "munmap and mmap" if first["workload"] == "page_fault2" else "madvise(DONTNEED)"
+    renewed = "munmap and mmap" if workload == "page_fault2" else "madvise(DONTNEED)"
     yield (
-        f"Pages are zapped with {renewed} and faulted in again by one touch every "
-        f"{figures.size(timing['stride'])}, which is what one fault maps; zapping and the first, cold pass are "
-        f"not timed. One fault in {timing['sample_every']} is timed, less {timing['clock_ns']} ns for the clock. "
-        f"Figures are medians of {len(first['rounds'])} interleaved rounds (min-max); max is the slowest of all."
+        f"How it is timed: pages are zapped with {renewed} and faulted in again by one touch every "
+        f"{figures.size(timing['stride'])}, which is what one fault maps; zapping and the first, cold pass "
+        f"are not timed. One fault in {timing['sample_every']} is, less {timing['clock_ns']} ns for the "
+        f"clock. Figures are medians of {rounds} interleaved rounds (min-max); max is the slowest of all."
     )
 
 
@@ -79,8 +80,8 @@ def _notes(result: Result) -> Iterator[str]:
     faults = sum(each["faults"] for each in rounds)
     if touches and faults < 0.95 * touches:
         yield (
-            f"\nThe kernel took {faults / touches:.2f} faults a touch: where its page cache holds large folios, "
-            "one fault maps more than was asked for."
+            f"The kernel took {faults / touches:.2f} faults a touch: where its page cache holds large folios "
+            "one fault maps more than was asked for, so its faults/s are fewer and longer faults."
         )
 
 

@@ -1,10 +1,12 @@
 //! The `kernel` row: the same touches and mappings, with the real mmap(2).
 //!
 //! Owns: real mappings of the file and raw accesses to them. A real mapping of a file that somebody shrinks answers an
-//! access with SIGBUS, which ends the process: what this library's error is for.
+//! access with SIGBUS; `sigbus` makes an error of that.
 
+use super::sigbus::Guard;
 use super::space::{Kind, Space};
 use crate::error::{Error, IoError, Result};
+use crate::page::PAGE_SIZE;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 use std::ffi::c_void;
 use std::fs::File;
@@ -16,12 +18,15 @@ use std::sync::atomic::{AtomicU8, Ordering};
 pub(super) struct Kernel {
     file: File,
     name: String,
+    sigbus: Guard,
 }
 
 /// A real mapping; unmapped when dropped.
 pub(super) struct Mapping {
     start: NonNull<c_void>,
     length: usize,
+    /// Where in the file it begins.
+    offset: u64,
     writable: bool,
 }
 
@@ -42,11 +47,18 @@ impl Kernel {
     pub(super) fn new(path: &Path) -> Result<Self> {
         let name = path.to_string_lossy().into_owned();
         let file = File::open(path).map_err(|error| Error::Io(IoError::new(error, &name)))?;
-        Ok(Self { file, name })
+        Ok(Self { file, name, sigbus: Guard::new() })
     }
 
     fn error(&self, error: rustix::io::Errno) -> Error {
         Error::Io(IoError::new(error.into(), &self.name))
+    }
+
+    /// The file has lost the page at `offset`.
+    #[cold]
+    fn bus_error(&self, offset: u64) -> Error {
+        let size = self.file.metadata().map_or(0, |found| found.len());
+        Error::Bus { index: offset / PAGE_SIZE as u64, offset, size, cause: None }
     }
 }
 
@@ -62,7 +74,7 @@ impl Space for Kernel {
         // SAFETY: a new mapping at an address of the kernel's choice touches no existing one.
         let start = unsafe { mmap(std::ptr::null_mut(), length, prot, flags, &self.file, offset) };
         let start = NonNull::new(start.map_err(|error| self.error(error))?).expect("mmap never answers null");
-        Ok(Mapping { start, length, writable: kind == Kind::PrivateWrite })
+        Ok(Mapping { start, length, offset, writable: kind == Kind::PrivateWrite })
     }
 
     fn unmap(&self, mapping: Mapping) -> Result<()> {
@@ -80,18 +92,19 @@ impl Space for Kernel {
 
     #[inline]
     fn touch(&self, mapping: &Mapping, offset: u64, write: bool) -> Result<u64> {
-        let offset = offset as usize;
-        assert!(offset < mapping.length && (mapping.writable || !write), "{offset} is no place to touch");
-        // SAFETY: inside the mapping, which lives as long as this borrow; every access to it is such an atomic one, and
-        // stores are made where the mapping allows them.
-        unsafe {
-            let byte = AtomicU8::from_ptr(mapping.start.as_ptr().byte_add(offset).cast());
+        let within = offset as usize;
+        assert!(within < mapping.length && (mapping.writable || !write), "{offset} is no place to touch");
+        // SAFETY: inside the mapping, which lives as long as this borrow.
+        let byte = unsafe { mapping.start.as_ptr().byte_add(within).cast::<u8>() };
+        let there = self.sigbus.watch(byte as usize, || {
+            // SAFETY: as above; every access to the mapping is such an atomic one, and stores are made where it allows them.
+            let byte = unsafe { AtomicU8::from_ptr(byte) };
             let value = byte.load(Ordering::Relaxed);
             if write {
                 byte.store(value, Ordering::Relaxed);
             }
-        }
-        Ok(0)
+        });
+        if there { Ok(0) } else { Err(self.bus_error(mapping.offset + offset)) }
     }
 
     fn faults_of_this_thread(&self) -> u64 {

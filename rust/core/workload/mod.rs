@@ -26,6 +26,8 @@ mod kernel;
 mod latency;
 mod plan;
 mod report;
+#[allow(unsafe_code, reason = "a signal handler for the kernel row")]
+mod sigbus;
 mod space;
 mod writer;
 

@@ -1,0 +1,100 @@
+//! SIGBUS as an error: a real mapping of a file that somebody shrinks must end the run, not the process.
+//!
+//! While a [`Guard`] lives, a thread that is inside [`Guard::watch`] and touches a page that the file has lost finds a page of
+//! zeros there instead, and `watch` says so. Every other SIGBUS goes where it went before.
+
+use crate::page::PAGE_SIZE;
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
+use std::cell::Cell;
+use std::ffi::c_void;
+use std::mem::MaybeUninit;
+use std::ptr::null_mut;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicPtr, Ordering, compiler_fence};
+
+thread_local! {
+    /// The page that this thread is touching; 0 outside of `watch`.
+    static TOUCHING: Cell<usize> = const { Cell::new(0) };
+    /// Whether that touch met SIGBUS.
+    static MET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Guards that live now; the handler is installed while there are any.
+static GUARDS: Mutex<usize> = Mutex::new(0);
+/// What handled SIGBUS before the guards that live now. Each is leaked: the handler may be reading it at any time.
+static BEFORE: AtomicPtr<libc::sigaction> = AtomicPtr::new(null_mut());
+
+/// SIGBUS is an error in the threads that ask for it.
+#[derive(Debug)]
+pub(super) struct Guard(());
+
+impl Guard {
+    pub(super) fn new() -> Self {
+        let mut guards = GUARDS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *guards += 1;
+        if *guards == 1 {
+            // SAFETY: all zeros is a valid sigaction: no flags, an empty mask.
+            let mut action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
+            action.sa_sigaction = handle as *const () as usize;
+            action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+            let mut before = MaybeUninit::zeroed();
+            // SAFETY: `handle` makes only async-signal-safe calls, and both pointers are to living sigactions.
+            let before = unsafe {
+                libc::sigaction(libc::SIGBUS, &raw const action, before.as_mut_ptr());
+                before.assume_init()
+            };
+            // Pairs with the Acquire in `restore`.
+            BEFORE.store(Box::into_raw(Box::new(before)), Ordering::Release);
+        }
+        Self(())
+    }
+
+    /// Runs `touch`, which accesses one byte at `address`. False: there was no page, and the access met zeros.
+    #[inline]
+    #[allow(clippy::unused_self, reason = "a guard must live")]
+    pub(super) fn watch(&self, address: usize, touch: impl FnOnce()) -> bool {
+        TOUCHING.set(address & !(PAGE_SIZE - 1));
+        // The handler runs on this thread: the compiler must have written what it reads, and read what it writes.
+        compiler_fence(Ordering::SeqCst);
+        touch();
+        compiler_fence(Ordering::SeqCst);
+        TOUCHING.set(0);
+        !MET.replace(false)
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let mut guards = GUARDS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *guards -= 1;
+        if *guards == 0 {
+            restore();
+        }
+    }
+}
+
+fn restore() {
+    // Pairs with the Release in `new`.
+    let before = BEFORE.load(Ordering::Acquire);
+    if !before.is_null() {
+        // SAFETY: leaked in `new`, and what the system gave us.
+        unsafe { libc::sigaction(libc::SIGBUS, before, null_mut()) };
+    }
+}
+
+extern "C" fn handle(_signal: libc::c_int, info: *mut libc::siginfo_t, _context: *mut c_void) {
+    // SAFETY: with SA_SIGINFO the system passes a valid siginfo, and SIGBUS has an address.
+    let page = unsafe { (*info).si_addr() } as usize & !(PAGE_SIZE - 1);
+    if page == 0 || TOUCHING.get() != page {
+        // Not ours: the access is made again and meets the handler from before.
+        restore();
+        return;
+    }
+    MET.set(true);
+    let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::FIXED);
+    // SAFETY: the page lies in a mapping of ours that this thread is touching, and no reference to its bytes exists.
+    let mapped = unsafe { mmap_anonymous(page as *mut c_void, PAGE_SIZE, prot, flags) };
+    if mapped.is_err() {
+        restore();
+    }
+}
