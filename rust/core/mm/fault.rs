@@ -135,7 +135,7 @@ impl MmInner {
                 End::Unreadable(error) => {
                     (VmFault::SIGBUS | major, Some((vma.file.mapping.i_size(), Some(error))))
                 }
-                End::Blocked(blocked) => {
+                End::Blocked(blocked, copy) => {
                     // The file outlives the mapping while we wait.
                     let (file, index) = (std::sync::Arc::clone(vma.file), fault.index);
                     drop(lock);
@@ -143,6 +143,7 @@ impl MmInner {
                         major = VmFault::MAJOR;
                     }
                     file.unblock(index, blocked);
+                    drop(copy);
                     pass = Pass::Tried;
                     continue;
                 }

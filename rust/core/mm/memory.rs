@@ -15,8 +15,8 @@ use crate::rcu::{self, ReadSection};
 use crate::sync::guard;
 
 /// One fault on one mapping (`struct vm_fault`).
-pub(super) struct Fault<'a> {
-    pub(super) mm: &'a MmInner,
+pub(super) struct Fault<'m, 'a> {
+    pub(super) mm: &'m MmInner,
     /// A copy: validated by the sequence, or taken under the lock.
     pub(super) vma: VmaCopy<'a>,
     /// Page-aligned.
@@ -44,7 +44,7 @@ pub(super) enum Mode {
     Speculative { sequence: u64 },
 }
 
-impl<'a> Fault<'a> {
+impl<'m> Fault<'m, '_> {
     fn may_fault_around(&self) -> bool {
         self.mm.options.fault_around_bytes > PAGE_SIZE as u64
     }
@@ -175,7 +175,7 @@ impl<'a> Fault<'a> {
         })
     }
 
-    fn private_frame_speculatively(&self) -> Result<PageHandle<'a>, Abort> {
+    fn private_frame_speculatively(&self) -> Result<PageHandle<'m>, Abort> {
         if !self.vma.flags.has(VmFlags::ANON_VMA) {
             return Err(Abort::AnonVma);
         }
@@ -240,7 +240,7 @@ impl<'a> Fault<'a> {
     }
 
     /// One classic pass. The mmap lock is held; nothing waits for I/O or a page lock under it in a first pass.
-    pub(super) fn handle_classically(&mut self, pass: Pass) -> ClassicPass {
+    pub(super) fn handle_classically(&mut self, pass: Pass) -> ClassicPass<'m> {
         let seen = {
             let section = rcu::read();
             let walk = self.mm.tables.walk_alloc(self.address, &section);
@@ -249,7 +249,7 @@ impl<'a> Fault<'a> {
         if !seen.is_none() {
             return self.upgrade_classically(seen);
         }
-        let copy = if self.write {
+        let mut copy = if self.write {
             self.vma.prepare_anon_vma();
             match self.mm.shared.frames.alloc(Use::Private) {
                 Some(copy) => Some(copy),
@@ -272,7 +272,7 @@ impl<'a> Fault<'a> {
         }
         let end = match step {
             Step::Locked(held) => {
-                let (page, bits) = match copy {
+                let (page, bits) = match copy.take() {
                     Some(copy) => {
                         copy.page().bytes().copy_from(held.handle.page().bytes());
                         (copy, Pte::PRIVATE | Pte::WRITE)
@@ -290,12 +290,12 @@ impl<'a> Fault<'a> {
             Step::Beyond(size) => End::Beyond(size),
             Step::Unreadable(error) => End::Unreadable(error),
             Step::Oom => End::Done(VmFault::OOM),
-            Step::Blocked(blocked) => End::Blocked(blocked),
+            Step::Blocked(blocked) => End::Blocked(blocked, copy),
         };
         ClassicPass { end, missed }
     }
 
-    fn upgrade_classically(&mut self, seen: Pte) -> ClassicPass {
+    fn upgrade_classically(&mut self, seen: Pte) -> ClassicPass<'m> {
         let copy = if self.needs_copy(seen) {
             self.vma.prepare_anon_vma();
             match self.mm.shared.frames.alloc(Use::Private) {
@@ -315,25 +315,25 @@ impl<'a> Fault<'a> {
 }
 
 /// What a classic pass came to.
-pub(super) struct ClassicPass {
-    pub(super) end: End,
+pub(super) struct ClassicPass<'a> {
+    pub(super) end: End<'a>,
     /// The page cache was asked and the page was absent.
     pub(super) missed: bool,
 }
 
 /// How a classic pass ended.
-pub(super) enum End {
+pub(super) enum End<'a> {
     /// With a result.
     Done(VmFault),
     /// With SIGBUS, because the file ends before the page, at this size.
     Beyond(u64),
     /// With SIGBUS, because the page cannot be read.
     Unreadable(IoError),
-    /// Drop the lock, wait, come again.
-    Blocked(Blocked),
+    /// Drop the lock, wait, come again. The frame for a private copy is held meanwhile, as in Linux.
+    Blocked(Blocked, Option<PageHandle<'a>>),
 }
 
-impl ClassicPass {
+impl ClassicPass<'_> {
     fn done(result: VmFault) -> Self {
         Self { end: End::Done(result), missed: false }
     }

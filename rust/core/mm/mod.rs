@@ -210,7 +210,11 @@ impl MmInner {
 
 impl Drop for MmInner {
     fn drop(&mut self) {
-        debug_assert!(self.events.balance(), "attempts, commits and aborts do not add up: {:?}", self.events.all());
+        debug_assert!(
+            self.events.balance(),
+            "attempts, commits and aborts do not add up: {:?}",
+            self.events.all()
+        );
         self.unmap_all();
     }
 }

@@ -1,0 +1,19 @@
+//! A planted use after free, for `tools/asan`: the sanitizer must report it, or its silence elsewhere means nothing.
+#![cfg(not(specmm_loom))]
+#![allow(missing_docs, unsafe_code, reason = "a bug on purpose")]
+
+use specmm::rcu::{ArcCell, synchronize};
+use std::sync::Arc;
+
+#[test]
+fn a_value_is_used_after_its_grace_period() {
+    if std::env::var_os("SPECMM_PLANT").is_none() {
+        return;
+    }
+    let cell = ArcCell::new(Arc::new([7_u64; 100]));
+    // SAFETY: none: the value is replaced below while it is borrowed. That is the bug.
+    let value = unsafe { cell.load_unguarded() }.expect("just put there");
+    cell.replace(None);
+    synchronize();
+    assert_eq!(std::hint::black_box(value)[50], 7);
+}
