@@ -61,7 +61,7 @@ def test_sequential_reads_of_one_page_double_the_window_up_to_the_largest() -> N
         (92, 32, 32, [92]),
         (124, 32, 32, [124]),
     ]
-    assert file.readahead_state.prev_pos == 100 * PAGE - 1
+    assert file.readahead_state.prev_pos == 93 * PAGE - 1  # the rest were pure hits
 
 
 def test_sequential_faults_start_with_read_around_and_go_on_by_the_marker() -> None:

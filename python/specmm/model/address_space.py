@@ -84,6 +84,16 @@ class AddressSpace:
             self.invalidate(0, self.max_off)
             self.store.close()
 
+    def follow_size(self, size: int) -> None:
+        """Somebody else changed the size. What follows the old end of a page cut in two is not zeros any more."""
+        partial = self.pages.get(self.i_size // PAGE_SIZE)
+        if size > self.i_size and self.i_size % PAGE_SIZE and partial is not None:
+            for table, number in list(partial.entries):
+                table.zap(number, number + 1)
+            self.delete_page(partial)
+        if size != self.i_size:
+            self.set_size(size)
+
     def set_size(self, size: int) -> None:
         """truncate_setsize: first the size, then the entries, private copies too, then the pages."""
         self.i_size = size

@@ -60,6 +60,9 @@ class PageCache:
         if mapping is None or not mapping.in_use:
             mapping = self.add_space(LocalFile(os.dup(descriptor), name), status.st_size)
             self.inodes[inode] = mapping
+        else:
+            # A new open is a good moment to see what others did to the file.
+            mapping.follow_size(status.st_size)
         file = self.add_file(File(self, mapping, LocalFile(descriptor, name), name, mode, ra_pages))
         if mode == "w+b":
             file.truncate(0)

@@ -127,8 +127,8 @@ class File:
         """Takes over the store's size, if the store can tell."""
         self.check_open()
         size = self.store.size()
-        if size is not None and size != self.f_mapping.i_size:
-            self.f_mapping.set_size(size)
+        if size is not None:
+            self.f_mapping.follow_size(size)
         return self.f_mapping.i_size
 
     def residency(self, first: int = 0, count: int | None = None) -> bytes:
