@@ -148,6 +148,10 @@ impl Setting<'_> {
             let writer = (self.rate != Rate::PerSecond(0)).then(|| {
                 scope.spawn(|| {
                     gate.wait(self.stop);
+                    // With a processor to spare the writer has one of its own; without, it goes where there is room.
+                    if self.plan.threads < self.cpus.len() {
+                        self.pin(self.plan.threads);
+                    }
                     let done = writer::write(space, self.length, self.rate, self.stop);
                     self.stop.fetch_or(done.is_err(), Ordering::Relaxed);
                     done
