@@ -54,7 +54,7 @@ impl<const N: usize> Sharded<N> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(specmm_loom)))]
 mod tests {
     use super::*;
 

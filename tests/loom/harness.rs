@@ -130,7 +130,7 @@ impl Model {
         let executions = Arc::new(Tally::new());
         let counted = Arc::clone(&executions);
         let mut builder = loom::model::Builder::new();
-        builder.preemption_bound = self.preemption_bound;
+        builder.preemption_bound = self.bound();
         builder.max_branches = 10_000;
         builder.check(move || {
             counted.add(1);
@@ -141,8 +141,13 @@ impl Model {
         Explored { executions: executions.get(), reached: coverage::take() }
     }
 
+    /// The deep run (`make deep`) explores without a bound.
+    fn bound(&self) -> Option<usize> {
+        if std::env::var_os("SPECMM_DEEP").is_some() { None } else { self.preemption_bound }
+    }
+
     fn report(&self, pass: Pass, executions: u64, seconds: f64) {
-        let bound = self.preemption_bound.map_or("unbounded".into(), |n| format!("at most {n} preemptions"));
+        let bound = self.bound().map_or("unbounded".into(), |n| format!("at most {n} preemptions"));
         println!("loom | {} | pass {pass:?} | {bound} | {executions} executions | {seconds:.2} s", self.name);
     }
 }
