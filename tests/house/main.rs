@@ -43,7 +43,8 @@ fn offenders(folder: &str, needles: &[&str], allowed: &[&str]) -> Vec<String> {
 #[test]
 fn only_sync_names_atomics_and_the_model_checker() {
     let needles = ["sync::atomic", "loom::"];
-    assert_eq!(offenders("rust/core", &needles, &["/core/sync/"]), [""; 0]);
+    // Drivers of workloads are users of the protocol, and one of them is the kernel's own mmap.
+    assert_eq!(offenders("rust/core", &needles, &["/core/sync/", "/core/workload/"]), [""; 0]);
     assert!(!offenders("rust/core", &needles, &[]).is_empty(), "the search finds what is there");
 }
 
@@ -51,7 +52,8 @@ fn only_sync_names_atomics_and_the_model_checker() {
 fn sequentially_consistent_accesses_do_not_exist() {
     // Fences and barriers carry it: the model checker treats such accesses as acquire-release.
     let found = offenders("rust/core", &["SeqCst"], &[]);
-    let accesses: Vec<_> = found.iter().filter(|line| !line.contains("fence(") && !line.contains("fence!(")).collect();
+    let accesses: Vec<_> =
+        found.iter().filter(|line| !line.contains("fence(") && !line.contains("fence!(")).collect();
     assert_eq!(accesses, [""; 0]);
     assert!(!found.is_empty(), "the search finds what is there");
 }
@@ -71,7 +73,10 @@ fn rooms_do_not_name_rooms_above_them() {
         let needles: Vec<&str> = above.iter().map(String::as_str).collect();
         let prefix = format!("/core/{room}");
         let found = offenders("rust/core", &needles, &[]);
-        let mine: Vec<_> = found.iter().filter(|line| line.contains(&format!("{prefix}/")) || line.contains(&format!("{prefix}.rs"))).collect();
+        let mine: Vec<_> = found
+            .iter()
+            .filter(|line| line.contains(&format!("{prefix}/")) || line.contains(&format!("{prefix}.rs")))
+            .collect();
         assert_eq!(mine, [""; 0], "{room} reaches up");
     }
 }
