@@ -5,17 +5,20 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 SOURCES := Cargo.toml Cargo.lock pyproject.toml README.md $(shell find rust python -not -path '*__pycache__*')
 WHEEL := target/wheel/built
+TARGET = $(or $(CARGO_TARGET_DIR),target)
 # Another configuration of the same sources would evict the plain build from its folder.
 LOOM := RUSTFLAGS='--cfg specmm_loom' CARGO_TARGET_DIR=target/loom
 
-.PHONY: help preflight preflight-ci packages faults test test-rust test-python lint loom loom-quick bench deep ci clean
+.PHONY: help preflight preflight-ci packages faults test test-rust test-python lint loom loom-quick asan bench counts deep ci clean
 
 help:
 	@echo 'make faults   the main job: fault a real file, with and without the mmap lock (FAULTS="FILE --seconds 5")'
 	@echo 'make test     Rust and Python tests and the quick models, within 10 minutes'
 	@echo 'make lint     formatters, linters and types'
 	@echo 'make loom     every model, to completion'
-	@echo 'make bench    benchmarks (BENCH="--bench NAME")'
+	@echo 'make asan     the core under AddressSanitizer'
+	@echo 'make bench    benchmarks and their ratios, 5 minutes (BENCH="--bench NAME")'
+	@echo 'make counts   instructions of the hot operations, under valgrind (COUNTS=--update)'
 	@echo 'make deep     the long runs of models and property tests'
 	@echo 'make ci       lint, test, loom, and what needs packages (.ci/run installs those)'
 	@echo 'make clean    removes everything that was built, environments included'
@@ -83,8 +86,20 @@ lint: .venv-dev/installed
 	.venv-dev/bin/mypy
 	.venv-dev/bin/stubtest specmm._core
 
+# Ratios of this run only: what criterion measured earlier is left out.
 bench: | preflight
-	cargo bench --all-features $(BENCH)
+	start=$$(date +%s) && cargo bench --all-features $(or $(BENCH),--benches) && \
+	    $(PYTHON) tools/bench_ratios.py $(TARGET)/criterion --since $$start
+
+# Instructions of the hot operations against tests/counts/expected.json; COUNTS=--update writes that file.
+counts: | preflight
+	@PYTHON='$(PYTHON)' tools/preflight valgrind
+	cargo build --release --all-features --example counts
+	$(PYTHON) tests/counts/run.py $(TARGET)/release/examples/counts $(COUNTS)
+
+# The core's tests under AddressSanitizer, with its positive control.
+asan: | preflight
+	tools/asan
 
 deep: export SPECMM_DEEP = 1
 deep: export SPECMM_HYPOTHESIS = deep
@@ -101,7 +116,7 @@ preflight-ci:
 	@PYTHON='$(PYTHON)' tools/preflight rustfmt clippy $(PACKAGES)
 
 ci: export SPECMM_HYPOTHESIS = ci
-ci: preflight-ci lint test loom
+ci: preflight-ci lint test loom counts asan
 
 clean:
 	rm -rf target .venv .venv-dev .hypothesis .mypy_cache .pytest_cache .ruff_cache
