@@ -3,9 +3,11 @@
 //! | low bits | meaning |
 //! |---|---|
 //! | all zero | nothing |
-//! | `..1` | a value (shadow), 62 bits |
-//! | `.10` | a node's address plus two, or RETRY (256 + 2) |
-//! | `.00` | a page frame number plus one, shifted |
+//! | `01` | a value (shadow), 62 bits |
+//! | `10` | a node's address plus two |
+//! | `00` | a page frame number plus one, shifted; or RETRY, a bit beyond those |
+//!
+//! So one bit tells a node from all else: a walk asks at every level.
 
 use super::node::Node;
 
@@ -13,8 +15,9 @@ use super::node::Node;
 pub const MAX_VALUE: u64 = (1 << 62) - 1;
 
 const VALUE: usize = 1;
-const INTERNAL: usize = 2;
-const RETRY: usize = 256 | INTERNAL;
+const NODE: usize = 2;
+/// Beyond every shifted page frame number, which has 34 bits at most.
+const RETRY: usize = 1 << 40;
 
 /// One decoded slot.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -39,11 +42,11 @@ impl Entry {
     #[must_use]
     pub fn value(value: u64) -> Self {
         assert!(value <= MAX_VALUE, "value {value} does not fit an entry");
-        Self(std::ptr::without_provenance_mut(((value as usize) << 1) | VALUE))
+        Self(std::ptr::without_provenance_mut(((value as usize) << 2) | VALUE))
     }
 
     pub(super) fn node(node: *mut Node) -> Self {
-        Self(node.map_addr(|address| address | INTERNAL))
+        Self(node.map_addr(|address| address | NODE))
     }
 
     pub(super) fn from_raw(raw: *mut Node) -> Self {
@@ -74,12 +77,11 @@ impl Entry {
     /// The value, if this is one.
     #[must_use]
     pub fn as_value(self) -> Option<u64> {
-        (self.0.addr() & VALUE != 0).then(|| (self.0.addr() >> 1) as u64)
+        (self.0.addr() & VALUE != 0).then(|| (self.0.addr() >> 2) as u64)
     }
 
     pub(super) fn as_node(self) -> Option<*mut Node> {
-        let bits = self.0.addr();
-        (bits & 3 == INTERNAL && bits != RETRY).then(|| self.0.map_addr(|address| address & !INTERNAL))
+        (self.0.addr() & NODE != 0).then(|| self.0.map_addr(|address| address & !NODE))
     }
 }
 

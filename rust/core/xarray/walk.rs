@@ -29,35 +29,32 @@ impl XArray {
     /// The entry at `index`, with its slot. Wait-free but for restarts, each caused by a writer that shrank the tree.
     #[inline]
     pub fn find<'s>(&'s self, index: u64, _section: &'s ReadSection) -> Found<'s> {
-        'head: loop {
-            let mut slot = &self.head;
+        loop {
             // Pairs with the Release of the store that published the entry (here and below).
-            let mut entry = Entry::from_raw(slot.load(ord!("xarray.head.acquire", Acquire)));
-            let Some(mut node) = entry.as_node() else {
+            let mut entry = Entry::from_raw(self.head.load(ord!("xarray.head.acquire", Acquire)));
+            let Some(top) = entry.as_node() else {
                 let hit = if index == 0 { entry } else { Entry::EMPTY };
-                return Found { entry: hit, slot: (index == 0).then_some(slot) };
+                return Found { entry: hit, slot: (index == 0).then_some(&self.head) };
             };
             // SAFETY: nodes are freed only after a grace period and the caller is inside a section.
-            let mut current = unsafe { &*node };
-            if !current.covers(index) {
+            let mut node = unsafe { &*top };
+            if !node.covers(index) {
                 return Found { entry: Entry::EMPTY, slot: None };
             }
+            let mut slot = &node.slots[node.offset_of(index)];
+            // The bits that the levels below decide, uppermost first; of a leaf's index none are left, nor are they asked for.
+            let mut rest = index.wrapping_shl(u64::BITS - node.shift);
             loop {
-                current.life.assert_alive();
-                slot = &current.slots[current.offset_of(index)];
+                node.life.assert_alive();
                 entry = Entry::from_raw(slot.load(ord!("xarray.slot.acquire", Acquire)));
-                if !guard!("xarray.find.retry", entry != Entry::RETRY) {
-                    continue 'head;
-                }
-                if current.shift == 0 {
-                    return Found { entry, slot: Some(slot) };
-                }
-                match entry.as_node() {
-                    Some(child) => node = child,
-                    None => return Found { entry: Entry::EMPTY, slot: Some(slot) },
-                }
+                let Some(child) = entry.as_node() else { break };
                 // SAFETY: as above.
-                current = unsafe { &*node };
+                node = unsafe { &*child };
+                slot = &node.slots[(rest >> (u64::BITS - SHIFT)) as usize];
+                rest <<= SHIFT;
+            }
+            if guard!("xarray.find.retry", entry != Entry::RETRY) {
+                return Found { entry, slot: Some(slot) };
             }
         }
     }
