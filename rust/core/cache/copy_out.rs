@@ -10,6 +10,7 @@
 //! eye: hole punch, migration, split, and a freed page reused before the copy. The generation covers all four.
 
 use super::AddressSpace;
+use super::address_space::index_of;
 use super::page_cache::Stat;
 use crate::page::{PAGE_SIZE, PageFlags};
 use crate::rcu::ReadSection;
@@ -80,28 +81,42 @@ impl AddressSpace {
     /// The lock-free hit: the whole range from the cache, or nothing. Answers the bytes copied: fewer than asked only at
     /// the end of the file.
     #[inline]
-    pub(crate) fn read_cached(&self, buf: &mut [u8], offset: u64) -> Option<usize> {
-        let section = crate::rcu::read();
-        let size = self.i_size();
-        let n = usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX).min(buf.len());
+    pub(crate) fn read_cached(&self, buf: &mut [u8], offset: u64, section: &ReadSection) -> Option<usize> {
+        let n = usize::try_from(self.i_size().saturating_sub(offset)).unwrap_or(usize::MAX).min(buf.len());
+        let within = (offset % PAGE_SIZE as u64) as usize;
+        // Most reads lie in one page, and their cost is counted in instructions.
+        if n <= PAGE_SIZE - within && n > 0 {
+            self.hit(index_of(offset), within, &mut buf[..n], section)?;
+            self.shared.count(Stat::Hits, 1);
+            return Some(n);
+        }
+        self.read_cached_pages(&mut buf[..n], offset, section)
+    }
+
+    fn read_cached_pages(&self, buf: &mut [u8], offset: u64, section: &ReadSection) -> Option<usize> {
         let (mut done, mut pages) = (0, 0);
-        while done < n {
+        while done < buf.len() {
             let at = offset + done as u64;
             let within = (at % PAGE_SIZE as u64) as usize;
-            let step = (n - done).min(PAGE_SIZE - within);
-            let index = super::address_space::index_of(at);
-            match self.copy_out(index, within, &mut buf[done..done + step], Marked::Refuse, &section) {
-                CopyOut::Copied => done += step,
-                failed => {
-                    self.shared.count(Stat::Retries, u64::from(failed == CopyOut::Changed));
-                    // All or nothing: the caller gets no part of a read that failed.
-                    buf[..done].fill(0);
-                    return None;
-                }
-            }
+            let step = (buf.len() - done).min(PAGE_SIZE - within);
+            self.hit(index_of(at), within, &mut buf[done..done + step], section)?;
+            done += step;
             pages += 1;
         }
         self.shared.count(Stat::Hits, pages);
-        Some(n)
+        Some(done)
+    }
+
+    /// One page's part of a hit.
+    #[inline]
+    fn hit(&self, index: u64, within: usize, buf: &mut [u8], section: &ReadSection) -> Option<()> {
+        match self.copy_out(index, within, buf, Marked::Refuse, section) {
+            CopyOut::Copied => Some(()),
+            CopyOut::Unavailable => None,
+            CopyOut::Changed => {
+                self.shared.count(Stat::Retries, 1);
+                None
+            }
+        }
     }
 }

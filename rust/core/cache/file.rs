@@ -349,7 +349,7 @@ impl File {
     pub fn read_cached(&self, buf: &mut [u8], offset: u64) -> Option<usize> {
         let section = crate::rcu::read();
         self.handle.shared.require_open().ok()?;
-        self.handle.open.load(&section)?.mapping.read_cached(buf, offset)
+        self.handle.open.load(&section)?.mapping.read_cached(buf, offset, &section)
     }
 
     /// Reads into `buf` from `offset` as pread(2) does: short only at the end of the file.

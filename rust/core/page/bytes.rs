@@ -30,26 +30,36 @@ impl<'f> PageBytes<'f> {
     #[inline]
     pub fn read(self, offset: usize, buf: &mut [u8]) {
         assert!(offset + buf.len() <= PAGE_SIZE, "{} bytes at {offset} leave the page", buf.len());
-        let (mut at, mut rest) = (offset, buf);
-        // The first word, when the range begins inside it.
-        if at % 8 != 0 {
-            let skip = at % 8;
-            let n = rest.len().min(8 - skip);
-            let word = self.words[at / 8].load(Ordering::Relaxed).to_ne_bytes();
-            let (head, tail) = rest.split_at_mut(n);
-            head.copy_from_slice(&word[skip..skip + n]);
-            at += n;
-            rest = tail;
+        if offset % 8 == 0 && buf.len() % 8 == 0 {
+            self.read_words(offset / 8, buf);
+        } else {
+            self.read_ragged(offset, buf);
         }
-        // Whole words.
-        let (whole, tail) = rest.split_at_mut(rest.len() / 8 * 8);
-        let from = &self.words[at / 8..at / 8 + whole.len() / 8];
-        for (word, bytes) in from.iter().zip(whole.chunks_exact_mut(8)) {
+    }
+
+    /// Reads whole words.
+    #[inline]
+    fn read_words(self, first: usize, buf: &mut [u8]) {
+        let from = &self.words[first..first + buf.len() / 8];
+        for (word, bytes) in from.iter().zip(buf.chunks_exact_mut(8)) {
             bytes.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
         }
-        // The last word, when the range ends inside it.
+    }
+
+    /// Reads a range that begins or ends inside a word.
+    fn read_ragged(self, offset: usize, buf: &mut [u8]) {
+        let skip = offset % 8;
+        let head = buf.len().min(8 - skip);
+        let (head, rest) = buf.split_at_mut(if skip == 0 { 0 } else { head });
+        if skip != 0 {
+            let word = self.words[offset / 8].load(Ordering::Relaxed).to_ne_bytes();
+            head.copy_from_slice(&word[skip..skip + head.len()]);
+        }
+        let first = offset.div_ceil(8);
+        let (whole, tail) = rest.split_at_mut(rest.len() / 8 * 8);
+        self.read_words(first, whole);
         if !tail.is_empty() {
-            let word = self.words[(at + whole.len()) / 8].load(Ordering::Relaxed).to_ne_bytes();
+            let word = self.words[first + whole.len() / 8].load(Ordering::Relaxed).to_ne_bytes();
             tail.copy_from_slice(&word[..tail.len()]);
         }
     }

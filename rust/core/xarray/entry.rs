@@ -67,11 +67,8 @@ impl Entry {
     #[inline]
     #[must_use]
     pub fn as_page(self) -> Option<u32> {
-        let bits = self.0.addr();
-        if bits == 0 || bits & 3 != 0 {
-            return None;
-        }
-        u32::try_from((bits >> 2) - 1).ok()
+        // A tag turned to the top, nothing (minus one) and RETRY are all beyond any frame number.
+        u32::try_from(self.0.addr().rotate_right(2).wrapping_sub(1)).ok()
     }
 
     /// The value, if this is one.
