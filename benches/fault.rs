@@ -5,9 +5,9 @@
 //!
 //! | path, one page | its own RMWs |
 //! |---|---|
-//! | speculative read | 8: count (try_get), page lock, count (the entry's), leaf lock, mapcount, leaf unlock, page unlock, count (put) |
-//! | classic read | 12: those, and semaphore in and out, and a second look-up's count and put |
-//! | speculative private write | 11: free lists' mutex in and out, PRIVATE flag, count of the copy; then as a read, less the entry's own count |
+//! | speculative read | 6: count (`try_get`, which becomes the entry's), page lock, leaf lock, mapcount, leaf unlock, page unlock |
+//! | classic read | 8: semaphore in and out, and those |
+//! | speculative private write | 11: free lists' mutex in and out, PRIVATE flag, count of the copy; then as a read, and the put of the source |
 //! | 16 pages at once (fault-around) | 66: leaf lock and unlock; each page: count, page lock, mapcount, page unlock |
 #![allow(unsafe_code, reason = "mmap(2) as a rival")]
 
@@ -182,9 +182,9 @@ fn read_one_page(criterion: &mut Criterion, data: &DataFile) {
     let speculative = Ours::new(data, Locking::Speculative, PAGE, false);
     measure(&mut group, "speculative", PAGE, &[1, 2], &speculative);
     speculative.assert_committed();
-    own_rmws(&mut group, 8);
+    own_rmws(&mut group, 6);
     measure(&mut group, "mmap_lock", PAGE, &[1, 2], &Ours::new(data, Locking::MmapLock, PAGE, false));
-    own_rmws(&mut group, 12);
+    own_rmws(&mut group, 8);
     group.finish();
 }
 

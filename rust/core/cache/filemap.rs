@@ -189,8 +189,8 @@ impl OpenFile {
             }
         }
         let step = match pass {
-            Pass::First => self.hold_without_waiting(index),
-            Pass::Tried => self.hold_waiting(index),
+            Pass::First => self.hold_without_waiting(index, found),
+            Pass::Tried => self.hold_waiting(index, found),
         };
         answer(step, missed)
     }
@@ -224,11 +224,15 @@ impl OpenFile {
         }
     }
 
-    /// First pass: the page if it can be had at once.
-    fn hold_without_waiting(self: &Arc<Self>, index: u64) -> Step<'_> {
+    /// First pass: the page if it can be had at once; `found` is what the look-up found.
+    fn hold_without_waiting<'f>(
+        self: &'f Arc<Self>,
+        index: u64,
+        mut found: Option<PageHandle<'f>>,
+    ) -> Step<'f> {
         let mapping = &self.mapping;
         loop {
-            let handle = match self.find_or_create(index) {
+            let handle = match found.take().map_or_else(|| self.find_or_create(index), FoundOrCreated::Page) {
                 FoundOrCreated::Page(handle) => handle,
                 FoundOrCreated::Beyond(size) => return Step::Beyond(size),
                 FoundOrCreated::NoFrame => return Step::Oom,
@@ -245,11 +249,11 @@ impl OpenFile {
         }
     }
 
-    /// Later passes: waits for the page and its bytes here.
-    fn hold_waiting(self: &Arc<Self>, index: u64) -> Step<'_> {
+    /// Later passes: waits for the page and its bytes here; `found` is what the look-up found.
+    fn hold_waiting<'f>(self: &'f Arc<Self>, index: u64, mut found: Option<PageHandle<'f>>) -> Step<'f> {
         let mapping = &self.mapping;
         loop {
-            let handle = match self.find_or_create(index) {
+            let handle = match found.take().map_or_else(|| self.find_or_create(index), FoundOrCreated::Page) {
                 FoundOrCreated::Page(handle) => handle,
                 FoundOrCreated::Beyond(size) => return Step::Beyond(size),
                 FoundOrCreated::NoFrame => return Step::Oom,

@@ -159,16 +159,20 @@ impl<'m> Fault<'m, '_> {
             return Ok(VmFault::NOPAGE);
         }
         let held = self.vma.file.mapping.filemap_fault_speculative(self.index, section)?;
+        // The look-up's reference becomes the entry's (or is put by a twin, or by an abort: under its lock the page stays in
+        // the cache, which has another). A copy's source is unlocked and then put at the end, whatever happens.
+        let _source;
+        let lock = held.lock;
         let (page, bits) = match copy {
             Some(copy) => {
                 copy.page().bytes().copy_from(held.handle.page().bytes());
+                _source = held.handle;
                 (copy, Pte::PRIVATE | Pte::WRITE)
             }
-            None => (held.handle.page().get(), 0),
+            None => (held.handle, 0),
         };
-        // `held` is unlocked and put at the end, whatever happens.
         let finish = self.finish_fault(&walk, mode, page, bits)?;
-        drop(held);
+        drop(lock);
         Ok(match finish {
             Finish::Set => VmFault::LOCKED,
             Finish::Twin => VmFault::LOCKED | VmFault::NOPAGE,
@@ -272,12 +276,15 @@ impl<'m> Fault<'m, '_> {
         }
         let end = match step {
             Step::Locked(held) => {
+                let _source;
+                let _lock = held.lock;
                 let (page, bits) = match copy.take() {
                     Some(copy) => {
                         copy.page().bytes().copy_from(held.handle.page().bytes());
+                        _source = held.handle;
                         (copy, Pte::PRIVATE | Pte::WRITE)
                     }
-                    None => (held.handle.page().get(), 0),
+                    None => (held.handle, 0),
                 };
                 let section = rcu::read();
                 let walk = self.mm.tables.walk_alloc(self.address, &section);
