@@ -99,7 +99,11 @@ impl AddressSpace {
             let at = offset + done as u64;
             let within = (at % PAGE_SIZE as u64) as usize;
             let step = (buf.len() - done).min(PAGE_SIZE - within);
-            self.hit(index_of(at), within, &mut buf[done..done + step], section)?;
+            if self.hit(index_of(at), within, &mut buf[done..done + step], section).is_none() {
+                // All or nothing: the caller gets no part of a read that failed.
+                buf[..done].fill(0);
+                return None;
+            }
             done += step;
             pages += 1;
         }
