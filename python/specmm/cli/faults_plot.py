@@ -54,8 +54,8 @@ def _latencies(axes: Any, runs: list[Run]) -> None:
     axes.set_xticks([at for at, _ in marked], [name for _, name in marked])
     axes.minorticks_off()
     axes.yaxis.set_major_formatter(lambda microseconds, _: figures.nanoseconds(microseconds * 1e3, digits=1))
-    axes.set_xlabel("percentile of the faults")
-    axes.set_ylabel("latency of a fault (time)")
+    axes.set_xlabel("percentile of the timed faults")
+    axes.set_ylabel("latency of a fault (ns, us, ms)")
     axes.grid(visible=True, alpha=0.3)
     axes.legend(frameon=False, loc="upper left", fontsize=9)
     axes.set_title("How long a fault takes", loc="left")
@@ -63,13 +63,13 @@ def _latencies(axes: Any, runs: list[Run]) -> None:
 
 def _causes(axes: Any, runs: list[Run]) -> None:
     """Of the speculative faults of the busiest run, how many gave up, by cause."""
-    axes.set_title("Why speculation gave up", loc="left")
     runs = [run for run in runs if run["events"].get("spf_attempt")]
     if not runs:
         axes.text(0.5, 0.5, "no speculative row", ha="center", va="center", transform=axes.transAxes)
         axes.set_axis_off()
         return
     run = runs[-1]
+    axes.set_title(f"Why speculation gave up ({run['locking']}, {_writer(run)})", loc="left")
     attempts = run["events"]["spf_attempt"]
     causes = [(run["events"][event], event.removeprefix("spf_abort_")) for event in _core.abort_glosses()]
     shown = sorted((count, cause) for count, cause in causes if count)
@@ -81,7 +81,7 @@ def _causes(axes: Any, runs: list[Run]) -> None:
     axes.bar_label(bars, [f"{count:,}" for count, _ in shown], padding=3, fontsize=9)
     axes.set_xscale("log")
     axes.margins(x=0.25)
-    axes.set_xlabel(f"aborts per million attempts ({run['locking']}, {_writer(run)})")
+    axes.set_xlabel("aborts per million attempts (bars are marked with counts)")
 
 
 def _writer(run: Run) -> str:
