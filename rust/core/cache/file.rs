@@ -328,7 +328,7 @@ impl File {
     /// None yet: there is nothing to write back.
     pub fn close(&self) -> Result<()> {
         if self.handle.open.replace(None) {
-            crate::rcu::synchronize();
+            crate::rcu::barrier();
         }
         Ok(())
     }

@@ -268,7 +268,7 @@ impl PageCache {
     pub fn check(&self) -> Result<()> {
         self.settle();
         // References whose return was deferred are returned now.
-        crate::rcu::synchronize();
+        crate::rcu::barrier();
         let shared = &self.shared;
         shared.frames.audit()?;
         let mut cached = 0;

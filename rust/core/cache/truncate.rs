@@ -37,7 +37,7 @@ impl AddressSpace {
             self.i_size_write(before);
         }
         drop(stable);
-        crate::rcu::synchronize();
+        crate::rcu::barrier();
         result
     }
 
@@ -57,7 +57,7 @@ impl AddressSpace {
         }
         drop(stable);
         if after != before {
-            crate::rcu::synchronize();
+            crate::rcu::barrier();
         }
         Ok(after)
     }

@@ -32,7 +32,7 @@ impl AddressSpace {
     /// Drops the clean, unmapped, unlocked pages in `first..=last`. Answers how many.
     pub(crate) fn invalidate(&self, first: u64, last: u64) -> u64 {
         // References that wait for a grace period would make idle pages look busy.
-        crate::rcu::synchronize();
+        crate::rcu::barrier();
         let mut dropped = 0;
         let mut next = Some(first);
         loop {

@@ -254,8 +254,8 @@ impl MmInner {
         let lock = lock.downgrade();
         self.unmap_detached(&detached, (floor, ceiling), &lock).finish_after(lock);
         drop(detached);
-        // Also runs what was deferred: the files of the mappings are let go before this returns.
-        crate::rcu::synchronize();
+        // The files of the mappings are let go before this returns.
+        crate::rcu::barrier();
         Ok(())
     }
 
@@ -322,7 +322,7 @@ impl MmInner {
         let lock = lock.downgrade();
         self.unmap_detached(&detached, (0, TASK_SIZE), &lock).finish_after(lock);
         drop(detached);
-        crate::rcu::synchronize();
+        crate::rcu::barrier();
     }
 }
 

@@ -10,7 +10,7 @@
 //! the section's reads come after the unlinking store and cannot find what is about to be freed. Both stores to a
 //! count are Release and the scan's loads Acquire, so the section's accesses happen before the scan ends.
 
-use super::barrier;
+use super::membarrier;
 use crate::sync::{
     AtomicPtr, AtomicU64, Mutex, Ordering, Tally, guard, ord, spin_hint, thread_slot, yield_now,
 };
@@ -41,6 +41,8 @@ type Chunk = [Slot; CHUNK];
 struct Domain {
     chunks: [AtomicPtr<Chunk>; CHUNKS],
     turn: Mutex<()>,
+    /// Held by the one thread that runs deferred work.
+    runner: Mutex<()>,
     started: AtomicU64,
     completed: AtomicU64,
     deferred: AtomicPtr<Deferred>,
@@ -114,9 +116,30 @@ impl Domain {
         ready
     }
 
+    /// Lets a grace period pass and answers the work that was deferred before it, if `take` says to. Only the owner of
+    /// `runner` may take.
+    fn grace_period(&self, take: bool) -> Vec<Work> {
+        let mut ready = if take { self.take_deferred() } else { Vec::new() };
+        let ticket = snapshot();
+        let _turn = self.turn.lock();
+        // Batched: another thread's grace period that began after the snapshot serves this caller too.
+        if elapsed(ticket) {
+            return ready;
+        }
+        if take {
+            ready.append(&mut self.take_deferred());
+        }
+        // Pairs with `snapshot`.
+        let number = self.started.fetch_add(1, ord!("rcu.started.acqrel", AcqRel)) + 1;
+        self.wait_for_readers();
+        // Pairs with the Acquire in `elapsed`.
+        self.completed.swap(number, ord!("rcu.completed.release", Release));
+        ready
+    }
+
     /// Waits for every section open now. The caller holds `turn`.
     fn wait_for_readers(&self) {
-        barrier::heavy();
+        membarrier::heavy();
         for head in &self.chunks {
             let chunk = head.load(Ordering::Acquire);
             if chunk.is_null() {
@@ -157,6 +180,7 @@ mod global {
     static DOMAIN: Domain = Domain {
         chunks: [const { AtomicPtr::new(std::ptr::null_mut()) }; CHUNKS],
         turn: Mutex::new(()),
+        runner: Mutex::new(()),
         started: AtomicU64::new(0),
         completed: AtomicU64::new(0),
         deferred: AtomicPtr::new(std::ptr::null_mut()),
@@ -179,6 +203,7 @@ mod global {
         static ref DOMAIN: Domain = Domain {
             chunks: std::array::from_fn::<_, CHUNKS, _>(|_| AtomicPtr::new(std::ptr::null_mut())),
             turn: Mutex::new(()),
+            runner: Mutex::new(()),
             started: AtomicU64::new(0),
             completed: AtomicU64::new(0),
             deferred: AtomicPtr::new(std::ptr::null_mut()),
@@ -198,18 +223,24 @@ use global::{domain, is_real};
 
 /// What a thread knows of its own sections.
 mod local {
-    use super::{Slot, barrier, domain, thread_slot};
+    use super::{Slot, domain, membarrier, thread_slot};
     use std::cell::Cell;
 
     pub(super) struct Local {
         pub(super) slot: Cell<Option<&'static Slot>>,
         pub(super) nesting: Cell<u32>,
         pub(super) count: Cell<u64>,
+        pub(super) running: Cell<bool>,
     }
 
     impl Local {
         const fn new() -> Self {
-            Self { slot: Cell::new(None), nesting: Cell::new(0), count: Cell::new(0) }
+            Self {
+                slot: Cell::new(None),
+                nesting: Cell::new(0),
+                count: Cell::new(0),
+                running: Cell::new(false),
+            }
         }
         /// The thread's slot, found on first use.
         #[inline]
@@ -221,7 +252,7 @@ mod local {
         }
         #[cold]
         fn claim(&self) -> &'static Slot {
-            barrier::choose();
+            membarrier::choose();
             let slot = domain().slot(thread_slot::index());
             // Only this thread writes the slot now, and its former owner left it even.
             self.count.set(slot.count.load(crate::sync::Ordering::Relaxed));
@@ -264,7 +295,7 @@ pub(super) fn read() -> ReadSection {
                 local.count.set(count);
                 // Release: the accesses of the previous section stay before it.
                 slot.count.store(count, ord!("rcu.enter.release", Release));
-                barrier::light();
+                membarrier::light();
             }
         });
     }
@@ -320,23 +351,34 @@ pub(super) fn synchronize() {
         "synchronize inside a read section waits for itself"
     );
     let domain = domain();
-    let ticket = snapshot();
-    let ready = {
-        let _turn = domain.turn.lock();
-        // Batched: another thread's grace period that began after the snapshot serves this caller too.
-        if elapsed(ticket) {
-            return;
-        }
-        let ready = domain.take_deferred();
-        // Pairs with `snapshot`.
-        let number = domain.started.fetch_add(1, ord!("rcu.started.acqrel", AcqRel)) + 1;
-        domain.wait_for_readers();
-        // Pairs with the Acquire in `elapsed`.
-        domain.completed.swap(number, ord!("rcu.completed.release", Release));
-        ready
-    };
+    // Whoever runs deferred work holds `runner`: the others need only the grace period.
+    let runner = domain.runner.try_lock();
+    let ready = domain.grace_period(runner.is_some());
+    run(ready);
+}
+
+/// Runs deferred work, which may come back here.
+fn run(ready: Vec<Work>) {
+    if ready.is_empty() {
+        return;
+    }
+    local::with(|local| local.running.set(true));
     for work in ready {
         work();
+    }
+    local::with(|local| local.running.set(false));
+}
+
+pub(super) fn barrier() {
+    // Deferred work that asks for deferred work to be done would wait for itself.
+    if !is_real() || local::with(|local| local.running.get()) {
+        return synchronize();
+    }
+    let domain = domain();
+    // What others took before has run when they give the mutex back.
+    let _runner = domain.runner.lock();
+    if domain.waiting.get() > 0 {
+        run(domain.grace_period(true));
     }
 }
 
@@ -378,7 +420,7 @@ pub mod model {
 
 #[cfg(all(test, not(specmm_loom)))]
 mod tests {
-    use super::super::{call_rcu, elapsed, read, snapshot, synchronize};
+    use super::super::{barrier, call_rcu, elapsed, read, snapshot, synchronize};
     use crate::sync::{AtomicPtr, AtomicU32, Ordering};
     use std::sync::Arc;
 
@@ -397,9 +439,29 @@ mod tests {
         assert!(!elapsed(ticket));
         drop(section);
         waiter.join().unwrap();
-        synchronize();
+        barrier();
         assert!(elapsed(ticket));
         assert_eq!(freed.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn a_barrier_waits_for_work_that_others_run() {
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        let done = Arc::new(AtomicU32::new(0));
+                        let counter = Arc::clone(&done);
+                        call_rcu(move || {
+                            std::thread::yield_now();
+                            counter.fetch_add(1, Ordering::Relaxed);
+                        });
+                        barrier();
+                        assert_eq!(done.load(Ordering::Relaxed), 1);
+                    }
+                });
+            }
+        });
     }
 
     #[test]

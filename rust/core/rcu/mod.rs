@@ -12,7 +12,7 @@
 //! truncates needs one anyway.
 
 mod arc_cell;
-mod barrier;
+mod membarrier;
 mod domain;
 
 pub use arc_cell::ArcCell;
@@ -31,12 +31,20 @@ pub fn call_rcu(work: impl FnOnce() + Send + 'static) {
     domain::call_rcu(Box::new(work));
 }
 
-/// Waits until every section that is open now has ended, then runs the work deferred before the call.
+/// Waits until every section that is open now has ended, and runs the work deferred before unless another thread does.
 ///
 /// # Panics
 /// When called inside a section (it would wait for itself).
 pub fn synchronize() {
     domain::synchronize();
+}
+
+/// Waits until all work deferred before the call has run (`rcu_barrier`), in this thread or another.
+///
+/// # Panics
+/// As [`synchronize`].
+pub fn barrier() {
+    domain::barrier();
 }
 
 /// A ticket that [`elapsed`] when a whole grace period has passed since now.

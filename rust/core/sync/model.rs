@@ -223,7 +223,7 @@ arithmetic!(AtomicU64, u64);
 pub use loom::sync::MutexGuard;
 pub use loom::sync::atomic::fence;
 
-/// In models sections announce themselves with a full fence: see `rcu::barrier`.
+/// In models sections announce themselves with a full fence: see `rcu::membarrier`.
 pub fn light_barrier() {
     fence(Ordering::SeqCst);
 }

@@ -118,7 +118,7 @@ pub use std::sync::MutexGuard;
 pub use std::sync::atomic::fence;
 
 /// The reader's half of an asymmetric fence: forbids only the compiler to reorder. Its partner is
-/// `rcu::barrier::heavy`, which makes every running thread execute a full fence.
+/// `rcu::membarrier`, which makes every running thread execute a full fence.
 #[inline]
 pub fn light_barrier() {
     atomic::compiler_fence(Ordering::SeqCst);
