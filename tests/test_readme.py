@@ -7,6 +7,8 @@ README = Path(__file__).parent.parent / "README.md"
 
 
 def test_the_session_answers_as_printed() -> None:
-    failed, tried = doctest.testfile(str(README), module_relative=False, optionflags=doctest.IGNORE_EXCEPTION_DETAIL)
+    failed, tried = doctest.testfile(
+        str(README), module_relative=False, optionflags=doctest.IGNORE_EXCEPTION_DETAIL
+    )
     assert tried >= 10, "the README has no session"
     assert failed == 0

@@ -85,7 +85,7 @@ class AddressSpace:
             self.store.close()
 
     def follow_size(self, size: int) -> None:
-        """Somebody else changed the size: what follows the old end of a page cut in two is not zeros any more."""
+        """Somebody else changed the size: what follows the old end of a cut page is not zeros any more."""
         partial = self.pages.get(self.i_size // PAGE_SIZE)
         if size > self.i_size and self.i_size % PAGE_SIZE and partial is not None:
             for table, number in list(partial.entries):

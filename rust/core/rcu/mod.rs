@@ -12,8 +12,8 @@
 //! truncates needs one anyway.
 
 mod arc_cell;
-mod membarrier;
 mod domain;
+mod membarrier;
 
 pub use arc_cell::ArcCell;
 #[cfg(specmm_loom)]
