@@ -5,7 +5,7 @@
 //!
 //! The speculative form never sleeps, never allocates, starts no I/O and reports no error: it returns a locked page or
 //! the cause to abort. The classic form never waits either while the caller holds a lock that it may drop: it returns
-//! [`Step::Blocked`], the caller drops its lock, lets [`OpenFile::unblock`] do the waiting, and comes again with
+//! `Step::Blocked`, the caller drops its lock, lets `OpenFile::unblock` do the waiting, and comes again with
 //! [`Pass::Tried`].
 
 use super::Abort;
@@ -35,7 +35,7 @@ pub enum Pattern {
 pub enum Pass {
     /// The first time: nothing waits under the caller's lock.
     First,
-    /// Come again after [`Step::Blocked`] (`FAULT_FLAG_TRIED`): waits where it is.
+    /// Come again after `Step::Blocked` (`FAULT_FLAG_TRIED`): waits where it is.
     Tried,
 }
 

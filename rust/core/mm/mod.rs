@@ -1,6 +1,6 @@
 //! One address space: where files are mapped, which pages its entries name, and what happens on a fault.
 //!
-//! Owns: the mappings ([`vma`]), the page table, the mmap lock with its sequence, the speculative and the classic fault.
+//! Owns: the mappings (`vma`), the page table, the mmap lock with its sequence, the speculative and the classic fault.
 //! Does not own pages or files. Mirrors `mm/memory.c`, `mm/mmap.c` and the fault entry of `arch/x86/mm/fault.c` with the
 //! speculative page-fault series.
 //!
