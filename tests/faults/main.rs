@@ -206,3 +206,52 @@ fn a_change_from_outside_is_followed() {
     cache.check().unwrap();
     std::fs::remove_file(&path).unwrap();
 }
+
+/// Where membarrier(2) is missing both sides of RCU's fence are full fences. The stress runs again that way.
+#[test]
+fn faults_do_not_need_membarrier() {
+    let status = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["threads_fault_while_others_map_and_truncate", "--exact"])
+        .env("SPECMM_NO_MEMBARRIER", "1")
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&status.stdout);
+    assert!(status.status.success() && told.contains("1 passed"), "{told}");
+}
+
+/// Bytes that follow from their offset, as many as there may be.
+struct Sparse;
+
+impl Store for Sparse {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<usize> {
+        for (byte, at) in buf.iter_mut().zip(offset..) {
+            *byte = (at >> 3) as u8 ^ (at >> 37) as u8;
+        }
+        Ok(buf.len())
+    }
+}
+
+#[test]
+fn files_of_16_tib_are_read_and_mapped_at_their_end() {
+    let size = specmm::store::MAX_SIZE;
+    let cache = PageCache::new(1 << 20, Io::Inline).unwrap();
+    assert!(cache.open_store(Arc::new(Sparse), size + 1, "too large", 32).is_err());
+    let file = cache.open_store(Arc::new(Sparse), size, "sparse", 32).unwrap();
+    let expect = |at: u64| (at >> 3) as u8 ^ (at >> 37) as u8;
+    for at in [0, (1 << 32) - 5, (1 << 40) + 77, size - 10] {
+        let mut buf = [0; 20];
+        let n = file.pread(&mut buf, at).unwrap();
+        assert_eq!(n as u64, (size - at).min(20));
+        assert!((at..).zip(&buf[..n]).all(|(at, byte)| *byte == expect(at)), "at {at}");
+    }
+    let mm = Mm::new(&cache, MmOptions::default()).unwrap();
+    let offset = size - 64 * 1024;
+    let address = mm.mmap(&file, None, offset, Prot::Read, true).unwrap();
+    let mut last = [0];
+    mm.load(address + 64 * 1024 - 1, &mut last).unwrap();
+    assert_eq!(last[0], expect(size - 1));
+    assert!(matches!(mm.load(address + 64 * 1024, &mut last), Err(Error::Segmentation { .. })));
+    mm.close().unwrap();
+    file.close().unwrap();
+    cache.check().unwrap();
+}

@@ -82,6 +82,7 @@ fn lookup_against_removal_and_reuse() {
         name: "lookup against removal and reuse",
         preemption_bound: None,
         grace_periods: false,
+        twin: false,
         body: lookup_against_reuse,
         reaches: &["found", "absent", "interfered", "reused", "busy"],
         needs: &["filemap.slot_recheck", "page.get.unless_zero", "page.freeze.expected"],
@@ -131,6 +132,7 @@ fn big_copy_out_against_removal_and_reuse() {
         name: "copy-out against removal and reuse",
         preemption_bound: Some(3),
         grace_periods: false,
+        twin: false,
         body: copy_against_reuse,
         reaches: &["copied", "unavailable", "changed"],
         needs: &["page.generation.check"],
@@ -168,6 +170,7 @@ fn copy_out_against_zeroing() {
         name: "copy-out against zeroing of the tail",
         preemption_bound: None,
         grace_periods: false,
+        twin: false,
         body: copy_against_zeroing,
         reaches: &["copied", "unavailable", "changed"],
         needs: &[
@@ -218,6 +221,7 @@ fn big_trylock_and_mapping_check_against_truncate() {
         name: "trylock and mapping check against truncate",
         preemption_bound: None,
         grace_periods: false,
+        twin: false,
         body: fault_against_truncate,
         reaches: &["locked", "FILE_MISS", "FILE_LOCKED", "FILE_MAPPING", "FILE_EOF"],
         // The last one is the patch as posted: it leaks a reference on every abort after the lookup.

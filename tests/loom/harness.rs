@@ -31,6 +31,8 @@ pub(crate) struct Model {
     pub(crate) preemption_bound: Option<usize>,
     /// Whether read sections and grace periods are explored, or deferred work is kept to the end.
     pub(crate) grace_periods: bool,
+    /// Small enough for the twin pass.
+    pub(crate) twin: bool,
     pub(crate) body: fn(),
     /// Points that some execution of every complete pass must reach.
     pub(crate) reaches: &'static [&'static str],
@@ -54,7 +56,7 @@ impl Model {
             return self.run_mutant(&name, &pass);
         }
         let mut reached = BTreeMap::new();
-        for pass in Pass::ALL {
+        for pass in self.passes() {
             let started = Instant::now();
             let explored = self.explore(pass, None);
             assert!(explored.executions > 1, "{}: one execution explores nothing", self.name);
@@ -79,7 +81,10 @@ impl Model {
     fn check_needed(&self, name: &str) {
         let test = std::thread::current().name().expect("the test harness names its threads").to_owned();
         assert_ne!(test, "main", "with --test-threads=1 a test does not know its name: use 2");
-        for pass in [Pass::B, Pass::A, Pass::C, Pass::StaleCas] {
+        for pass in [Pass::B, Pass::A, Pass::C, Pass::StaleCas, Pass::Twin] {
+            if pass == Pass::Twin && !self.twin {
+                continue;
+            }
             let mut child = Command::new(std::env::current_exe().expect("the test binary"))
                 .args([&test, "--exact", "--nocapture"])
                 .env(OFF, name)
@@ -115,8 +120,12 @@ impl Model {
         panic!("{}: nothing fails with {name} switched off", self.name);
     }
 
+    fn passes(&self) -> impl Iterator<Item = Pass> + use<> {
+        Pass::ALL.into_iter().chain(self.twin.then_some(Pass::Twin))
+    }
+
     fn run_mutant(&self, name: &str, pass: &str) {
-        let pass = Pass::ALL.into_iter().find(|known| format!("{known:?}") == pass).expect("a pass");
+        let pass = self.passes().find(|known| format!("{known:?}") == pass).expect("a pass");
         eprintln!("{RAN}");
         self.explore(pass, Some(name));
         assert!(mutant::met().iter().any(|met| *met == name), "{NOT_MET}");

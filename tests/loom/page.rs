@@ -37,6 +37,7 @@ fn two_lockers() {
         name: "page lock, 2 threads",
         preemption_bound: None,
         grace_periods: false,
+        twin: true,
         body: || lockers(2),
         reaches: &[],
         needs: &[
@@ -55,6 +56,7 @@ fn big_three_lockers() {
         name: "page lock, 3 threads",
         preemption_bound: Some(2),
         grace_periods: false,
+        twin: false,
         body: || lockers(3),
         reaches: &[],
         needs: &["page.unlock.sees_waiters"],

@@ -44,6 +44,7 @@ fn a_section_against_a_grace_period() {
         name: "RCU: a section against a grace period",
         preemption_bound: None,
         grace_periods: true,
+        twin: true,
         body: reader_against_free,
         reaches: &["alive", "gone"],
         needs: &["rcu.light", "rcu.heavy", "rcu.scan.waits", "rcu.exit.release", "rcu.scan.again.acquire"],

@@ -1,8 +1,8 @@
 //! Compound pages: a run of 2^order frames that is one page.
 //!
 //! The head's descriptor carries the state (flags, count, lock, mapping); a tail names its head. Mirrors
-//! `compound_head` and `prep_compound_page`. Nothing in the fault path makes them yet: huge pages come with advice
-//! "hugepage". Lookups go through [`PageRef::compound_head`] already, so a tail found in a slot is never locked by itself.
+//! `compound_head` and `prep_compound_page`. The fault path makes none yet, and its lookups take a page for its own head:
+//! huge pages come with advice "hugepage".
 //!
 //! | `compound` word | meaning |
 //! |---|---|

@@ -8,6 +8,7 @@
 //! | A | loom's | stale reads, not every interleaving |
 //! | B | a compare-and-exchange that cannot succeed | every interleaving, newest values |
 //! | C | B's for words this thread writes later ([`AtomicU64::load_then_write`]), A's otherwise | stale reads and these interleavings |
+//! | twin | loom's, after a read-modify-write on a word that stands beside the one accessed | every interleaving *and* stale reads, dearly: for small models |
 //! | stale CAS | C's, and a compare-and-exchange may fail by a stale read, twice an execution | what C11 allows a failing exchange |
 //!
 //! Not explored: load buffering, more than the last seven stores of a word, more than five threads.
@@ -28,10 +29,12 @@ pub enum Pass {
     C,
     /// As C, and exchanges may fail by a stale read.
     StaleCas,
+    /// Loom as it is, but every access first touches a companion word, which makes it a point of interference.
+    Twin,
 }
 
 impl Pass {
-    /// Every pass.
+    /// The passes of every model.
     pub const ALL: [Self; 4] = [Self::A, Self::B, Self::C, Self::StaleCas];
 }
 
@@ -124,20 +127,35 @@ pub mod coverage {
     }
 }
 
+/// The word beside an atomic in the twin pass.
+struct Companion(Option<loom::sync::atomic::AtomicUsize>);
+
+impl Companion {
+    fn new() -> Self {
+        Self((pass() == Pass::Twin).then(|| loom::sync::atomic::AtomicUsize::new(0)))
+    }
+    fn touch(&self) {
+        if let Some(word) = &self.0 {
+            word.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
 macro_rules! atomic {
     ([$($generics:tt)*] $name:ident, $loom:ty, $value:ty, $sentinel:expr) => {
         /// Loom's atomic behind the facade.
-        pub struct $name $($generics)* ($loom);
+        pub struct $name $($generics)* ($loom, Companion);
 
         #[allow(missing_docs, reason = "each method is the standard one of that name")]
         impl $($generics)* $name $($generics)* {
             #[track_caller]
             pub fn new(value: $value) -> Self {
-                Self(<$loom>::new(value))
+                Self(<$loom>::new(value), Companion::new())
             }
 
             #[track_caller]
             fn newest(&self, order: Ordering) -> $value {
+                self.1.touch();
                 match self.0.compare_exchange($sentinel, $sentinel, Ordering::AcqRel, order) {
                     Ok(value) | Err(value) => value,
                 }
@@ -145,21 +163,31 @@ macro_rules! atomic {
 
             #[track_caller]
             pub fn load(&self, order: Ordering) -> $value {
-                if pass() == Pass::B { self.newest(order) } else { self.0.load(order) }
+                if pass() == Pass::B {
+                    return self.newest(order);
+                }
+                self.1.touch();
+                self.0.load(order)
             }
 
             #[track_caller]
             pub fn load_then_write(&self, order: Ordering) -> $value {
-                if pass() == Pass::A { self.0.load(order) } else { self.newest(order) }
+                if !matches!(pass(), Pass::A | Pass::Twin) {
+                    return self.newest(order);
+                }
+                self.1.touch();
+                self.0.load(order)
             }
 
             #[track_caller]
             pub fn store(&self, value: $value, order: Ordering) {
+                self.1.touch();
                 self.0.store(value, order);
             }
 
             #[track_caller]
             pub fn swap(&self, value: $value, order: Ordering) -> $value {
+                self.1.touch();
                 self.0.swap(value, order)
             }
 
@@ -178,6 +206,7 @@ macro_rules! atomic {
                         return Err(stale);
                     }
                 }
+                self.1.touch();
                 self.0.compare_exchange(current, new, success, failure)
             }
         }
@@ -196,18 +225,22 @@ macro_rules! arithmetic {
         impl $name {
             #[track_caller]
             pub fn fetch_add(&self, value: $value, order: Ordering) -> $value {
+                self.1.touch();
                 self.0.fetch_add(value, order)
             }
             #[track_caller]
             pub fn fetch_sub(&self, value: $value, order: Ordering) -> $value {
+                self.1.touch();
                 self.0.fetch_sub(value, order)
             }
             #[track_caller]
             pub fn fetch_and(&self, value: $value, order: Ordering) -> $value {
+                self.1.touch();
                 self.0.fetch_and(value, order)
             }
             #[track_caller]
             pub fn fetch_or(&self, value: $value, order: Ordering) -> $value {
+                self.1.touch();
                 self.0.fetch_or(value, order)
             }
         }
