@@ -18,11 +18,11 @@
 //! let mm = Mm::new(&cache, MmOptions::default())?;
 //! let address = mm.mmap(&file, None, 0, Prot::Read, true)?;
 //! assert!(mm.fault(address, false).abort.is_some());
-//! assert!(mm.fault(address + 70_000, false).abort.is_none());
+//! assert!(mm.fault(address + 80_000, false).abort.is_none());
 //!
 //! // Beyond a truncated end: an error, never a signal.
 //! file.truncate(4096)?;
-//! assert!(matches!(mm.load(address + 70_000, &mut buf), Err(specmm::Error::Bus { index: 17, .. })));
+//! assert!(matches!(mm.load(address + 80_000, &mut buf), Err(specmm::Error::Bus { index: 19, .. })));
 //! # Ok::<(), specmm::Error>(())
 //! ```
 //!
