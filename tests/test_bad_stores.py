@@ -2,38 +2,12 @@
 
 import errno
 import gc
-import pathlib
 import sys
 
 import pytest
 
 import specmm
-
-PAGE = specmm.PAGE_SIZE
-CONTENT = bytes(range(1, 251)) * 40
-
-
-class Store:
-    """A store whose `read_at` is the function given."""
-
-    def __init__(self, read_at):
-        self.read_at = read_at
-
-
-@pytest.fixture
-def path(tmp_path: pathlib.Path) -> pathlib.Path:
-    path = tmp_path / "data.bin"
-    path.write_bytes(CONTENT)
-    return path
-
-
-@pytest.fixture(params=["threads", "inline"])
-def cache(request):
-    with specmm.PageCache("1MiB", io=request.param) as cache:
-        yield cache
-        if not cache.closed:
-            cache.settle()
-            cache.check()
+from samples import CONTENT, PAGE, Store
 
 
 def test_an_object_that_is_no_store(cache):
