@@ -4,7 +4,7 @@
     tools/bench_ratios.py [target/criterion] [--since SECONDS] [--markdown]
 
 A ratio compares two figures of one run on one machine. It is shown twice: of the medians, and of the fastest
-samples, which other work on the machine disturbed least; the verdict goes by the fastest. A row with `LOSES`
+samples, which other work on the machine disturbed least; a verdict needs both to agree. A row with `LOSES`
 misses its budget; a row without a budget is there to be honest about.
 """
 
@@ -102,16 +102,23 @@ def read_times(folder: Path, since: float) -> dict[tuple[str, str], Time]:
     return times
 
 
-def judge(row: Row, ratio: float) -> str:
-    """What the budget says to `ratio`."""
-    if row.at_most is not None:
-        return "ok" if ratio <= row.at_most else "LOSES"
-    if row.at_least is not None:
-        return "ok" if ratio >= row.at_least else "LOSES"
-    return ""
+def judge(row: Row, ratios: tuple[float, float], busy: bool) -> str:
+    """What the budget says to both ratios: a verdict that only one of them supports is none.
+
+    Two threads are not judged on a busy machine: the fastest sample is then one in which they did not overlap.
+    """
+    if row.at_most is None and row.at_least is None:
+        return ""
+    if row.scaling and busy:
+        return "undecided: machine busy"
+    met = {
+        (row.at_most is None or ratio <= row.at_most) and (row.at_least is None or ratio >= row.at_least)
+        for ratio in ratios
+    }
+    return "undecided" if len(met) == 2 else "ok" if met == {True} else "LOSES"
 
 
-def table(times: dict[tuple[str, str], Time]) -> list[list[str]]:
+def table(times: dict[tuple[str, str], Time], busy: bool) -> list[list[str]]:
     """A line for each row whose two figures are there."""
     lines = []
     for row in ROWS:
@@ -124,6 +131,7 @@ def table(times: dict[tuple[str, str], Time]) -> list[list[str]]:
             return factor * beside / ours if row.scaling else ours / beside
 
         fastest = ratio(ours.fastest, beside.fastest)
+        medians = ratio(ours.median, beside.median)
         budget = f"<= {row.at_most:.2f}" if row.at_most else f">= {row.at_least:.2f}" if row.at_least else ""
         lines.append(
             [
@@ -131,10 +139,10 @@ def table(times: dict[tuple[str, str], Time]) -> list[list[str]]:
                 f"{row.ours} / {row.beside}" if not row.scaling else f"{row.ours}: work done, 1 thread = 1",
                 f"{ours.fastest:.1f}",
                 f"{beside.fastest:.1f}",
-                f"{ratio(ours.median, beside.median):.2f}",
+                f"{medians:.2f}",
                 f"{fastest:.2f}",
                 budget,
-                judge(row, fastest),
+                judge(row, (medians, fastest), busy),
             ]
         )
     return lines
@@ -163,12 +171,15 @@ def main() -> int:
     parser.add_argument("--since", type=float, default=0, help="leave out what was measured before (seconds)")
     parser.add_argument("--markdown", action="store_true", help="as a table for a document")
     arguments = parser.parse_args()
-    lines = table(read_times(arguments.folder, arguments.since))
+    busy = os.getloadavg()[0] > (os.cpu_count() or 1)
+    lines = table(read_times(arguments.folder, arguments.since), busy)
     if not lines:
         print(f"bench_ratios: nothing measured lies in {arguments.folder}: run `make bench`", file=sys.stderr)
         return 1
     print(machine())
-    print("ns: the fastest sample of each; verdicts go by the ratio of the fastest samples")
+    print(
+        "ns: the fastest sample of each; a verdict needs the ratio of medians and that of the fastest to agree"
+    )
     if arguments.markdown:
         print("\n| " + " | ".join(HEAD) + " |\n|" + "---|" * len(HEAD))
         for line in lines:
@@ -181,9 +192,11 @@ def main() -> int:
                 for at, (cell, width) in enumerate(zip(line, widths, strict=True))
             )
             print("  ".join(cells).rstrip())
-    lost = sum(line[-1] == "LOSES" for line in lines)
-    judged = sum(line[-1] != "" for line in lines)
-    print(f"\n{judged - lost} of {judged} budgets met; a timing is shown, never asserted")
+    verdicts = [line[-1] for line in lines if line[-1]]
+    met, lost = verdicts.count("ok"), verdicts.count("LOSES")
+    print(
+        f"\nbudgets: {met} met, {lost} missed, {len(verdicts) - met - lost} undecided; timings are never asserted"
+    )
     return 0
 
 
