@@ -105,7 +105,7 @@ def read_times(folder: Path, since: float) -> dict[tuple[str, str], Time]:
 def judge(row: Row, ratios: tuple[float, float], busy: bool) -> str:
     """What the budget says to both ratios: a verdict that only one of them supports is none.
 
-    Two threads are not judged on a busy machine: the fastest sample is then one in which they did not overlap.
+    Two threads are not judged on a busy machine: in its fastest sample they did not overlap.
     """
     if row.at_most is None and row.at_least is None:
         return ""
@@ -177,9 +177,7 @@ def main() -> int:
         print(f"bench_ratios: nothing measured lies in {arguments.folder}: run `make bench`", file=sys.stderr)
         return 1
     print(machine())
-    print(
-        "ns: the fastest sample of each; a verdict needs the ratio of medians and that of the fastest to agree"
-    )
+    print("ns: the fastest sample of each; a verdict needs both ratios to agree")
     if arguments.markdown:
         print("\n| " + " | ".join(HEAD) + " |\n|" + "---|" * len(HEAD))
         for line in lines:
@@ -194,9 +192,7 @@ def main() -> int:
             print("  ".join(cells).rstrip())
     verdicts = [line[-1] for line in lines if line[-1]]
     met, lost = verdicts.count("ok"), verdicts.count("LOSES")
-    print(
-        f"\nbudgets: {met} met, {lost} missed, {len(verdicts) - met - lost} undecided; timings are never asserted"
-    )
+    print(f"\nbudgets: {met} met, {lost} missed, {len(verdicts) - met - lost} undecided; none is asserted")
     return 0
 
 
