@@ -1,6 +1,9 @@
 //! Models of the address space: the sequence, the last check against zapping, twins, truncation against a fault.
 
+use super::gather::Gather;
+use super::memory::{Fault, Mode};
 use super::mmap::Prot;
+use super::page_table::Owner;
 use super::vma::{VmFlags, Vma};
 use super::{Locking, Mm, MmOptions};
 use crate::cache::{File, Io, OpenFile, Shared, VmFault};
@@ -83,6 +86,57 @@ fn the_last_sequence_check_against_zap() {
             "PTE_MAP_LOCK_PMD",
             "PTE_MAP_LOCK_SEQ2",
         ],
+        needs: &["pte_map_lock.seq2"],
+    }
+    .check();
+}
+
+/// The slice of the model above that the sequence argument rests on, small enough to have no bound. One thread takes the
+/// leaf lock as a speculative fault does and sets the entry; one is inside the mmap lock for writing and then clears the
+/// entry. Claim: afterwards there is none. Premises: the mapping is gone once the sequence has moved; the page stays locked.
+fn set_against_zap() {
+    let (mm, file, at) = one_page(Prot::Read, true);
+    let zapper = {
+        let mm = mm.clone();
+        spawn(move || {
+            drop(mm.inner.lock.write());
+            let mut gather = Gather::new(&mm.inner.tables);
+            mm.inner.tables.zap(at, at + PAGE, Owner::Any, &mut gather);
+            gather.finish();
+        })
+    };
+    if let Some(sequence) = mm.inner.lock.sequence.read_start() {
+        let section = rcu::read();
+        let vma = mm.inner.vmas.load(&section)[0].copy();
+        let fault = Fault { mm: &mm.inner, vma, address: at, index: 0, write: false, published: 0 };
+        let walk = mm.inner.tables.walk(at, &section).unwrap();
+        // A snapshot from before the writer stands for a mapping that was there; one from after would not find it.
+        if sequence == 2 {
+            match fault.pte_map_lock(&walk, Mode::Speculative { sequence }) {
+                Ok(locked) => {
+                    locked.set(at, cached_page(&mm).get(), 0);
+                    reach("set");
+                }
+                Err(cause) => reach(cause),
+            }
+        }
+    } else {
+        reach("odd");
+    }
+    zapper.join().unwrap();
+    assert_eq!(mm.pagemap(at, PAGE).unwrap(), [0], "an entry outlives its mapping");
+    drop((mm, file));
+}
+
+#[test]
+fn setting_an_entry_against_zap() {
+    Model {
+        name: "setting an entry against zap (slice)",
+        preemption_bound: None,
+        grace_periods: false,
+        twin: false,
+        body: set_against_zap,
+        reaches: &["set", "odd", "PTE_MAP_LOCK_SEQ1", "PTE_MAP_LOCK_SEQ2", "PTE_MAP_LOCK_PTL"],
         needs: &["pte_map_lock.seq2"],
     }
     .check();

@@ -53,7 +53,7 @@ impl<'m> Fault<'m, '_> {
     /// lock. Either our critical section is first and the writer clears what we set, or the writer's is, and then its bump
     /// is ordered before our lock and the look fails.
     #[inline]
-    fn pte_map_lock<'s>(&self, walk: &Walk<'s>, mode: Mode) -> Result<LeafLocked<'s>, Abort> {
+    pub(super) fn pte_map_lock<'s>(&self, walk: &Walk<'s>, mode: Mode) -> Result<LeafLocked<'s>, Abort> {
         let Mode::Speculative { sequence } = mode else { return Ok(walk.lock()) };
         if !guard!("pte_map_lock.seq1", self.mm.lock.sequence.read_check(sequence)) {
             return Err(Abort::PteMapLockSeq1);
