@@ -89,6 +89,9 @@ pub mod xarray;
 #[cfg(all(test, specmm_loom))]
 #[path = "../../tests/loom/harness.rs"]
 mod loom_harness;
+#[cfg(all(test, specmm_loom))]
+#[path = "../../tests/loom/history.rs"]
+mod loom_history;
 
 pub use cache::{
     Abort, Advice, CacheStats, DEFAULT_RA_PAGES, File, FilemapFault, Io, OpenMode, PageCache, ReadaheadState,

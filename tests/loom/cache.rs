@@ -2,8 +2,8 @@
 
 use super::address_space::{HeldPage, Lookup};
 use super::copy_out::{CopyOut, Marked};
-use super::{AddressSpace, Io, Shared};
-use crate::loom_harness::{Model, reach, spawn};
+use super::{Abort, AddressSpace, Io, Shared};
+use crate::loom_harness::{History, Model, reach, spawn};
 use crate::page::{PAGE_SIZE, Use};
 use crate::rcu;
 use crate::store::MemoryStore;
@@ -35,30 +35,23 @@ pub(crate) fn cache_page(file: &AddressSpace, index: u64, byte: u8) -> bool {
     true
 }
 
-/// Takes our page out if nobody uses it, and gives its frame to the other file.
-fn remove_and_reuse(ours: &AddressSpace, strangers: &AddressSpace) {
+/// Takes our page out if nobody uses it, which is the answer.
+fn remove(ours: &AddressSpace) -> bool {
     let page = ours.frames().page(0);
     let lock = page.try_lock().expect("nobody else locks it");
-    if ours.remove_mapping(&lock, Entry::value(7)) {
+    let removed = ours.remove_mapping(&lock, Entry::value(7));
+    if removed {
         let reference = page.adopt();
         drop(lock);
         drop(reference);
-        if cache_page(strangers, 0, STRANGERS) {
-            reach("reused");
-        }
     } else {
         reach("busy");
     }
+    removed
 }
 
-/// One thread looks our page up and reads it; one removes it and gives the frame away. Claim: who has a reference after an
-/// unchanged slot has our page, and reads our bytes. Premise: frames are type-stable.
-fn lookup_against_reuse() {
-    let (ours, strangers) = two_files();
-    let remover = {
-        let (ours, strangers) = (Arc::clone(&ours), Arc::clone(&strangers));
-        spawn(move || remove_and_reuse(&ours, &strangers))
-    };
+/// Looks our page up and reads it: its first byte, nothing, or interference.
+fn look_up(ours: &AddressSpace) -> Result<Option<u8>, ()> {
     let section = rcu::read();
     match ours.find_get_page_once(0, &section) {
         Lookup::Found(handle) => {
@@ -66,13 +59,42 @@ fn lookup_against_reuse() {
             assert!(handle.page().is_at(ours.id(), 0), "a stranger's page: {handle:?}");
             let mut byte = [0];
             handle.page().bytes().read(0, &mut byte);
-            assert_eq!(byte[0], OURS);
+            Ok(Some(byte[0]))
         }
-        Lookup::Absent => reach("absent"),
-        Lookup::Interfered => reach("interfered"),
+        Lookup::Absent => {
+            reach("absent");
+            Ok(None)
+        }
+        Lookup::Interfered => {
+            reach("interfered");
+            Err(())
+        }
     }
-    drop(section);
+}
+
+/// One thread looks our page up and reads it; one removes it and gives the frame away. Claim: who has a reference after an
+/// unchanged slot has our page, and reads our bytes. Premise: frames are type-stable.
+fn lookup_against_reuse() {
+    let (ours, strangers) = two_files();
+    let history = History::new(Some(OURS));
+    let remover = {
+        let (ours, history) = (Arc::clone(&ours), history.clone());
+        spawn(move || {
+            // Somebody's reference may keep the page; else it is gone.
+            let removed =
+                history.ask("remove", || remove(&ours), |page, &removed| !removed || page.take().is_some());
+            if removed && cache_page(&strangers, 0, STRANGERS) {
+                reach("reused");
+            }
+        })
+    };
+    let right =
+        |page: &mut Option<u8>, answer: &Result<Option<u8>, ()>| answer.is_err() || *answer == Ok(*page);
+    history.call("look up", || look_up(&ours), right);
     remover.join().unwrap();
+    history.settle();
+    history.call("look up at rest", || look_up(&ours), |page, answer| *answer == Ok(*page));
+    history.check();
     crate::page::Frames::audit(ours.frames()).unwrap();
 }
 
@@ -80,6 +102,7 @@ fn lookup_against_reuse() {
 fn lookup_against_removal_and_reuse() {
     Model {
         name: "lookup against removal and reuse",
+        rows: &[14, 15],
         preemption_bound: None,
         grace_periods: false,
         twin: false,
@@ -96,40 +119,52 @@ fn lookup_against_removal_and_reuse() {
 /// look at the slot would be enough; only the generation tells that it changed twice.)
 fn copy_against_reuse() {
     let (ours, _) = two_files();
+    let history = History::new(Some(OURS));
     let remover = {
-        let ours = Arc::clone(&ours);
+        let (ours, history) = (Arc::clone(&ours), history.clone());
         spawn(move || {
-            let page = ours.frames().page(0);
-            let lock = page.try_lock().expect("nobody else locks it");
-            assert!(ours.remove_mapping(&lock, Entry::value(7)), "nobody else has a reference");
-            let reference = page.adopt();
-            drop(lock);
-            drop(reference);
-            cache_page(&ours, 0, STRANGERS);
+            history.call("remove", || remove(&ours), |page, &removed| removed && page.take().is_some());
+            history.call(
+                "cache",
+                || cache_page(&ours, 0, STRANGERS),
+                |page, &cached| cached && page.replace(STRANGERS).is_none(),
+            );
         })
     };
+    // An attempt may always fail.
+    history.call("copy", || copy(&ours), |page, copied| copied.is_none() || copied == page);
+    remover.join().unwrap();
+    history.settle();
+    history.call("copy at rest", || copy(&ours), |page, copied| copied == page);
+    history.check();
+}
+
+/// Copies our page out: the byte that all of it is, unless the attempt failed.
+fn copy(ours: &AddressSpace) -> Option<u8> {
     let mut buf = [0; PAGE_SIZE];
     match ours.copy_out(0, 0, &mut buf, Marked::Refuse, &rcu::read()) {
         CopyOut::Copied => {
             reach("copied");
-            assert!(
-                buf == [OURS; PAGE_SIZE] || buf == [STRANGERS; PAGE_SIZE],
-                "two lives in one copy: {buf:?}"
-            );
+            assert_eq!(buf, [buf[0]; PAGE_SIZE], "two lives in one copy");
+            Some(buf[0])
         }
-        CopyOut::Unavailable => reach("unavailable"),
+        CopyOut::Unavailable => {
+            reach("unavailable");
+            None
+        }
         CopyOut::Changed => {
             reach("changed");
             assert_eq!(buf, [0; PAGE_SIZE], "a failed attempt leaves nothing");
+            None
         }
     }
-    remover.join().unwrap();
 }
 
 #[test]
 fn big_copy_out_against_removal_and_reuse() {
     Model {
         name: "copy-out against removal and reuse",
+        rows: &[49, 52],
         preemption_bound: Some(3),
         grace_periods: false,
         twin: false,
@@ -144,30 +179,30 @@ fn big_copy_out_against_removal_and_reuse() {
 /// accepted is the page as it was: never half zeros. Premise: a zeroer changes the size, then the generation, then bytes.
 fn copy_against_zeroing() {
     let (ours, _) = two_files();
+    let history = History::new(Some(OURS));
     let truncater = {
-        let ours = Arc::clone(&ours);
+        let (ours, history) = (Arc::clone(&ours), history.clone());
         spawn(move || {
-            let half = (PAGE_SIZE / 2) as u64;
-            ours.i_size_write(half);
-            ours.zero_tail(half);
+            let truncate = || {
+                let half = (PAGE_SIZE / 2) as u64;
+                ours.i_size_write(half);
+                ours.zero_tail(half);
+            };
+            history.call("truncate", truncate, |page, ()| page.take().is_some());
         })
     };
-    let mut buf = [0; PAGE_SIZE];
-    match ours.copy_out(0, 0, &mut buf, Marked::Refuse, &rcu::read()) {
-        CopyOut::Copied => {
-            reach("copied");
-            assert_eq!(buf, [OURS; PAGE_SIZE], "half-zeroed");
-        }
-        CopyOut::Unavailable => reach("unavailable"),
-        CopyOut::Changed => reach("changed"),
-    }
+    history.call("copy", || copy(&ours), |page, copied| copied.is_none() || copied == page);
     truncater.join().unwrap();
+    history.settle();
+    history.call("copy at rest", || copy(&ours), |page, copied| copied == page);
+    history.check();
 }
 
 #[test]
 fn copy_out_against_zeroing() {
     Model {
         name: "copy-out against zeroing of the tail",
+        rows: &[50],
         preemption_bound: None,
         grace_periods: false,
         twin: false,
@@ -189,28 +224,42 @@ fn copy_out_against_zeroing() {
 /// Premise: truncation sets the size, then takes the page lock.
 fn fault_against_truncate() {
     let (ours, _) = two_files();
+    let history = History::new(true);
     let truncater = {
-        let ours = Arc::clone(&ours);
+        let (ours, history) = (Arc::clone(&ours), history.clone());
         spawn(move || {
-            ours.i_size_write(0);
-            let lock = ours.frames().page(0).lock();
-            ours.truncate_page(&lock);
-            drop(lock);
-            ours.i_size_write(PAGE_SIZE as u64);
+            let truncate = || {
+                ours.i_size_write(0);
+                let lock = ours.frames().page(0).lock();
+                ours.truncate_page(&lock);
+                drop(lock);
+                ours.i_size_write(PAGE_SIZE as u64);
+            };
+            history.call("truncate", truncate, |there, ()| std::mem::replace(there, false));
         })
     };
-    let section = rcu::read();
-    match ours.filemap_fault_speculative(0, &section) {
-        Ok(HeldPage { lock, handle }) => {
-            reach("locked");
-            assert!(lock.page().is_at(ours.id(), 0), "a truncated page: {handle:?}");
-            drop(lock);
-            drop(handle);
+    let fault = || {
+        let section = rcu::read();
+        match ours.filemap_fault_speculative(0, &section) {
+            Ok(HeldPage { lock, handle }) => {
+                reach("locked");
+                assert!(lock.page().is_at(ours.id(), 0), "a truncated page: {handle:?}");
+                drop(lock);
+                drop(handle);
+                None
+            }
+            Err(cause) => {
+                reach(cause);
+                Some(cause)
+            }
         }
-        Err(cause) => reach(cause),
-    }
-    drop(section);
+    };
+    // An attempt may abort for any cause; at rest a page that is gone is missing.
+    history.call("fault", fault, |there, abort| abort.is_some() || *there);
     truncater.join().unwrap();
+    history.settle();
+    history.call("fault at rest", fault, |there, abort| !*there && *abort == Some(Abort::FileMiss));
+    history.check();
     assert_eq!(ours.frames().in_use().0, 0, "a reference is left: {:?}", ours.frames().page(0));
     ours.frames().audit().unwrap();
 }
@@ -219,6 +268,7 @@ fn fault_against_truncate() {
 fn big_trylock_and_mapping_check_against_truncate() {
     Model {
         name: "trylock and mapping check against truncate",
+        rows: &[16, 17, 18],
         preemption_bound: None,
         grace_periods: false,
         twin: false,

@@ -1,42 +1,48 @@
-//! The wrapper around every model: runs it in every pass, counts executions, demands coverage, and shows that the guards it
-//! names are needed.
+//! The wrapper around every model: runs it in every pass, counts executions, demands coverage and a specification, reports.
+//! `tools/models.py` holds the report against a committed table; `tools/guards.py` runs models with one name switched off.
 //!
 //! The models are modules of the rooms whose functions they call (they need what is private there); they live in this folder
 //! and are compiled only under `--cfg specmm_loom`. A model calls the functions that ship and has no atomics of its own.
 
 use crate::rcu;
 use crate::sync::Tally;
-use crate::sync::model::{Pass, begin_execution, coverage, mutant, set_pass};
+use crate::sync::model::{Pass, begin_execution, coverage, mutant, set_pass, trace};
 use std::collections::BTreeMap;
-use std::io::Read;
-use std::process::{Command, Stdio};
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Instant;
 
+pub(crate) use super::loom_history::History;
 pub(crate) use loom::thread::spawn;
 
-/// Names the guard to switch off, for a child process.
+/// Set: each model describes itself in a line and explores nothing.
+const LIST: &str = "SPECMM_LOOM_LIST";
+/// Names what to switch off; the run must fail.
 const OFF: &str = "SPECMM_LOOM_OFF";
-/// Names the pass to run, for a child process.
+/// The one pass to run, with something switched off.
 const PASS: &str = "SPECMM_LOOM_PASS";
-/// A mutant that runs longer does not end.
-const HANG_SECONDS: u64 = 120;
-const RAN: &str = "the mutant runs";
-const NOT_MET: &str = "is not on the model's way";
+/// The execution whose steps to print, with something switched off.
+const TRACE: &str = "SPECMM_LOOM_TRACE";
+/// A file to which each pass of each model adds a line.
+const REPORT: &str = "SPECMM_LOOM_REPORT";
 
 /// One model.
 pub(crate) struct Model {
     pub(crate) name: &'static str,
+    /// Rows of the specification's table of invariants that it exercises.
+    pub(crate) rows: &'static [u32],
     /// Largest number of preemptions explored; `None` is all of them.
     pub(crate) preemption_bound: Option<usize>,
     /// Whether read sections and grace periods are explored, or deferred work is kept to the end.
     pub(crate) grace_periods: bool,
     /// Small enough for the twin pass.
     pub(crate) twin: bool,
+    /// Runs one execution; it must hold a [`History`] against its specification.
     pub(crate) body: fn(),
-    /// Points that some execution of every complete pass must reach.
+    /// Points that some execution of some pass must reach.
     pub(crate) reaches: &'static [&'static str],
-    /// Guards, duties and orderings that must not be missing: with one switched off some pass must fail.
+    /// Guards, steps and orderings that must not be missing: with one switched off some pass must fail (`make guards`).
     pub(crate) needs: &'static [&'static str],
 }
 
@@ -46,11 +52,14 @@ struct Explored {
 }
 
 impl Model {
-    /// Explores the model whole, then once for each name in `needs` with that name switched off.
+    /// Explores the model whole, in every pass.
     pub(crate) fn check(&self) {
         // These two make loom stop early and call it success.
         for name in ["LOOM_MAX_DURATION", "LOOM_MAX_PERMUTATIONS"] {
             assert!(std::env::var_os(name).is_none(), "{name} is set: loom would stop early and say nothing");
+        }
+        if std::env::var_os(LIST).is_some() {
+            return self.list();
         }
         if let (Ok(name), Ok(pass)) = (std::env::var(OFF), std::env::var(PASS)) {
             return self.run_mutant(&name, &pass);
@@ -58,7 +67,7 @@ impl Model {
         let mut reached = BTreeMap::new();
         for pass in self.passes() {
             let started = Instant::now();
-            let explored = self.explore(pass, None);
+            let explored = self.explore(pass);
             assert!(explored.executions > 1, "{}: one execution explores nothing", self.name);
             self.report(pass, explored.executions, started.elapsed().as_secs_f64());
             for (point, times) in explored.reached {
@@ -72,80 +81,42 @@ impl Model {
                 self.name
             );
         }
-        for name in self.needs {
-            self.check_needed(name);
-        }
-    }
-
-    /// Some pass must fail without the named guard. Each try is a process of its own: a broken protocol may abort or hang.
-    fn check_needed(&self, name: &str) {
-        let test = std::thread::current().name().expect("the test harness names its threads").to_owned();
-        assert_ne!(test, "main", "with --test-threads=1 a test does not know its name: use 2");
-        for pass in [Pass::B, Pass::A, Pass::C, Pass::StaleCas, Pass::Twin] {
-            if pass == Pass::Twin && !self.twin {
-                continue;
-            }
-            let mut child = Command::new(std::env::current_exe().expect("the test binary"))
-                .args([&test, "--exact", "--nocapture"])
-                .env(OFF, name)
-                .env(PASS, format!("{pass:?}"))
-                .env("RUST_BACKTRACE", "0")
-                .stdout(Stdio::null())
-                .stderr(Stdio::piped())
-                .spawn()
-                .expect("the test binary runs");
-            let started = Instant::now();
-            let status = loop {
-                match child.try_wait().expect("a child to wait for") {
-                    Some(status) => break Some(status),
-                    None if started.elapsed().as_secs() > HANG_SECONDS => {
-                        child.kill().expect("a child to kill");
-                        break None;
-                    }
-                    None => std::thread::sleep(std::time::Duration::from_millis(5)),
-                }
-            };
-            let mut text = String::new();
-            child.stderr.take().expect("piped").read_to_string(&mut text).expect("text");
-            assert!(!text.contains(NOT_MET), "{}: {name} {NOT_MET}", self.name);
-            assert!(text.contains(RAN), "{}: the run without {name} did not begin", self.name);
-            if status.is_some_and(|status| status.success()) {
-                continue;
-            }
-            let why =
-                text.lines().skip_while(|line| !line.contains("panicked")).nth(1).unwrap_or("does not end");
-            println!("loom | {} | {name} off | dies in pass {pass:?} | {why}", self.name);
-            return;
-        }
-        panic!("{}: nothing fails with {name} switched off", self.name);
     }
 
     fn passes(&self) -> impl Iterator<Item = Pass> + use<> {
         Pass::ALL.into_iter().chain(self.twin.then_some(Pass::Twin))
     }
 
+    /// One pass with something switched off. It should not come back.
     fn run_mutant(&self, name: &str, pass: &str) {
-        let pass = self.passes().find(|known| format!("{known:?}") == pass).expect("a pass");
-        eprintln!("{RAN}");
-        self.explore(pass, Some(name));
-        assert!(mutant::met().iter().any(|met| *met == name), "{NOT_MET}");
+        let pass = self.passes().find(|known| format!("{known:?}") == pass).expect("a pass of this model");
+        mutant::switch_off(Some(name));
+        println!("loom: {} without {name}", self.name);
+        let explored = self.explore(pass);
+        assert!(mutant::has_met(name), "{name} is not on the way of {}", self.name);
+        println!("loom: survived {} executions", explored.executions);
     }
 
-    fn explore(&self, pass: Pass, off: Option<&str>) -> Explored {
+    fn explore(&self, pass: Pass) -> Explored {
         let (body, grace_periods) = (self.body, self.grace_periods);
         set_pass(pass);
-        mutant::switch_off(off);
         rcu::model::set_real(grace_periods);
         let executions = Arc::new(Tally::new());
+        report_death(&executions);
+        let traced: Option<u64> = std::env::var(TRACE).ok().map(|number| number.parse().expect("a number"));
         let counted = Arc::clone(&executions);
         let mut builder = loom::model::Builder::new();
         builder.preemption_bound = self.bound();
         builder.max_branches = 10_000;
         builder.check(move || {
-            counted.add(1);
+            if traced == Some(counted.next()) {
+                trace::restart();
+            }
             begin_execution();
+            let checked = History::<()>::checked();
             body();
             rcu::model::drain();
+            assert!(History::<()>::checked() > checked, "this execution was held against no specification");
         });
         Explored { executions: executions.get(), reached: coverage::take() }
     }
@@ -158,7 +129,42 @@ impl Model {
     fn report(&self, pass: Pass, executions: u64, seconds: f64) {
         let bound = self.bound().map_or("unbounded".into(), |n| format!("at most {n} preemptions"));
         println!("loom | {} | pass {pass:?} | {bound} | {executions} executions | {seconds:.2} s", self.name);
+        self.append(&format!(r#""pass": "{pass:?}", "executions": {executions}, "seconds": {seconds:.2}"#));
     }
+
+    fn list(&self) {
+        let passes: Vec<_> = self.passes().map(|pass| format!("{pass:?}")).collect();
+        self.append(&format!(r#""passes": {passes:?}, "needs": {:?}"#, self.needs));
+    }
+
+    /// Adds a line of JSON to the report. Names here are plain words, which Rust and JSON quote alike.
+    fn append(&self, more: &str) {
+        let Some(path) = std::env::var_os(REPORT) else { return };
+        let test = std::thread::current().name().expect("the test harness names its threads").to_owned();
+        assert_ne!(test, "main", "with --test-threads=1 a test does not know its name: use 2");
+        let bound = self.bound().map_or("null".into(), |bound| bound.to_string());
+        let line = format!(
+            "{{\"model\": {:?}, \"test\": {test:?}, \"rows\": {:?}, \"bound\": {bound}, {more}}}\n",
+            self.name, self.rows
+        );
+        let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
+        file.and_then(|mut file| file.write_all(line.as_bytes())).expect("a report");
+    }
+}
+
+/// Makes a run with something switched off say in which execution it died and, if asked, by which steps.
+fn report_death(executions: &Arc<Tally>) {
+    if std::env::var_os(OFF).is_none() {
+        return;
+    }
+    let executions = Arc::clone(executions);
+    std::panic::set_hook(Box::new(move |panic| {
+        let mut text = format!("loom: died in execution {}\nloom: {panic}\n", executions.get());
+        for step in trace::take() {
+            let _ = writeln!(text, "step: {step}");
+        }
+        print!("{text}");
+    }));
 }
 
 /// Data that a lock protects: loom reports two accesses that no lock orders.
@@ -190,5 +196,6 @@ impl Protected {
 /// This execution came here.
 #[allow(clippy::needless_pass_by_value, reason = "so that literals and causes read alike")]
 pub(crate) fn reach(point: impl ToString) {
+    trace::note(|| format!("reaches {}", point.to_string()));
     coverage::reach(point);
 }

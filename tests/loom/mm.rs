@@ -6,8 +6,8 @@ use super::mmap::Prot;
 use super::page_table::Owner;
 use super::vma::{VmFlags, Vma};
 use super::{Locking, Mm, MmOptions};
-use crate::cache::{File, Io, OpenFile, Shared, VmFault};
-use crate::loom_harness::{Model, reach, spawn};
+use crate::cache::{Abort, File, Io, OpenFile, Shared, VmFault};
+use crate::loom_harness::{History, Model, reach, spawn};
 use crate::page::{PAGE_SIZE, PageRef};
 use crate::rcu;
 use crate::store::MemoryStore;
@@ -43,26 +43,70 @@ fn cached_page(mm: &Mm) -> PageRef<'_> {
     (0..FRAMES).map(|pfn| frames.page(pfn)).find(|page| page.is_cached()).expect("one page is cached")
 }
 
-/// What a speculative attempt came to, as a coverage point.
-fn attempt(mm: &Mm, at: u64, write: bool) {
+/// What one page's place in an address space can be: the specification's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    mapped: bool,
+    /// Whether an entry is set.
+    entry: bool,
+}
+
+const READY: Place = Place { mapped: true, entry: false };
+
+/// A speculative attempt; what it came to is a coverage point too. Row 43: it succeeds or says nothing. Row 44: one attempt,
+/// one commit or one abort.
+fn attempt(mm: &Mm, at: u64, write: bool) -> Result<(), Abort> {
     match mm.inner.fault_speculatively(at, write) {
-        Ok(result) if result.has(VmFault::NOPAGE) => reach("twin"),
-        Ok(_) => reach("commit"),
-        Err(cause) => reach(cause),
+        Ok(result) => {
+            assert!(!result.has(VmFault::ERROR), "an unvalidated state was judged: {result:?}");
+            reach(if result.has(VmFault::NOPAGE) { "twin" } else { "commit" });
+            Ok(())
+        }
+        Err(cause) => {
+            reach(cause);
+            Err(cause)
+        }
     }
+}
+
+/// The specification of an attempt: where nothing is mapped it cannot succeed; it may always abort.
+fn attempt_is_right(place: &mut Place, result: &Result<(), Abort>) -> bool {
+    if result.is_ok() {
+        place.entry = true;
+    }
+    result.is_err() || place.mapped
+}
+
+/// Whether an entry is there, which the specification must agree with at rest.
+fn look(history: &History<Place>, mm: &Mm, at: u64) {
+    history.settle();
+    let entry = || mm.pagemap(at, PAGE).unwrap() != [0];
+    history.call("look for the entry", entry, |place, seen| place.entry == *seen);
+    history.check();
+    assert!(mm.inner.events.balance(), "attempts are not commits plus aborts: {:?}", mm.vm_events());
 }
 
 /// One thread faults speculatively, one unmaps. Claim: afterwards no entry names the page and no reference is left but the
 /// cache's. Premise: munmap bumps the sequence before it takes the leaf lock.
 fn fault_against_munmap() {
     let (mm, file, at) = one_page(Prot::Read, true);
+    let history = History::new(READY);
     let unmapper = {
-        let mm = mm.clone();
-        spawn(move || mm.munmap(at, PAGE).unwrap())
+        let (mm, history) = (mm.clone(), history.clone());
+        spawn(move || {
+            history.call(
+                "munmap",
+                || mm.munmap(at, PAGE).unwrap(),
+                |place, ()| {
+                    *place = Place { mapped: false, entry: false };
+                    true
+                },
+            );
+        })
     };
-    attempt(&mm, at, false);
+    history.call("fault", || attempt(&mm, at, false), attempt_is_right);
     unmapper.join().unwrap();
-    assert_eq!(mm.pagemap(at, PAGE).unwrap(), [0], "an entry outlives its mapping");
+    look(&history, &mm, at);
     let page = cached_page(&mm);
     assert_eq!((page.mapcount(), page.refcount()), (0, 1), "{page:?}");
     drop((mm, file));
@@ -72,6 +116,7 @@ fn fault_against_munmap() {
 fn the_last_sequence_check_against_zap() {
     Model {
         name: "last sequence check against zap",
+        rows: &[3, 9, 17, 43, 44],
         preemption_bound: Some(3),
         grace_periods: false,
         twin: false,
@@ -96,42 +141,67 @@ fn the_last_sequence_check_against_zap() {
 /// entry. Claim: afterwards there is none. Premises: the mapping is gone once the sequence has moved; the page stays locked.
 fn set_against_zap() {
     let (mm, file, at) = one_page(Prot::Read, true);
+    let history = History::new(READY);
     let zapper = {
-        let mm = mm.clone();
+        let (mm, history) = (mm.clone(), history.clone());
         spawn(move || {
-            drop(mm.inner.lock.write());
-            let mut gather = Gather::new(&mm.inner.tables);
-            mm.inner.tables.zap(at, at + PAGE, Owner::Any, &mut gather);
-            gather.finish();
+            let zap = || {
+                drop(mm.inner.lock.write());
+                let mut gather = Gather::new(&mm.inner.tables);
+                mm.inner.tables.zap(at, at + PAGE, Owner::Any, &mut gather);
+                gather.finish();
+            };
+            history.call("unmap", zap, |place, ()| {
+                *place = Place { mapped: false, entry: false };
+                true
+            });
         })
     };
-    if let Some(sequence) = mm.inner.lock.sequence.read_start() {
-        let section = rcu::read();
-        let vma = mm.inner.vmas.load(&section)[0].copy();
-        let fault = Fault { mm: &mm.inner, vma, address: at, index: 0, write: false, published: 0 };
-        let walk = mm.inner.tables.walk(at, &section).unwrap();
-        // A snapshot from before the writer stands for a mapping that was there; one from after would not find it.
-        if sequence == 2 {
-            match fault.pte_map_lock(&walk, Mode::Speculative { sequence }) {
-                Ok(locked) => {
-                    locked.set(at, cached_page(&mm).get(), 0);
-                    reach("set");
-                }
-                Err(cause) => reach(cause),
-            }
-        }
-    } else {
-        reach("odd");
-    }
+    history.call(
+        "set",
+        || set_if_unchanged(&mm, at),
+        |place, &set| {
+            place.entry |= set;
+            !set || place.mapped
+        },
+    );
     zapper.join().unwrap();
-    assert_eq!(mm.pagemap(at, PAGE).unwrap(), [0], "an entry outlives its mapping");
+    look(&history, &mm, at);
     drop((mm, file));
+}
+
+/// The end of a speculative fault: looks at the sequence, takes the leaf lock, looks again, sets the entry.
+fn set_if_unchanged(mm: &Mm, at: u64) -> bool {
+    let Some(sequence) = mm.inner.lock.sequence.read_start() else {
+        reach("odd");
+        return false;
+    };
+    // A snapshot from before the writer stands for a mapping that was there; one from after would not find it.
+    if sequence != 2 {
+        return false;
+    }
+    let section = rcu::read();
+    let vma = mm.inner.vmas.load(&section)[0].copy();
+    let fault = Fault { mm: &mm.inner, vma, address: at, index: 0, write: false, published: 0 };
+    let walk = mm.inner.tables.walk(at, &section).unwrap();
+    match fault.pte_map_lock(&walk, Mode::Speculative { sequence }) {
+        Ok(locked) => {
+            locked.set(at, cached_page(mm).get(), 0);
+            reach("set");
+            true
+        }
+        Err(cause) => {
+            reach(cause);
+            false
+        }
+    }
 }
 
 #[test]
 fn setting_an_entry_against_zap() {
     Model {
         name: "setting an entry against zap (slice)",
+        rows: &[3, 4],
         preemption_bound: None,
         grace_periods: false,
         twin: false,
@@ -145,12 +215,16 @@ fn setting_an_entry_against_zap() {
 /// Two threads fault on one page. Claims: one entry, one reference for it; the loser's is given back.
 fn twins() {
     let (mm, file, at) = one_page(Prot::Read, true);
+    let history = History::new(READY);
     let twin = {
-        let mm = mm.clone();
-        spawn(move || attempt(&mm, at, false))
+        let (mm, history) = (mm.clone(), history.clone());
+        spawn(move || {
+            history.call("fault", || attempt(&mm, at, false), attempt_is_right);
+        })
     };
-    attempt(&mm, at, false);
+    history.call("fault", || attempt(&mm, at, false), attempt_is_right);
     twin.join().unwrap();
+    look(&history, &mm, at);
     let page = cached_page(&mm);
     assert_eq!(page.refcount(), 1 + page.mapcount(), "{page:?}");
     assert!(page.mapcount() <= 1);
@@ -161,6 +235,7 @@ fn twins() {
 fn two_faults_on_one_page() {
     Model {
         name: "two speculative faults on one page",
+        rows: &[24, 44],
         preemption_bound: Some(3),
         grace_periods: false,
         twin: false,
@@ -175,12 +250,30 @@ fn two_faults_on_one_page() {
 /// free at the end.
 fn neighbours() {
     let (mm, file, at) = mapped(2, Prot::Read, true);
+    let history = History::new([READY; 2]);
     let other = {
-        let mm = mm.clone();
-        spawn(move || attempt(&mm, at + PAGE, false))
+        let (mm, history) = (mm.clone(), history.clone());
+        spawn(move || {
+            history.call(
+                "fault on the second",
+                || attempt(&mm, at + PAGE, false),
+                |places, result| attempt_is_right(&mut places[1], result),
+            );
+        })
     };
-    attempt(&mm, at, false);
+    history.call(
+        "fault on the first",
+        || attempt(&mm, at, false),
+        |places, result| attempt_is_right(&mut places[0], result),
+    );
     other.join().unwrap();
+    history.settle();
+    history.call(
+        "look for the entries",
+        || mm.pagemap(at, 2 * PAGE).unwrap(),
+        |places, seen| (0..2).all(|at| places[at].entry == (seen[at] != 0)),
+    );
+    history.check();
     drop(mm.inner.tables.walk(at, &rcu::read()).unwrap().try_lock().expect("the leaf lock is free"));
     mm.close().unwrap();
     mm.inner.shared.frames.audit().unwrap();
@@ -191,6 +284,7 @@ fn neighbours() {
 fn two_faults_in_one_table() {
     Model {
         name: "two speculative faults in one table",
+        rows: &[8, 17, 44],
         preemption_bound: Some(3),
         grace_periods: false,
         twin: false,
@@ -205,17 +299,31 @@ fn two_faults_in_one_table() {
 /// other is given back; the file's page loses its entry's reference once.
 fn two_stores() {
     let (mm, file, at) = one_page(Prot::ReadWrite, false);
-    attempt(&mm, at, false);
+    attempt(&mm, at, false).unwrap();
     mm.inner.vmas.load(&rcu::read())[0].copy().prepare_anon_vma();
-    let other = {
-        let mm = mm.clone();
-        spawn(move || attempt(&mm, at, true))
+    // The state is whether the entry names a private copy.
+    let history = History::new(false);
+    let right = |private: &mut bool, result: &Result<(), Abort>| {
+        *private |= result.is_ok();
+        true
     };
-    attempt(&mm, at, true);
+    let other = {
+        let (mm, history) = (mm.clone(), history.clone());
+        spawn(move || {
+            history.call("store", || attempt(&mm, at, true), right);
+        })
+    };
+    history.call("store", || attempt(&mm, at, true), right);
     other.join().unwrap();
-    let mut byte = [0];
-    mm.load(at, &mut byte).unwrap();
-    assert_eq!(byte, [0xAA], "a copy that was never filled");
+    history.settle();
+    history.call("look", || mm.pagemap(at, PAGE).unwrap()[0] & 4 != 0, |private, seen| private == seen);
+    let load = || {
+        let mut byte = [0];
+        mm.load(at, &mut byte).unwrap();
+        byte[0]
+    };
+    history.call("load", load, |_, &byte| byte == 0xAA);
+    history.check();
     mm.close().unwrap();
     rcu::model::drain();
     let page = cached_page(&mm);
@@ -228,6 +336,7 @@ fn two_stores() {
 fn two_stores_through_one_entry() {
     Model {
         name: "two speculative stores through one entry",
+        rows: &[24, 43],
         preemption_bound: Some(3),
         grace_periods: false,
         twin: false,
@@ -242,13 +351,24 @@ fn two_stores_through_one_entry() {
 /// Premise: truncation sets the size, unmaps, locks, unmaps again what is mapped.
 fn fault_against_truncate() {
     let (mm, file, at) = one_page(Prot::Read, true);
+    let history = History::new(READY);
     let truncater = {
-        let file = file.open_file().unwrap();
-        spawn(move || file.mapping.shrink_pages(0))
+        let (file, history) = (file.open_file().unwrap(), history.clone());
+        spawn(move || {
+            // Truncated, a place is as good as unmapped.
+            history.call(
+                "truncate",
+                || file.mapping.shrink_pages(0),
+                |place, ()| {
+                    *place = Place { mapped: false, entry: false };
+                    true
+                },
+            );
+        })
     };
-    attempt(&mm, at, false);
+    history.call("fault", || attempt(&mm, at, false), attempt_is_right);
     truncater.join().unwrap();
-    assert_eq!(mm.pagemap(at, PAGE).unwrap(), [0], "an entry names a truncated page");
+    look(&history, &mm, at);
     assert_eq!(mm.inner.shared.frames.in_use().0, 0);
     drop((mm, file));
 }
@@ -257,6 +377,7 @@ fn fault_against_truncate() {
 fn a_fault_against_truncate() {
     Model {
         name: "speculative fault against truncate",
+        rows: &[18, 20, 43, 44],
         preemption_bound: Some(3),
         grace_periods: false,
         twin: false,
@@ -272,27 +393,36 @@ fn a_fault_against_truncate() {
 fn copy_against_adjust() {
     let (mm, file, _) = one_page(Prot::Read, true);
     let open = file.open_file().unwrap();
-    let vma = Vma::new((0, PAGE, 0), VmFlags::SHARED, open, Arc::clone(&mm.inner.tables));
+    let versions = [(0, PAGE, 0), (PAGE, 3 * PAGE, 1)];
+    let [before, after] = versions;
+    let vma = Vma::new(before, VmFlags::SHARED, open, Arc::clone(&mm.inner.tables));
+    let history = History::new(before);
     let writer = {
-        let (mm, vma) = (mm.clone(), Arc::clone(&vma));
+        let (mm, vma, history) = (mm.clone(), Arc::clone(&vma), history.clone());
         spawn(move || {
-            let lock = mm.inner.lock.write();
-            vma.adjust(PAGE, 3 * PAGE, 1, &lock);
+            let adjust = || {
+                let lock = mm.inner.lock.write();
+                vma.adjust(after.0, after.1, after.2, &lock);
+            };
+            history.call("adjust", adjust, move |now, ()| std::mem::replace(now, after) == before);
         })
     };
-    if let Some(start) = mm.inner.lock.sequence.read_start() {
+    let copy = || {
+        let Some(start) = mm.inner.lock.sequence.read_start() else {
+            reach("odd");
+            return None;
+        };
         let copy = vma.copy();
-        if mm.inner.lock.sequence.read_check(start) {
-            reach("copied");
-            let version = (copy.start, copy.end, copy.pgoff);
-            assert!([(0, PAGE, 0), (PAGE, 3 * PAGE, 1)].contains(&version), "torn: {version:?}");
-        } else {
-            reach("changed");
-        }
-    } else {
-        reach("odd");
-    }
+        let unchanged = mm.inner.lock.sequence.read_check(start);
+        reach(if unchanged { "copied" } else { "changed" });
+        unchanged.then_some((copy.start, copy.end, copy.pgoff))
+    };
+    // Torn copies are no version at all.
+    history.call("copy", copy, |now, copied| copied.is_none() || *copied == Some(*now));
     writer.join().unwrap();
+    history.settle();
+    history.call("copy at rest", copy, |now, copied| *copied == Some(*now));
+    history.check();
     vma.unlink();
     drop((mm, file));
 }
@@ -301,6 +431,7 @@ fn copy_against_adjust() {
 fn a_copied_mapping_is_one_version() {
     Model {
         name: "copy of a mapping against a writer",
+        rows: &[1, 2, 5],
         preemption_bound: None,
         grace_periods: false,
         twin: false,

@@ -1,7 +1,7 @@
 //! Models of RCU itself: here sections and grace periods are explored, with full fences in place of membarrier.
 
 use super::{ArcCell, call_rcu, read, synchronize};
-use crate::loom_harness::{Model, reach, spawn};
+use crate::loom_harness::{History, Model, reach, spawn};
 use crate::sync::LifeCell;
 use std::sync::Arc;
 
@@ -18,22 +18,31 @@ impl Drop for Value {
 /// thread.
 fn reader_against_free() {
     let cell = Arc::new(ArcCell::new(Arc::new(Value(LifeCell::new()))));
+    let history = History::new(true);
     let freer = {
-        let cell = Arc::clone(&cell);
+        let (cell, history) = (Arc::clone(&cell), history.clone());
         spawn(move || {
-            cell.replace(None);
-            synchronize();
+            let free = || {
+                cell.replace(None);
+                synchronize();
+            };
+            history.call("free", free, |there, ()| std::mem::replace(there, false));
         })
     };
-    let section = read();
-    if let Some(value) = cell.load(&section) {
-        reach("alive");
-        value.0.assert_alive();
-    } else {
-        reach("gone");
-    }
-    drop(section);
+    let look = || {
+        let section = read();
+        let value = cell.load(&section);
+        if let Some(value) = value {
+            reach("alive");
+            value.0.assert_alive();
+        } else {
+            reach("gone");
+        }
+        value.is_some()
+    };
+    history.call("look", look, |there, seen| there == seen);
     freer.join().unwrap();
+    history.check();
     call_rcu(|| ());
     synchronize();
 }
@@ -42,6 +51,7 @@ fn reader_against_free() {
 fn a_section_against_a_grace_period() {
     Model {
         name: "RCU: a section against a grace period",
+        rows: &[10],
         preemption_bound: None,
         grace_periods: true,
         twin: true,

@@ -2,9 +2,11 @@
 //!
 //! Every check the protocol relies on is written `guard!("room.what", condition)` and every ordering stronger than
 //! relaxed `ord!("room.what", Release)` or `ordered_fence!("room.what", Acquire)`; a step that must not be left out is
-//! `duty!("room.what", step)` or, where it gives something back, `give_back!("room.what", value)`. In what ships these
-//! are the condition, the ordering, the fence and the step themselves. Under the model checker one name at a time can be switched off
-//! (see `model::mutant`), which must make some model fail: that is how a guard earns its place.
+//! `duty!("room.what", step)` or, where it gives something back, `give_back!("room.what", value)`. A bug of history that is
+//! more than a missing check stands beside the right code as `seeded!("room.seed.what", wrong, right)`. In what ships these
+//! are the condition, the ordering, the fence, the step and the right code themselves. Under the model checker one name at a
+//! time can be switched off (see `model::mutant`), which must make some model fail: that is how a guard earns its place.
+//! `tests/loom/guards.toml` says of each name what Linux calls it and which premise it rests on; `make guards` tries them all.
 
 #[cfg(not(specmm_loom))]
 macro_rules! guard {
@@ -74,4 +76,19 @@ macro_rules! give_back {
     };
 }
 
-pub(crate) use {duty, give_back, guard, ord, ordered_fence};
+/// The right expression; switched off, the wrong one, which is how some real code had it.
+#[cfg(not(specmm_loom))]
+macro_rules! seeded {
+    ($name:literal, $wrong:expr, $right:expr) => {
+        $right
+    };
+}
+#[cfg(specmm_loom)]
+macro_rules! seeded {
+    ($name:literal, $wrong:expr, $right:expr) => {
+        if $crate::sync::model::mutant::is_off($name) { $wrong } else { $right }
+    };
+}
+
+#[allow(unused_imports, reason = "not every build plants every kind")]
+pub(crate) use {duty, give_back, guard, ord, ordered_fence, seeded};

@@ -33,5 +33,6 @@ mod tally;
 pub mod thread_slot;
 pub mod wait;
 
-pub(crate) use guard::{duty, give_back, guard, ord, ordered_fence};
+#[allow(unused_imports, reason = "not every build plants every kind")]
+pub(crate) use guard::{duty, give_back, guard, ord, ordered_fence, seeded};
 pub use tally::Tally;

@@ -58,7 +58,9 @@ pub fn begin_execution() {
     NEXT_THREAD.with(|cell| cell.set(0));
 }
 
-fn pass() -> Pass {
+/// The pass under way.
+#[must_use]
+pub fn pass() -> Pass {
     PASS.with(Cell::get)
 }
 
@@ -70,41 +72,107 @@ pub(crate) fn thread_index() -> usize {
     INDEX.with(|index| *index)
 }
 
-/// Guards and orderings that are switched off in this run.
+/// The one guard, step or ordering that is switched off in this run.
 pub mod mutant {
     use super::Ordering;
     use std::cell::RefCell;
     use std::collections::BTreeSet;
 
     std::thread_local! {
-        static OFF: RefCell<Option<String>> = const { RefCell::new(None) };
+        static OFF: RefCell<Option<(String, String)>> = const { RefCell::new(None) };
         static MET: RefCell<BTreeSet<&'static str>> = const { RefCell::new(BTreeSet::new()) };
     }
 
-    /// Switches one name off, or none.
+    /// Switches one name off, or none. `name:acquire` and `name:release` take that half from an acquire-release ordering,
+    /// `name:seqcst` makes a sequentially consistent fence acquire-release; without a part everything goes.
     pub fn switch_off(name: Option<&str>) {
-        OFF.with(|off| *off.borrow_mut() = name.map(str::to_owned));
+        let split = |name: &str| {
+            let (name, part) = name.split_once(':').unwrap_or((name, ""));
+            (name.to_owned(), part.to_owned())
+        };
+        OFF.with(|off| *off.borrow_mut() = name.map(split));
     }
 
-    /// Every name that a run on this OS thread has passed.
-    pub fn met() -> BTreeSet<&'static str> {
-        MET.with(|met| met.borrow().clone())
+    /// Whether a run on this OS thread has passed `name`.
+    pub fn has_met(name: &str) -> bool {
+        let name = name.split(':').next().unwrap_or(name);
+        MET.with(|met| met.borrow().contains(name))
+    }
+
+    fn weakened<R>(name: &'static str, how: impl FnOnce(Option<&str>) -> R) -> R {
+        MET.with(|met| met.borrow_mut().insert(name));
+        OFF.with(|off| {
+            how(off.borrow().as_ref().filter(|(off, _)| off == name).map(|(_, part)| part.as_str()))
+        })
     }
 
     pub(crate) fn is_off(name: &'static str) -> bool {
-        MET.with(|met| met.borrow_mut().insert(name));
-        OFF.with(|off| off.borrow().as_deref() == Some(name))
+        weakened(name, |part| part.is_some())
     }
 
     pub(crate) fn ordering(name: &'static str, order: Ordering) -> Ordering {
-        if is_off(name) { Ordering::Relaxed } else { order }
+        weakened(name, |part| match (part, order) {
+            (None, _) => order,
+            (Some("acquire"), Ordering::AcqRel) => Ordering::Release,
+            (Some("release"), Ordering::AcqRel) => Ordering::Acquire,
+            (Some(""), Ordering::Acquire | Ordering::Release) => Ordering::Relaxed,
+            (Some(part), _) => panic!("{name} is {order:?}: it has no part {part:?}"),
+        })
     }
 
     pub(crate) fn fence(name: &'static str, order: Ordering) {
-        if !is_off(name) {
+        let order = weakened(name, |part| match (part, order) {
+            (None, _) => Some(order),
+            (Some("seqcst"), Ordering::SeqCst) => Some(Ordering::AcqRel),
+            (Some(""), _) => None, // a relaxed fence does not exist
+            (Some(part), _) => panic!("{name} is {order:?}: it has no part {part:?}"),
+        });
+        if let Some(order) = order {
+            super::trace::note(|| format!("{name}: fence {order:?}"));
             loom::sync::atomic::fence(order);
         }
     }
+}
+
+/// What each thread did in the execution under way, for counterexamples.
+pub mod trace {
+    use std::cell::RefCell;
+    use std::fmt::Debug;
+    use std::panic::Location;
+
+    std::thread_local! {
+        static STEPS: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
+    }
+
+    /// Starts an empty record; without this nothing is recorded.
+    pub fn restart() {
+        STEPS.with(|steps| *steps.borrow_mut() = Some(Vec::new()));
+    }
+
+    /// The steps recorded since, oldest first.
+    pub fn take() -> Vec<String> {
+        STEPS.with(|steps| steps.borrow_mut().take()).unwrap_or_default()
+    }
+
+    /// Adds a remark to the record.
+    pub fn note(what: impl FnOnce() -> String) {
+        STEPS.with(|steps| {
+            if let Some(steps) = steps.borrow_mut().as_mut() {
+                steps.push(format!("thread {} | {}", super::current_thread(), what()));
+            }
+        });
+    }
+
+    #[track_caller]
+    pub(super) fn access(operation: &str, value: impl Debug) {
+        let at = Location::caller();
+        note(|| format!("{}:{} {operation} {value:?}", at.file(), at.line()));
+    }
+}
+
+/// For the record only: threads are named in the order in which they first touched something.
+fn current_thread() -> String {
+    format!("{:?}", loom::thread::current().id()).chars().filter(char::is_ascii_digit).collect()
 }
 
 /// Names that a model must reach in some execution.
@@ -162,25 +230,29 @@ macro_rules! atomic {
             }
 
             #[track_caller]
-            pub fn load(&self, order: Ordering) -> $value {
-                if pass() == Pass::B {
-                    return self.newest(order);
-                }
+            fn as_loom_likes(&self, order: Ordering) -> $value {
                 self.1.touch();
                 self.0.load(order)
+            }
+
+            #[track_caller]
+            pub fn load(&self, order: Ordering) -> $value {
+                let value = if pass() == Pass::B { self.newest(order) } else { self.as_loom_likes(order) };
+                trace::access("load", value);
+                value
             }
 
             #[track_caller]
             pub fn load_then_write(&self, order: Ordering) -> $value {
-                if !matches!(pass(), Pass::A | Pass::Twin) {
-                    return self.newest(order);
-                }
-                self.1.touch();
-                self.0.load(order)
+                let stale = matches!(pass(), Pass::A | Pass::Twin);
+                let value = if stale { self.as_loom_likes(order) } else { self.newest(order) };
+                trace::access("load", value);
+                value
             }
 
             #[track_caller]
             pub fn store(&self, value: $value, order: Ordering) {
+                trace::access("store", value);
                 self.1.touch();
                 self.0.store(value, order);
             }
@@ -188,7 +260,9 @@ macro_rules! atomic {
             #[track_caller]
             pub fn swap(&self, value: $value, order: Ordering) -> $value {
                 self.1.touch();
-                self.0.swap(value, order)
+                let before = self.0.swap(value, order);
+                trace::access("swap", (before, value));
+                before
             }
 
             #[track_caller]
@@ -203,11 +277,14 @@ macro_rules! atomic {
                     let stale = self.0.load(failure);
                     if stale != current {
                         STALE_LEFT.with(|left| left.set(left.get() - 1));
+                        trace::access("compare_exchange fails by a stale read", stale);
                         return Err(stale);
                     }
                 }
                 self.1.touch();
-                self.0.compare_exchange(current, new, success, failure)
+                let result = self.0.compare_exchange(current, new, success, failure);
+                trace::access("compare_exchange", (current, new, result));
+                result
             }
         }
 
@@ -226,22 +303,30 @@ macro_rules! arithmetic {
             #[track_caller]
             pub fn fetch_add(&self, value: $value, order: Ordering) -> $value {
                 self.1.touch();
-                self.0.fetch_add(value, order)
+                let before = self.0.fetch_add(value, order);
+                trace::access("fetch_add", (before, value));
+                before
             }
             #[track_caller]
             pub fn fetch_sub(&self, value: $value, order: Ordering) -> $value {
                 self.1.touch();
-                self.0.fetch_sub(value, order)
+                let before = self.0.fetch_sub(value, order);
+                trace::access("fetch_sub", (before, value));
+                before
             }
             #[track_caller]
             pub fn fetch_and(&self, value: $value, order: Ordering) -> $value {
                 self.1.touch();
-                self.0.fetch_and(value, order)
+                let before = self.0.fetch_and(value, order);
+                trace::access("fetch_and", (before, value));
+                before
             }
             #[track_caller]
             pub fn fetch_or(&self, value: $value, order: Ordering) -> $value {
                 self.1.touch();
-                self.0.fetch_or(value, order)
+                let before = self.0.fetch_or(value, order);
+                trace::access("fetch_or", (before, value));
+                before
             }
         }
     };
