@@ -141,7 +141,8 @@ impl Domain {
     fn wait_for_readers(&self) {
         membarrier::heavy();
         for head in &self.chunks {
-            let chunk = head.load(Ordering::Acquire);
+            // Pairs with the Release in `slot`.
+            let chunk = head.load(ord!("rcu.scan.chunk.acquire", Acquire));
             if chunk.is_null() {
                 continue;
             }
