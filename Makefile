@@ -9,13 +9,14 @@ TARGET = $(or $(CARGO_TARGET_DIR),target)
 # Another configuration of the same sources would evict the plain build from its folder.
 LOOM := RUSTFLAGS='--cfg specmm_loom' CARGO_TARGET_DIR=target/loom
 
-.PHONY: help preflight preflight-ci packages faults test test-rust test-python lint loom loom-quick asan bench counts deep ci clean
+.PHONY: help preflight preflight-ci packages faults test test-rust test-python lint loom loom-quick guards asan bench counts deep ci clean
 
 help:
 	@echo 'make faults   the main job: fault a real file, with and without the mmap lock (FAULTS="FILE --seconds 5")'
 	@echo 'make test     Rust and Python tests and the quick models, within 10 minutes'
 	@echo 'make lint     formatters, linters and types'
-	@echo 'make loom     every model, to completion'
+	@echo 'make loom     every model, to completion, held against the committed table (MODELS=--update)'
+	@echo 'make guards   every guard switched off in turn: some model must fail (GUARDS=NAME shows how)'
 	@echo 'make asan     the core under AddressSanitizer'
 	@echo 'make bench    benchmarks and their ratios, 5 minutes (BENCH="--bench NAME")'
 	@echo 'make counts   instructions of the hot operations, under valgrind (COUNTS=--update)'
@@ -70,8 +71,19 @@ test-python: .venv-dev/installed
 loom-quick: | preflight
 	$(LOOM) cargo test --profile loom --all-features --lib --tests -- --skip big_
 
+# What they explored is held against tests/loom/models.json; MODELS=--update writes that table anew.
+REPORT := target/loom/report
+
 loom: | preflight
-	$(LOOM) cargo test --profile loom --all-features --lib --tests
+	mkdir -p $(dir $(REPORT)) && rm -f $(REPORT)
+	SPECMM_LOOM_REPORT=$(CURDIR)/$(REPORT) $(LOOM) cargo test --profile loom --all-features --lib --tests
+	$(if $(SPECMM_DEEP),,$(PYTHON) tools/models.py $(REPORT) $(MODELS))
+
+# Every named guard and ordering switched off in turn. GUARDS=NAME shows one with its counterexample, GUARDS=--all tries each
+# name in every model.
+guards: | preflight
+	$(LOOM) cargo --config 'target."cfg(all())".runner = "$(PYTHON) tools/guards.py"' \
+	    test --profile loom --all-features --lib -- $(GUARDS)
 
 # --- for developers
 
@@ -104,6 +116,7 @@ asan: | preflight
 deep: export SPECMM_DEEP = 1
 deep: export SPECMM_HYPOTHESIS = deep
 deep: loom test-python
+	$(MAKE) guards GUARDS=--all
 
 # Jobs that need a Debian package are targets of their own, added to `ci` as they land; .ci/run installs PACKAGES, and
 # each is a tool that preflight asks for by name: a missing one fails, nothing is skipped.

@@ -81,7 +81,8 @@ fn orderings_stronger_than_relaxed_have_names() {
 #[test]
 fn models_have_no_atomics_of_their_own() {
     let needles = ["Atomic", "fence("];
-    assert_eq!(offenders("tests/loom", &needles, &[]), [""; 0]);
+    // The canaries test the checker, not a model.
+    assert_eq!(offenders("tests/loom", &needles, &["/canaries.rs"]), [""; 0]);
 }
 
 #[test]

@@ -134,7 +134,7 @@ impl Model {
 
     fn list(&self) {
         let passes: Vec<_> = self.passes().map(|pass| format!("{pass:?}")).collect();
-        self.append(&format!(r#""passes": {passes:?}, "needs": {:?}"#, self.needs));
+        self.append(&format!(r#""passes": {passes:?}"#));
     }
 
     /// Adds a line of JSON to the report. Names here are plain words, which Rust and JSON quote alike.
@@ -144,8 +144,8 @@ impl Model {
         assert_ne!(test, "main", "with --test-threads=1 a test does not know its name: use 2");
         let bound = self.bound().map_or("null".into(), |bound| bound.to_string());
         let line = format!(
-            "{{\"model\": {:?}, \"test\": {test:?}, \"rows\": {:?}, \"bound\": {bound}, {more}}}\n",
-            self.name, self.rows
+            "{{\"model\": {:?}, \"test\": {test:?}, \"rows\": {:?}, \"needs\": {:?}, \"bound\": {bound}, {more}}}\n",
+            self.name, self.rows, self.needs
         );
         let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
         file.and_then(|mut file| file.write_all(line.as_bytes())).expect("a report");

@@ -36,3 +36,7 @@ pub mod wait;
 #[allow(unused_imports, reason = "not every build plants every kind")]
 pub(crate) use guard::{duty, give_back, guard, ord, ordered_fence, seeded};
 pub use tally::Tally;
+
+#[cfg(all(test, specmm_loom))]
+#[path = "../../../tests/loom/canaries.rs"]
+mod canaries;

@@ -275,7 +275,8 @@ macro_rules! atomic {
             ) -> Result<$value, $value> {
                 if pass() == Pass::StaleCas && STALE_LEFT.with(Cell::get) > 0 {
                     let stale = self.0.load(failure);
-                    if stale != current {
+                    // Others ran meanwhile.
+                    if stale != current && STALE_LEFT.with(Cell::get) > 0 {
                         STALE_LEFT.with(|left| left.set(left.get() - 1));
                         trace::access("compare_exchange fails by a stale read", stale);
                         return Err(stale);
