@@ -27,12 +27,36 @@ impl IoError {
         self.source.kind() == std::io::ErrorKind::UnexpectedEof
     }
 
+    /// By which size of the file a read was short.
+    pub(crate) fn size_expected(&self) -> Option<u64> {
+        Some(self.source.get_ref()?.downcast_ref::<ShortRead>()?.size)
+    }
+
     /// The errno, or EIO where the store gave none.
     #[must_use]
     pub fn errno(&self) -> i32 {
         self.source.raw_os_error().unwrap_or(rustix::io::Errno::IO.raw_os_error())
     }
 }
+
+/// The store ended before the bytes that the cache expected.
+#[derive(Debug)]
+pub(crate) struct ShortRead {
+    pub(crate) got: usize,
+    pub(crate) expected: usize,
+    pub(crate) offset: u64,
+    /// Of the file, as the cache knew it.
+    pub(crate) size: u64,
+}
+
+impl fmt::Display for ShortRead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { got, expected, offset, .. } = self;
+        write!(f, "short read: {got} of {expected} bytes at offset {offset}")
+    }
+}
+
+impl std::error::Error for ShortRead {}
 
 impl fmt::Display for IoError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -6,7 +6,7 @@
 
 use super::AddressSpace;
 use super::page_cache::Stat;
-use crate::error::IoError;
+use crate::error::{IoError, ShortRead};
 use crate::page::{LockedPage, PAGE_SIZE};
 use crate::sync::{Condvar, Mutex};
 use std::collections::VecDeque;
@@ -157,21 +157,32 @@ impl AddressSpace {
     fn read_run(&self, pages: &[LockedPage<'_>], first: u64) -> Result<(), IoError> {
         let offset = first * PAGE_SIZE as u64;
         let room = pages.len() * PAGE_SIZE;
-        let expected = usize::try_from(self.i_size().saturating_sub(offset)).unwrap_or(usize::MAX).min(room);
         // The store writes into a buffer of this thread's own: page bytes are only ever touched as atomics.
         let mut buffer = vec![0; room];
-        let started = Instant::now();
-        let read = if expected == 0 { Ok(0) } else { self.store.read_at(&mut buffer[..expected], offset) };
-        let nanoseconds = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.shared.count(Stat::Reads, 1);
-        self.shared.count(Stat::IoNanoseconds, nanoseconds);
+        let (size, expected, read) = loop {
+            let size = self.i_size();
+            let expected = usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX).min(room);
+            let started = Instant::now();
+            let read =
+                if expected == 0 { Ok(0) } else { self.store.read_at(&mut buffer[..expected], offset) };
+            let nanoseconds = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            self.shared.count(Stat::Reads, 1);
+            self.shared.count(Stat::IoNanoseconds, nanoseconds);
+            // Truncation waits for the locks of pages that it cuts off, not for that of the page it cuts in two. It sets the
+            // size before it changes the store: what is short by the old size may be whole by the new.
+            if matches!(read, Ok(n) if n < expected) && self.i_size() != size {
+                buffer.fill(0);
+                continue;
+            }
+            break (size, expected, read);
+        };
         match read {
             Ok(n) if n == expected => self.shared.count(Stat::ReadBytes, n as u64),
-            Ok(n) => {
+            Ok(got) => {
                 self.shared.count(Stat::ReadErrors, 1);
-                let what = format!("short read: {n} of {expected} bytes at offset {offset}");
+                let short = ShortRead { got, expected, offset, size };
                 return Err(IoError::new(
-                    std::io::Error::new(std::io::ErrorKind::UnexpectedEof, what),
+                    std::io::Error::new(std::io::ErrorKind::UnexpectedEof, short),
                     &self.name,
                 ));
             }

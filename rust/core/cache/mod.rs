@@ -26,6 +26,7 @@ pub use file::{Advice, DEFAULT_RA_PAGES, File, FilemapFault, OpenMode, Readahead
 pub use io::Io;
 pub(crate) use page_cache::Shared;
 pub use page_cache::{CacheStats, PageCache};
+pub(crate) use truncate::ReadError;
 pub use vm_fault::{Abort, VmFault};
 
 #[cfg(all(test, specmm_loom))]

@@ -17,6 +17,16 @@ use std::io;
 /// Everything from a page on.
 const TO_THE_END: u64 = u64::MAX;
 
+/// The answer of [`AddressSpace::judge_read_error`].
+pub(crate) enum ReadError {
+    /// The store has become shorter: the file ends before the page, at this size.
+    Beyond(u64),
+    /// The store has become shorter, and the page is still in the file: it can be read again.
+    Shrunk,
+    /// The page cannot be read; the size now.
+    Unreadable(u64, IoError),
+}
+
 impl AddressSpace {
     /// Changes the size; `change_store` does it to the store. When that fails the old size is put back: the pages are clean,
     /// so nothing is lost.
@@ -62,13 +72,17 @@ impl AddressSpace {
         Ok(after)
     }
 
-    /// What a failed read means: if the store has become shorter than the page, the file ends there (size, no cause).
-    pub(crate) fn judge_read_error(&self, index: u64, cause: IoError) -> (u64, Option<IoError>) {
-        let shrunk = cause.is_short_read() && self.revalidate().is_ok();
-        match self.ends_before(index) {
-            Some(size) if shrunk => (size, None),
-            _ => (self.i_size(), Some(cause)),
+    /// What a failed read means.
+    pub(crate) fn judge_read_error(&self, index: u64, cause: IoError) -> ReadError {
+        if cause.is_short_read() && self.revalidate().is_ok() {
+            if let Some(size) = self.ends_before(index) {
+                return ReadError::Beyond(size);
+            }
+            if cause.size_expected().is_some_and(|size| size != self.i_size()) {
+                return ReadError::Shrunk;
+            }
         }
+        ReadError::Unreadable(self.i_size(), cause)
     }
 
     fn drop_partial_page(&self, size: u64) {

@@ -8,7 +8,7 @@ use super::memory::{End, Fault};
 use super::vma::VmFlags;
 use super::{Locking, Mm, MmInner};
 use crate::cache::filemap::Pass;
-use crate::cache::{Abort, VmFault};
+use crate::cache::{Abort, ReadError, VmFault};
 use crate::error::Error;
 use crate::page::PAGE_SIZE;
 use crate::rcu;
@@ -158,7 +158,15 @@ impl MmInner {
             drop(lock);
             let error = if let Some((size, cause)) = bus {
                 let (size, cause) = match cause {
-                    Some(cause) => file.mapping.judge_read_error(index, cause),
+                    Some(cause) => match file.mapping.judge_read_error(index, cause) {
+                        ReadError::Beyond(size) => (size, None),
+                        ReadError::Unreadable(size, cause) => (size, Some(cause)),
+                        ReadError::Shrunk => {
+                            // Credited above.
+                            published = 0;
+                            continue;
+                        }
+                    },
                     None => (size, None),
                 };
                 let offset = index * PAGE_SIZE as u64 + address % PAGE_SIZE as u64;
