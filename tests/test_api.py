@@ -265,6 +265,17 @@ def test_a_change_from_outside_is_seen_by_revalidate(cache, path):
         assert file.pread(10, 0) == CONTENT[:4] + b"more"
 
 
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("ra_pages", [0, 32])
+def test_a_file_that_others_made_shorter_is_read_up_to_its_new_end(cache, path, mapped, ra_pages):
+    with cache.open(path, ra_pages=ra_pages) as file, specmm.Mm(cache) as mm:
+        addr = mm.mmap(file)
+        os.truncate(path, PAGE + 100)
+        data = mm.load(addr + PAGE, 100) if mapped else file.pread(200, PAGE)
+        assert data == CONTENT[PAGE : PAGE + 100]
+        assert file.size == PAGE + 100
+
+
 def test_advice_and_residency(cache, path):
     with cache.open(path) as file:
         assert file.residency() == bytes(41)
