@@ -66,10 +66,11 @@ test-rust: | preflight
 test-python: .venv-dev/installed
 	.venv-dev/bin/python -m pytest $(PYTEST)
 
-# --- models: a test whose name begins with `big_` is left to `make loom`, and SPECMM_DEEP=1 raises the bounds
+# --- models: a test whose name begins with `big_` is left to `make loom`; SPECMM_DEEP=1 takes the bounds away. QUICK='NAME
+# --nocapture' runs some with what they print
 
 loom-quick: | preflight
-	$(LOOM) cargo test --profile loom --all-features --lib --tests -- --skip big_
+	$(LOOM) cargo test --profile loom --all-features --lib --tests -- --skip big_ $(QUICK)
 
 # What they explored is held against tests/loom/models.json; MODELS=--update writes that table anew.
 REPORT := target/loom/report

@@ -73,7 +73,7 @@ def parts(macro: str, rest: str) -> list[str]:
 
 def names_in_sources() -> list[Mutant]:
     """Every mutant the sources offer, in the order of the files."""
-    found = []
+    found: list[Mutant] = []
     for room in ROOMS:
         for path in sorted((CORE / room).rglob("*.rs")):
             if path.name == "guard.rs":
@@ -182,8 +182,7 @@ class Checker:
                 mutant.executions = int(number[1])
                 mutant.why = reason(text)
                 _, traced = self.run(model, mutant.name, pass_, trace=mutant.executions)
-                steps = re.findall(r"^step: (.*)$", traced, re.MULTILINE)
-                mutant.counterexample = [relative(step) for step in steps] + [mutant.why]
+                mutant.counterexample = [*steps(traced), mutant.why]
                 return
 
 
@@ -194,9 +193,16 @@ def reason(text: str) -> str:
     return " ".join(lines[0].split())[:200] if lines else " ".join(after[1].split())[:200]
 
 
-def relative(step: str) -> str:
-    """A step without the detour that paths of included files make."""
-    return re.sub(r"\S*?((?:rust/core|tests/loom)/[\w/]+\.rs)(?!\S*\.rs)", r"\1", step)
+def steps(text: str) -> list[str]:
+    """What the threads did once the model's operations began, with short paths, and small names instead of addresses."""
+    found = re.findall(r"^step: (.*)$", text, re.MULTILINE)
+    begun = next((at for at, step in enumerate(found) if " | begins " in step), 0)
+    names: dict[str, str] = {}
+    out = []
+    for step in found[begun:]:
+        short = re.sub(r"\S*?((?:rust/core|tests/loom)/[\w/]+\.rs)(?!\S*\.rs)", r"\1", step)
+        out.append(re.sub(r"0x[0-9a-f]{7,}", lambda m: names.setdefault(m[0], f"#{len(names) + 1}"), short))
+    return out
 
 
 def row(mutant: Mutant) -> dict:

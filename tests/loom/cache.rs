@@ -4,7 +4,7 @@ use super::address_space::{HeldPage, Lookup};
 use super::copy_out::{CopyOut, Marked};
 use super::{Abort, AddressSpace, Io, Shared};
 use crate::loom_harness::{History, Model, reach, spawn};
-use crate::page::{PAGE_SIZE, Use};
+use crate::page::{LockedPage, PAGE_SIZE, Use};
 use crate::rcu;
 use crate::store::MemoryStore;
 use crate::xarray::Entry;
@@ -278,4 +278,20 @@ fn big_trylock_and_mapping_check_against_truncate() {
         needs: &["filemap.spec.mapping", "filemap.spec.put"],
     }
     .check();
+}
+
+/// Takes a locked page out of the cache and puts the cache's reference.
+pub(crate) fn take_out(file: &AddressSpace, lock: &LockedPage<'_>) {
+    drop(file.delete(lock));
+}
+
+/// Clears the entries of one page.
+pub(crate) fn unmap_page(file: &AddressSpace, index: u64) {
+    file.unmap(index, index, false);
+}
+
+/// Runs `body` while nobody can walk the file's mappings.
+pub(crate) fn under_i_mmap<R>(file: &AddressSpace, body: impl FnOnce() -> R) -> R {
+    let _lock = file.i_mmap.lock();
+    body()
 }

@@ -46,6 +46,14 @@ pub(crate) struct Model {
     pub(crate) needs: &'static [&'static str],
 }
 
+/// The first execution that failed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) execution: u64,
+    pub(crate) why: String,
+    pub(crate) steps: Vec<String>,
+}
+
 struct Explored {
     executions: u64,
     reached: BTreeMap<String, u64>,
@@ -97,14 +105,44 @@ impl Model {
         println!("loom: survived {} executions", explored.executions);
     }
 
+    /// How far one pass comes with `off` switched off: all executions, or the first that fails. For questions whose answer is
+    /// not known to be yes.
+    pub(crate) fn verdict(&self, pass: Pass, off: Option<&str>) -> Result<u64, Failure> {
+        mutant::switch_off(off);
+        let explore = |traced| {
+            let executions = Arc::new(Tally::new());
+            let explored = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                self.explore_counting(pass, &executions, traced);
+            }));
+            rcu::model::forget();
+            (executions.get(), explored)
+        };
+        let (number, explored) = explore(None);
+        let verdict = explored.map(|()| number).map_err(|panic| {
+            let _ = explore(Some(number));
+            let text = panic.downcast_ref::<String>().cloned();
+            let why =
+                text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default();
+            Failure { execution: number, why, steps: trace::take() }
+        });
+        mutant::switch_off(None);
+        verdict
+    }
+
     fn explore(&self, pass: Pass) -> Explored {
+        let executions = Arc::new(Tally::new());
+        report_death(&executions);
+        let traced = std::env::var(TRACE).ok().map(|number| number.parse().expect("a number"));
+        self.explore_counting(pass, &executions, traced);
+        Explored { executions: executions.get(), reached: coverage::take() }
+    }
+
+    /// Records the steps of the execution numbered `traced`.
+    fn explore_counting(&self, pass: Pass, executions: &Arc<Tally>, traced: Option<u64>) {
         let (body, grace_periods) = (self.body, self.grace_periods);
         set_pass(pass);
         rcu::model::set_real(grace_periods);
-        let executions = Arc::new(Tally::new());
-        report_death(&executions);
-        let traced: Option<u64> = std::env::var(TRACE).ok().map(|number| number.parse().expect("a number"));
-        let counted = Arc::clone(&executions);
+        let counted = Arc::clone(executions);
         let mut builder = loom::model::Builder::new();
         builder.preemption_bound = self.bound();
         builder.max_branches = 10_000;
@@ -118,7 +156,6 @@ impl Model {
             rcu::model::drain();
             assert!(History::<()>::checked() > checked, "this execution was held against no specification");
         });
-        Explored { executions: executions.get(), reached: coverage::take() }
     }
 
     /// The deep run (`make deep`) explores without a bound.

@@ -13,12 +13,12 @@ use crate::rcu;
 use crate::store::MemoryStore;
 use std::sync::Arc;
 
-const PAGE: u64 = PAGE_SIZE as u64;
+pub(super) const PAGE: u64 = PAGE_SIZE as u64;
 
 const FRAMES: u32 = 6;
 
 /// A file of one cached page, mapped where the page tables exist already.
-fn one_page(prot: Prot, shared_mapping: bool) -> (Mm, File, u64) {
+pub(super) fn one_page(prot: Prot, shared_mapping: bool) -> (Mm, File, u64) {
     mapped(1, prot, shared_mapping)
 }
 
@@ -38,7 +38,7 @@ fn mapped(pages: u64, prot: Prot, shared_mapping: bool) -> (Mm, File, u64) {
 }
 
 /// The only page there is.
-fn cached_page(mm: &Mm) -> PageRef<'_> {
+pub(super) fn cached_page(mm: &Mm) -> PageRef<'_> {
     let frames = &mm.inner.shared.frames;
     (0..FRAMES).map(|pfn| frames.page(pfn)).find(|page| page.is_cached()).expect("one page is cached")
 }

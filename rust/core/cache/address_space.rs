@@ -45,7 +45,7 @@ pub struct AddressSpace {
     /// Held for reading while a page is created, for writing while the size changes: a page never comes to be from a state
     /// of the store that truncation has already left behind (Linux 5.15; file systems' own locks before).
     pub(super) invalidate_lock: RwSem,
-    i_mmap: Mutex<BTreeMap<u64, Arc<dyn MappedRange>>>,
+    pub(super) i_mmap: Mutex<BTreeMap<u64, Arc<dyn MappedRange>>>,
     pub(super) store: Arc<dyn Store>,
     pub(super) name: String,
     pub(crate) shared: Arc<Shared>,

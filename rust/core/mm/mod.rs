@@ -228,3 +228,6 @@ impl fmt::Debug for Mm {
 #[cfg(all(test, specmm_loom))]
 #[path = "../../../tests/loom/mm.rs"]
 pub(crate) mod models;
+#[cfg(all(test, specmm_loom))]
+#[path = "../../../tests/loom/open_question.rs"]
+mod open_question;

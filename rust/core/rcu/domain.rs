@@ -417,6 +417,10 @@ pub mod model {
             work();
         }
     }
+    /// Leaks the work kept back, after an execution that failed: what it would free died with that execution.
+    pub fn forget() {
+        std::mem::forget(KEPT.with(|kept| std::mem::take(&mut *kept.borrow_mut())));
+    }
 }
 
 #[cfg(all(test, not(specmm_loom)))]

@@ -342,6 +342,12 @@ arithmetic!(AtomicU64, u64);
 pub use loom::sync::MutexGuard;
 pub use loom::sync::atomic::fence;
 
+/// A full fence for protocols that only models have.
+pub fn full_fence() {
+    trace::note(|| "full fence".into());
+    fence(Ordering::SeqCst);
+}
+
 /// In models sections announce themselves with a full fence: see `rcu::membarrier`.
 pub fn light_barrier() {
     fence(Ordering::SeqCst);
