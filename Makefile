@@ -9,7 +9,7 @@ TARGET = $(or $(CARGO_TARGET_DIR),target)
 # Another configuration of the same sources would evict the plain build from its folder.
 LOOM := RUSTFLAGS='--cfg specmm_loom' CARGO_TARGET_DIR=target/loom
 
-.PHONY: help preflight preflight-ci packages faults test test-rust test-python lint loom loom-quick guards asan bench counts deep ci clean
+.PHONY: help preflight preflight-ci packages faults test test-rust test-python lint loom loom-quick guards free asan bench counts deep ci clean
 
 help:
 	@echo 'make faults   the main job: fault a real file, with and without the mmap lock (FAULTS="FILE --seconds 5")'
@@ -86,6 +86,10 @@ guards: | preflight
 	$(LOOM) cargo --config 'target."cfg(all())".runner = "$(PYTHON) tools/guards.py"' \
 	    test --profile loom --all-features --lib -- $(GUARDS)
 
+# Without the names the library compiles to the same assembly.
+free: | preflight
+	$(PYTHON) tools/free_names.py target/free
+
 # --- for developers
 
 lint: .venv-dev/installed
@@ -130,7 +134,7 @@ preflight-ci:
 	@PYTHON='$(PYTHON)' tools/preflight rustfmt clippy $(PACKAGES)
 
 ci: export SPECMM_HYPOTHESIS = ci
-ci: preflight-ci lint test loom counts asan
+ci: preflight-ci lint test loom guards free counts asan
 
 clean:
 	rm -rf target .venv .venv-dev .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -156,7 +156,7 @@ def machine() -> str:
             model = line.split(":", 1)[1].strip()
             break
     command = ["rustc", "--version"]
-    rustc = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[1]  # noqa: S603
+    rustc = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[1]
     load = os.getloadavg()[0]
     return f"{model}, {os.cpu_count()} CPUs, Linux {platform.release()}, rustc {rustc}; load {load:.1f}"
 

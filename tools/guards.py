@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """Switches off every named guard and every named ordering in turn: some model must fail without it.
 
-Reads the names from the sources, what is known of each from tests/loom/guards.toml, and which models need it from the
-models themselves. Writes target/guards.json (with the steps of each counterexample) and docs/guards.md. Exits with 1 if a
-name survives without a reason, if a reason is given for one that dies, or if names and tables disagree.
+Reads the names from the sources, what is known of each from tests/loom/guards.toml, and which models need
+it from the models themselves. Writes target/guards.json (with the steps of each counterexample) and
+docs/guards.md. Exits with 1 if a name survives without a reason, if a reason is given for one that dies, or
+if names and tables disagree.
 
     tools/guards.py BINARY              every name, in the models that list it, up to the first that fails
     tools/guards.py BINARY NAME...      these names only, with the counterexample; writes nothing
-    tools/guards.py BINARY --all        every name in every model that meets it, to the end; writes target/guards-all.json
+    tools/guards.py BINARY --all        every name in every model that meets it, to the end;
+                                        writes target/guards-all.json
 """
 
 import argparse
@@ -31,7 +33,7 @@ REPORT = ROOT / "target" / "guards.json"
 REPORT_ALL = ROOT / "target" / "guards-all.json"
 PAGE = ROOT / "docs" / "guards.md"
 
-# At the worst a run with something switched off explores as much as the whole model; one that takes longer decides nothing.
+# At worst a run with something switched off explores the whole model; one that takes longer decides nothing.
 SECONDS = 300
 # Newest values first for logic, stale reads first for orderings.
 PASSES = {"logic": ["B", "A", "C", "StaleCas", "Twin"], "ordering": ["A", "C", "B", "StaleCas", "Twin"]}
@@ -63,7 +65,7 @@ class Mutant:
 
 
 def parts(macro: str, rest: str) -> list[str]:
-    """What can be taken from a name: an acquire-release ordering has two halves, a full fence goes or is weakened."""
+    """What can be taken from a name: acquire-release has two halves, a full fence goes or is weakened."""
     if macro == "ord" and rest.strip().startswith("AcqRel"):
         return [":acquire", ":release"]
     if macro == "ordered_fence" and rest.strip().startswith("SeqCst"):
@@ -104,7 +106,8 @@ def complaints_about(mutants: list[Mutant], known: dict, models: list[dict]) -> 
         mutant.linux, mutant.premise = about.get("linux", ""), about.get("premise", "")
         mutant.history, mutant.redundant = about.get("history", ""), about.get("redundant")
     bases = {mutant.name.split(":")[0] for mutant in mutants}
-    wrong += [f"{KNOWN.name} speaks of {name}, which no source has" for name in known if name.split(":")[0] not in bases]
+    strangers = [name for name in known if name.split(":")[0] not in bases]
+    wrong += [f"{KNOWN.name} speaks of {name}, which no source has" for name in strangers]
     for model in models:
         for name in model["needs"]:
             if name in by_name:
@@ -113,7 +116,8 @@ def complaints_about(mutants: list[Mutant], known: dict, models: list[dict]) -> 
                 wrong.append(f"{model['model']} needs {name}, which no source has")
     for mutant in mutants:
         if not mutant.models and not mutant.redundant:
-            wrong.append(f"{mutant.name} ({mutant.file}:{mutant.line}): no model needs it and no reason is given")
+            where = f"{mutant.file}:{mutant.line}"
+            wrong.append(f"{mutant.name} ({where}): no model needs it and no reason is given")
         if mutant.models and mutant.redundant:
             wrong.append(f"{mutant.name} is called redundant, but {mutant.models[0]['model']} needs it")
     return wrong
@@ -177,7 +181,8 @@ class Checker:
                 if ended != "died":
                     continue
                 number = re.search(r"loom: died in execution (\d+)", text)
-                assert number, text
+                if number is None:
+                    sys.exit(f"guards: no execution is named in\n{text}")
                 mutant.killed_by, mutant.pass_ = model["model"], pass_
                 mutant.executions = int(number[1])
                 mutant.why = reason(text)
@@ -194,7 +199,7 @@ def reason(text: str) -> str:
 
 
 def steps(text: str) -> list[str]:
-    """What the threads did once the model's operations began, with short paths, and small names instead of addresses."""
+    """What the threads did once the operations began: short paths, small names in place of addresses."""
     found = re.findall(r"^step: (.*)$", text, re.MULTILINE)
     begun = next((at for at, step in enumerate(found) if " | begins " in step), 0)
     names: dict[str, str] = {}
@@ -232,12 +237,13 @@ def page(mutants: list[Mutant]) -> str:
     out = [
         "# Every guard, switched off",
         "",
-        "Written by `make guards`. Each name stands in the source at a check, a step or an ordering of the protocol. With that",
-        "one thing switched off, the model named beside it fails in the pass and execution given. `target/guards.json` has the",
-        "steps of each failing execution; `make guards GUARDS=NAME` prints them. What the passes are: [checking.md](checking.md).",
+        "Written by `make guards`. Each name stands in the source at a check, a step or an ordering of",
+        "the protocol. With that one thing switched off, the model named beside it fails in the pass and",
+        "execution given. `target/guards.json` has the steps of each failing execution, and",
+        "`make guards GUARDS=NAME` prints them. What the passes are: [checking.md](checking.md).",
         "",
-        "A name that ends in `:acquire` or `:release` is an acquire-release ordering without that half; `:seqcst` is a full fence",
-        "made acquire-release.",
+        "A name that ends in `:acquire` or `:release` is an acquire-release ordering without that half;",
+        "`:seqcst` is a full fence made acquire-release.",
         "",
         f"{len(killed)} killed: {len(killed) - orderings} checks and steps, {orderings} orderings."
         f" {len(redundant)} justified without a kill.",
@@ -247,7 +253,10 @@ def page(mutants: list[Mutant]) -> str:
         if not rows:
             continue
         out += ["", f"## {room}", ""]
-        out += ["| name | where | Linux | premise | killed by | pass, execution |", "|---|---|---|---|---|---|"]
+        out += [
+            "| name | where | Linux | premise | killed by | pass, execution |",
+            "|---|---|---|---|---|---|",
+        ]
         for mutant in rows:
             where = f"{mutant.file.removeprefix('rust/core/')}:{mutant.line}"
             out.append(
@@ -256,7 +265,10 @@ def page(mutants: list[Mutant]) -> str:
             )
     out += ["", "## Bugs of history", ""]
     out += ["| bug | name | how the model fails |", "|---|---|---|"]
-    history = sorted((m for m in killed if m.history), key=lambda m: [int(n) for n in re.findall(r"\d+", m.history)])
+    told = [mutant for mutant in killed if mutant.history]
+    history = sorted(
+        told, key=lambda m: (m.history.split()[0], [int(n) for n in re.findall(r"\d+", m.history)])
+    )
     out += [f"| {m.history} | `{m.name}` | {m.why} |" for m in history]
     if redundant:
         out += ["", "## Justified without a kill", "", "| name | where | why it stays |", "|---|---|---|"]
@@ -280,7 +292,9 @@ def check_listed(checker: Checker, mutants: list[Mutant]) -> int:
 def show(checker: Checker, mutants: list[Mutant], names: list[str]) -> int:
     """Some names, with their counterexamples."""
     chosen = [mutant for mutant in mutants if mutant.name in names or mutant.name.split(":")[0] in names]
-    unknown = set(names) - {mutant.name for mutant in chosen} - {mutant.name.split(":")[0] for mutant in chosen}
+    unknown = (
+        set(names) - {mutant.name for mutant in chosen} - {mutant.name.split(":")[0] for mutant in chosen}
+    )
     if unknown:
         sys.exit(f"guards: no source has {', '.join(sorted(unknown))}")
     survivors = check_listed(checker, chosen)
@@ -310,12 +324,16 @@ def check_all(checker: Checker, mutants: list[Mutant], models: list[dict]) -> No
     for mutant in mutants:
         if mutant.redundant and mutant.name in died:
             print(f"guards: {mutant.name} is called redundant but dies", file=sys.stderr)
-    print(f"guards: {len(rows)} runs, {len(died)} of {len(mutants)} names die; {REPORT_ALL.relative_to(ROOT)}")
+    print(
+        f"guards: {len(rows)} runs, {len(died)} of {len(mutants)} names die; {REPORT_ALL.relative_to(ROOT)}"
+    )
 
 
 def main() -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("binary", type=Path, help="the test binary built with --cfg specmm_loom")
     parser.add_argument("names", nargs="*", help="names to try, instead of all")
     parser.add_argument("--all", action="store_true", help="the full product of names, models and passes")

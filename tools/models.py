@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Holds what the models explored against the committed table, so that a model that silently shrinks is noticed.
+"""Holds what the models explored against the committed table: a model that silently shrinks is noticed.
 
-    tools/models.py REPORT             exit 1 where the report of a whole run differs from tests/loom/models.json
+    tools/models.py REPORT             exit 1 where a whole run differs from tests/loom/models.json
     tools/models.py REPORT --update    write that file and the table in docs/checking.md
 
-The number of executions of a pass depends on the code alone, so every difference is a change of what is explored. After a
-deliberate change: `make loom MODELS=--update`, and look at the difference before committing it.
+The number of executions of a pass depends on the code alone, so every difference is a change of what is
+explored. After a deliberate change: `make loom MODELS=--update`, and look at the difference before
+committing it.
 """
 
 import argparse
@@ -56,16 +57,23 @@ def table(rows: list[dict]) -> str:
     for name, row in models.items():
         bound = "none" if row["bound"] is None else f"{row['bound']} preemptions"
         counts = " | ".join(f"{row[pass_]:,}" if pass_ in row else "" for pass_ in PASSES)
-        out.append(f"| {name} | {', '.join(map(str, row['rows']))} | {bound} | {counts} | {len(row['needs'])} |")
+        out.append(
+            f"| {name} | {', '.join(map(str, row['rows']))} | {bound} | {counts} | {len(row['needs'])} |"
+        )
     unbounded = sum(row["bound"] is None for row in models.values())
     executions = sum(row[pass_] for row in models.values() for pass_ in PASSES if pass_ in row)
-    out += ["", f"{len(models)} models, {unbounded} of them without a bound; {executions:,} executions in all."]
+    out += [
+        "",
+        f"{len(models)} models, {unbounded} of them without a bound; {executions:,} executions in all.",
+    ]
     return "\n".join(out)
 
 
 def main() -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("report", type=Path)
     parser.add_argument("--update", action="store_true")
     arguments = parser.parse_args()
@@ -79,7 +87,9 @@ def main() -> int:
     for line in said:
         print(f"models: {line}", file=sys.stderr)
     if said:
-        print("models: if this is meant, `make loom MODELS=--update` and commit the difference", file=sys.stderr)
+        print(
+            "models: if this is meant, `make loom MODELS=--update` and commit the difference", file=sys.stderr
+        )
         return 1
     print(f"models: {len(rows)} passes explored what tests/loom/models.json says")
     return 0
