@@ -4,8 +4,7 @@
 //! `count_vm_event`: each thread adds to a line of its own with a plain load and store, and a reader sums the shards.
 //! Sums are exact at quiescence and monotone always.
 
-use crate::sync::{Tally, thread_slot};
-use std::sync::OnceLock;
+use crate::sync::{OnceLock, Tally, thread_slot};
 
 const SHARDS: usize = if cfg!(specmm_loom) { 5 } else { 256 };
 

@@ -6,9 +6,8 @@
 
 #[cfg(not(specmm_loom))]
 mod imp {
-    use crate::sync::{AtomicU32, Ordering, fence, light_barrier};
+    use crate::sync::{AtomicU32, OnceLock, Ordering, fence, light_barrier};
     use rustix::thread::{MembarrierCommand, membarrier};
-    use std::sync::OnceLock;
 
     static CHOSEN: OnceLock<bool> = OnceLock::new();
     /// The choice again, for the reader's path: one relaxed load.

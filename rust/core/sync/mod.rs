@@ -8,12 +8,16 @@
 //! consistent: where a store-load order is needed there is a named fence, because the model checker treats
 //! sequentially consistent accesses as acquire-release.
 
+#[cfg(not(any(specmm_loom, specmm_tsan)))]
+mod lock;
 #[cfg(specmm_loom)]
 #[allow(unsafe_code, reason = "loom cells hand out raw pointers")]
 #[allow(clippy::missing_panics_doc, clippy::needless_pass_by_value, reason = "never part of what ships")]
 pub mod model;
 #[cfg(not(specmm_loom))]
 mod native;
+#[cfg(specmm_tsan)]
+mod watched;
 
 #[cfg(specmm_loom)]
 use model as imp;
@@ -21,8 +25,8 @@ use model as imp;
 use native as imp;
 
 pub use imp::{
-    AtomicPtr, AtomicU32, AtomicU64, Condvar, LifeCell, Mutex, MutexGuard, Parker, fence, light_barrier,
-    spin_hint, yield_now,
+    AtomicPtr, AtomicU32, AtomicU64, Condvar, LifeCell, Mutex, MutexGuard, OnceLock, Parker, fence,
+    light_barrier, spin_hint, yield_now,
 };
 pub use std::sync::atomic::Ordering;
 

@@ -341,6 +341,7 @@ arithmetic!(AtomicU64, u64);
 
 pub use loom::sync::MutexGuard;
 pub use loom::sync::atomic::fence;
+pub use std::sync::OnceLock;
 
 /// A full fence for protocols that only models have.
 pub fn full_fence() {

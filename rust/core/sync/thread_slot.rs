@@ -5,9 +5,9 @@
 
 #[cfg(not(specmm_loom))]
 mod imp {
+    use crate::sync::Mutex;
     use std::cell::Cell;
     use std::collections::BTreeSet;
-    use std::sync::{Mutex, PoisonError};
 
     struct Free {
         returned: BTreeSet<usize>,
@@ -29,14 +29,14 @@ mod imp {
         fn drop(&mut self) {
             let index = INDEX.with(|cell| cell.replace(UNSET));
             if index != UNSET {
-                FREE.lock().unwrap_or_else(PoisonError::into_inner).returned.insert(index);
+                FREE.lock().returned.insert(index);
             }
         }
     }
 
     #[cold]
     fn claim() -> usize {
-        let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = FREE.lock();
         let index = free.returned.pop_first().unwrap_or_else(|| {
             free.next += 1;
             free.next - 1

@@ -1,0 +1,124 @@
+//! Locks that ThreadSanitizer can follow; compiled for `tools/tsan` only.
+//!
+//! The sanitizer sees what is compiled with it. The standard library is not: of its mutex it sees the fast paths, which are
+//! inlined into this crate, and of its condition variable and of its once-cell's slow path nothing, so it would report races
+//! under contended locks. Here a contended lock is its fast path, tried again; whoever waits for a condition gives the mutex
+//! back and looks again later. The orders are those of the real ones, no more.
+
+use super::{AtomicU32, Ordering, yield_now};
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+/// A mutex that ignores poisoning.
+#[derive(Debug, Default)]
+pub struct Mutex<T>(std::sync::Mutex<T>);
+
+/// Inside a [`Mutex`].
+#[derive(Debug)]
+pub struct MutexGuard<'a, T> {
+    mutex: &'a Mutex<T>,
+    inside: std::sync::MutexGuard<'a, T>,
+}
+
+impl<T> Mutex<T> {
+    /// A free mutex around `value`.
+    pub const fn new(value: T) -> Self {
+        Self(std::sync::Mutex::new(value))
+    }
+    /// Waits for the mutex.
+    pub fn lock(&self) -> MutexGuard<'_, T> {
+        loop {
+            if let Some(guard) = self.try_lock() {
+                return guard;
+            }
+            yield_now();
+        }
+    }
+    /// Takes the mutex if it is free.
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        match self.0.try_lock() {
+            Ok(inside) => Some(MutexGuard { mutex: self, inside }),
+            Err(std::sync::TryLockError::Poisoned(poisoned)) => {
+                Some(MutexGuard { mutex: self, inside: poisoned.into_inner() })
+            }
+            Err(std::sync::TryLockError::WouldBlock) => None,
+        }
+    }
+    /// The value, by the exclusive borrow.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.0.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl<T> Deref for MutexGuard<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.inside
+    }
+}
+
+impl<T> DerefMut for MutexGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.inside
+    }
+}
+
+/// A condition variable for [`Mutex`].
+#[derive(Debug, Default)]
+pub struct Condvar {
+    notified: AtomicU32,
+}
+
+impl Condvar {
+    /// A condition nobody waits for.
+    pub const fn new() -> Self {
+        Self { notified: AtomicU32::new(0) }
+    }
+    /// Gives the mutex back, sleeps until notified (or spuriously), takes it again.
+    pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        // Relaxed throughout: a real condition variable orders nothing either, its mutex does.
+        let before = self.notified.load(Ordering::Relaxed);
+        let mutex = guard.mutex;
+        drop(guard);
+        while self.notified.load(Ordering::Relaxed) == before {
+            std::thread::sleep(Duration::from_micros(50));
+        }
+        mutex.lock()
+    }
+    /// Wakes one waiter; here, all: a waiter must bear that anyway.
+    pub fn notify_one(&self) {
+        self.notify_all();
+    }
+    /// Wakes all waiters.
+    pub fn notify_all(&self) {
+        self.notified.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A cell that is filled once.
+#[derive(Debug)]
+pub struct OnceLock<T> {
+    value: std::sync::OnceLock<T>,
+    filled: AtomicU32,
+    turn: Mutex<()>,
+}
+
+impl<T> OnceLock<T> {
+    /// An empty cell.
+    pub const fn new() -> Self {
+        Self { value: std::sync::OnceLock::new(), filled: AtomicU32::new(0), turn: Mutex::new(()) }
+    }
+    /// What is inside, if it is filled.
+    pub fn get(&self) -> Option<&T> {
+        if self.filled.load(Ordering::Acquire) == 0 { None } else { self.value.get() }
+    }
+    /// What is inside, filled with `make` if it is empty.
+    pub fn get_or_init(&self, make: impl FnOnce() -> T) -> &T {
+        if self.filled.load(Ordering::Acquire) == 0 {
+            let _turn = self.turn.lock();
+            self.value.get_or_init(make);
+            self.filled.store(1, Ordering::Release);
+        }
+        self.value.get().expect("filled")
+    }
+}

@@ -1,0 +1,94 @@
+//! Threads at everything the core offers, on real files, for as long as told: what `tools/tsan` and `tools/asan` watch.
+//!
+//! ```text
+//! stress [--seconds N] [--threads N] [--seed N]     the run; fails if any kind of operation never succeeded
+//! stress --plant NAME                               one bug on purpose, see `plant`
+//! ```
+//!
+//! No test harness: its channels and scoped threads are code of the standard library that no sanitizer can see into.
+//! Nothing is shared between the threads but the core itself, so every order between them is the core's.
+
+mod plant;
+mod tally;
+#[cfg(specmm_tsan)]
+mod watch;
+mod words;
+mod work;
+mod world;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tally::Tally;
+use world::{PLANS, World};
+
+struct Arguments {
+    seconds: f64,
+    threads: usize,
+    seed: u64,
+    plant: Option<String>,
+}
+
+fn arguments() -> Result<Arguments, String> {
+    let mut parsed = Arguments { seconds: 3.0, threads: 6, seed: 1, plant: None };
+    let mut rest = std::env::args().skip(1);
+    while let Some(name) = rest.next() {
+        let value = rest.next().ok_or_else(|| format!("{name} needs a value"))?;
+        let bad = || format!("{name} {value:?} is not a value");
+        match name.as_str() {
+            "--seconds" => parsed.seconds = value.parse().map_err(|_| bad())?,
+            "--threads" => parsed.threads = value.parse().map_err(|_| bad())?,
+            "--seed" => parsed.seed = value.parse().map_err(|_| bad())?,
+            "--plant" => parsed.plant = Some(value),
+            _ => return Err(format!("{name} is none of --seconds, --threads, --seed, --plant")),
+        }
+    }
+    if parsed.threads < 2 {
+        return Err(format!("{} threads: the first two have files to truncate", parsed.threads));
+    }
+    Ok(parsed)
+}
+
+fn main() {
+    let arguments = arguments().unwrap_or_else(|why| {
+        eprintln!("stress: {why}");
+        std::process::exit(2);
+    });
+    if let Some(name) = &arguments.plant {
+        plant::wrong(name);
+        println!("stress: the planted bug {name} went unnoticed by the program itself");
+        return;
+    }
+    plant::right();
+    let total = stress(&arguments);
+    total.print();
+    let missing = total.missing();
+    assert!(missing.is_empty(), "never seen in this run: {}", missing.join(", "));
+    println!("stress: passed");
+}
+
+/// Rounds, each with a cache of its own.
+fn stress(arguments: &Arguments) -> Tally {
+    let &Arguments { seconds, threads, seed, .. } = arguments;
+    println!("stress: seed {seed}, {threads} threads, {seconds} seconds");
+    let length = Duration::from_secs_f64(seconds / PLANS.len() as f64);
+    let mut total = Tally::default();
+    for (round, plan) in PLANS.iter().enumerate() {
+        let world = Arc::new(World::new(plan));
+        let deadline = Instant::now() + length;
+        let workers: Vec<_> = (0..threads)
+            .map(|thread| {
+                let world = Arc::clone(&world);
+                let seed = seed ^ ((round * threads + thread + 1) as u64) << 32;
+                std::thread::spawn(move || work::run(&world, thread, seed, deadline))
+            })
+            .collect();
+        // All are joined before the first panic is passed on.
+        let results: Vec<_> = workers.into_iter().map(std::thread::JoinHandle::join).collect();
+        for result in results {
+            total.add(&result.unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        let world = Arc::into_inner(world).expect("every worker has ended");
+        world.audit_and_close(&mut total);
+    }
+    total
+}
