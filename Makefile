@@ -9,7 +9,7 @@ TARGET = $(or $(CARGO_TARGET_DIR),target)
 # Another configuration of the same sources would evict the plain build from its folder.
 LOOM := RUSTFLAGS='--cfg specmm_loom' CARGO_TARGET_DIR=target/loom
 
-.PHONY: help preflight preflight-ci packages faults test test-rust test-python lint loom loom-quick guards free asan bench counts deep ci clean
+.PHONY: help preflight preflight-ci packages faults test test-rust test-python lint loom loom-quick guards free asan tsan bench counts deep ci clean
 
 help:
 	@echo 'make faults   the main job: fault a real file, with and without the mmap lock (FAULTS="FILE --seconds 5")'
@@ -18,6 +18,7 @@ help:
 	@echo 'make loom     every model, to completion, held against the committed table (MODELS=--update)'
 	@echo 'make guards   every guard switched off in turn: some model must fail (GUARDS=NAME shows how)'
 	@echo 'make asan     the core under AddressSanitizer'
+	@echo 'make tsan     a stress of the core under ThreadSanitizer'
 	@echo 'make bench    benchmarks and their ratios, 5 minutes (BENCH="--bench NAME")'
 	@echo 'make counts   instructions of the hot operations, under valgrind (COUNTS=--update)'
 	@echo 'make deep     the long runs of models and property tests'
@@ -114,9 +115,12 @@ counts: | preflight
 	cargo build --release --all-features --example counts
 	$(PYTHON) tests/counts/run.py $(TARGET)/release/examples/counts $(COUNTS)
 
-# The core's tests under AddressSanitizer, with its positive control.
+# The core's tests and its stress under AddressSanitizer, the stress under ThreadSanitizer; each with its positive controls.
 asan: | preflight
 	tools/asan
+
+tsan: | preflight
+	tools/tsan
 
 deep: export SPECMM_DEEP = 1
 deep: export SPECMM_HYPOTHESIS = deep
@@ -134,7 +138,7 @@ preflight-ci:
 	@PYTHON='$(PYTHON)' tools/preflight rustfmt clippy $(PACKAGES)
 
 ci: export SPECMM_HYPOTHESIS = ci
-ci: preflight-ci lint test loom guards free counts asan
+ci: preflight-ci lint test loom guards free counts asan tsan
 
 clean:
 	rm -rf target .venv .venv-dev .hypothesis .mypy_cache .pytest_cache .ruff_cache

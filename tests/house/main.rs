@@ -66,6 +66,7 @@ fn orderings_stronger_than_relaxed_have_names() {
     // The primitives themselves; `rcu/membarrier.rs` names its fences where the model checker sees them.
     let faces = [
         "/sync/native.rs",
+        "/sync/watched.rs",
         "/sync/model.rs",
         "/sync/shuttle.rs",
         "/sync/guard.rs",

@@ -3,12 +3,12 @@
 //!
 //! | name | what is wrong | must be reported by |
 //! |---|---|---|
-//! | `race` | a plain counter without its mutex | ThreadSanitizer |
-//! | `publish` | a value is published by a relaxed store of the facade's | ThreadSanitizer |
-//! | `count` | a count is put without Release, so the last one frees under another's read | ThreadSanitizer |
-//! | `fence` | the last put lacks its Acquire fence | ThreadSanitizer |
+//! | `race` | a plain counter without its mutex | `ThreadSanitizer` |
+//! | `publish` | a value is published by a relaxed store of the facade's | `ThreadSanitizer` |
+//! | `count` | a count is put without Release, so the last one frees under another's read | `ThreadSanitizer` |
+//! | `fence` | the last put lacks its Acquire fence | `ThreadSanitizer` |
 //! | `grace` | a value is freed without a grace period | both, each in its words |
-//! | `leak` | a block is forgotten | AddressSanitizer (its leak detector) |
+//! | `leak` | a block is forgotten | `AddressSanitizer` (its leak detector) |
 //! | `reference` | a page's reference is lost | the program's own audit |
 #![allow(unsafe_code, reason = "bugs on purpose, and their sound twins")]
 

@@ -42,8 +42,11 @@ fn arguments() -> Result<Arguments, String> {
             _ => return Err(format!("{name} is none of --seconds, --threads, --seed, --plant")),
         }
     }
-    if parsed.threads < 2 {
-        return Err(format!("{} threads: the first two have files to truncate", parsed.threads));
+    if !(2..=16).contains(&parsed.threads) {
+        return Err(format!("{} threads are not between 2 (each cuts a file) and 16", parsed.threads));
+    }
+    if !(0.0..1e6).contains(&parsed.seconds) {
+        return Err(format!("{} seconds cannot be", parsed.seconds));
     }
     Ok(parsed)
 }
@@ -70,7 +73,7 @@ fn main() {
 fn stress(arguments: &Arguments) -> Tally {
     let &Arguments { seconds, threads, seed, .. } = arguments;
     println!("stress: seed {seed}, {threads} threads, {seconds} seconds");
-    let length = Duration::from_secs_f64(seconds / PLANS.len() as f64);
+    let length = Duration::from_secs_f64(seconds) / PLANS.len() as u32;
     let mut total = Tally::default();
     for (round, plan) in PLANS.iter().enumerate() {
         let world = Arc::new(World::new(plan));

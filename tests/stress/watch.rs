@@ -1,4 +1,4 @@
-//! What ThreadSanitizer does not know of fences, told to it. Compiled for `tools/tsan` only.
+//! What `ThreadSanitizer` does not know of fences, told to it. Compiled for `tools/tsan` only.
 //!
 //! The sanitizer ignores fences, and the standard library's `Arc` (as our page count) puts a reference by a Release decrement
 //! and lets the last one pass an Acquire fence. So a decrement that reached zero is remembered, and an Acquire fence that

@@ -3,7 +3,7 @@
 use crate::tally::Tally;
 use crate::words::{self, SHORT};
 use crate::world::{Data, Fixed, PAGE, World};
-use specmm::{Advice, Error, Locking, Madvise, Mm, MmOptions, OpenMode, Prot};
+use specmm::{Advice, Error, Locking, Madvise, Mm, MmOptions, OpenMode, Prot, VmFault};
 use std::os::unix::fs::FileExt;
 use std::time::Instant;
 
@@ -296,12 +296,14 @@ impl<'w> Worker<'w> {
         self.pread(20_000)
     }
 
+    #[allow(clippy::unnecessary_wraps, reason = "as every operation")]
     fn read_cached(&mut self) -> Result<(), Error> {
         let (file, data) = self.file();
         let offset = self.below(data.size);
         let mut read = [0; 300];
         if let Some(n) = data.file.read_cached(&mut read, offset) {
             words::check(file, offset, &read[..n], false, &mut self.tally.met);
+            self.tally.see("cached reads that hit", 1);
         } else {
             assert!(read == [0; 300], "a failed attempt left bytes behind");
         }
@@ -337,7 +339,10 @@ impl<'w> Worker<'w> {
         let (_, data) = self.file();
         let index = self.below(data.size.div_ceil(PAGE));
         let speculative = self.one_in(2);
-        data.file.filemap_fault(index, speculative).map(|_| ())
+        let locked = data.file.filemap_fault(index, speculative)?.result.has(VmFault::LOCKED);
+        let name = if speculative { "filemap faults, speculative" } else { "filemap faults, classic" };
+        self.tally.see(name, u64::from(locked));
+        Ok(())
     }
 
     fn look(&mut self) -> Result<(), Error> {

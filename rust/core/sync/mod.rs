@@ -1,6 +1,7 @@
 //! Atomics, locks and waiting: the only room that names `std::sync::atomic` or loom.
 //!
-//! Owns: the two faces of every primitive (`native` for what ships, `model` for what loom explores), the named
+//! Owns: the two faces of every primitive (`native` for what ships, `model` for what loom explores; `watched` has the locks
+//! that `tools/tsan` puts in place of those that ship), the named
 //! guards and orderings that the mutant build can switch off, the sequence count, the reader-writer semaphore and the
 //! hashed wait table of the page lock. Does not own: any knowledge of pages or address spaces.
 //!
@@ -17,6 +18,7 @@ pub mod model;
 #[cfg(not(specmm_loom))]
 mod native;
 #[cfg(specmm_tsan)]
+#[allow(clippy::missing_panics_doc, clippy::new_without_default, reason = "never part of what ships")]
 mod watched;
 
 #[cfg(specmm_loom)]

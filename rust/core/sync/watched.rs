@@ -1,4 +1,4 @@
-//! Locks that ThreadSanitizer can follow; compiled for `tools/tsan` only.
+//! Locks that `ThreadSanitizer` can follow; compiled for `tools/tsan` only.
 //!
 //! The sanitizer sees what is compiled with it. The standard library is not: of its mutex it sees the fast paths, which are
 //! inlined into this crate, and of its condition variable and of its once-cell's slow path nothing, so it would report races
