@@ -50,16 +50,25 @@
 //!
 //! # What excludes what
 //!
-//! A fault (F speculative, C classic) against the operations that can take its page or its mapping away:
+//! Operation against operation: the guard, and in brackets the lock that both take. F is a speculative fault, C a classic
+//! one, L a load or store through an entry, P a copy of a resident page, R the creation and reading of pages, T truncation,
+//! E the removal of an idle page, W a change of mappings. `docs/concurrency.md` in the repository has every pair with the
+//! models that fail without its guard, and the premises that cross modules.
 //!
-//! | against | guard of F | guard of C |
-//! |---|---|---|
-//! | munmap, mprotect, madvise | the sequence, looked at under the leaf lock | the mmap lock |
-//! | truncation | page lock, then mapping and size under it; truncation unmaps again under the page lock | the same |
-//! | removal of an idle page | a reference unless the count is zero, then the slot again | the same |
-//! | another fault on the page | page lock tried once; entry none under the leaf lock | page lock; the same |
-//! | freeing of tables, mappings, files | one read section for the whole attempt | the mmap lock, references |
-//! | reuse of a frame that was mapped | the unmapper awaits a grace period before it puts its references | the same |
+//! | | F | C | L | P |
+//! |---|---|---|---|---|
+//! | F, C | entry still none (leaf lock) | up to date under the page lock (page, leaf lock) | entry set after the bytes | nothing shared is written |
+//! | R | up to date under the page lock | the same | the same | up to date before the copy, generation after |
+//! | T | mapping and size under the page lock; T unmaps again under it | the same | T awaits a grace period | generation, slot, size |
+//! | E | a reference unless the count is zero, the slot again | the same | E leaves what is mapped | slot again, generation |
+//! | W | the sequence, last looked at under the leaf lock; one read section | the mmap lock | W awaits a grace period | nothing in common |
+//!
+//! | | R | T | E | W |
+//! |---|---|---|---|---|
+//! | R | slot empty (`i_pages`); markers by test-and-clear | size and insertion (`invalidate_lock`) | slot again | nothing in common |
+//! | T | | (`invalidate_lock`) | mapping (page lock) | a mapping stays on its file's list (`i_mmap`) |
+//! | E | | | (page lock) | references that wait for a grace period |
+//! | W | | | | (mmap lock) |
 //!
 //! Lock order, outermost first: mmap lock, `invalidate_lock`, page lock, `i_mmap`, leaf lock, `i_pages`. A grace period may
 //! be awaited under all but the last two, and never inside a read section.
