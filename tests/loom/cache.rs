@@ -35,6 +35,11 @@ pub(crate) fn cache_page(file: &AddressSpace, index: u64, byte: u8) -> bool {
     true
 }
 
+/// Counts misses against a file.
+pub(crate) fn count_misses(file: &super::File, misses: u32) {
+    file.open_file().unwrap().mmap_miss.swap(misses, crate::sync::Ordering::Relaxed);
+}
+
 /// Takes our page out if nobody uses it, which is the answer.
 fn remove(ours: &AddressSpace) -> bool {
     let page = ours.frames().page(0);

@@ -81,7 +81,7 @@ struct Fate {
 fn map_around(mm: &Mm, at: u64, protocol: Protocol, handle: PageHandle<'_>) -> bool {
     let section = rcu::read();
     let vma = mm.inner.vmas.load(&section)[0].copy();
-    let mapping = &vma.file.mapping;
+    let mapping = &vma.file().mapping;
     let walk = mm.inner.tables.walk(at, &section).unwrap();
     let body = || {
         let page = handle.page();

@@ -200,6 +200,12 @@ impl AddressSpace {
         drop(range);
     }
 
+    /// Runs `change` while no range is being unmapped: for changes of a registered range in place.
+    pub(crate) fn while_not_unmapping(&self, change: impl FnOnce()) {
+        let _still = self.i_mmap.lock();
+        change();
+    }
+
     /// Clears every entry of pages `first..=last` in every address space (`unmap_mapping_range`).
     pub(super) fn unmap(&self, first: u64, last: u64, even_cows: bool) {
         if first > last {

@@ -8,6 +8,7 @@ use super::{Mm, MmInner};
 use crate::error::{Error, Result};
 use crate::page::PAGE_SIZE;
 use crate::rcu;
+use crate::sync::guard;
 
 /// What a run of touches came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -162,7 +163,7 @@ impl MmInner {
     }
 
     /// One try through the entry, in one read section.
-    fn through_entry(
+    pub(super) fn through_entry(
         &self,
         address: u64,
         write: bool,
@@ -171,7 +172,9 @@ impl MmInner {
         let section = rcu::read();
         let Ok(walk) = self.tables.walk(address, &section) else { return false };
         let pte = walk.get(address);
-        if pte.is_none() || (write && !pte.has(Pte::WRITE)) {
+        let allowed =
+            guard!("access.present", !pte.is_none()) && guard!("access.write", !write || pte.has(Pte::WRITE));
+        if !allowed {
             return false;
         }
         // Accessed and dirty as the processor would set them, from the present entry that was seen: a cleared entry stays

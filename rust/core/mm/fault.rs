@@ -5,14 +5,14 @@
 
 use super::events::Event;
 use super::memory::{End, Fault};
-use super::vma::VmFlags;
+use super::vma::{VmFlags, Vma, VmaCopy};
 use super::{Locking, Mm, MmInner};
 use crate::cache::filemap::Pass;
 use crate::cache::{Abort, ReadError, VmFault};
 use crate::error::Error;
 use crate::page::PAGE_SIZE;
-use crate::rcu;
-use crate::sync::guard;
+use crate::rcu::{self, ReadSection};
+use crate::sync::{guard, seeded};
 
 /// What one fault came to.
 #[derive(Debug, Clone)]
@@ -28,8 +28,8 @@ pub struct FaultOutcome {
 }
 
 /// The classic path's answer.
-struct Classic {
-    result: VmFault,
+pub(super) struct Classic {
+    pub(super) result: VmFault,
     tried: bool,
     error: Option<Error>,
 }
@@ -80,17 +80,8 @@ impl MmInner {
     /// The attempt: one read section from the look at the sequence to the credit.
     fn attempt(&self, address: u64, write: bool) -> Result<VmFault, Abort> {
         let section = rcu::read();
-        let sequence = self.lock.sequence.read_start().ok_or(Abort::Odd)?;
-        let vma = self.vmas.find(address, &section).map(super::vma::Vma::copy);
-        let Some(vma) = vma.filter(|vma| vma.start <= address) else { return Err(Abort::Unmapped) };
-        if write && vma.flags.has(VmFlags::SHARED) {
-            return Err(Abort::NoSpeculate);
-        }
-        // From here on only the copy is used, and it is of one version.
-        if !guard!("spf.vma_copy", self.lock.sequence.read_check(sequence)) {
-            return Err(Abort::VmaCopy);
-        }
-        if write && !vma.flags.has(VmFlags::WRITE) {
+        let (vma, sequence) = self.find_and_copy(address, write, &section)?;
+        if write && !guard!("spf.access", vma.flags.has(VmFlags::WRITE)) {
             return Err(Abort::AccessError);
         }
         let page = address & !(PAGE_SIZE as u64 - 1);
@@ -99,13 +90,36 @@ impl MmInner {
         let result = fault.handle_speculatively(sequence, &section)?;
         // After the entry is published: an attempt that aborts credits nothing.
         if fault.published > 0 {
-            vma.file.credit_mmap_miss(fault.published, vma.flags.pattern());
+            vma.file().credit_mmap_miss(fault.published, vma.flags.pattern());
         }
         Ok(result)
     }
 
+    /// A copy of the mapping at `address`, all of one version, and the sequence at which it was one.
+    #[inline]
+    pub(super) fn find_and_copy<'s>(
+        &'s self,
+        address: u64,
+        write: bool,
+        section: &'s ReadSection,
+    ) -> Result<(VmaCopy<'s>, u64), Abort> {
+        let sequence = self.lock.sequence.read_start().ok_or(Abort::Odd)?;
+        let vma = self.vmas.find(address, section).map(Vma::copy);
+        let Some(vma) = vma.filter(|vma| guard!("spf.mapped", vma.start <= address)) else {
+            return Err(Abort::Unmapped);
+        };
+        if write && !guard!("spf.no_speculate", !vma.flags.has(VmFlags::SHARED)) {
+            return Err(Abort::NoSpeculate);
+        }
+        if !guard!("spf.vma_copy", self.lock.sequence.read_check(sequence)) {
+            return Err(Abort::VmaCopy);
+        }
+        // From here on only the copy is used.
+        Ok((seeded!("spf.seed.live_vma", vma.live(), vma), sequence))
+    }
+
     /// The classic path from scratch, with the mmap lock, as often as it answers RETRY.
-    fn fault_classically(&self, address: u64, write: bool) -> Classic {
+    pub(super) fn fault_classically(&self, address: u64, write: bool) -> Classic {
         let page = address & !(PAGE_SIZE as u64 - 1);
         let mut pass = Pass::First;
         let (mut major, mut missed, mut published) = (VmFault::NONE, false, 0);
@@ -117,11 +131,11 @@ impl MmInner {
                 tried,
                 error: Some(Error::Segmentation { address, write, reason }),
             };
-            let vma = self.vmas.find_locked(address, &lock).map(super::vma::Vma::copy);
-            let Some(vma) = vma.filter(|vma| vma.start <= address) else {
+            let vma = self.vmas.find_locked(address, &lock).map(Vma::copy);
+            let Some(vma) = vma.filter(|vma| guard!("classic.mapped", vma.start <= address)) else {
                 return segv("nothing is mapped there");
             };
-            if write && !vma.flags.has(VmFlags::WRITE) {
+            if write && !guard!("classic.access", vma.flags.has(VmFlags::WRITE)) {
                 return segv("the mapping is read-only");
             }
             let mut fault =
@@ -133,11 +147,11 @@ impl MmInner {
                 End::Done(result) => (result | major, None),
                 End::Beyond(size) => (VmFault::SIGBUS | major, Some((size, None))),
                 End::Unreadable(error) => {
-                    (VmFault::SIGBUS | major, Some((vma.file.mapping.i_size(), Some(error))))
+                    (VmFault::SIGBUS | major, Some((vma.file().mapping.i_size(), Some(error))))
                 }
                 End::Blocked(blocked, copy) => {
                     // The file outlives the mapping while we wait.
-                    let (file, index) = (std::sync::Arc::clone(vma.file), fault.index);
+                    let (file, index) = (std::sync::Arc::clone(vma.file()), fault.index);
                     drop(lock);
                     if answer.missed {
                         major = VmFault::MAJOR;
@@ -149,12 +163,12 @@ impl MmInner {
                 }
             };
             if published > 0 && !missed {
-                vma.file.credit_mmap_miss(published, vma.flags.pattern());
+                vma.file().credit_mmap_miss(published, vma.flags.pattern());
             }
             if !result.has(VmFault::ERROR) {
                 return Classic { result, tried, error: None };
             }
-            let (file, index) = (std::sync::Arc::clone(vma.file), fault.index);
+            let (file, index) = (std::sync::Arc::clone(vma.file()), fault.index);
             drop(lock);
             let error = if let Some((size, cause)) = bus {
                 let (size, cause) = match cause {

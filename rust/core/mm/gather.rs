@@ -26,7 +26,7 @@ impl<'t> Gather<'t> {
 
     /// An entry was write-protected.
     pub(super) fn note_change(&mut self) {
-        self.changed = true;
+        crate::sync::duty!("gather.note_change", self.changed = true);
     }
 
     /// Gives the lock back first: whoever waits for it need not wait for the flush.

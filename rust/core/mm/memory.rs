@@ -12,7 +12,7 @@ use crate::cache::{Abort, VmFault};
 use crate::error::IoError;
 use crate::page::{PAGE_SIZE, PageHandle, Use};
 use crate::rcu::{self, ReadSection};
-use crate::sync::guard;
+use crate::sync::{duty, guard, seeded};
 
 /// One fault on one mapping (`struct vm_fault`).
 pub(super) struct Fault<'m, 'a> {
@@ -77,7 +77,10 @@ impl<'m> Fault<'m, '_> {
         page: PageHandle<'_>,
         bits: u64,
     ) -> Result<Finish, Abort> {
-        let locked = self.pte_map_lock(walk, mode)?;
+        let locked = self.pte_map_lock(walk, mode).inspect_err(|_| {
+            // Where the series credits, the attempt may still abort: then the fault is credited twice.
+            seeded!("finish_fault.seed.credited_early", self.credit_early());
+        })?;
         let finish = if guard!("finish_fault.pte_none", locked.get(self.address).is_none()) {
             locked.set(self.address, page, bits | Pte::ACCESSED);
             self.published += 1;
@@ -94,12 +97,16 @@ impl<'m> Fault<'m, '_> {
     /// Maps every page around the fault that is ready (`do_fault_around`, `filemap_map_pages`). Says whether the fault's own
     /// address was among them.
     fn map_pages(&mut self, walk: &Walk<'_>, mode: Mode, section: &ReadSection) -> Result<bool, Abort> {
-        let mapping = &self.vma.file.mapping;
+        let mapping = &self.vma.file().mapping;
         let around = self.mm.options.fault_around_bytes;
-        let (leaf_start, leaf_end) = walk.range();
+        let leaf = walk.range();
         let aligned = self.address & !(around - 1);
-        let start = aligned.max(self.vma.start).max(leaf_start);
-        let end = (aligned + around).min(self.vma.end).min(leaf_end);
+        let vma_start = seeded!("map_pages.seed.below_vma", 0, self.vma.start);
+        let vma_end = seeded!("map_pages.seed.beyond_vma", u64::MAX, self.vma.end);
+        let leaf_start = seeded!("map_pages.seed.below_table", 0, leaf.0);
+        let leaf_end = seeded!("map_pages.seed.beyond_table", u64::MAX, leaf.1);
+        let start = aligned.max(vma_start).max(leaf_start);
+        let end = (aligned + around).min(vma_end).min(leaf_end);
         // The end of the file is looked at once, before the lookup: it may move meanwhile, and each page is checked again
         // under its lock.
         let beyond = self.vma.index_at(end).min(mapping.pages_in_file());
@@ -107,7 +114,8 @@ impl<'m> Fault<'m, '_> {
         if beyond <= next {
             return Ok(false);
         }
-        let Some(mut ready) = mapping.next_uptodate_page(&mut next, beyond - 1, section) else {
+        let last = beyond - 1;
+        let Some(mut ready) = mapping.next_uptodate_page(&mut next, last, section) else {
             return Ok(false);
         };
         let locked = self.pte_map_lock(walk, mode)?;
@@ -123,7 +131,12 @@ impl<'m> Fault<'m, '_> {
                 self.published += 1;
                 mapped |= own;
             }
-            match mapping.next_uptodate_page(&mut next, beyond - 1, section) {
+            let until = seeded!(
+                "map_pages.seed.eof_after_lookup",
+                self.vma.index_at(end).min(mapping.pages_in_file()) - 1,
+                last
+            );
+            match mapping.next_uptodate_page(&mut next, until, section) {
                 Some(page) => ready = page,
                 None => break,
             }
@@ -155,10 +168,11 @@ impl<'m> Fault<'m, '_> {
         if !guard!("do_fault.seq", self.mm.lock.sequence.read_check(sequence)) {
             return Err(Abort::Fault);
         }
+        seeded!("spf.seed.section_lapses", rcu::model::lapse());
         if copy.is_none() && self.may_fault_around() && self.map_pages(&walk, mode, section)? {
             return Ok(VmFault::NOPAGE);
         }
-        let held = self.vma.file.mapping.filemap_fault_speculative(self.index, section)?;
+        let held = self.vma.file().mapping.filemap_fault_speculative(self.index, section)?;
         // The look-up's reference becomes the entry's (or is put by a twin, or by an abort: under its lock the page stays in
         // the cache, which has another). A copy's source is unlocked and then put at the end, whatever happens.
         let _source;
@@ -180,7 +194,7 @@ impl<'m> Fault<'m, '_> {
     }
 
     fn private_frame_speculatively(&self) -> Result<PageHandle<'m>, Abort> {
-        if !self.vma.flags.has(VmFlags::ANON_VMA) {
+        if !guard!("spf.anon_vma", self.vma.flags.has(VmFlags::ANON_VMA)) {
             return Err(Abort::AnonVma);
         }
         self.mm.shared.frames.try_alloc(Use::Private).ok_or(Abort::NoFrame)
@@ -203,7 +217,7 @@ impl<'m> Fault<'m, '_> {
     }
 
     /// Gives a present entry what the access needs. False if it is not what was seen any more.
-    fn upgrade(&self, locked: &LeafLocked<'_>, seen: Pte, copy: Option<PageHandle<'_>>) -> bool {
+    pub(super) fn upgrade(&self, locked: &LeafLocked<'_>, seen: Pte, copy: Option<PageHandle<'_>>) -> bool {
         let frames = &self.mm.shared.frames;
         let mut now = locked.get(self.address);
         if let Some(copy) = &copy {
@@ -228,10 +242,10 @@ impl<'m> Fault<'m, '_> {
             }
         }
         if let Some(copy) = copy {
-            copy.page().add_mapping();
+            duty!("do_wp_page.mapcount.new", copy.page().add_mapping());
             let _owned_by_the_entry = copy.into_pfn();
             let old = frames.page(now.pfn());
-            old.remove_mapping();
+            duty!("do_wp_page.mapcount.old", old.remove_mapping());
             self.put_after_grace_period(now.pfn());
         }
         true
@@ -240,7 +254,13 @@ impl<'m> Fault<'m, '_> {
     /// A program may still be reading through the entry that was replaced.
     fn put_after_grace_period(&self, pfn: u32) {
         let shared = std::sync::Arc::clone(&self.mm.shared);
-        rcu::call_rcu(move || drop(shared.frames.page(pfn).adopt()));
+        let put = move || drop(shared.frames.page(pfn).adopt());
+        seeded!("do_wp_page.seed.put_at_once", put(), rcu::call_rcu(put));
+    }
+
+    #[cfg(specmm_loom)]
+    fn credit_early(&self) {
+        self.vma.file().credit_mmap_miss(1, self.vma.flags.pattern());
     }
 
     /// One classic pass. The mmap lock is held; nothing waits for I/O or a page lock under it in a first pass.
@@ -270,7 +290,8 @@ impl<'m> Fault<'m, '_> {
                 return ClassicPass::done(VmFault::NOPAGE);
             }
         }
-        let Answer { step, missed } = self.vma.file.filemap_fault(self.index, self.vma.flags.pattern(), pass);
+        let Answer { step, missed } =
+            self.vma.file().filemap_fault(self.index, self.vma.flags.pattern(), pass);
         if missed {
             self.mm.count(Event::Pgmajfault);
         }

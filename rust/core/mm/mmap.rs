@@ -13,6 +13,7 @@ use super::{Mm, MmInner};
 use crate::cache::File;
 use crate::error::{Error, Result};
 use crate::page::PAGE_SIZE;
+use crate::sync::{duty, seeded};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -198,7 +199,7 @@ impl Mm {
         })?;
         let mut gather = Gather::new(&inner.tables);
         if prot == Prot::Read {
-            inner.tables.write_protect(range.start, range.end, &mut gather);
+            duty!("mprotect.write_protect", inner.tables.write_protect(range.start, range.end, &mut gather));
         }
         drop(lock);
         gather.finish();
@@ -249,14 +250,29 @@ impl MmInner {
         let floor = first.checked_sub(1).map_or(0, |before| vmas[before].copy().end);
         let ceiling = vmas.get(last).map_or(TASK_SIZE, |next| next.copy().start);
         let detached: Vec<_> = vmas.drain(first..last).collect();
-        self.vmas.publish(vmas, &lock);
+        self.detach(lock, detached, vmas, (floor, ceiling));
+        Ok(())
+    }
+
+    /// Takes mappings away, leaving `rest`, and with them all that they held.
+    fn detach(&self, lock: MmapWrite<'_>, detached: Vec<Arc<Vma>>, rest: Vec<Arc<Vma>>, gap: (u64, u64)) {
         // Detached before the sequence becomes even: a snapshot from before fails, a later fault does not find them.
-        let lock = lock.downgrade();
-        self.unmap_detached(&detached, (floor, ceiling), &lock).finish_after(lock);
+        let lock = seeded!(
+            "munmap.seed.detach_late",
+            {
+                let lock = lock.downgrade();
+                self.vmas.publish_late(rest);
+                lock
+            },
+            {
+                self.vmas.publish(rest, &lock);
+                lock.downgrade()
+            }
+        );
+        self.unmap_detached(&detached, gap, &lock).finish_after(lock);
         drop(detached);
         // The files of the mappings are let go before this returns.
-        crate::rcu::barrier();
-        Ok(())
+        duty!("munmap.barrier", crate::rcu::barrier());
     }
 
     /// Clears the entries of mappings that no fault finds any more, then takes them off their files' lists, then frees tables.
@@ -265,6 +281,8 @@ impl MmInner {
         let mut gather = Gather::new(&self.tables);
         for vma in detached {
             let copy = vma.copy();
+            seeded!("munmap.seed.unlink_first", vma.unlink());
+            seeded!("munmap.seed.tables_first", self.tables.free_tables((copy.start, copy.end), gap));
             self.tables.zap(copy.start, copy.end, Owner::Any, &mut gather);
             vma.unlink();
         }
@@ -317,12 +335,7 @@ impl MmInner {
     /// Everything, at the end.
     pub(super) fn unmap_all(&self) {
         let lock = self.lock.write();
-        let detached = self.vmas.all();
-        self.vmas.publish(Vec::new(), &lock);
-        let lock = lock.downgrade();
-        self.unmap_detached(&detached, (0, TASK_SIZE), &lock).finish_after(lock);
-        drop(detached);
-        crate::rcu::barrier();
+        self.detach(lock, self.vmas.all(), Vec::new(), (0, TASK_SIZE));
     }
 }
 
@@ -369,8 +382,18 @@ fn split(vmas: &mut Vec<Arc<Vma>>, address: u64, lock: &MmapWrite<'_>) {
         return;
     }
     let upper = vma.part(address, copy.end);
-    upper.link();
-    vma.adjust(copy.start, address, copy.pgoff, lock);
+    let shrink = || vma.adjust(copy.start, address, copy.pgoff, lock);
+    seeded!(
+        "split.seed.shrinks_first",
+        {
+            shrink();
+            upper.link();
+        },
+        {
+            upper.link();
+            shrink();
+        }
+    );
     vmas.insert(at + 1, upper);
 }
 
@@ -389,6 +412,8 @@ fn merge(vmas: &mut Vec<Arc<Vma>>, start: u64, end: u64, lock: &MmapWrite<'_>) {
         last -= 1;
         let (this, absorbed) = (vmas[at].copy(), next.copy());
         vmas[at].set_flags(this.flags.with(absorbed.flags), lock);
+        // On the list twice rather than not at all.
+        seeded!("merge.seed.unlinks_first", next.unlink());
         vmas[at].adjust(this.start, absorbed.end, this.pgoff, lock);
         next.unlink();
     }

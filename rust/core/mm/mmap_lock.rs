@@ -6,6 +6,7 @@
 use super::events::{Event, Events};
 use crate::sync::rwsem::RwSem;
 use crate::sync::seqcount::SeqCount;
+use crate::sync::{duty, seeded};
 use std::sync::Arc;
 
 #[derive(Debug)]
@@ -31,7 +32,7 @@ impl MmapLock {
     pub(super) fn write(&self) -> MmapWrite<'_> {
         self.sem.lock_write();
         self.events.add(Event::MmapLockWrite);
-        self.sequence.write_begin();
+        duty!("mmap_lock.write.odd", self.sequence.write_begin());
         MmapWrite { lock: self }
     }
 }
@@ -66,9 +67,20 @@ impl<'a> MmapWrite<'a> {
     }
 }
 
+#[cfg(specmm_loom)]
+impl MmapWrite<'_> {
+    /// The wrong way, for a mutant: the next writer is let in too early.
+    fn unlock_first(&self) {
+        self.lock.sem.unlock_write();
+        self.lock.sequence.write_end();
+    }
+}
+
 impl Drop for MmapWrite<'_> {
     fn drop(&mut self) {
-        self.lock.sequence.write_end();
-        self.lock.sem.unlock_write();
+        seeded!("mmap_lock.seed.unlock_first", self.unlock_first(), {
+            self.lock.sequence.write_end();
+            self.lock.sem.unlock_write();
+        });
     }
 }

@@ -226,8 +226,14 @@ impl fmt::Debug for Mm {
 }
 
 #[cfg(all(test, specmm_loom))]
+#[path = "../../../tests/loom/mmap.rs"]
+pub(crate) mod mmap_models;
+#[cfg(all(test, specmm_loom))]
 #[path = "../../../tests/loom/mm.rs"]
 pub(crate) mod models;
 #[cfg(all(test, specmm_loom))]
 #[path = "../../../tests/loom/open_question.rs"]
 mod open_question;
+#[cfg(all(test, specmm_loom))]
+#[path = "../../../tests/loom/page_table.rs"]
+pub(crate) mod table_models;

@@ -16,13 +16,16 @@
 //! | an upper slot back to empty | the mmap lock, after the entries below were cleared under their leaf lock (munmap) |
 //!
 //! Premises of the sequence argument, kept here: whatever clears an entry because mappings changed bumps the sequence
-//! first and takes the leaf lock of that entry; tables are freed only through RCU.
+//! first and takes the leaf lock of that entry; tables are freed only through RCU. A leaf's lock is held inside a read
+//! section ([`LeafLocked`] borrows it), where `rcu::synchronize` panics: no owner of it ever waits for a grace period.
 
 use super::gather::Gather;
 use crate::cache::Shared;
 use crate::page::{Frames, PAGE_SHIFT, PAGE_SIZE, PageHandle};
 use crate::rcu::{self, ArcCell, ReadSection};
-use crate::sync::{AtomicU32, AtomicU64, LifeCell, Ordering, Tally, guard, ord, spin_hint, yield_now};
+use crate::sync::{
+    AtomicU32, AtomicU64, LifeCell, Ordering, Tally, duty, guard, ord, seeded, spin_hint, yield_now,
+};
 use std::sync::Arc;
 
 /// Bits of the address that one level decides.
@@ -120,7 +123,7 @@ trait Table: Send + Sync + Sized + 'static {
     /// Bytes that one table of this kind maps.
     const SPAN: u64;
     fn new(tables: &Arc<Tally>) -> Self;
-    fn assert_alive(&self);
+    fn life(&self) -> LifeCell;
     /// Unlinks the tables below that lie in `gap` and touch `range`; `base` is this table's first address.
     fn free_below(&self, base: u64, range: (u64, u64), gap: (u64, u64));
 }
@@ -131,8 +134,8 @@ impl Table for Leaf {
         let entries = (0..FANOUT).map(|_| AtomicU64::new(0)).collect();
         Self { lock: AtomicU32::new(0), entries, gauge: Gauge::new(tables) }
     }
-    fn assert_alive(&self) {
-        self.gauge.life.assert_alive();
+    fn life(&self) -> LifeCell {
+        self.gauge.life
     }
     fn free_below(&self, _base: u64, _range: (u64, u64), _gap: (u64, u64)) {}
 }
@@ -142,8 +145,8 @@ impl<T: Table> Table for Directory<T> {
     fn new(tables: &Arc<Tally>) -> Self {
         Self { slots: (0..FANOUT).map(|_| ArcCell::empty()).collect(), gauge: Gauge::new(tables) }
     }
-    fn assert_alive(&self) {
-        self.gauge.life.assert_alive();
+    fn life(&self) -> LifeCell {
+        self.gauge.life
     }
     fn free_below(&self, base: u64, range: (u64, u64), gap: (u64, u64)) {
         let section = rcu::read();
@@ -154,7 +157,9 @@ impl<T: Table> Table for Directory<T> {
             let from = base + slot * T::SPAN;
             let Some(table) = cell.load(&section) else { continue };
             table.free_below(from, range, gap);
-            if from >= gap.0 && from + T::SPAN <= gap.1 {
+            // Else a neighbour that stays has entries there.
+            if guard!("free_tables.gap", from >= gap.0 && from + T::SPAN <= gap.1) {
+                seeded!("free_tables.seed.at_once", table.life().kill());
                 cell.replace(None);
             }
         }
@@ -169,9 +174,7 @@ impl<T: Table> Directory<T> {
 
     #[inline]
     fn walk<'s>(&'s self, address: u64, section: &'s ReadSection) -> Option<&'s T> {
-        let table = self.cell(address).load(section)?;
-        table.assert_alive();
-        Some(table)
+        self.cell(address).load(section).inspect(|table| table.life().assert_alive())
     }
 
     fn walk_alloc<'s>(&'s self, address: u64, section: &'s ReadSection) -> &'s T {
@@ -186,6 +189,8 @@ pub(super) struct Walk<'s> {
     cell: &'s ArcCell<Leaf>,
     first: u64,
     section: &'s ReadSection,
+    /// Of the leaf and of the table that names it.
+    lives: [LifeCell; 2],
 }
 
 /// Where a walk ended early.
@@ -226,7 +231,7 @@ impl PageTable {
         let pud = self.root.walk(address, section).ok_or_else(|| beyond(Pud::SPAN))?;
         let pmd = pud.walk(address, section).ok_or_else(|| beyond(Pmd::SPAN))?;
         let leaf = pmd.walk(address, section).ok_or(Missing::Leaf)?;
-        Ok(Walk { leaf, cell: pmd.cell(address), first: address & !(LEAF_SPAN - 1), section })
+        Ok(Walk::new(pmd, leaf, address, section))
     }
 
     /// Walks to the leaf of `address`, making the tables that are missing. The caller holds the mmap lock, so none of them
@@ -234,19 +239,21 @@ impl PageTable {
     pub(super) fn walk_alloc<'s>(&'s self, address: u64, section: &'s ReadSection) -> Walk<'s> {
         let pmd = self.root.walk_alloc(address, section).walk_alloc(address, section);
         let leaf = pmd.walk_alloc(address, section);
-        Walk { leaf, cell: pmd.cell(address), first: address & !(LEAF_SPAN - 1), section }
+        Walk::new(pmd, leaf, address, section)
     }
 
     /// Clears the entries of `start..end`, giving their references to `gather` (`zap_page_range`).
     pub(super) fn zap(&self, start: u64, end: u64, owner: Owner, gather: &mut Gather<'_>) {
         self.for_each_leaf(start, end, |leaf, from, to| {
-            let locked = leaf.lock();
-            for address in (from..to).step_by(PAGE_SIZE) {
-                let pte = locked.get(address);
-                if !pte.is_none() && (owner == Owner::Any || !pte.has(Pte::PRIVATE)) {
-                    gather.take(locked.clear(address, self.frames()));
+            let mut clear = |leaf: &LeafLocked<'_>| {
+                for address in (from..to).step_by(PAGE_SIZE) {
+                    let pte = leaf.get(address);
+                    if !pte.is_none() && guard!("zap.owner", owner == Owner::Any || !pte.has(Pte::PRIVATE)) {
+                        gather.take(leaf.clear(address, self.frames()));
+                    }
                 }
-            }
+            };
+            seeded!("zap.seed.skips_the_lock", leaf.as_if_locked(clear), clear(&leaf.lock()));
         });
     }
 
@@ -310,6 +317,19 @@ impl Drop for PageTable {
 }
 
 impl<'s> Walk<'s> {
+    #[inline]
+    fn new(pmd: &'s Pmd, leaf: &'s Leaf, address: u64, section: &'s ReadSection) -> Self {
+        let lives = [leaf.life(), pmd.life()];
+        Self { leaf, cell: pmd.cell(address), first: address & !(LEAF_SPAN - 1), section, lives }
+    }
+
+    /// The leaf, which the section keeps.
+    #[inline]
+    fn leaf(&self) -> &'s Leaf {
+        self.lives[0].assert_alive();
+        self.leaf
+    }
+
     /// The entry at `address`, which this leaf covers.
     #[inline]
     pub(super) fn get(&self, address: u64) -> Pte {
@@ -319,21 +339,25 @@ impl<'s> Walk<'s> {
 
     #[inline]
     fn entry(&self, address: u64) -> &'s AtomicU64 {
-        &self.leaf.entries[(address >> PAGE_SHIFT) as usize & (FANOUT - 1)]
+        &self.leaf().entries[(address >> PAGE_SHIFT) as usize & (FANOUT - 1)]
     }
 
     /// Sets accessed (and dirty) bits if the entry is still `seen`: a cleared entry stays cleared.
     pub(super) fn mark(&self, address: u64, seen: Pte, bits: u64) -> bool {
+        let entry = self.entry(address);
+        let next = seen.with(bits).0;
         seen.has(bits)
-            || self
-                .entry(address)
-                .compare_exchange(seen.0, seen.with(bits).0, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
+            || seeded!(
+                "pte.mark.seed.unseen",
+                entry.fetch_or(bits, Ordering::Relaxed) != 0,
+                entry.compare_exchange(seen.0, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+            )
     }
 
     /// Whether the cell still names this leaf (`*pmd == orig_pmd`).
     #[inline]
     pub(super) fn is_current(&self) -> bool {
+        self.lives[1].assert_alive();
         self.cell.load(self.section).is_some_and(|leaf| std::ptr::eq(leaf, self.leaf))
     }
 
@@ -341,7 +365,7 @@ impl<'s> Walk<'s> {
     pub(super) fn lock(&self) -> LeafLocked<'s> {
         let mut spins = 0_u32;
         // Pairs with the Release of the owner before.
-        while self.leaf.lock.swap(1, ord!("leaf.lock.acquire", Acquire)) != 0 {
+        while self.leaf().lock.swap(1, ord!("leaf.lock.acquire", Acquire)) != 0 {
             // The sections are short, but the owner may have lost its CPU.
             if cfg!(specmm_loom) || spins > 100 {
                 yield_now();
@@ -353,10 +377,16 @@ impl<'s> Walk<'s> {
         LeafLocked { walk: *self }
     }
 
+    /// The wrong way, for a mutant.
+    #[cfg(specmm_loom)]
+    fn as_if_locked(&self, work: impl FnOnce(&LeafLocked<'s>)) {
+        work(&std::mem::ManuallyDrop::new(LeafLocked { walk: *self }));
+    }
+
     /// Tries the leaf lock once: a speculative fault must neither spin nor starve.
     #[inline]
     pub(super) fn try_lock(&self) -> Option<LeafLocked<'s>> {
-        let before = self.leaf.lock.swap(1, ord!("leaf.trylock.acquire", Acquire));
+        let before = self.leaf().lock.swap(1, ord!("leaf.trylock.acquire", Acquire));
         guard!("leaf.trylock.was_free", before == 0).then(|| LeafLocked { walk: *self })
     }
 
@@ -382,23 +412,25 @@ impl LeafLocked<'_> {
     #[inline]
     pub(super) fn set(&self, address: u64, page: PageHandle<'_>, bits: u64) {
         debug_assert!(self.get(address).is_none(), "the entry at {address:#x} is taken");
-        page.page().add_mapping();
+        duty!("pte.set.mapcount", page.page().add_mapping());
         // Nobody read-modify-writes an empty entry, so a store is enough. Pairs with the Acquire in `Walk::get`.
         self.walk.entry(address).store(Pte::new(page.into_pfn(), bits).0, ord!("pte.set.release", Release));
     }
 
-    /// Clears a present entry and gives its reference to the caller. A swap: a program may be setting accessed.
+    /// Clears a present entry and gives its reference to the caller. A swap: a program may be setting accessed. Relaxed:
+    /// the leaf lock orders it with whoever sets or clears, a grace period with whoever used the page through it.
     pub(super) fn clear(&self, address: u64, frames: &Frames) -> u32 {
-        let pfn = Pte(self.walk.entry(address).swap(0, ord!("pte.clear.acqrel", AcqRel))).pfn();
-        frames.page(pfn).remove_mapping();
+        let pfn = Pte(self.walk.entry(address).swap(0, Ordering::Relaxed)).pfn();
+        duty!("pte.clear.mapcount", frames.page(pfn).remove_mapping());
         pfn
     }
 
-    /// Changes a present entry if it is still exactly `seen`.
+    /// Changes a present entry if it is still exactly `seen`. Release publishes a private copy's bytes, as in
+    /// [`LeafLocked::set`].
     pub(super) fn replace(&self, address: u64, seen: Pte, next: Pte) -> Result<(), Pte> {
         self.walk
             .entry(address)
-            .compare_exchange(seen.0, next.0, ord!("pte.replace.acqrel", AcqRel), Ordering::Relaxed)
+            .compare_exchange(seen.0, next.0, ord!("pte.replace.release", Release), Ordering::Relaxed)
             .map(|_| ())
             .map_err(Pte)
     }
@@ -408,7 +440,7 @@ impl Drop for LeafLocked<'_> {
     #[inline]
     fn drop(&mut self) {
         // A swap: two threads read-modify-write this word.
-        let before = self.walk.leaf.lock.swap(0, ord!("leaf.unlock.release", Release));
+        let before = self.walk.leaf().lock.swap(0, ord!("leaf.unlock.release", Release));
         debug_assert_eq!(before, 1, "unlock of an unlocked leaf");
     }
 }

@@ -11,7 +11,7 @@ use crate::cache::filemap::Pattern;
 use crate::cache::{MappedRange, OpenFile};
 use crate::page::{PAGE_SHIFT, PAGE_SIZE};
 use crate::rcu::{ArcCell, ReadSection};
-use crate::sync::{AtomicU64, Ordering, Tally};
+use crate::sync::{AtomicU64, LifeCell, Ordering, Tally, seeded};
 use std::sync::Arc;
 
 /// A mapping's flags, as in `vm_flags`.
@@ -62,8 +62,15 @@ pub(crate) struct Vma {
     end: AtomicU64,
     pgoff: AtomicU64,
     flags: AtomicU64,
-    pub(crate) file: Arc<OpenFile>,
+    file: Arc<OpenFile>,
     tables: Arc<PageTable>,
+    life: LifeCell,
+}
+
+impl Drop for Vma {
+    fn drop(&mut self) {
+        self.life.kill();
+    }
 }
 
 /// A copy of a mapping's fields, taken at one moment or, without the lock, torn: look at the sequence before use.
@@ -76,11 +83,25 @@ pub(crate) struct VmaCopy<'v> {
     /// Page index in the file of the first address.
     pub(crate) pgoff: u64,
     pub(crate) flags: VmFlags,
-    pub(crate) file: &'v Arc<OpenFile>,
+    file: &'v Arc<OpenFile>,
     vma: &'v Vma,
+    life: LifeCell,
 }
 
-impl VmaCopy<'_> {
+impl<'v> VmaCopy<'v> {
+    /// The file, which lives as long as the mapping.
+    #[inline]
+    pub(crate) fn file(&self) -> &'v Arc<OpenFile> {
+        self.life.assert_alive();
+        self.file
+    }
+
+    /// What the mapping is now.
+    #[cfg(specmm_loom)]
+    pub(super) fn live(&self) -> Self {
+        self.vma.copy()
+    }
+
     /// The file's page index at `address`.
     #[inline]
     pub(crate) fn index_at(&self, address: u64) -> u64 {
@@ -90,6 +111,7 @@ impl VmaCopy<'_> {
 
     /// Whether private copies were prepared for, now rather than when the copy was taken.
     pub(crate) fn prepare_anon_vma(&self) {
+        self.life.assert_alive();
         self.vma.flags.fetch_or(VmFlags::ANON_VMA.0, Ordering::Relaxed);
     }
 }
@@ -110,6 +132,7 @@ impl Vma {
             flags: AtomicU64::new(flags.0),
             file,
             tables,
+            life: LifeCell::new(),
         })
     }
 
@@ -117,6 +140,7 @@ impl Vma {
 
     #[inline]
     pub(crate) fn copy(&self) -> VmaCopy<'_> {
+        self.life.assert_alive();
         VmaCopy {
             start: self.start.load(Ordering::Relaxed),
             end: self.end.load(Ordering::Relaxed),
@@ -124,10 +148,12 @@ impl Vma {
             flags: VmFlags(self.flags.load(Ordering::Relaxed)),
             file: &self.file,
             vma: self,
+            life: self.life,
         }
     }
 
     fn end(&self) -> u64 {
+        self.life.assert_alive();
         self.end.load(Ordering::Relaxed)
     }
 
@@ -141,13 +167,23 @@ impl Vma {
         self.file.mapping.unlink(self.id);
     }
 
-    /// Changes the range in place (`__vma_adjust`). Outside the file's list, so that truncation never sees half of it.
+    /// Changes the range in place (`__vma_adjust`), with truncation held off: it sees the old range or the new one. (Taken
+    /// off the list meanwhile, the range would be missed, and a page truncated while it is mapped.)
     pub(super) fn adjust(self: &Arc<Self>, start: u64, end: u64, pgoff: u64, _lock: &MmapWrite<'_>) {
-        self.unlink();
-        self.start.store(start, Ordering::Relaxed);
-        self.end.store(end, Ordering::Relaxed);
-        self.pgoff.store(pgoff, Ordering::Relaxed);
-        self.link();
+        let change = || {
+            self.start.store(start, Ordering::Relaxed);
+            self.end.store(end, Ordering::Relaxed);
+            self.pgoff.store(pgoff, Ordering::Relaxed);
+        };
+        seeded!(
+            "vma.adjust.seed.off_the_list",
+            {
+                self.unlink();
+                change();
+                self.link();
+            },
+            self.file.mapping.while_not_unmapping(change)
+        );
     }
 
     pub(super) fn set_flags(&self, flags: VmFlags, _lock: &MmapWrite<'_>) {
@@ -228,6 +264,27 @@ impl Vmas {
 
     /// Publishes the next array; the old one goes after a grace period, and with it whatever only it held.
     pub(super) fn publish(&self, next: VmaArray, _lock: &MmapWrite<'_>) {
+        self.replace(next);
+    }
+
+    fn replace(&self, next: VmaArray) {
+        seeded!("vmas.seed.freed_at_once", self.declare_dead_without(&next));
         self.array.replace(Some(Arc::new(next)));
+    }
+}
+
+/// The wrong ways, for the mutants.
+#[cfg(specmm_loom)]
+impl Vmas {
+    /// As [`Vmas::publish`], after the right to was given up.
+    pub(super) fn publish_late(&self, next: VmaArray) {
+        self.replace(next);
+    }
+
+    /// The mappings that are not in the next array die now.
+    fn declare_dead_without(&self, next: &[Arc<Vma>]) {
+        for vma in self.all().iter().filter(|vma| !next.iter().any(|kept| Arc::ptr_eq(vma, kept))) {
+            vma.life.kill();
+        }
     }
 }

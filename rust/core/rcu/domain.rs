@@ -410,6 +410,11 @@ pub mod model {
     pub(super) fn keep(work: Work) {
         KEPT.with(|kept| kept.borrow_mut().push(work));
     }
+    /// Ends the calling thread's section and begins another: what a section should have kept may go.
+    pub fn lapse() {
+        drop(super::ReadSection { _this_thread: std::marker::PhantomData });
+        std::mem::forget(super::read());
+    }
     /// Runs the work kept back, at the end of an execution.
     pub fn drain() {
         let kept = KEPT.with(|kept| std::mem::take(&mut *kept.borrow_mut()));

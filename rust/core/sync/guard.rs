@@ -76,15 +76,22 @@ macro_rules! give_back {
     };
 }
 
-/// The right expression; switched off, the wrong one, which is how some real code had it.
+/// The right expression; switched off, the wrong one, which is how some real code had it. Without a right one: a step that
+/// is wrong.
 #[cfg(not(specmm_loom))]
 macro_rules! seeded {
+    ($name:literal, $wrong:expr) => {};
     ($name:literal, $wrong:expr, $right:expr) => {
         $right
     };
 }
 #[cfg(specmm_loom)]
 macro_rules! seeded {
+    ($name:literal, $wrong:expr) => {
+        if $crate::sync::model::mutant::is_off($name) {
+            $wrong
+        }
+    };
     ($name:literal, $wrong:expr, $right:expr) => {
         if $crate::sync::model::mutant::is_off($name) { $wrong } else { $right }
     };

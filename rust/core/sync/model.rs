@@ -444,9 +444,10 @@ pub fn yield_now() {
     loom::thread::yield_now();
 }
 
-/// Dies when its owner is freed: loom reports a reader that is not ordered before that.
-#[derive(Debug)]
-pub struct LifeCell(loom::cell::UnsafeCell<bool>);
+/// Dies when its owner is freed: loom reports a reader that is not ordered before that. Copies are the same cell, so a
+/// reader that took one need not touch the owner to ask; cells are leaked for that.
+#[derive(Debug, Clone, Copy)]
+pub struct LifeCell(&'static loom::cell::UnsafeCell<bool>);
 
 // SAFETY: loom checks every access of the cell for races; that is what it is for.
 unsafe impl Send for LifeCell {}
@@ -463,7 +464,7 @@ impl LifeCell {
     /// A living object.
     #[must_use]
     pub fn new() -> Self {
-        Self(loom::cell::UnsafeCell::new(true))
+        Self(Box::leak(Box::new(loom::cell::UnsafeCell::new(true))))
     }
     /// A reader asserts that the object is alive and that no free races with it.
     #[track_caller]

@@ -159,7 +159,7 @@ pub fn yield_now() {
 }
 
 /// Marks an object as alive for the model checker; nothing at all in what ships.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Copy)]
 pub struct LifeCell;
 
 impl LifeCell {

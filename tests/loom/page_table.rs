@@ -1,0 +1,455 @@
+//! Slices of the page table: the leaf lock, entries against accesses through them, tables against their freeing. All are
+//! small enough to have no preemption bound.
+
+use super::Mm;
+use super::gather::Gather;
+use super::memory::Fault;
+use super::mmap::Prot;
+use super::models::{PAGE, load_byte, one_page};
+use super::page_table::{LeafLocked, Owner, PageTable, Pte, TASK_SIZE};
+use crate::cache::{Io, MappedRange, Shared};
+use crate::loom_harness::{History, Model, Protected, reach, spawn};
+use crate::page::{PAGE_SIZE, PageHandle, Use};
+use crate::rcu;
+use std::sync::Arc;
+
+const OURS: u8 = 0x66;
+const STRANGERS: u8 = 0x55;
+
+/// Tables that reach address 0 and no address space around them.
+fn tables() -> Arc<PageTable> {
+    let tables = PageTable::new(Shared::new(2, Io::Inline).unwrap());
+    tables.walk_alloc(0, &rcu::read());
+    Arc::new(tables)
+}
+
+/// The lock of the leaf that maps `address`.
+fn with_leaf<R>(mm: &Mm, address: u64, work: impl FnOnce(&LeafLocked<'_>) -> R) -> R {
+    let section = rcu::read();
+    work(&mm.inner.tables.walk(address, &section).unwrap().lock())
+}
+
+/// A frame of nobody's file, filled with `byte`.
+fn frame(mm: &Mm, purpose: Use, byte: u8) -> PageHandle<'_> {
+    let frame = mm.inner.shared.frames.alloc(purpose).expect("a frame is free");
+    frame.page().bytes().write(0, &[byte; PAGE_SIZE]);
+    frame
+}
+
+/// Fills every free frame with a stranger's bytes.
+fn reuse(mm: &Mm) {
+    let strangers: Vec<_> = std::iter::from_fn(|| mm.inner.shared.frames.alloc(Use::File)).collect();
+    for stranger in &strangers {
+        stranger.page().bytes().write(0, &[STRANGERS; 8]);
+    }
+}
+
+/// An address space whose first page is mapped to a frame of ours that only the entry holds.
+fn mapped_frame(purpose: Use, bits: u64) -> (Mm, u64) {
+    let (mm, _, at) = one_page(Prot::ReadWrite, false);
+    with_leaf(&mm, at, |leaf| leaf.set(at, frame(&mm, purpose, OURS), bits));
+    (mm, at)
+}
+
+/// Loads a byte through the entry, if it is there.
+fn load(mm: &Mm, at: u64) -> Option<u8> {
+    let mut byte = [0];
+    let loaded = mm.inner.through_entry(at, false, &mut |bytes, within| bytes.read(within, &mut byte));
+    reach(if loaded { "loaded" } else { "no entry" });
+    loaded.then_some(byte[0])
+}
+
+/// Clears the entries of the first page and lets their references go.
+fn zap(mm: &Mm, at: u64) {
+    let mut gather = Gather::new(&mm.inner.tables);
+    mm.inner.tables.zap(at, at + PAGE, Owner::Any, &mut gather);
+    gather.finish();
+}
+
+/// One thread takes the leaf lock, one tries it. Claim: they exclude each other and see what the other did. Premise: only
+/// these two functions write the word.
+fn leaf_lock() {
+    let tables = tables();
+    let protected = Arc::new(Protected::new());
+    let history = History::new(0);
+    let count = |protected: &Protected| {
+        let before = protected.get();
+        protected.increment();
+        before
+    };
+    let counted = |total: &mut u32, before: &Option<u32>| {
+        let right = before.is_none_or(|before| before == *total);
+        *total += u32::from(before.is_some());
+        right
+    };
+    let locker = {
+        let (tables, protected, history) = (Arc::clone(&tables), Arc::clone(&protected), history.clone());
+        spawn(move || {
+            let lock = || {
+                let section = rcu::read();
+                let _leaf = tables.walk(0, &section).unwrap().lock();
+                Some(count(&protected))
+            };
+            history.call("lock", lock, counted);
+        })
+    };
+    let try_lock = || {
+        let section = rcu::read();
+        let leaf = tables.walk(0, &section).unwrap().try_lock();
+        reach(if leaf.is_some() { "free" } else { "busy" });
+        leaf.map(|_held| count(&protected))
+    };
+    history.call("try", try_lock, counted);
+    locker.join().unwrap();
+    history.settle();
+    history.call("try at rest", try_lock, move |total, before| *before == Some(*total));
+    history.check();
+}
+
+#[test]
+fn the_leaf_lock_excludes() {
+    Model {
+        name: "leaf lock against a try",
+        rows: &[8, 17],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: true,
+        body: leaf_lock,
+        reaches: &["free", "busy"],
+        needs: &["leaf.lock.acquire", "leaf.trylock.acquire", "leaf.trylock.was_free", "leaf.unlock.release"],
+    }
+    .check();
+}
+
+/// One thread walks to a leaf, locks it and looks at an entry, as a speculative fault does; one unlinks the tables. Claim:
+/// what the walker touches is alive until its section ends. Premise: tables die only through their cells' deferral.
+fn walk_against_free() {
+    let tables = tables();
+    let history = History::new(true);
+    let freer = {
+        let (tables, history) = (Arc::clone(&tables), history.clone());
+        spawn(move || {
+            let free = || {
+                tables.free_tables((0, PAGE), (0, TASK_SIZE));
+                rcu::synchronize();
+            };
+            history.call("free", free, |there, ()| std::mem::replace(there, false));
+        })
+    };
+    let walk = || {
+        let section = rcu::read();
+        let Ok(walk) = tables.walk(0, &section) else {
+            reach("missing");
+            return false;
+        };
+        let leaf = walk.try_lock().expect("the freer needs no leaf lock");
+        assert!(leaf.get(0).is_none());
+        reach(if walk.is_current() { "current" } else { "unlinked" });
+        true
+    };
+    history.call("walk", walk, |there, found| !found || *there);
+    freer.join().unwrap();
+    history.settle();
+    history.call("walk at rest", walk, |there, found| found == there);
+    history.check();
+    assert_eq!(tables.bytes(), PAGE, "only the root is left");
+}
+
+#[test]
+fn a_walk_against_freeing_of_tables() {
+    Model {
+        name: "walk against freeing of tables",
+        rows: &[6, 7],
+        preemption_bound: None,
+        grace_periods: true,
+        twin: false,
+        body: walk_against_free,
+        reaches: &["missing", "current", "unlinked"],
+        needs: &["free_tables.seed.at_once"],
+    }
+    .check();
+}
+
+/// One thread sets an entry; one frees the tables around a neighbour in the same leaf. Claim: the entry stays. Premise: the
+/// gap that is freed ends where a mapping begins.
+fn neighbour_against_free() {
+    let (mm, _, at) = one_page(Prot::Read, true);
+    let history = History::new(false);
+    let freer = {
+        let (mm, history) = (mm.clone(), history.clone());
+        spawn(move || {
+            let free = || mm.inner.tables.free_tables((at + PAGE, at + 2 * PAGE), (at + PAGE, TASK_SIZE));
+            history.call("free", free, |_, ()| true);
+        })
+    };
+    let set = || with_leaf(&mm, at, |leaf| leaf.set(at, frame(&mm, Use::File, OURS), Pte::ACCESSED));
+    history.call("set", set, |there, ()| !std::mem::replace(there, true));
+    freer.join().unwrap();
+    history.settle();
+    history.call("load", || load(&mm, at), |there, byte| *there && *byte == Some(OURS));
+    history.check();
+}
+
+#[test]
+fn a_neighbours_table_is_not_freed() {
+    Model {
+        name: "entry against freeing of a neighbour's tables",
+        rows: &[6],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: false,
+        body: neighbour_against_free,
+        reaches: &["loaded"],
+        needs: &["free_tables.gap"],
+    }
+    .check();
+}
+
+/// One thread sets an entry to a frame that it has filled; one loads through the entry. Claim: who finds the entry finds the
+/// bytes. Premise: an entry is set to a page whose bytes are there.
+fn load_against_set() {
+    let (mm, _, at) = one_page(Prot::Read, true);
+    let history = History::new(None);
+    let setter = {
+        let (mm, history) = (mm.clone(), history.clone());
+        spawn(move || {
+            let set = || with_leaf(&mm, at, |leaf| leaf.set(at, frame(&mm, Use::File, OURS), Pte::ACCESSED));
+            history.call("set", set, |byte: &mut Option<u8>, ()| byte.replace(OURS).is_none());
+        })
+    };
+    history.call("load", || load(&mm, at), |byte, loaded| loaded == byte);
+    setter.join().unwrap();
+    history.settle();
+    history.call("load at rest", || load(&mm, at), |byte, loaded| loaded == byte);
+    history.check();
+}
+
+#[test]
+fn a_load_against_setting_an_entry() {
+    Model {
+        name: "load against setting an entry",
+        rows: &[19],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: false,
+        body: load_against_set,
+        reaches: &["loaded", "no entry"],
+        needs: &["pte.set.release", "pte.get.acquire", "access.present"],
+    }
+    .check();
+}
+
+/// One thread loads through an entry, which marks it accessed; one clears the entry. Claim: a cleared entry stays clear.
+/// Premise: an accessed bit is set by an exchange from the present entry that was seen.
+fn load_against_zap() {
+    let (mm, at) = mapped_frame(Use::File, 0);
+    let history = History::new(Some(OURS));
+    let zapper = {
+        let (mm, history) = (mm.clone(), history.clone());
+        spawn(move || {
+            history.call("zap", || zap(&mm, at), |byte, ()| byte.take().is_some());
+        })
+    };
+    // Beside a change of the entry the attempt may give up.
+    history.call("load", || load(&mm, at), |byte, loaded| loaded.is_none() || loaded == byte);
+    zapper.join().unwrap();
+    history.settle();
+    let look = || mm.pagemap(at, PAGE).unwrap()[0] != 0;
+    history.call("look for the entry", look, |byte, there| *there == byte.is_some());
+    history.check();
+}
+
+#[test]
+fn a_cleared_entry_stays_clear() {
+    Model {
+        name: "accessed bit against zap",
+        rows: &[55],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: false,
+        body: load_against_zap,
+        reaches: &["loaded", "no entry"],
+        needs: &["pte.mark.seed.unseen", "pte.clear.mapcount"],
+    }
+    .check();
+}
+
+/// One thread loads through an entry; one clears the entry, lets its frame go and gives it to somebody else. Claim: the load
+/// gets our bytes. Premise: a frame whose entry was cleared is put after a grace period.
+fn load_against_reuse() {
+    let (mm, at) = mapped_frame(Use::File, Pte::ACCESSED);
+    let history = History::new(Some(OURS));
+    let zapper = {
+        let (mm, history) = (mm.clone(), history.clone());
+        spawn(move || {
+            history.call("zap", || zap(&mm, at), |byte, ()| byte.take().is_some());
+            reuse(&mm);
+        })
+    };
+    history.call("load", || load(&mm, at), |byte, loaded| loaded == byte);
+    zapper.join().unwrap();
+    history.settle();
+    history.call("load at rest", || load(&mm, at), |byte, loaded| loaded == byte);
+    history.check();
+}
+
+#[test]
+fn a_load_against_zap_and_reuse() {
+    Model {
+        name: "load through an entry against zap and reuse",
+        rows: &[54],
+        preemption_bound: None,
+        grace_periods: true,
+        twin: false,
+        body: load_against_reuse,
+        reaches: &["loaded", "no entry"],
+        needs: &["gather.flush"],
+    }
+    .check();
+}
+
+/// One thread stores through a writable entry; one takes the right to store away and then reads the bytes twice. Claim: no
+/// store lands after the right is gone. Premise: the flush of a write-protection waits for sections as that of a zap does.
+fn store_against_protect() {
+    let (mm, at) = mapped_frame(Use::Private, Pte::PRIVATE | Pte::WRITE | Pte::ACCESSED | Pte::DIRTY);
+    // The byte, and whether stores are allowed.
+    let history = History::new((OURS, true));
+    let protecter = {
+        let (mm, history) = (mm.clone(), history.clone());
+        spawn(move || {
+            let protect = || {
+                let mut gather = Gather::new(&mm.inner.tables);
+                mm.inner.tables.write_protect(at, at + PAGE, &mut gather);
+                gather.finish();
+            };
+            history.call("protect", protect, |now, ()| std::mem::replace(&mut now.1, false));
+            history.call("load", || load(&mm, at), |now, byte| *byte == Some(now.0));
+        })
+    };
+    let store = || {
+        let mut write = |bytes: crate::page::PageBytes<'_>, _| bytes.write(0, &[STRANGERS; PAGE_SIZE]);
+        let stored = mm.inner.through_entry(at, true, &mut write);
+        reach(if stored { "stored" } else { "refused" });
+        stored
+    };
+    history.call("store", store, |now, stored| {
+        if *stored {
+            now.0 = STRANGERS;
+        }
+        *stored == now.1
+    });
+    protecter.join().unwrap();
+    history.settle();
+    history.call("load at rest", || load(&mm, at), |now, byte| *byte == Some(now.0));
+    history.check();
+}
+
+#[test]
+fn a_store_against_protection() {
+    Model {
+        name: "store through an entry against write-protection",
+        rows: &[53],
+        preemption_bound: None,
+        grace_periods: true,
+        twin: false,
+        body: store_against_protect,
+        reaches: &["stored", "refused"],
+        needs: &["gather.note_change", "access.write"],
+    }
+    .check();
+}
+
+/// One thread loads through an entry; one replaces the entry by a private copy, lets its source go and reuses what is free.
+/// Claims: the load gets the bytes, of the source or of the copy; each page counts the entries that name it. Premise: the
+/// source is put after a grace period.
+fn load_against_copy() {
+    let (mm, at) = mapped_frame(Use::File, Pte::ACCESSED);
+    let history = History::new(OURS);
+    let copier = {
+        let (mm, history) = (mm.clone(), history.clone());
+        spawn(move || {
+            history.call(
+                "copy",
+                || replace_by_copy(&mm, at),
+                |_, (source, copy)| {
+                    // Mapped by nobody, and by the entry.
+                    (*source, *copy) == (0, 1)
+                },
+            );
+            // What was deferred has not run: the source is not among the free frames.
+            reuse(&mm);
+        })
+    };
+    history.call("load", || load(&mm, at), |now, byte| *byte == Some(*now));
+    copier.join().unwrap();
+    history.settle();
+    history.call("load at rest", || load(&mm, at), |now, byte| *byte == Some(*now));
+    history.check();
+}
+
+/// What a store to an entry without the right does under the leaf lock; the map counts of source and copy afterwards.
+fn replace_by_copy(mm: &Mm, at: u64) -> (u32, u32) {
+    let section = rcu::read();
+    let walk = mm.inner.tables.walk(at, &section).unwrap();
+    let vma = mm.inner.vmas.load(&section)[0].copy();
+    let fault = Fault { mm: &mm.inner, vma, address: at, index: 0, write: true, published: 0 };
+    let seen = walk.get(at);
+    let copy = mm.inner.shared.frames.alloc(Use::Private).expect("a frame is free");
+    let (source, page) = (mm.inner.shared.frames.page(seen.pfn()), copy.page());
+    assert!(fault.upgrade(&walk.lock(), seen, Some(copy)), "nobody else changes the entry");
+    (source.mapcount(), page.mapcount())
+}
+
+#[test]
+fn a_load_against_a_private_copy() {
+    Model {
+        name: "load through an entry against a private copy",
+        rows: &[54],
+        preemption_bound: None,
+        grace_periods: true,
+        twin: false,
+        body: load_against_copy,
+        reaches: &["loaded"],
+        needs: &[
+            "do_wp_page.seed.put_at_once",
+            "do_wp_page.mapcount.new",
+            "do_wp_page.mapcount.old",
+            "pte.replace.release",
+        ],
+    }
+    .check();
+}
+
+/// One thread loads through an entry of a private copy; one unmaps the file's page, as reclaim and the truncation of one
+/// page do. Claim: the copy is left alone. Premise: the entry says whose page it is.
+fn private_copy_against_unmap() {
+    let (mm, at) = mapped_frame(Use::Private, Pte::PRIVATE | Pte::WRITE | Pte::ACCESSED);
+    let history = History::new(OURS);
+    let unmapper = {
+        let (mm, history) = (mm.clone(), history.clone());
+        spawn(move || {
+            let vma = Arc::clone(&mm.inner.vmas.load(&rcu::read())[0]);
+            history.call("unmap the file's page", || vma.unmap(0, 0, false), |_, ()| true);
+        })
+    };
+    history.call("load", || load(&mm, at), |now, byte| *byte == Some(*now));
+    unmapper.join().unwrap();
+    history.settle();
+    history.call("load at rest", || load_byte(&mm, at), |now, byte| byte == now);
+    history.check();
+}
+
+#[test]
+fn private_copies_outlive_the_files_page() {
+    Model {
+        name: "private copy against unmapping the file's page",
+        rows: &[],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: false,
+        body: private_copy_against_unmap,
+        reaches: &["loaded"],
+        needs: &["zap.owner"],
+    }
+    .check();
+}
