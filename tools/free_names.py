@@ -43,8 +43,8 @@ def without_names(text: str) -> tuple[str, int]:
     while match := CALL.search(text):
         macro, start = match[1], match.end()
         end, commas = closing(text, start)
-        # The last argument; a comma may trail it.
-        first = commas[0] + 1 if macro == "seeded" else start
+        # The last argument; a comma may trail it. A wrong step alone leaves nothing.
+        first = (commas[0] + 1 if commas else end) if macro == "seeded" else start
         last = next((comma for comma in commas if comma >= first and not text[comma + 1 : end].strip()), end)
         argument = text[first:last].strip()
         plain = {
