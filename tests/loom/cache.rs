@@ -118,6 +118,56 @@ fn lookup_against_removal_and_reuse() {
     .check();
 }
 
+/// One thread looks our page up; one removes it and caches it again, in the same frame and slot. Claim: who finds the slot
+/// unchanged sees the identity of the life that it has a reference to.
+fn lookup_against_return() {
+    let (ours, _) = two_files();
+    let history = History::new(true);
+    let reader = {
+        let (ours, history) = (Arc::clone(&ours), history.clone());
+        spawn(move || {
+            let look_up = || match ours.find_get_page_once(0, &rcu::read()) {
+                Lookup::Found(handle) => {
+                    reach("found");
+                    assert!(handle.page().is_at(ours.id(), 0), "a page of an earlier life: {handle:?}");
+                    Some(true)
+                }
+                Lookup::Absent => Some(false),
+                Lookup::Interfered => None,
+            };
+            history.call("look up", look_up, |there, found| found.is_none_or(|found| found == *there));
+        })
+    };
+    let removed = history.ask("remove", || remove(&ours), |there, &removed| {
+        *there = !removed;
+        true
+    });
+    let again = || removed && cache_page(&ours, 0, OURS);
+    history.call("cache again", again, |there, &again| {
+        if again {
+            reach("again");
+        }
+        !again || !std::mem::replace(there, true)
+    });
+    reader.join().unwrap();
+    history.check();
+}
+
+#[test]
+fn lookup_against_removal_and_return() {
+    Model {
+        name: "lookup against removal and return",
+        rows: &[15],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: false,
+        body: lookup_against_return,
+        reaches: &["found", "again"],
+        needs: &["xarray.reload.acquire"],
+    }
+    .check();
+}
+
 /// One thread copies our page out without a reference; one removes it, overwrites the frame as its next owner does, and
 /// caches it again in the same slot with other bytes. Claim: a copy that is accepted is all of one life of the page.
 /// Premise: a remover changes slot and mapping, then the generation, then bytes. (With a slot that stays different the second

@@ -1,7 +1,7 @@
 //! Models of RCU itself: here sections and grace periods are explored, with full fences in place of membarrier.
 
-use super::{ArcCell, call_rcu, read, synchronize};
-use crate::loom_harness::{History, Model, reach, spawn};
+use super::{ArcCell, ReadSection, barrier, call_rcu, elapsed, read, snapshot, synchronize};
+use crate::loom_harness::{History, Model, Protected, reach, spawn};
 use crate::sync::LifeCell;
 use std::sync::Arc;
 
@@ -13,11 +13,29 @@ impl Drop for Value {
     }
 }
 
-/// One thread reads a value in a section; one replaces it and waits a grace period. Claim: the value is alive wherever the
-/// reader looks at it, and its death is ordered after the section. Premise: membarrier is a full fence on every running
-/// thread.
-fn reader_against_free() {
-    let cell = Arc::new(ArcCell::new(Arc::new(Value(LifeCell::new()))));
+type Slot = Arc<ArcCell<Value>>;
+
+fn fresh() -> Arc<Value> {
+    Arc::new(Value(LifeCell::new()))
+}
+
+/// Whether the cell holds something; if so it must be alive.
+fn look_inside(cell: &ArcCell<Value>, section: &ReadSection) -> bool {
+    let value = cell.load(section);
+    reach(if value.is_some() { "alive" } else { "gone" });
+    if let Some(value) = value {
+        value.0.assert_alive();
+    }
+    value.is_some()
+}
+
+fn look(cell: &ArcCell<Value>, history: &History<bool>) {
+    history.call("look", || look_inside(cell, &read()), |there, seen| there == seen);
+}
+
+/// One thread runs `reader`; the other replaces the value by nothing and waits a grace period, which drops the value.
+fn against_free(reader: fn(&ArcCell<Value>, &History<bool>)) {
+    let cell: Slot = Arc::new(ArcCell::new(fresh()));
     let history = History::new(true);
     let freer = {
         let (cell, history) = (Arc::clone(&cell), history.clone());
@@ -29,24 +47,13 @@ fn reader_against_free() {
             history.call("free", free, |there, ()| std::mem::replace(there, false));
         })
     };
-    let look = || {
-        let section = read();
-        let value = cell.load(&section);
-        if let Some(value) = value {
-            reach("alive");
-            value.0.assert_alive();
-        } else {
-            reach("gone");
-        }
-        value.is_some()
-    };
-    history.call("look", look, |there, seen| there == seen);
+    reader(&cell, &history);
     freer.join().unwrap();
     history.check();
-    call_rcu(|| ());
-    synchronize();
 }
 
+/// Claim: the value is alive wherever the reader looks at it, and its death is ordered after the section. Premise: membarrier
+/// is a full fence on every running thread.
 #[test]
 fn a_section_against_a_grace_period() {
     Model {
@@ -55,9 +62,519 @@ fn a_section_against_a_grace_period() {
         preemption_bound: None,
         grace_periods: true,
         twin: true,
-        body: reader_against_free,
+        body: || against_free(look),
         reaches: &["alive", "gone"],
-        needs: &["rcu.light", "rcu.heavy", "rcu.scan.waits", "rcu.exit.release", "rcu.scan.again.acquire"],
+        needs: &[
+            "rcu.light",
+            "rcu.light:seqcst",
+            "rcu.heavy",
+            "rcu.heavy:seqcst",
+            "rcu.scan.waits",
+            "rcu.scan.acquire",
+            "rcu.scan.again.acquire",
+            "rcu.exit.release",
+            "rcu.batch.elapsed",
+            "rcu.seed.dropped_now",
+        ],
+    }
+    .check();
+}
+
+/// Claim: a scan that saw the first section open and then the second is ordered after the first. Premise: a slot has one writer.
+#[test]
+fn two_sections_against_a_grace_period() {
+    Model {
+        name: "RCU: two sections against a grace period",
+        rows: &[10],
+        preemption_bound: None,
+        grace_periods: true,
+        twin: false,
+        body: || {
+            against_free(|cell, history| {
+                look(cell, history);
+                drop(read());
+            });
+        },
+        reaches: &["alive", "gone"],
+        needs: &["rcu.enter.release"],
+    }
+    .check();
+}
+
+/// Claim: a section inside a section neither ends the outer one when it begins nor when it ends.
+#[test]
+fn nested_sections_against_a_grace_period() {
+    Model {
+        name: "RCU: a section inside a section",
+        rows: &[10],
+        preemption_bound: None,
+        grace_periods: true,
+        twin: false,
+        body: || {
+            against_free(|cell, history| {
+                let nested = || {
+                    let outer = read();
+                    let there = look_inside(cell, &outer);
+                    drop(read());
+                    if let Some(value) = cell.load(&outer) {
+                        value.0.assert_alive();
+                    }
+                    there
+                };
+                history.call("look", nested, |there, seen| there == seen);
+            });
+        },
+        reaches: &["alive", "gone"],
+        needs: &["rcu.enter.outermost", "rcu.exit.outermost"],
+    }
+    .check();
+}
+
+/// Two threads open the domain's first sections. Claim: both use the same slots, and find them initialised.
+fn first_sections() {
+    let history = History::new(0_u32);
+    let pass = |history: &History<u32>| history.call("pass", || drop(read()), |_, ()| true);
+    let other = {
+        let history = history.clone();
+        spawn(move || pass(&history))
+    };
+    pass(&history);
+    other.join().unwrap();
+    history.check();
+}
+
+#[test]
+fn the_first_two_sections() {
+    Model {
+        name: "RCU: the first two sections",
+        rows: &[],
+        preemption_bound: None,
+        grace_periods: true,
+        twin: true,
+        body: first_sections,
+        reaches: &[],
+        needs: &["rcu.chunk.acquire", "rcu.chunk.publish.release", "rcu.chunk.lost"],
+    }
+    .check();
+}
+
+/// A grace period scans while another thread opens the domain's first section. Claim: the slots that the scan finds are
+/// initialised.
+fn scan_against_first_section() {
+    let history = History::new(0_u32);
+    let other = {
+        let history = history.clone();
+        spawn(move || history.call("wait", synchronize, |_, ()| true))
+    };
+    history.call("pass", || drop(read()), |_, ()| true);
+    other.join().unwrap();
+    history.check();
+}
+
+#[test]
+fn a_scan_against_the_first_section() {
+    Model {
+        name: "RCU: a scan against the first section",
+        rows: &[],
+        preemption_bound: None,
+        grace_periods: true,
+        twin: true,
+        body: scan_against_first_section,
+        reaches: &[],
+        needs: &["rcu.scan.chunk.acquire"],
+    }
+    .check();
+}
+
+/// One thread uses an object and defers its end; one runs deferred work. Claim: the end comes after the use, once.
+fn deferral() {
+    let history = History::new(0_u32);
+    let ended = Arc::new(Protected::new());
+    let other = {
+        let (history, ended) = (history.clone(), Arc::clone(&ended));
+        spawn(move || {
+            let life = LifeCell::new();
+            life.assert_alive();
+            let defer = || {
+                call_rcu(move || {
+                    life.kill();
+                    ended.increment();
+                });
+            };
+            history.call("defer", defer, |_, ()| true);
+        })
+    };
+    history.call("wait", synchronize, |_, ()| true);
+    other.join().unwrap();
+    history.settle();
+    barrier();
+    history.call("look", || ended.get(), |_, &times| times == 1);
+    history.check();
+}
+
+#[test]
+fn deferred_work_comes_after_what_was_done_before() {
+    Model {
+        name: "RCU: deferred work",
+        rows: &[],
+        preemption_bound: None,
+        grace_periods: true,
+        twin: true,
+        body: deferral,
+        reaches: &[],
+        needs: &["rcu.defer.release"],
+    }
+    .check();
+}
+
+/// A thread unlinks a value inside its own section and goes on using it; one waits grace periods. Claim: work deferred after a
+/// scan began is not run at that scan's end.
+fn unlinked_during_a_scan() {
+    let cell: Slot = Arc::new(ArcCell::new(fresh()));
+    let history = History::new(true);
+    let runner = {
+        let history = history.clone();
+        spawn(move || history.call("wait", synchronize, |_, ()| true))
+    };
+    let unlink = || {
+        let section = read();
+        let value = cell.load(&section);
+        cell.replace(None);
+        value.is_some_and(|value| {
+            value.0.assert_alive();
+            true
+        })
+    };
+    history.call("unlink", unlink, |there, was| std::mem::replace(there, false) == *was);
+    runner.join().unwrap();
+    history.check();
+    barrier();
+}
+
+#[test]
+fn work_is_taken_before_the_scan() {
+    Model {
+        name: "RCU: unlinking during a scan",
+        rows: &[10],
+        preemption_bound: None,
+        grace_periods: true,
+        twin: false,
+        body: unlinked_during_a_scan,
+        reaches: &[],
+        needs: &["rcu.seed.taken_late"],
+    }
+    .check();
+}
+
+/// One thread unlinks a value, takes a ticket and ends the value if the ticket has elapsed by another thread's grace period. The
+/// other looks, waits a grace period, and looks again. Claim: an elapsed ticket means that nobody looks any more. Premise: the
+/// ticket was taken after the unlinking.
+fn batched() {
+    let value = fresh();
+    let cell: Slot = Arc::new(ArcCell::new(Arc::clone(&value)));
+    let history = History::new(true);
+    let other = {
+        let (cell, history) = (Arc::clone(&cell), history.clone());
+        spawn(move || {
+            look(&cell, &history);
+            synchronize();
+            look(&cell, &history);
+        })
+    };
+    let unlink = || {
+        cell.replace(None);
+        let over = elapsed(snapshot());
+        if over {
+            reach("elapsed");
+            value.0.kill();
+        }
+        over
+    };
+    history.call("unlink", unlink, |there, _| std::mem::replace(there, false));
+    other.join().unwrap();
+    history.check();
+    // Forgotten: its end has been declared, or the deferred one will come.
+    std::mem::forget(value);
+}
+
+#[test]
+fn a_ticket_that_elapsed() {
+    Model {
+        name: "RCU: a ticket against another's grace period",
+        rows: &[10],
+        preemption_bound: None,
+        grace_periods: true,
+        twin: false,
+        body: batched,
+        reaches: &["elapsed", "alive", "gone"],
+        needs: &[
+            "rcu.seed.ticket",
+            "rcu.snapshot.release",
+            "rcu.elapsed.acquire",
+        ],
+    }
+    .check();
+}
+
+/// As [`batched`], but a third thread looks. Claim: the ticket covers its section too.
+fn batched_for_a_third() {
+    let value = fresh();
+    let cell: Slot = Arc::new(ArcCell::new(Arc::clone(&value)));
+    let history = History::new(true);
+    let reader = {
+        let (cell, history) = (Arc::clone(&cell), history.clone());
+        spawn(move || look(&cell, &history))
+    };
+    let waiter = spawn(synchronize);
+    let unlink = || {
+        cell.replace(None);
+        let over = elapsed(snapshot());
+        if over {
+            reach("elapsed");
+            value.0.kill();
+        }
+    };
+    history.call("unlink", unlink, |there, ()| std::mem::replace(there, false));
+    reader.join().unwrap();
+    waiter.join().unwrap();
+    history.check();
+    std::mem::forget(value);
+}
+
+#[test]
+fn a_ticket_that_elapsed_for_a_third() {
+    Model {
+        name: "RCU: a ticket, another's grace period, and a third's section",
+        rows: &[10],
+        preemption_bound: Some(2),
+        grace_periods: true,
+        twin: false,
+        body: batched_for_a_third,
+        reaches: &["elapsed", "alive", "gone"],
+        needs: &["rcu.completed.release"],
+    }
+    .check();
+}
+
+/// Two threads wait for grace periods while a third defers the end of an object. Claim: who takes the work has seen the use of
+/// the object, also when the grace period is the other's.
+fn deferral_batched() {
+    let history = History::new(0_u32);
+    let waiters: Vec<_> = (0..2)
+        .map(|_| {
+            let history = history.clone();
+            spawn(move || history.call("wait", synchronize, |_, ()| true))
+        })
+        .collect();
+    let life = LifeCell::new();
+    life.assert_alive();
+    history.call("defer", || call_rcu(move || life.kill()), |_, ()| true);
+    for waiter in waiters {
+        waiter.join().unwrap();
+    }
+    history.check();
+    barrier();
+}
+
+#[test]
+fn deferred_work_under_anothers_grace_period() {
+    Model {
+        name: "RCU: deferred work under another's grace period",
+        rows: &[],
+        preemption_bound: Some(2),
+        grace_periods: true,
+        twin: false,
+        body: deferral_batched,
+        reaches: &[],
+        needs: &["rcu.take.acquire"],
+    }
+    .check();
+}
+
+/// A thread defers work, waits for a grace period or not, and then for the work; another waits grace periods too and may be
+/// the one that runs it. Claim: after the barrier the work has been done.
+fn barrier_against_runner(first: fn()) {
+    let done = Arc::new(Protected::new());
+    let history = History::new(0_u32);
+    let runner = {
+        let history = history.clone();
+        spawn(move || history.call("wait", synchronize, |_, ()| true))
+    };
+    let defer_and_wait = || {
+        let counter = Arc::clone(&done);
+        call_rcu(move || counter.increment());
+        first();
+        barrier();
+        done.get()
+    };
+    history.call("defer and wait", defer_and_wait, |_, &times| times == 1);
+    runner.join().unwrap();
+    history.check();
+}
+
+#[test]
+fn a_barrier_against_another_runner() {
+    Model {
+        name: "RCU: a barrier against another runner",
+        rows: &[],
+        preemption_bound: None,
+        grace_periods: true,
+        twin: false,
+        body: || barrier_against_runner(|| ()),
+        reaches: &[],
+        needs: &["rcu.seed.barrier_runs_ahead"],
+    }
+    .check();
+}
+
+#[test]
+fn only_the_runner_takes_work() {
+    Model {
+        name: "RCU: two who wait, and a barrier",
+        rows: &[],
+        preemption_bound: None,
+        grace_periods: true,
+        twin: false,
+        body: || barrier_against_runner(synchronize),
+        reaches: &[],
+        needs: &["rcu.take.runner"],
+    }
+    .check();
+}
+
+/// Deferred work itself waits for deferred work, as the end of a file does. Claim: it does not wait for itself.
+fn barrier_inside_work() {
+    let history = History::new(0_u32);
+    let other = {
+        let history = history.clone();
+        spawn(move || history.call("wait", synchronize, |_, ()| true))
+    };
+    let wait_inside = || {
+        call_rcu(barrier);
+        barrier();
+    };
+    history.call("wait inside work", wait_inside, |_, ()| true);
+    other.join().unwrap();
+    history.check();
+}
+
+#[test]
+fn a_barrier_inside_deferred_work() {
+    Model {
+        name: "RCU: a barrier inside deferred work",
+        rows: &[],
+        preemption_bound: None,
+        grace_periods: true,
+        twin: false,
+        body: barrier_inside_work,
+        reaches: &[],
+        needs: &["rcu.barrier.outside"],
+    }
+    .check();
+}
+
+/// One thread puts a new value in; one looks, then takes out what it finds and drops it. Claim: who sees a value sees it whole,
+/// and so does who drops it.
+fn replace_against_replace() {
+    let cell: Slot = Arc::new(ArcCell::empty());
+    let history = History::new(false);
+    let other = {
+        let (cell, history) = (Arc::clone(&cell), history.clone());
+        spawn(move || {
+            let put = || cell.replace(Some(fresh()));
+            history.call("put", put, |there, was| std::mem::replace(there, true) == *was);
+        })
+    };
+    look(&cell, &history);
+    history.call("take out", || cell.replace(None), |there, was| std::mem::replace(there, false) == *was);
+    synchronize();
+    other.join().unwrap();
+    history.check();
+}
+
+#[test]
+fn a_value_is_published_whole() {
+    Model {
+        name: "RCU: a cell replaced by two",
+        rows: &[],
+        preemption_bound: None,
+        grace_periods: true,
+        twin: false,
+        body: replace_against_replace,
+        reaches: &["alive", "gone"],
+        needs: &["rcu.cell.acquire", "rcu.cell.swap:release"],
+    }
+    .check();
+}
+
+/// Two threads fill an empty cell. Claim: one value wins, and both see it whole.
+fn insert_against_insert() {
+    let cell: Slot = Arc::new(ArcCell::empty());
+    let history = History::new(None);
+    let insert = |cell: &ArcCell<Value>, history: &History<Option<usize>>| {
+        let insert = || {
+            let section = read();
+            let value = cell.load_or_insert(&section, fresh);
+            value.0.assert_alive();
+            std::ptr::from_ref(value).addr()
+        };
+        history.call("insert", insert, |value, seen| *value.get_or_insert(*seen) == *seen);
+    };
+    let other = {
+        let (cell, history) = (Arc::clone(&cell), history.clone());
+        spawn(move || insert(&cell, &history))
+    };
+    insert(&cell, &history);
+    other.join().unwrap();
+    history.check();
+}
+
+/// One thread puts a value in, one takes it out, a third drops it. Claim: who drops the value sees it whole.
+fn replaced_and_dropped_by_a_third() {
+    let cell: Slot = Arc::new(ArcCell::empty());
+    let history = History::new(false);
+    let replace = |there: bool| {
+        let (cell, history) = (Arc::clone(&cell), history.clone());
+        spawn(move || {
+            let replace = || cell.replace(there.then(fresh));
+            history.call("replace", replace, move |now, was| std::mem::replace(now, there) == *was);
+        })
+    };
+    let others = [replace(true), replace(false)];
+    synchronize();
+    for other in others {
+        other.join().unwrap();
+    }
+    history.check();
+    barrier();
+}
+
+#[test]
+fn a_value_is_dropped_whole() {
+    Model {
+        name: "RCU: a value put in, taken out and dropped by three",
+        rows: &[],
+        preemption_bound: Some(2),
+        grace_periods: true,
+        twin: false,
+        body: replaced_and_dropped_by_a_third,
+        reaches: &[],
+        needs: &["rcu.cell.swap:acquire"],
+    }
+    .check();
+}
+
+#[test]
+fn two_fill_an_empty_cell() {
+    Model {
+        name: "RCU: an empty cell filled by two",
+        rows: &[],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: true,
+        body: insert_against_insert,
+        reaches: &[],
+        needs: &["rcu.cell.insert.release", "rcu.cell.lost"],
     }
     .check();
 }

@@ -1,7 +1,7 @@
 //! A shared pointer that readers follow without touching its count.
 
 use super::{ReadSection, call_rcu};
-use crate::sync::{AtomicPtr, ord};
+use crate::sync::{AtomicPtr, Ordering, ord, seeded};
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -40,7 +40,8 @@ impl<T: Send + Sync + 'static> ArcCell<T> {
     /// # Safety
     /// Nobody replaces the value while the borrow lives: the caller holds a lock that every replacer needs.
     pub unsafe fn load_unguarded(&self) -> Option<&T> {
-        let pointer = self.pointer.load(ord!("rcu.cell.locked.acquire", Acquire));
+        // Relaxed: the lock orders this after the replacer, or the replacer after this.
+        let pointer = self.pointer.load(Ordering::Relaxed);
         // SAFETY: as in `load`, with the caller's lock in place of the section.
         unsafe { pointer.as_ref() }
     }
@@ -51,11 +52,12 @@ impl<T: Send + Sync + 'static> ArcCell<T> {
             return value;
         }
         let fresh = Arc::into_raw(make()).cast_mut();
-        // Release publishes the fresh value; Acquire for the winner's value when this one lost.
+        // Release publishes the fresh value; Acquire for the winner's value when this one lost. Null tells nothing, so who
+        // finds it acquires nothing.
         let value = match self.pointer.compare_exchange(
             std::ptr::null_mut(),
             fresh,
-            ord!("rcu.cell.insert", AcqRel),
+            ord!("rcu.cell.insert.release", Release),
             ord!("rcu.cell.lost", Acquire),
         ) {
             Ok(_) => fresh,
@@ -69,7 +71,7 @@ impl<T: Send + Sync + 'static> ArcCell<T> {
         unsafe { &*value }
     }
 
-    /// The value with a count of its own.
+    /// The value with a count of its own, raised inside a section: the borrow that [`ArcCell::load`] gives cannot outlive it.
     pub fn get(&self) -> Option<Arc<T>> {
         let section = super::read();
         self.load(&section).map(|value| {
@@ -91,14 +93,15 @@ impl<T: Send + Sync + 'static> ArcCell<T> {
         }
         // SAFETY: the swap took over the count that the cell held.
         let old = unsafe { Arc::from_raw(old) };
-        call_rcu(move || drop(old));
+        // Readers may still follow the old pointer.
+        seeded!("rcu.seed.dropped_now", drop(old), call_rcu(move || drop(old)));
         true
     }
 }
 
 impl<T: Send + Sync + 'static> Drop for ArcCell<T> {
     fn drop(&mut self) {
-        let pointer = self.pointer.load(crate::sync::Ordering::Relaxed);
+        let pointer = self.pointer.load(Ordering::Relaxed);
         if !pointer.is_null() {
             // SAFETY: exclusive access: no reader is left, and the cell's count is given up once.
             drop(unsafe { Arc::from_raw(pointer) });

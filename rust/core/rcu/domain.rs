@@ -12,7 +12,7 @@
 
 use super::membarrier;
 use crate::sync::{
-    AtomicPtr, AtomicU64, Mutex, Ordering, Tally, guard, ord, spin_hint, thread_slot, yield_now,
+    AtomicPtr, AtomicU64, Mutex, Ordering, Tally, guard, ord, seeded, spin_hint, thread_slot, yield_now,
 };
 use std::marker::PhantomData;
 
@@ -46,6 +46,7 @@ struct Domain {
     started: AtomicU64,
     completed: AtomicU64,
     deferred: AtomicPtr<Deferred>,
+    /// How much is in the stack, or a little more: a hint for [`super::synchronize_if_much`].
     waiting: Tally,
 }
 
@@ -66,7 +67,7 @@ impl Domain {
             match head.compare_exchange(
                 std::ptr::null_mut(),
                 fresh,
-                ord!("rcu.chunk.publish", AcqRel),
+                ord!("rcu.chunk.publish.release", Release),
                 ord!("rcu.chunk.lost", Acquire),
             ) {
                 Ok(_) => chunk = fresh,
@@ -82,6 +83,7 @@ impl Domain {
     }
 
     fn defer(&self, work: Work) {
+        self.waiting.add(1);
         let item = Box::into_raw(Box::new(Deferred { work, next: std::ptr::null_mut() }));
         let mut head = self.deferred.load_then_write(Ordering::Relaxed);
         loop {
@@ -98,7 +100,6 @@ impl Domain {
                 Err(found) => head = found,
             }
         }
-        self.waiting.add(1);
     }
 
     /// All work deferred so far, oldest first.
@@ -123,18 +124,26 @@ impl Domain {
         let ticket = snapshot();
         let _turn = self.turn.lock();
         // Batched: another thread's grace period that began after the snapshot serves this caller too.
-        if elapsed(ticket) {
+        if guard!("rcu.batch.elapsed", elapsed(ticket)) {
             return ready;
         }
-        if take {
-            ready.append(&mut self.take_deferred());
-        }
-        // Pairs with `snapshot`.
-        let number = self.started.fetch_add(1, ord!("rcu.started.acqrel", AcqRel)) + 1;
+        let mut take_more = || {
+            if take {
+                ready.append(&mut self.take_deferred());
+            }
+        };
+        // What is deferred once the scan began may be in the hands of readers that the scan does not see.
+        seeded!("rcu.seed.taken_late", (self.pass(), take_more()).1, (take_more(), self.pass()).1);
+        ready
+    }
+
+    /// One grace period. The caller holds `turn`.
+    fn pass(&self) {
+        // Pairs with the Release in `snapshot`.
+        let number = self.started.fetch_add(1, ord!("rcu.started.acquire", Acquire)) + 1;
         self.wait_for_readers();
         // Pairs with the Acquire in `elapsed`.
         self.completed.swap(number, ord!("rcu.completed.release", Release));
-        ready
     }
 
     /// Waits for every section open now. The caller holds `turn`.
@@ -291,7 +300,7 @@ pub(super) fn read() -> ReadSection {
             let slot = local.slot();
             let nesting = local.nesting.get();
             local.nesting.set(nesting + 1);
-            if nesting == 0 {
+            if guard!("rcu.enter.outermost", nesting == 0) {
                 let count = local.count.get() + 1;
                 local.count.set(count);
                 // Release: the accesses of the previous section stay before it.
@@ -310,7 +319,7 @@ impl Drop for ReadSection {
             local::with(|local| {
                 let nesting = local.nesting.get() - 1;
                 local.nesting.set(nesting);
-                if nesting == 0 {
+                if guard!("rcu.exit.outermost", nesting == 0) {
                     let count = local.count.get() + 1;
                     local.count.set(count);
                     // Pairs with the scan's Acquire: the section's accesses happen before the grace period ends.
@@ -334,8 +343,9 @@ pub(super) fn snapshot() -> Grace {
         return Grace(0);
     }
     // A read-modify-write reads the newest count. A grace period numbered higher read this one's result, so it began after
-    // what this thread had unlinked.
-    Grace(domain().started.fetch_add(0, ord!("rcu.snapshot.acqrel", AcqRel)) + 1)
+    // what this thread had unlinked. One of the same number may have begun before.
+    let newest = domain().started.fetch_add(0, ord!("rcu.snapshot.release", Release));
+    Grace(newest + seeded!("rcu.seed.ticket", 0, 1))
 }
 
 pub(super) fn elapsed(ticket: Grace) -> bool {
@@ -354,7 +364,7 @@ pub(super) fn synchronize() {
     let domain = domain();
     // Whoever runs deferred work holds `runner`: the others need only the grace period.
     let runner = domain.runner.try_lock();
-    let ready = domain.grace_period(runner.is_some());
+    let ready = domain.grace_period(guard!("rcu.take.runner", runner.is_some()));
     run(ready);
 }
 
@@ -372,13 +382,15 @@ fn run(ready: Vec<Work>) {
 
 pub(super) fn barrier() {
     // Deferred work that asks for deferred work to be done would wait for itself.
-    if !is_real() || local::with(|local| local.running.get()) {
+    if !is_real() || !guard!("rcu.barrier.outside", local::with(|local| !local.running.get())) {
         return synchronize();
     }
     let domain = domain();
     // What others took before has run when they give the mutex back.
-    let _runner = domain.runner.lock();
-    if domain.waiting.get() > 0 {
+    let _runner =
+        seeded!("rcu.seed.barrier_runs_ahead", domain.runner.try_lock(), Some(domain.runner.lock()));
+    // Relaxed: work deferred before the call is in the stack as this thread sees it, or was taken by a former runner.
+    if !domain.deferred.load_then_write(Ordering::Relaxed).is_null() {
         run(domain.grace_period(true));
     }
 }

@@ -46,3 +46,6 @@ pub use tally::Tally;
 #[cfg(all(test, specmm_loom))]
 #[path = "../../../tests/loom/canaries.rs"]
 mod canaries;
+#[cfg(all(test, specmm_loom))]
+#[path = "../../../tests/loom/sync.rs"]
+mod models;

@@ -414,23 +414,27 @@ impl Condvar {
     }
 }
 
-/// The model thread that will sleep.
+/// The model thread that will sleep. Not loom's own `park`: there `unpark` orders the woken thread after the waker even
+/// if that thread never parks, which would hide a missing ordering on the word it looks at instead.
 #[derive(Debug, Clone)]
-pub struct Parker(loom::thread::Thread);
+pub struct Parker(std::sync::Arc<loom::sync::Notify>);
 
 impl Parker {
     /// The calling thread.
     #[must_use]
     pub fn current() -> Self {
-        Self(loom::thread::current())
+        loom::thread_local! {
+            static PARKER: Parker = Parker(std::sync::Arc::new(loom::sync::Notify::new()));
+        }
+        PARKER.with(Self::clone)
     }
-    /// Sleeps until some [`Parker::unpark`].
+    /// Sleeps until some [`Parker::unpark`], or once in an execution without any.
     pub fn park() {
-        loom::thread::park();
+        Self::current().0.wait();
     }
     /// Wakes the thread.
     pub fn unpark(&self) {
-        self.0.unpark();
+        self.0.notify();
     }
 }
 

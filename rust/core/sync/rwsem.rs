@@ -10,7 +10,7 @@
 //! | 30 `WAITERS` | the queue is not empty | under the queue's mutex | under the queue's mutex |
 //! | 0-29 | readers inside | by each reader, or by a releaser for it | by each reader |
 
-use super::{AtomicU32, Mutex, Ordering, Parker, guard, ord, spin_hint};
+use super::{AtomicU32, Mutex, Ordering, Parker, duty, guard, ord, spin_hint};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -93,7 +93,7 @@ impl RwSem {
         let before = self.state.fetch_sub(1, ord!("rwsem.unlock_read.release", Release));
         debug_assert!(before & READERS != 0, "read unlock without a reader");
         if before - 1 == WAITERS {
-            self.pass_on();
+            duty!("rwsem.unlock_read.pass_on", self.pass_on());
         }
     }
 
@@ -103,7 +103,7 @@ impl RwSem {
         let before = self.state.fetch_and(!WRITER, ord!("rwsem.unlock_write.release", Release));
         debug_assert!(before & WRITER != 0, "write unlock without a writer");
         if before & WAITERS != 0 {
-            self.pass_on();
+            duty!("rwsem.unlock_write.pass_on", self.pass_on());
         }
     }
 
@@ -113,7 +113,7 @@ impl RwSem {
         let before = self.state.fetch_sub(WRITER - 1, ord!("rwsem.downgrade.release", Release));
         debug_assert!(before & WRITER != 0, "downgrade without a writer");
         if before & WAITERS != 0 {
-            self.pass_on();
+            duty!("rwsem.downgrade.pass_on", self.pass_on());
         }
     }
 
@@ -132,8 +132,8 @@ impl RwSem {
             queue.push_back(Arc::clone(&waiter));
             // From here on a releaser sees WAITERS and comes for the queue's mutex; one that left before this line
             // is covered by granting right here.
-            self.state.fetch_or(WAITERS, Ordering::Relaxed);
-            self.grant(&mut queue);
+            duty!("rwsem.wait.announce", _ = self.state.fetch_or(WAITERS, Ordering::Relaxed));
+            duty!("rwsem.wait.grant", self.grant(&mut queue));
         }
         // Pairs with the Release in `grant`, which follows the granter's own Acquire.
         while waiter.granted.load(ord!("rwsem.granted.acquire", Acquire)) == 0 {
@@ -152,7 +152,7 @@ impl RwSem {
         while let Some(head) = queue.front() {
             let (blocked_by, enter) = if head.writer { (WRITER | READERS, WRITER) } else { (WRITER, 1) };
             let state = self.state.load_then_write(Ordering::Relaxed);
-            if state & blocked_by != 0 {
+            if !guard!("rwsem.grant.free", state & blocked_by == 0) {
                 break;
             }
             // Acquire on the waiter's behalf; it gets the order through `granted`.
@@ -173,8 +173,8 @@ impl RwSem {
             waiter.granted.store(1, ord!("rwsem.grant.release", Release));
             parker.unpark();
         }
-        if queue.is_empty() {
-            self.state.fetch_and(!WAITERS, Ordering::Relaxed);
+        if guard!("rwsem.grant.last", queue.is_empty()) {
+            duty!("rwsem.grant.clear", _ = self.state.fetch_and(!WAITERS, Ordering::Relaxed));
         }
     }
 

@@ -7,7 +7,7 @@
 //! the lock bit and reads WAITERS in one read-modify-write. So either the waiter gets the bit or the unlocker comes
 //! for the queue. A WAITERS bit without waiters is allowed (one visit in vain), the opposite is not.
 
-use super::{AtomicU32, Mutex, Ordering, Parker, guard, ord};
+use super::{AtomicU32, LifeCell, Mutex, Ordering, Parker, guard, ord, seeded};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -36,6 +36,8 @@ struct Waiter {
     wants: Wants,
     state: AtomicU32,
     parker: Parker,
+    /// Ends when the waiter returns. Here a count keeps the entry; Linux has it on the waiter's stack.
+    life: LifeCell,
 }
 
 /// The two bits of a word that the table works with.
@@ -81,7 +83,9 @@ impl WaitTable {
     pub fn lock(&self, word: &AtomicU32) {
         let mut rounds = 0;
         while !self.try_lock(word) {
-            let wants = if rounds >= UNFAIR_ROUNDS { Wants::HandOff } else { Wants::Lock };
+            debug_assert!(rounds <= UNFAIR_ROUNDS, "passed over after it asked to be handed the lock");
+            let may_lose = guard!("page.lock.rounds", rounds < UNFAIR_ROUNDS);
+            let wants = if may_lose { Wants::Lock } else { Wants::HandOff };
             if self.sleep(word, wants) {
                 return;
             }
@@ -115,13 +119,19 @@ impl WaitTable {
         let waiter;
         {
             let mut queue = queue.lock();
+            let announce = || word.fetch_or(self.bits.waiters, Ordering::Relaxed);
+            let is_taken = || {
+                guard!(
+                    "page.sleep.last_try",
+                    match wants {
+                        Wants::Look =>
+                            word.load(ord!("page.wait.recheck.acquire", Acquire)) & self.bits.locked != 0,
+                        Wants::Lock | Wants::HandOff => !self.try_lock(word),
+                    }
+                )
+            };
             // WAITERS first, then the last try: an unlocker between the two sees WAITERS.
-            word.fetch_or(self.bits.waiters, Ordering::Relaxed);
-            if wants == Wants::Look {
-                if word.load(ord!("page.wait.recheck.acquire", Acquire)) & self.bits.locked == 0 {
-                    return true;
-                }
-            } else if self.try_lock(word) {
+            if !seeded!("page.seed.waiters_late", (is_taken(), announce()).0, (announce(), is_taken()).1) {
                 return true;
             }
             waiter = Arc::new(Waiter {
@@ -129,17 +139,20 @@ impl WaitTable {
                 wants,
                 state: AtomicU32::new(SLEEPING),
                 parker: Parker::current(),
+                life: LifeCell::new(),
             });
             queue.push_back(Arc::clone(&waiter));
         }
-        loop {
+        let is_done = loop {
             // Pairs with the Release in `wake`, which follows the waker's Acquire of the bit.
             match waiter.state.load(ord!("page.woken.acquire", Acquire)) {
                 SLEEPING => Parker::park(),
-                WOKEN => return wants == Wants::Look,
-                _ => return true,
+                WOKEN => break wants == Wants::Look,
+                _ => break true,
             }
-        }
+        };
+        waiter.life.kill();
+        is_done
     }
 
     /// Wakes those who only look and the first who wants the lock, handing it over where that is due.
@@ -149,26 +162,33 @@ impl WaitTable {
         let mut queue = queue.lock();
         let mut at = 0;
         while at < queue.len() {
-            if queue[at].word != key {
+            // Other words hash here too.
+            if !guard!("page.wake.word", queue[at].word == key) {
                 at += 1;
                 continue;
             }
-            let state = match queue[at].wants {
-                // Somebody took the bit meanwhile: that one's unlock will see WAITERS and come here.
+            let wants = queue[at].wants;
+            let state = match wants {
+                // Somebody took the bit meanwhile: that one's unlock will see WAITERS and come here. Only saves a wake-up.
                 Wants::Lock if word.load(Ordering::Relaxed) & self.bits.locked != 0 => break,
-                Wants::HandOff if self.try_lock(word) => HANDED_OVER,
+                Wants::HandOff if guard!("page.wake.takes_the_bit", self.try_lock(word)) => HANDED_OVER,
                 Wants::HandOff => break,
                 Wants::Look | Wants::Lock => WOKEN,
             };
             let waiter = queue.remove(at).expect("the index is in range");
             let parker = waiter.parker.clone();
-            waiter.state.store(state, ord!("page.wake.release", Release));
-            parker.unpark();
-            if waiter.wants != Wants::Look {
+            let touch = || waiter.life.assert_alive();
+            let release = || {
+                waiter.state.store(state, ord!("page.wake.release", Release));
+                parker.unpark();
+            };
+            // The store is the last touch of the entry: who sees it may return.
+            seeded!("page.seed.touched_late", (release(), touch()).1, (touch(), release()).1);
+            if wants != Wants::Look {
                 break;
             }
         }
-        if !queue.iter().any(|waiter| waiter.word == key) {
+        if guard!("page.wake.last", !queue.iter().any(|waiter| waiter.word == key)) {
             word.fetch_and(!self.bits.waiters, Ordering::Relaxed);
         }
     }

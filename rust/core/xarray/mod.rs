@@ -51,3 +51,7 @@ impl Drop for XArray {
 
 #[cfg(all(test, not(specmm_loom)))]
 mod tests;
+
+#[cfg(all(test, specmm_loom))]
+#[path = "../../../tests/loom/xarray.rs"]
+mod models;

@@ -4,7 +4,7 @@ use super::entry::Entry;
 use super::node::{FANOUT, Node, SHIFT};
 use super::{Mark, XArray};
 use crate::rcu::ReadSection;
-use crate::sync::{AtomicPtr, Ordering, guard, ord};
+use crate::sync::{AtomicPtr, Ordering, guard, ord, seeded};
 
 /// An entry and the slot it was read from, for the recheck after a reference was taken.
 #[derive(Debug, Clone, Copy)]
@@ -38,24 +38,32 @@ impl XArray {
             };
             // SAFETY: nodes are freed only after a grace period and the caller is inside a section.
             let mut node = unsafe { &*top };
-            if !node.covers(index) {
+            node.life.assert_alive();
+            if !guard!("xarray.find.covers", node.covers(index)) {
                 return Found { entry: Entry::EMPTY, slot: None };
             }
             let mut slot = &node.slots[node.offset_of(index)];
             // The bits that the levels below decide, uppermost first; of a leaf's index none are left, nor are they asked for.
             let mut rest = index.wrapping_shl(u64::BITS - node.shift);
             loop {
-                node.life.assert_alive();
                 entry = Entry::from_raw(slot.load(ord!("xarray.slot.acquire", Acquire)));
                 let Some(child) = entry.as_node() else { break };
                 // SAFETY: as above.
                 node = unsafe { &*child };
+                node.life.assert_alive();
                 slot = &node.slots[(rest >> (u64::BITS - SHIFT)) as usize];
                 rest <<= SHIFT;
             }
             if guard!("xarray.find.retry", entry != Entry::RETRY) {
                 return Found { entry, slot: Some(slot) };
             }
+            // From the head, not from here: this slot will never change again.
+            let spin_here = || {
+                while slot.load(Ordering::Relaxed) == entry.raw() {
+                    crate::sync::spin_hint();
+                }
+            };
+            seeded!("xarray.seed.spins_in_dead_node", spin_here(), ());
         }
     }
 
@@ -105,17 +113,11 @@ fn next_below(
 ) -> Result<Option<(u64, Entry)>, Restart> {
     // SAFETY: called inside the section of `next`.
     let node = unsafe { &*node };
-    node.life.assert_alive();
     let span_bits = node.shift;
-    let first = if index > base {
-        if span_bits + SHIFT < u64::BITS && (index - base) >> (span_bits + SHIFT) != 0 {
-            return Ok(None);
-        }
-        ((index - base) >> span_bits) as usize
-    } else {
-        0
-    };
+    // Beyond the node: no slot at all.
+    let first = (index.saturating_sub(base) >> span_bits) as usize;
     for offset in first..FANOUT {
+        node.life.assert_alive();
         let at = base + ((offset as u64) << span_bits);
         if at > last {
             return Ok(None);
@@ -125,7 +127,7 @@ fn next_below(
             continue;
         }
         let entry = Entry::from_raw(node.slots[offset].load(ord!("xarray.next.slot.acquire", Acquire)));
-        if entry == Entry::RETRY {
+        if !guard!("xarray.next.retry", entry != Entry::RETRY) {
             return Err(Restart);
         }
         if node.shift == 0 {

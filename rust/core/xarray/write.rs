@@ -4,7 +4,7 @@ use super::XArray;
 use super::entry::Entry;
 use super::node::{FANOUT, MARKS, Mark, Node, SHIFT};
 use crate::rcu;
-use crate::sync::{MutexGuard, Ordering, Tally, ord};
+use crate::sync::{MutexGuard, Ordering, Tally, duty, guard, ord, seeded};
 use std::sync::Arc;
 
 /// The map with its writers' mutex held.
@@ -150,7 +150,7 @@ impl<'x> Locked<'x> {
         let Some(place) = self.place(index) else {
             let head = self.head();
             if index == 0 && head.as_node().is_none() && !head.is_empty() {
-                self.array.head.store(std::ptr::null_mut(), ord!("xarray.erase.head.release", Release));
+                self.array.head.store(std::ptr::null_mut(), Ordering::Relaxed);
                 return head;
             }
             return Entry::EMPTY;
@@ -163,7 +163,8 @@ impl<'x> Locked<'x> {
         for mark in [Mark::Dirty, Mark::ToWrite, Mark::Extra] {
             self.clear_mark(index, mark);
         }
-        slot.store(std::ptr::null_mut(), ord!("xarray.erase.release", Release));
+        // Relaxed, as every store of nothing: it leads nowhere.
+        slot.store(std::ptr::null_mut(), Ordering::Relaxed);
         place.node.count.fetch_sub(1, Ordering::Relaxed);
         self.prune(place.node);
         self.shrink();
@@ -172,16 +173,16 @@ impl<'x> Locked<'x> {
 
     /// Unlinks `node` and its ancestors as far as they are empty.
     fn prune(&mut self, mut node: &'x Node) {
-        while node.count.load_then_write(Ordering::Relaxed) == 0 {
+        while guard!("xarray.prune.empty", node.count.load_then_write(Ordering::Relaxed) == 0) {
             let parent = node.parent.load_then_write(Ordering::Relaxed);
             let dead = std::ptr::from_ref(node).cast_mut();
             if parent.is_null() {
-                self.array.head.store(std::ptr::null_mut(), ord!("xarray.prune.head.release", Release));
+                self.array.head.store(std::ptr::null_mut(), Ordering::Relaxed);
                 retire(dead, &self.array.nodes);
                 return;
             }
             let parent = self.node(parent);
-            parent.slots[node.offset].store(std::ptr::null_mut(), ord!("xarray.prune.release", Release));
+            parent.slots[node.offset].store(std::ptr::null_mut(), Ordering::Relaxed);
             parent.count.fetch_sub(1, Ordering::Relaxed);
             retire(dead, &self.array.nodes);
             node = parent;
@@ -193,18 +194,24 @@ impl<'x> Locked<'x> {
         while let Some(raw) = self.head().as_node() {
             let node = self.node(raw);
             let child = Entry::from_raw(node.slots[0].load_then_write(Ordering::Relaxed));
-            if node.count.load_then_write(Ordering::Relaxed) != 1 || child.is_empty() {
+            let count = node.count.load_then_write(Ordering::Relaxed);
+            if !guard!("xarray.shrink.lone", count == 1 && !child.is_empty()) {
                 return;
             }
             match child.as_node() {
                 Some(child) => self.node(child).parent.store(std::ptr::null_mut(), Ordering::Relaxed),
                 // A lone entry has no marks in the head, so one that carries any keeps its node.
-                None if node.marks.iter().any(|mark| mark.load_then_write(Ordering::Relaxed) != 0) => return,
+                None if !guard!("xarray.shrink.unmarked", is_unmarked(node)) => return,
                 None => {}
             }
             self.array.head.store(child.raw(), ord!("xarray.shrink.release", Release));
             // A reader already inside the old head must not trust it any more: its slot 0 will not be updated again.
-            node.slots[0].store(Entry::RETRY.raw(), ord!("xarray.shrink.retry.release", Release));
+            let retry = Entry::RETRY.raw();
+            // Release: who sees it finds the new head.
+            duty!(
+                "xarray.shrink.retry",
+                node.slots[0].store(retry, ord!("xarray.shrink.retry.release", Release))
+            );
             retire(raw, &self.array.nodes);
         }
     }
@@ -305,6 +312,10 @@ impl<'x> Locked<'x> {
     }
 }
 
+fn is_unmarked(node: &Node) -> bool {
+    node.marks.iter().all(|mark| mark.load_then_write(Ordering::Relaxed) == 0)
+}
+
 /// Frees an unlinked node once no reader can hold it.
 fn retire(node: *mut Node, nodes: &Arc<Tally>) {
     struct Unlinked(*mut Node);
@@ -312,11 +323,12 @@ fn retire(node: *mut Node, nodes: &Arc<Tally>) {
     unsafe impl Send for Unlinked {}
     let unlinked = Unlinked(node);
     let nodes = Arc::clone(nodes);
-    rcu::call_rcu(move || {
+    let free = move || {
         let Unlinked(node) = { unlinked };
         // SAFETY: unlinked before the grace period that has just ended; children were unlinked or moved before.
         let node = unsafe { Box::from_raw(node) };
         node.life.kill();
         nodes.sub(1);
-    });
+    };
+    seeded!("xarray.seed.freed_now", free(), rcu::call_rcu(free));
 }
