@@ -138,10 +138,14 @@ fn lookup_against_return() {
             history.call("look up", look_up, |there, found| found.is_none_or(|found| found == *there));
         })
     };
-    let removed = history.ask("remove", || remove(&ours), |there, &removed| {
-        *there = !removed;
-        true
-    });
+    let removed = history.ask(
+        "remove",
+        || remove(&ours),
+        |there, &removed| {
+            *there = !removed;
+            true
+        },
+    );
     let again = || removed && cache_page(&ours, 0, OURS);
     history.call("cache again", again, |there, &again| {
         if again {
@@ -158,7 +162,7 @@ fn lookup_against_removal_and_return() {
     Model {
         name: "lookup against removal and return",
         rows: &[15],
-        preemption_bound: None,
+        preemption_bound: Some(2),
         grace_periods: false,
         twin: false,
         body: lookup_against_return,

@@ -12,7 +12,8 @@
 
 use super::membarrier;
 use crate::sync::{
-    AtomicPtr, AtomicU64, Mutex, Ordering, Tally, guard, ord, seeded, spin_hint, thread_slot, yield_now,
+    AtomicPtr, AtomicU64, LifeCell, Mutex, Ordering, Tally, guard, ord, seeded, spin_hint, thread_slot,
+    yield_now,
 };
 use std::marker::PhantomData;
 
@@ -22,6 +23,7 @@ type Work = Box<dyn FnOnce() + Send>;
 struct Deferred {
     work: Work,
     next: *mut Deferred,
+    life: LifeCell,
 }
 
 const CHUNK: usize = if cfg!(specmm_loom) { 5 } else { 64 };
@@ -84,7 +86,8 @@ impl Domain {
 
     fn defer(&self, work: Work) {
         self.waiting.add(1);
-        let item = Box::into_raw(Box::new(Deferred { work, next: std::ptr::null_mut() }));
+        let item =
+            Box::into_raw(Box::new(Deferred { work, next: std::ptr::null_mut(), life: LifeCell::new() }));
         let mut head = self.deferred.load_then_write(Ordering::Relaxed);
         loop {
             // SAFETY: `item` is not published yet.
@@ -109,6 +112,7 @@ impl Domain {
         while !item.is_null() {
             // SAFETY: the swap made this thread the owner of the whole stack.
             let deferred = unsafe { Box::from_raw(item) };
+            deferred.life.kill();
             item = deferred.next;
             ready.push(deferred.work);
         }
@@ -139,7 +143,7 @@ impl Domain {
 
     /// One grace period. The caller holds `turn`.
     fn pass(&self) {
-        // Pairs with the Release in `snapshot`.
+        // Pairs with the Release in `snapshot`. (The fence that follows would do, but membarrier is no fence of the language.)
         let number = self.started.fetch_add(1, ord!("rcu.started.acquire", Acquire)) + 1;
         self.wait_for_readers();
         // Pairs with the Acquire in `elapsed`.
