@@ -57,13 +57,14 @@ impl XArray {
             if guard!("xarray.find.retry", entry != Entry::RETRY) {
                 return Found { entry, slot: Some(slot) };
             }
-            // From the head, not from here: this slot will never change again.
-            let spin_here = || {
+            // From the head, not from here: a dead node never changes again.
+            let () = seeded!(
+                "xarray.seed.spins_in_dead_node",
                 while slot.load(Ordering::Relaxed) == entry.raw() {
                     crate::sync::spin_hint();
-                }
-            };
-            seeded!("xarray.seed.spins_in_dead_node", spin_here(), ());
+                },
+                ()
+            );
         }
     }
 
