@@ -58,12 +58,11 @@ impl XArray {
                 return Found { entry, slot: Some(slot) };
             }
             // From the head, not from here: a dead node never changes again.
-            let () = seeded!(
+            seeded!(
                 "xarray.seed.spins_in_dead_node",
                 while slot.load(Ordering::Relaxed) == entry.raw() {
                     crate::sync::spin_hint();
-                },
-                ()
+                }
             );
         }
     }
