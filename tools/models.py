@@ -17,7 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT / "tests" / "loom" / "models.json"
 PAGE = ROOT / "docs" / "checking.md"
-BEGIN, END = "<!-- table of models: written by `make loom MODELS=--update` -->", "<!-- end of table -->"
+PAIRS = ROOT / "docs" / "concurrency.md"
+BEGIN, END = "<!-- written by `make loom MODELS=--update`: {} -->", "<!-- end of {} -->"
 PASSES = {"A": "A", "B": "B", "C": "C", "StaleCas": "stale CAS", "Twin": "twin"}
 
 
@@ -60,13 +61,66 @@ def table(rows: list[dict]) -> str:
         out.append(
             f"| {name} | {', '.join(map(str, row['rows']))} | {bound} | {counts} | {len(row['needs'])} |"
         )
-    unbounded = sum(row["bound"] is None for row in models.values())
-    executions = sum(row[pass_] for row in models.values() for pass_ in PASSES if pass_ in row)
     out += [
         "",
         f"{len(models)} models, {unbounded} of them without a bound; {executions:,} executions in all.",
     ]
     return "\n".join(out)
+
+
+def rows_table(rows: list[dict]) -> str:
+    """Which models exercise each row of the invariants."""
+    by_row: dict[int, list[str]] = {}
+    for row in rows:
+        for number in row["rows"]:
+            names = by_row.setdefault(number, [])
+            if row["model"] not in names:
+                names.append(row["model"])
+    out = ["| row | models |", "|---|---|"]
+    out += [f"| {number} | {'; '.join(names)} |" for number, names in sorted(by_row.items())]
+    return "\n".join(out)
+
+
+def claim(rows: list[dict]) -> str:
+    """How many models, in one sentence."""
+    bounds = {row["model"]: row["bound"] for row in rows}
+    unbounded = sum(bound is None for bound in bounds.values())
+    executions = sum(row["executions"] for row in rows)
+    return (
+        f"{unbounded} models explored to completion with no preemption bound and {len(bounds) - unbounded} at a bound\n"
+        f"of {min(filter(None, bounds.values()))} or {max(filter(None, bounds.values()))}, each in four passes, the"
+        f" smallest in five: {executions:,} executions."
+    )
+
+
+def replaced(text: str, name: str, content: str) -> str:
+    """The text with what stands between a name's two marks exchanged."""
+    begin, end = BEGIN.format(name), END.format(name)
+    before, rest = text.split(begin)
+    return f"{before}{begin}\n\n{content}\n\n{end}{rest.split(end)[1]}"
+
+
+def unknown_pairs(rows: list[dict]) -> list[str]:
+    """Models that docs/concurrency.md names and that are not."""
+    models = {row["model"] for row in rows}
+    table = PAIRS.read_text().split("| models |", 1)[1].split("\n\n", 1)[0]
+    named = [line.rstrip(" |").rsplit(" | ", 1)[1].split("; ") for line in table.splitlines()[2:]]
+    if not named:
+        sys.exit(f"models: {PAIRS.name} names no models")
+    return [
+        f"{PAIRS.name} names {name!r}, which is no model"
+        for names in named
+        for name in names
+        if name not in models
+    ]
+
+
+def twice_named(rows: list[dict]) -> list[str]:
+    """Models of one name."""
+    tests: dict[str, set[str]] = {}
+    for row in rows:
+        tests.setdefault(row["model"], set()).add(row["test"])
+    return [f"{name} is the name of {' and '.join(sorted(of))}" for name, of in tests.items() if len(of) > 1]
 
 
 def main() -> int:
@@ -80,10 +134,11 @@ def main() -> int:
     rows = read(arguments.report)
     if arguments.update:
         TABLE.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
-        before, rest = PAGE.read_text().split(BEGIN)
-        PAGE.write_text(f"{before}{BEGIN}\n\n{table(rows)}\n\n{END}{rest.split(END)[1]}")
-        return 0
-    said = differences(rows, json.loads(TABLE.read_text()))
+        text = PAGE.read_text()
+        for name, content in (("claim", claim(rows)), ("models", table(rows)), ("rows", rows_table(rows))):
+            text = replaced(text, name, content)
+        PAGE.write_text(text)
+    said = differences(rows, json.loads(TABLE.read_text())) + twice_named(rows) + unknown_pairs(rows)
     for line in said:
         print(f"models: {line}", file=sys.stderr)
     if said:
