@@ -61,10 +61,6 @@ def table(rows: list[dict]) -> str:
         out.append(
             f"| {name} | {', '.join(map(str, row['rows']))} | {bound} | {counts} | {len(row['needs'])} |"
         )
-    out += [
-        "",
-        f"{len(models)} models, {unbounded} of them without a bound; {executions:,} executions in all.",
-    ]
     return "\n".join(out)
 
 
@@ -86,10 +82,11 @@ def claim(rows: list[dict]) -> str:
     bounds = {row["model"]: row["bound"] for row in rows}
     unbounded = sum(bound is None for bound in bounds.values())
     executions = sum(row["executions"] for row in rows)
+    few, many = min(filter(None, bounds.values())), max(filter(None, bounds.values()))
     return (
-        f"{unbounded} models explored to completion with no preemption bound and {len(bounds) - unbounded} at a bound\n"
-        f"of {min(filter(None, bounds.values()))} or {max(filter(None, bounds.values()))}, each in four passes, the"
-        f" smallest in five: {executions:,} executions."
+        f"{unbounded} models explored to completion with no preemption bound and"
+        f" {len(bounds) - unbounded} at a bound of\n{few} to {many}, each in four passes, the smallest in"
+        f" five: {executions:,} executions."
     )
 
 
