@@ -110,11 +110,10 @@ fn sequentially_consistent(program: &Program) -> BTreeSet<Outcome> {
                         words[word] = new;
                     }
                 }
-                Op::Fence(_) => {}
                 Op::Unless(value) if read[thread].last() != Some(&value) => {
-                    at[thread] = program[thread].len()
+                    at[thread] = program[thread].len();
                 }
-                Op::Unless(_) => {}
+                Op::Fence(_) | Op::Unless(_) => {}
             }
             step(program, &at, &read, words, found);
         }
@@ -161,8 +160,9 @@ mod axioms {
         for middle in 0..n {
             for from in 0..n {
                 if relation[from][middle] {
-                    for to in 0..n {
-                        relation[from][to] |= relation[middle][to];
+                    let beyond = relation[middle].clone();
+                    for (to, reached) in beyond.into_iter().enumerate() {
+                        relation[from][to] |= reached;
                     }
                 }
             }
@@ -533,6 +533,7 @@ const STALE: &[Pass] = &[Pass::A, Pass::C, Pass::StaleCas, Pass::Twin];
 const X: usize = 0;
 const Y: usize = 1;
 
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn canaries() -> Vec<Canary> {
     use Op::{Exchange, Fence, Load, Store, Swap, Unless};
     let canary = |name, program: &[&[Op]], reads: &[&[u32]], allowed, explored_by| Canary {

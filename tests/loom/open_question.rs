@@ -2,7 +2,8 @@
 //!
 //! In December 2020 Linus Torvalds argued that it may, under the leaf lock: raise the page's mapcount, then see the page
 //! unlocked, then see its mapping still set; a truncation that locks the page later must find the mapcount, and then block on
-//! the leaf lock inside its unmap. In September 2020 Matthew Wilcox had found a hole in holding the i_mmap lock instead.
+//! the leaf lock inside its unmap. In September 2020 Matthew Wilcox had found a hole in holding the `i_mmap` lock
+//! instead.
 //!
 //! Here one thread maps a page that it has found (it holds a reference) by one of these protocols, and one takes the page out
 //! of the cache: lock, unmap if the mapcount says so, clear slot and mapping, unlock. Claim (row 20): when both are done, a
@@ -21,6 +22,7 @@ use std::sync::Arc;
 
 /// What fault-around does before it sets an entry, under the leaf lock.
 #[derive(Clone, Copy)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a step that a protocol has or has not")]
 struct Protocol {
     /// Tries the page lock and keeps it until the entry is set.
     page_lock: bool,
@@ -206,7 +208,7 @@ fn verdicts(name: &'static str, body: fn(), off: Option<&str>) -> Vec<(Pass, Res
     for (pass, verdict) in &verdicts {
         match verdict {
             Ok(executions) => {
-                println!("open question | {name} | pass {pass:?} | holds in {executions} executions")
+                println!("open question | {name} | pass {pass:?} | holds in {executions} executions");
             }
             Err(failure) => {
                 println!("open question | {name} | pass {pass:?} | fails in execution {}", failure.execution);
