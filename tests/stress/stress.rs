@@ -3,6 +3,7 @@
 //! ```text
 //! stress [--seconds N] [--threads N] [--seed N]     the run; fails if any kind of operation never succeeded
 //! stress --plant NAME                               one bug on purpose, see `plant`
+//! stress --off NAME [--seconds N] ...               the run with one named guard or ordering of the core switched off
 //! ```
 //!
 //! No test harness: its channels and scoped threads are code of the standard library that no sanitizer can see into.
@@ -26,10 +27,11 @@ struct Arguments {
     threads: usize,
     seed: u64,
     plant: Option<String>,
+    off: Option<String>,
 }
 
 fn arguments() -> Result<Arguments, String> {
-    let mut parsed = Arguments { seconds: 3.0, threads: 6, seed: 1, plant: None };
+    let mut parsed = Arguments { seconds: 3.0, threads: 6, seed: 1, plant: None, off: None };
     let mut rest = std::env::args().skip(1);
     while let Some(name) = rest.next() {
         let value = rest.next().ok_or_else(|| format!("{name} needs a value"))?;
@@ -39,7 +41,8 @@ fn arguments() -> Result<Arguments, String> {
             "--threads" => parsed.threads = value.parse().map_err(|_| bad())?,
             "--seed" => parsed.seed = value.parse().map_err(|_| bad())?,
             "--plant" => parsed.plant = Some(value),
-            _ => return Err(format!("{name} is none of --seconds, --threads, --seed, --plant")),
+            "--off" => parsed.off = Some(value),
+            _ => return Err(format!("{name} is none of --seconds, --threads, --seed, --plant, --off")),
         }
     }
     if !(2..=16).contains(&parsed.threads) {
@@ -61,12 +64,26 @@ fn main() {
         println!("stress: the planted bug {name} went unnoticed by the program itself");
         return;
     }
+    if let Some(name) = &arguments.off {
+        switch_off(name);
+    }
     plant::right();
     let total = stress(&arguments);
     total.print();
     let missing = total.missing();
     assert!(missing.is_empty(), "never seen in this run: {}", missing.join(", "));
     println!("stress: passed");
+}
+
+#[cfg(specmm_mutants)]
+fn switch_off(name: &str) {
+    specmm::sync::mutant::switch_off(name);
+}
+
+#[cfg(not(specmm_mutants))]
+fn switch_off(name: &str) {
+    eprintln!("stress: {name} stays on: this build has no --cfg specmm_mutants");
+    std::process::exit(2);
 }
 
 /// Rounds, each with a cache of its own.

@@ -5,79 +5,79 @@
 //! `duty!("room.what", step)` or, where it gives something back, `give_back!("room.what", value)`. A bug of history that is
 //! more than a missing check stands beside the right code as `seeded!("room.seed.what", wrong, right)`. In what ships these
 //! are the condition, the ordering, the fence, the step and the right code themselves. Under the model checker one name at a
-//! time can be switched off (see `model::mutant`), which must make some model fail: that is how a guard earns its place.
+//! time can be switched off (see `model::mutant`; `mutant` does it for the sanitizers' controls), which must make some model fail: that is how a guard earns its place.
 //! `tests/loom/guards.toml` says of each name what Linux calls it and which premise it rests on; `make guards` tries them all.
 
-#[cfg(not(specmm_loom))]
+#[cfg(not(any(specmm_loom, specmm_mutants)))]
 macro_rules! guard {
     ($name:literal, $condition:expr) => {
         $condition
     };
 }
-#[cfg(specmm_loom)]
+#[cfg(any(specmm_loom, specmm_mutants))]
 macro_rules! guard {
     ($name:literal, $condition:expr) => {
-        $crate::sync::model::mutant::is_off($name) || $condition
+        $crate::sync::imp::mutant::is_off($name) || $condition
     };
 }
 
-#[cfg(not(specmm_loom))]
+#[cfg(not(any(specmm_loom, specmm_mutants)))]
 macro_rules! ord {
     ($name:literal, $order:ident) => {
         $crate::sync::Ordering::$order
     };
 }
-#[cfg(specmm_loom)]
+#[cfg(any(specmm_loom, specmm_mutants))]
 macro_rules! ord {
     ($name:literal, $order:ident) => {
-        $crate::sync::model::mutant::ordering($name, $crate::sync::Ordering::$order)
+        $crate::sync::imp::mutant::ordering($name, $crate::sync::Ordering::$order)
     };
 }
 
-#[cfg(not(specmm_loom))]
+#[cfg(not(any(specmm_loom, specmm_mutants)))]
 macro_rules! ordered_fence {
     ($name:literal, $order:ident) => {
         $crate::sync::fence($crate::sync::Ordering::$order)
     };
 }
-#[cfg(specmm_loom)]
+#[cfg(any(specmm_loom, specmm_mutants))]
 macro_rules! ordered_fence {
     ($name:literal, $order:ident) => {
-        $crate::sync::model::mutant::fence($name, $crate::sync::Ordering::$order)
+        $crate::sync::imp::mutant::fence($name, $crate::sync::Ordering::$order)
     };
 }
 
-#[cfg(not(specmm_loom))]
+#[cfg(not(any(specmm_loom, specmm_mutants)))]
 macro_rules! duty {
     ($name:literal, $step:expr) => {
         $step
     };
 }
-#[cfg(specmm_loom)]
+#[cfg(any(specmm_loom, specmm_mutants))]
 macro_rules! duty {
     ($name:literal, $step:expr) => {
-        if !$crate::sync::model::mutant::is_off($name) {
+        if !$crate::sync::imp::mutant::is_off($name) {
             $step
         }
     };
 }
 
 /// Drops a value; switched off, forgets it: for duties that consist in giving something back.
-#[cfg(not(specmm_loom))]
+#[cfg(not(any(specmm_loom, specmm_mutants)))]
 macro_rules! give_back {
     ($name:literal, $value:expr) => {
         drop($value)
     };
 }
-#[cfg(specmm_loom)]
+#[cfg(any(specmm_loom, specmm_mutants))]
 macro_rules! give_back {
     ($name:literal, $value:expr) => {
-        if $crate::sync::model::mutant::is_off($name) { std::mem::forget($value) } else { drop($value) }
+        if $crate::sync::imp::mutant::is_off($name) { std::mem::forget($value) } else { drop($value) }
     };
 }
 
 /// The right expression; switched off, the wrong one, which is how some real code had it. Without a right one: a step that
-/// is wrong.
+/// is wrong. Only models have the wrong ways.
 #[cfg(not(specmm_loom))]
 macro_rules! seeded {
     ($name:literal, $wrong:expr) => {};

@@ -15,16 +15,18 @@ mod lock;
 #[allow(unsafe_code, reason = "loom cells hand out raw pointers")]
 #[allow(clippy::missing_panics_doc, clippy::needless_pass_by_value, reason = "never part of what ships")]
 pub mod model;
+#[cfg(specmm_mutants)]
+pub mod mutant;
 #[cfg(not(specmm_loom))]
-mod native;
+pub(crate) mod native;
 #[cfg(specmm_tsan)]
 #[allow(clippy::missing_panics_doc, clippy::new_without_default, reason = "never part of what ships")]
 mod watched;
 
 #[cfg(specmm_loom)]
-use model as imp;
+pub(crate) use model as imp;
 #[cfg(not(specmm_loom))]
-use native as imp;
+pub(crate) use native as imp;
 
 pub use imp::{
     AtomicPtr, AtomicU32, AtomicU64, Condvar, LifeCell, Mutex, MutexGuard, OnceLock, Parker, fence,

@@ -116,6 +116,8 @@ impl<T> AtomicPtr<T> {
 
 #[cfg(not(specmm_tsan))]
 pub use super::lock::{Condvar, Mutex, MutexGuard, OnceLock};
+#[cfg(specmm_mutants)]
+pub(crate) use super::mutant;
 #[cfg(specmm_tsan)]
 pub use super::watched::{Condvar, Mutex, MutexGuard, OnceLock};
 pub use std::sync::atomic::fence;
