@@ -5,7 +5,8 @@
 //! `duty!("room.what", step)` or, where it gives something back, `give_back!("room.what", value)`. A bug of history that is
 //! more than a missing check stands beside the right code as `seeded!("room.seed.what", wrong, right)`. In what ships these
 //! are the condition, the ordering, the fence, the step and the right code themselves. Under the model checker one name at a
-//! time can be switched off (see `model::mutant`; `mutant` does it for the sanitizers' controls), which must make some model fail: that is how a guard earns its place.
+//! time can be switched off (see `model::mutant`), which must make some model fail: that is how a guard earns its place. The
+//! sanitizers' controls do so too (see `mutant`).
 //! `tests/loom/guards.toml` says of each name what Linux calls it and which premise it rests on; `make guards` tries them all.
 
 #[cfg(not(any(specmm_loom, specmm_mutants)))]
