@@ -8,8 +8,9 @@ WHEEL := target/wheel/built
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 # Another configuration of the same sources would evict the plain build from its folder.
 LOOM := RUSTFLAGS='--cfg specmm_loom' CARGO_TARGET_DIR=target/loom
+UNDER_SHUTTLE := RUSTFLAGS='--cfg specmm_shuttle' CARGO_TARGET_DIR=target/shuttle
 
-.PHONY: help preflight preflight-ci packages faults test test-rust test-python lint loom loom-quick guards free asan tsan bench counts deep ci clean
+.PHONY: help preflight preflight-ci packages faults test test-rust test-python lint loom loom-quick guards shuttle free asan tsan bench counts deep ci clean
 
 help:
 	@echo 'make faults   the main job: fault a real file, with and without the mmap lock (FAULTS="FILE --seconds 5")'
@@ -17,6 +18,7 @@ help:
 	@echo 'make lint     formatters, linters and types'
 	@echo 'make loom     every model, to completion, held against the committed table (MODELS=--update)'
 	@echo 'make guards   every guard switched off in turn: some model must fail (GUARDS=NAME shows how)'
+	@echo 'make shuttle  whole operations with up to 8 threads under drawn schedules (SHUTTLE=TEST; see tests/shuttle/harness.rs)'
 	@echo 'make asan     the core under AddressSanitizer'
 	@echo 'make tsan     a stress of the core under ThreadSanitizer'
 	@echo 'make bench    benchmarks and their ratios, 5 minutes (BENCH="--bench NAME")'
@@ -91,6 +93,10 @@ guards: | preflight
 free: | preflight
 	$(PYTHON) tools/free_names.py target/free
 
+# Nothing is captured: a schedule that failed must be seen even if the process aborts.
+shuttle: | preflight
+	$(UNDER_SHUTTLE) cargo test --profile loom --all-features --lib -- $(or $(SHUTTLE),shuttle_tests) --nocapture
+
 # --- for developers
 
 lint: .venv-dev/installed
@@ -98,6 +104,7 @@ lint: .venv-dev/installed
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
 	$(LOOM) cargo clippy --all-features --lib --tests -- -D warnings
+	$(UNDER_SHUTTLE) cargo clippy --all-features --lib --tests -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --all-features --document-private-items
 	.venv-dev/bin/ruff check
 	.venv-dev/bin/ruff format --check
@@ -124,7 +131,7 @@ tsan: | preflight
 
 deep: export SPECMM_DEEP = 1
 deep: export SPECMM_HYPOTHESIS = deep
-deep: loom test-python
+deep: loom shuttle test-python
 	$(MAKE) guards GUARDS=--all
 
 # Jobs that need a Debian package are targets of their own, added to `ci` as they land; .ci/run installs PACKAGES, and
@@ -138,7 +145,7 @@ preflight-ci:
 	@PYTHON='$(PYTHON)' tools/preflight rustfmt clippy $(PACKAGES)
 
 ci: export SPECMM_HYPOTHESIS = ci
-ci: preflight-ci lint test loom guards free counts asan tsan
+ci: preflight-ci lint test loom guards free counts asan tsan shuttle
 
 clean:
 	rm -rf target .venv .venv-dev .hypothesis .mypy_cache .pytest_cache .ruff_cache

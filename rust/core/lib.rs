@@ -101,6 +101,9 @@ mod loom_harness;
 #[cfg(all(test, specmm_loom))]
 #[path = "../../tests/loom/history.rs"]
 mod loom_history;
+#[cfg(all(test, specmm_shuttle))]
+#[path = "../../tests/shuttle/harness.rs"]
+mod shuttle_harness;
 
 pub use cache::{
     Abort, Advice, CacheStats, DEFAULT_RA_PAGES, File, FilemapFault, Io, OpenMode, PageCache, ReadaheadState,

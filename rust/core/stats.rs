@@ -6,7 +6,13 @@
 
 use crate::sync::{OnceLock, Tally, thread_slot};
 
-const SHARDS: usize = if cfg!(specmm_loom) { 5 } else { 256 };
+const SHARDS: usize = if cfg!(specmm_loom) {
+    5
+} else if cfg!(specmm_shuttle) {
+    16
+} else {
+    256
+};
 
 #[derive(Debug)]
 #[repr(align(128))]
@@ -53,7 +59,7 @@ impl<const N: usize> Sharded<N> {
     }
 }
 
-#[cfg(all(test, not(specmm_loom)))]
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
 mod tests {
     use super::*;
 

@@ -1,5 +1,5 @@
 //! Faults end to end on real files and stores, through the public interface.
-#![cfg(not(specmm_loom))]
+#![cfg(not(any(specmm_loom, specmm_shuttle)))]
 #![allow(missing_docs, reason = "a test suite")]
 
 use specmm::store::{MemoryStore, Store};

@@ -1,5 +1,5 @@
 //! The rules of the house that no compiler checks, held against the sources.
-#![cfg(not(specmm_loom))]
+#![cfg(not(any(specmm_loom, specmm_shuttle)))]
 #![allow(missing_docs, reason = "a test suite")]
 
 use std::path::{Path, PathBuf};
@@ -44,7 +44,7 @@ fn offenders(folder: &str, needles: &[&str], allowed: &[&str]) -> Vec<String> {
 
 #[test]
 fn only_sync_names_atomics_and_the_model_checker() {
-    let needles = ["sync::atomic", "loom::"];
+    let needles = ["sync::atomic", "loom::", "shuttle::"];
     // Drivers of workloads are users of the protocol, and one of them is the kernel's own mmap.
     assert_eq!(offenders("rust/core", &needles, &["/core/sync/", "/core/workload/"]), [""; 0]);
     assert!(!offenders("rust/core", &needles, &[]).is_empty(), "the search finds what is there");
@@ -84,6 +84,7 @@ fn models_have_no_atomics_of_their_own() {
     let needles = ["Atomic", "fence("];
     // The canaries test the checker, not a model; the open question needs a fence that shipped code does not have.
     assert_eq!(offenders("tests/loom", &needles, &["/canaries.rs", "/open_question.rs"]), [""; 0]);
+    assert_eq!(offenders("tests/shuttle", &needles, &[]), [""; 0]);
 }
 
 #[test]

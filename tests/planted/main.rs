@@ -1,5 +1,5 @@
 //! A planted use after free, for `tools/asan`: the sanitizer must report it, or its silence elsewhere means nothing.
-#![cfg(not(specmm_loom))]
+#![cfg(not(any(specmm_loom, specmm_shuttle)))]
 #![allow(missing_docs, unsafe_code, reason = "a bug on purpose")]
 
 use specmm::rcu::{ArcCell, synchronize};

@@ -1,5 +1,5 @@
 //! The workloads, through the public interface: what a caller of `workload::run` relies on.
-#![cfg(all(feature = "workload", not(specmm_loom)))]
+#![cfg(all(feature = "workload", not(any(specmm_loom, specmm_shuttle))))]
 #![allow(missing_docs, reason = "a test suite")]
 
 use specmm::workload::{Plan, Rate, Row, Workload, run};

@@ -8,10 +8,9 @@ use super::AddressSpace;
 use super::page_cache::Stat;
 use crate::error::{IoError, ShortRead};
 use crate::page::{LockedPage, PAGE_SIZE};
-use crate::sync::{Condvar, Mutex};
+use crate::sync::{Condvar, Mutex, thread};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Instant;
 
 /// Where windows are read.
@@ -37,7 +36,7 @@ struct State {
     waiting: VecDeque<Request>,
     in_flight: usize,
     stopping: bool,
-    workers: Vec<JoinHandle<()>>,
+    workers: Vec<thread::JoinHandle<()>>,
 }
 
 #[derive(Default)]
@@ -72,7 +71,7 @@ impl IoQueue {
         }
         while state.workers.len() < WORKERS {
             let queue = Arc::clone(&self.queue);
-            match std::thread::Builder::new().name("specmm-io".into()).spawn(move || queue.work()) {
+            match thread::Builder::new().name("specmm-io".into()).spawn(move || queue.work()) {
                 Ok(worker) => state.workers.push(worker),
                 // No thread to be had: the caller reads.
                 Err(_) if state.workers.is_empty() => {
@@ -106,7 +105,7 @@ impl IoQueue {
         self.queue.work.notify_all();
         for worker in workers {
             // A worker that drops the last user of a cache ends up here itself and must not wait for itself.
-            if worker.thread().id() != std::thread::current().id() {
+            if worker.thread().id() != thread::current().id() {
                 let _ended = worker.join();
             }
         }

@@ -32,3 +32,6 @@ pub use vm_fault::{Abort, VmFault};
 #[cfg(all(test, specmm_loom))]
 #[path = "../../../tests/loom/cache.rs"]
 pub(crate) mod models;
+#[cfg(all(test, specmm_shuttle))]
+#[path = "../../../tests/shuttle/cache.rs"]
+pub(crate) mod shuttle_tests;

@@ -258,5 +258,5 @@ impl OpenFile {
     }
 }
 
-#[cfg(all(test, not(specmm_loom)))]
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
 mod tests;

@@ -258,7 +258,7 @@ impl<'m> Fault<'m, '_> {
         seeded!("do_wp_page.seed.put_at_once", put(), rcu::call_rcu(put));
     }
 
-    #[cfg(specmm_loom)]
+    #[cfg(any(specmm_loom, specmm_shuttle))]
     fn credit_early(&self) {
         self.vma.file().credit_mmap_miss(1, self.vma.flags.pattern());
     }

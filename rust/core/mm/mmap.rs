@@ -18,7 +18,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 /// The lowest address that mmap hands out (`mmap_min_addr`).
-const MMAP_MIN: u64 = if cfg!(specmm_loom) { 0 } else { 0x1_0000 };
+const MMAP_MIN: u64 = if cfg!(any(specmm_loom, specmm_shuttle)) { 0 } else { 0x1_0000 };
 
 /// What a mapping allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -67,7 +67,7 @@ impl<'a> MmapWrite<'a> {
     }
 }
 
-#[cfg(specmm_loom)]
+#[cfg(any(specmm_loom, specmm_shuttle))]
 impl MmapWrite<'_> {
     /// The wrong way, for a mutant: the next writer is let in too early.
     fn unlock_first(&self) {

@@ -234,6 +234,9 @@ pub(crate) mod models;
 #[cfg(all(test, specmm_loom))]
 #[path = "../../../tests/loom/open_question.rs"]
 mod open_question;
+#[cfg(all(test, specmm_shuttle))]
+#[path = "../../../tests/shuttle/mm.rs"]
+mod shuttle_tests;
 #[cfg(all(test, specmm_loom))]
 #[path = "../../../tests/loom/page_table.rs"]
 pub(crate) mod table_models;

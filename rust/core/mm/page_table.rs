@@ -29,12 +29,19 @@ use crate::sync::{
 use std::sync::Arc;
 
 /// Bits of the address that one level decides.
-const LEVEL_BITS: u32 = if cfg!(specmm_loom) { 1 } else { 9 };
-const FANOUT: usize = 1 << LEVEL_BITS;
+const LEVEL_BITS: u32 = if cfg!(specmm_loom) {
+    1
+} else if cfg!(specmm_shuttle) {
+    2
+} else {
+    9
+};
+pub(super) const FANOUT: usize = 1 << LEVEL_BITS;
 /// Bytes that one leaf table maps (2 MiB).
 const LEAF_SPAN: u64 = 1 << (PAGE_SHIFT + LEVEL_BITS);
 /// Where the address space ends (2^47).
-pub(super) const TASK_SIZE: u64 = 1 << (PAGE_SHIFT + LEVEL_BITS * 4 - if cfg!(specmm_loom) { 0 } else { 1 });
+pub(super) const TASK_SIZE: u64 =
+    1 << (PAGE_SHIFT + LEVEL_BITS * 4 - if cfg!(any(specmm_loom, specmm_shuttle)) { 0 } else { 1 });
 
 /// One entry's value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -378,7 +385,7 @@ impl<'s> Walk<'s> {
     }
 
     /// The wrong way, for a mutant.
-    #[cfg(specmm_loom)]
+    #[cfg(any(specmm_loom, specmm_shuttle))]
     fn as_if_locked(&self, work: impl FnOnce(&LeafLocked<'s>)) {
         work(&std::mem::ManuallyDrop::new(LeafLocked { walk: *self }));
     }

@@ -97,7 +97,7 @@ impl<'v> VmaCopy<'v> {
     }
 
     /// What the mapping is now.
-    #[cfg(specmm_loom)]
+    #[cfg(any(specmm_loom, specmm_shuttle))]
     pub(super) fn live(&self) -> Self {
         self.vma.copy()
     }
@@ -274,7 +274,7 @@ impl Vmas {
 }
 
 /// The wrong ways, for the mutants.
-#[cfg(specmm_loom)]
+#[cfg(any(specmm_loom, specmm_shuttle))]
 impl Vmas {
     /// As [`Vmas::publish`], after the right to was given up.
     pub(super) fn publish_late(&self, next: VmaArray) {

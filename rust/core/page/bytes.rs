@@ -119,7 +119,7 @@ impl<'f> PageBytes<'f> {
     }
 }
 
-#[cfg(all(test, not(specmm_loom)))]
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
 mod tests {
     use super::*;
 

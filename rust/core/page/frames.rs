@@ -187,7 +187,7 @@ impl Frames {
     }
 }
 
-#[cfg(all(test, not(specmm_loom)))]
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
 mod tests {
     use super::*;
 

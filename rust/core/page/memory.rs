@@ -1,6 +1,6 @@
 //! The arena: anonymous memory for the bytes of all frames, taken from the system page by page as it is used.
 
-#[cfg(not(specmm_loom))]
+#[cfg(not(any(specmm_loom, specmm_shuttle)))]
 #[allow(unsafe_code, reason = "the arena is raw memory from mmap(2)")]
 mod imp {
     use super::super::PAGE_SIZE;
@@ -59,7 +59,7 @@ mod imp {
     }
 }
 
-#[cfg(specmm_loom)]
+#[cfg(any(specmm_loom, specmm_shuttle))]
 mod imp {
     use crate::error::Result;
     use crate::page::WORDS;

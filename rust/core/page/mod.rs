@@ -34,7 +34,7 @@ pub use refcount::PageHandle;
 use crate::sync::{AtomicU32, AtomicU64, Ordering, guard, ord, ordered_fence};
 
 /// log2 of [`PAGE_SIZE`].
-pub const PAGE_SHIFT: u32 = if cfg!(specmm_loom) { 4 } else { 12 };
+pub const PAGE_SHIFT: u32 = if cfg!(any(specmm_loom, specmm_shuttle)) { 4 } else { 12 };
 /// Bytes in a page.
 pub const PAGE_SIZE: usize = 1 << PAGE_SHIFT;
 
@@ -163,3 +163,6 @@ impl std::fmt::Debug for PageRef<'_> {
 #[cfg(all(test, specmm_loom))]
 #[path = "../../../tests/loom/page.rs"]
 pub(crate) mod models;
+#[cfg(all(test, specmm_shuttle))]
+#[path = "../../../tests/shuttle/page.rs"]
+mod shuttle_tests;

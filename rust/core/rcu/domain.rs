@@ -26,8 +26,20 @@ struct Deferred {
     life: LifeCell,
 }
 
-const CHUNK: usize = if cfg!(specmm_loom) { 5 } else { 64 };
-const CHUNKS: usize = if cfg!(specmm_loom) { 1 } else { 1024 };
+const CHUNK: usize = if cfg!(specmm_loom) {
+    5
+} else if cfg!(specmm_shuttle) {
+    4
+} else {
+    64
+};
+const CHUNKS: usize = if cfg!(specmm_loom) {
+    1
+} else if cfg!(specmm_shuttle) {
+    3
+} else {
+    1024
+};
 /// Deferred work that makes [`synchronize_if_much`] act.
 const MUCH: u64 = 256;
 
@@ -176,9 +188,23 @@ impl Domain {
     }
 }
 
+/// The domain outlives the threads of a process, but not those of one execution under shuttle.
+#[cfg(specmm_shuttle)]
+impl Drop for Domain {
+    fn drop(&mut self) {
+        for head in &self.chunks {
+            let chunk = head.load(Ordering::Relaxed);
+            if !chunk.is_null() {
+                // SAFETY: it came from Box::into_raw, and every thread of the execution has ended.
+                drop(unsafe { Box::from_raw(chunk) });
+            }
+        }
+    }
+}
+
 /// Spins first (sections are short), then yields, then sleeps: a reader may have lost its CPU.
 fn wait_a_little(rounds: u32) {
-    if cfg!(specmm_loom) || (200..1000).contains(&rounds) {
+    if cfg!(any(specmm_loom, specmm_shuttle)) || (200..1000).contains(&rounds) {
         yield_now();
     } else if rounds < 200 {
         spin_hint();
@@ -187,7 +213,7 @@ fn wait_a_little(rounds: u32) {
     }
 }
 
-#[cfg(not(specmm_loom))]
+#[cfg(not(any(specmm_loom, specmm_shuttle)))]
 mod global {
     use super::{AtomicPtr, AtomicU64, CHUNKS, Domain, Mutex, Tally};
 
@@ -209,11 +235,11 @@ mod global {
     }
 }
 
-#[cfg(specmm_loom)]
+#[cfg(any(specmm_loom, specmm_shuttle))]
 mod global {
     use super::{AtomicPtr, AtomicU64, CHUNKS, Domain, Mutex, Tally};
 
-    crate::sync::model::lazy_static! {
+    crate::sync::imp::lazy_static! {
         static ref DOMAIN: Domain = Domain {
             chunks: std::array::from_fn::<_, CHUNKS, _>(|_| AtomicPtr::new(std::ptr::null_mut())),
             turn: Mutex::new(()),
@@ -229,7 +255,10 @@ mod global {
         &DOMAIN
     }
     pub(super) fn is_real() -> bool {
-        super::model::is_real()
+        #[cfg(specmm_loom)]
+        return super::model::is_real();
+        #[cfg(specmm_shuttle)]
+        true
     }
 }
 
@@ -275,12 +304,12 @@ mod local {
         }
     }
 
-    #[cfg(not(specmm_loom))]
+    #[cfg(not(any(specmm_loom, specmm_shuttle)))]
     thread_local! {
         static LOCAL: Local = const { Local::new() };
     }
-    #[cfg(specmm_loom)]
-    crate::sync::model::thread_local! {
+    #[cfg(any(specmm_loom, specmm_shuttle))]
+    crate::sync::imp::thread_local! {
         static LOCAL: Local = Local::new();
     }
 
@@ -405,6 +434,12 @@ pub(super) fn synchronize_if_much() {
     }
 }
 
+/// Deferred work that nobody has taken yet.
+#[cfg(specmm_shuttle)]
+pub(super) fn waiting() -> u64 {
+    domain().waiting.get()
+}
+
 /// What the model checker sets: most models leave RCU out and drop deferred work at their end.
 #[cfg(specmm_loom)]
 pub mod model {
@@ -444,7 +479,17 @@ pub mod model {
     }
 }
 
-#[cfg(all(test, not(specmm_loom)))]
+/// A wrong way, for the mutants; here sections and grace periods are always real.
+#[cfg(specmm_shuttle)]
+pub mod model {
+    /// Ends the calling thread's section and begins another: what a section should have kept may go.
+    pub fn lapse() {
+        drop(super::ReadSection { _this_thread: std::marker::PhantomData });
+        std::mem::forget(super::read());
+    }
+}
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
 mod tests {
     use super::super::{barrier, call_rcu, elapsed, read, snapshot, synchronize};
     use crate::sync::{AtomicPtr, AtomicU32, Ordering};

@@ -4,7 +4,7 @@
 //! execute a full fence. Without it both sides are full fences. The choice is made once, before the first reader.
 //! No argument here pairs light with light, or light with a plain fence.
 
-#[cfg(not(specmm_loom))]
+#[cfg(not(any(specmm_loom, specmm_shuttle)))]
 mod imp {
     use crate::sync::{AtomicU32, OnceLock, Ordering, fence, light_barrier};
     use rustix::thread::{MembarrierCommand, membarrier};
@@ -47,7 +47,7 @@ mod imp {
     }
 }
 
-#[cfg(specmm_loom)]
+#[cfg(any(specmm_loom, specmm_shuttle))]
 mod imp {
     use crate::sync::ordered_fence;
 

@@ -16,7 +16,7 @@ mod domain;
 mod membarrier;
 
 pub use arc_cell::ArcCell;
-#[cfg(specmm_loom)]
+#[cfg(any(specmm_loom, specmm_shuttle))]
 pub use domain::model;
 pub use domain::{Grace, ReadSection};
 
@@ -64,6 +64,16 @@ pub fn synchronize_if_much() {
     domain::synchronize_if_much();
 }
 
+/// Deferred work that nobody has taken yet.
+#[cfg(specmm_shuttle)]
+#[must_use]
+pub fn waiting() -> u64 {
+    domain::waiting()
+}
+
 #[cfg(all(test, specmm_loom))]
 #[path = "../../../tests/loom/rcu.rs"]
 pub(crate) mod models;
+#[cfg(all(test, specmm_shuttle))]
+#[path = "../../../tests/shuttle/rcu.rs"]
+mod shuttle_tests;

@@ -9,52 +9,52 @@
 //! sanitizers' controls do so too (see `mutant`).
 //! `tests/loom/guards.toml` says of each name what Linux calls it and which premise it rests on; `make guards` tries them all.
 
-#[cfg(not(any(specmm_loom, specmm_mutants)))]
+#[cfg(not(any(specmm_loom, specmm_shuttle, specmm_mutants)))]
 macro_rules! guard {
     ($name:literal, $condition:expr) => {
         $condition
     };
 }
-#[cfg(any(specmm_loom, specmm_mutants))]
+#[cfg(any(specmm_loom, specmm_shuttle, specmm_mutants))]
 macro_rules! guard {
     ($name:literal, $condition:expr) => {
         $crate::sync::imp::mutant::is_off($name) || $condition
     };
 }
 
-#[cfg(not(any(specmm_loom, specmm_mutants)))]
+#[cfg(not(any(specmm_loom, specmm_shuttle, specmm_mutants)))]
 macro_rules! ord {
     ($name:literal, $order:ident) => {
         $crate::sync::Ordering::$order
     };
 }
-#[cfg(any(specmm_loom, specmm_mutants))]
+#[cfg(any(specmm_loom, specmm_shuttle, specmm_mutants))]
 macro_rules! ord {
     ($name:literal, $order:ident) => {
         $crate::sync::imp::mutant::ordering($name, $crate::sync::Ordering::$order)
     };
 }
 
-#[cfg(not(any(specmm_loom, specmm_mutants)))]
+#[cfg(not(any(specmm_loom, specmm_shuttle, specmm_mutants)))]
 macro_rules! ordered_fence {
     ($name:literal, $order:ident) => {
         $crate::sync::fence($crate::sync::Ordering::$order)
     };
 }
-#[cfg(any(specmm_loom, specmm_mutants))]
+#[cfg(any(specmm_loom, specmm_shuttle, specmm_mutants))]
 macro_rules! ordered_fence {
     ($name:literal, $order:ident) => {
         $crate::sync::imp::mutant::fence($name, $crate::sync::Ordering::$order)
     };
 }
 
-#[cfg(not(any(specmm_loom, specmm_mutants)))]
+#[cfg(not(any(specmm_loom, specmm_shuttle, specmm_mutants)))]
 macro_rules! duty {
     ($name:literal, $step:expr) => {
         $step
     };
 }
-#[cfg(any(specmm_loom, specmm_mutants))]
+#[cfg(any(specmm_loom, specmm_shuttle, specmm_mutants))]
 macro_rules! duty {
     ($name:literal, $step:expr) => {
         if !$crate::sync::imp::mutant::is_off($name) {
@@ -64,13 +64,13 @@ macro_rules! duty {
 }
 
 /// Drops a value; switched off, forgets it: for duties that consist in giving something back.
-#[cfg(not(any(specmm_loom, specmm_mutants)))]
+#[cfg(not(any(specmm_loom, specmm_shuttle, specmm_mutants)))]
 macro_rules! give_back {
     ($name:literal, $value:expr) => {
         drop($value)
     };
 }
-#[cfg(any(specmm_loom, specmm_mutants))]
+#[cfg(any(specmm_loom, specmm_shuttle, specmm_mutants))]
 macro_rules! give_back {
     ($name:literal, $value:expr) => {
         if $crate::sync::imp::mutant::is_off($name) { std::mem::forget($value) } else { drop($value) }
@@ -78,23 +78,23 @@ macro_rules! give_back {
 }
 
 /// The right expression; switched off, the wrong one, which is how some real code had it. Without a right one: a step that
-/// is wrong. Only models have the wrong ways.
-#[cfg(not(specmm_loom))]
+/// is wrong. Only the model checkers have the wrong ways.
+#[cfg(not(any(specmm_loom, specmm_shuttle)))]
 macro_rules! seeded {
     ($name:literal, $wrong:expr) => {};
     ($name:literal, $wrong:expr, $right:expr) => {
         $right
     };
 }
-#[cfg(specmm_loom)]
+#[cfg(any(specmm_loom, specmm_shuttle))]
 macro_rules! seeded {
     ($name:literal, $wrong:expr) => {
-        if $crate::sync::model::mutant::is_off($name) {
+        if $crate::sync::imp::mutant::is_off($name) {
             $wrong
         }
     };
     ($name:literal, $wrong:expr, $right:expr) => {
-        if $crate::sync::model::mutant::is_off($name) { $wrong } else { $right }
+        if $crate::sync::imp::mutant::is_off($name) { $wrong } else { $right }
     };
 }
 

@@ -1,15 +1,15 @@
-//! Atomics, locks and waiting: the only room that names `std::sync::atomic` or loom.
+//! Atomics, locks and waiting: the only room that names `std::sync::atomic`, loom or shuttle.
 //!
-//! Owns: the two faces of every primitive (`native` for what ships, `model` for what loom explores; `watched` has the locks
-//! that `tools/tsan` puts in place of those that ship), the named
-//! guards and orderings that the mutant build can switch off, the sequence count, the reader-writer semaphore and the
+//! Owns: the faces of every primitive (`native` for what ships, `model` for what loom explores, `shuttle` for what shuttle
+//! schedules; `watched` has the locks that `tools/tsan` puts in place of those that ship), the named guards and orderings
+//! that the mutant build can switch off, the sequence count, the reader-writer semaphore and the
 //! hashed wait table of the page lock. Does not own: any knowledge of pages or address spaces.
 //!
 //! Mirrors `include/linux/{atomic,seqlock,rwsem,wait}.h`. Departs from Linux in that no access is sequentially
 //! consistent: where a store-load order is needed there is a named fence, because the model checker treats
 //! sequentially consistent accesses as acquire-release.
 
-#[cfg(not(any(specmm_loom, specmm_tsan)))]
+#[cfg(not(any(specmm_loom, specmm_shuttle, specmm_tsan)))]
 mod lock;
 #[cfg(specmm_loom)]
 #[allow(unsafe_code, reason = "loom cells hand out raw pointers")]
@@ -17,20 +17,26 @@ mod lock;
 pub mod model;
 #[cfg(specmm_mutants)]
 pub mod mutant;
-#[cfg(not(specmm_loom))]
+#[cfg(not(any(specmm_loom, specmm_shuttle)))]
 pub(crate) mod native;
+#[cfg(specmm_shuttle)]
+#[allow(unsafe_code, reason = "a load without a switch")]
+#[allow(clippy::missing_panics_doc, clippy::needless_pass_by_value, reason = "never part of what ships")]
+pub mod shuttle;
 #[cfg(specmm_tsan)]
 #[allow(clippy::missing_panics_doc, clippy::new_without_default, reason = "never part of what ships")]
 mod watched;
 
 #[cfg(specmm_loom)]
 pub(crate) use model as imp;
-#[cfg(not(specmm_loom))]
+#[cfg(not(any(specmm_loom, specmm_shuttle)))]
 pub(crate) use native as imp;
+#[cfg(specmm_shuttle)]
+pub(crate) use shuttle as imp;
 
 pub use imp::{
     AtomicPtr, AtomicU32, AtomicU64, Condvar, LifeCell, Mutex, MutexGuard, OnceLock, Parker, fence,
-    light_barrier, spin_hint, yield_now,
+    light_barrier, spin_hint, thread, yield_now,
 };
 pub use std::sync::atomic::Ordering;
 

@@ -17,6 +17,8 @@ use std::cell::Cell;
 
 pub use loom::{lazy_static, thread_local};
 pub use std::sync::atomic::Ordering;
+/// Models start no threads of the core's own.
+pub use std::thread;
 
 /// How loads behave in this run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

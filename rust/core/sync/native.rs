@@ -121,6 +121,7 @@ pub(crate) use super::mutant;
 #[cfg(specmm_tsan)]
 pub use super::watched::{Condvar, Mutex, MutexGuard, OnceLock};
 pub use std::sync::atomic::fence;
+pub use std::thread;
 
 /// The reader's half of an asymmetric fence: forbids only the compiler to reorder. Its partner is
 /// `rcu::membarrier`, which makes every running thread execute a full fence.

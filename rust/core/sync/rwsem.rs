@@ -18,7 +18,13 @@ const WRITER: u32 = 1 << 31;
 const WAITERS: u32 = 1 << 30;
 const READERS: u32 = WAITERS - 1;
 /// Looks at a busy semaphore this often before sleeping: sections are short, a sleep is not.
-const SPINS: u32 = if cfg!(specmm_loom) { 0 } else { 64 };
+const SPINS: u32 = if cfg!(specmm_loom) {
+    0
+} else if cfg!(specmm_shuttle) {
+    1
+} else {
+    64
+};
 
 #[derive(Debug)]
 struct Waiter {
@@ -217,7 +223,7 @@ impl Drop for WriteGuard<'_> {
     }
 }
 
-#[cfg(all(test, not(specmm_loom)))]
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
 mod tests {
     use super::*;
     use crate::sync::Tally;

@@ -59,7 +59,10 @@ impl SeqCount {
     /// Makes the count even again.
     pub fn write_end(&self) {
         let sequence = self.sequence.load_then_write(Ordering::Relaxed);
-        debug_assert!(sequence & 1 == 1 || cfg!(specmm_loom), "no writer inside the sequence");
+        debug_assert!(
+            sequence & 1 == 1 || cfg!(any(specmm_loom, specmm_shuttle)),
+            "no writer inside the sequence"
+        );
         // Pairs with the Acquire in `read_start`. (A mutant leaves `write_begin` out: it changes the count here only.)
         self.sequence.store((sequence | 1) + 1, ord!("seq.end.release", Release));
     }

@@ -3,7 +3,7 @@
 //! Owns: the numbering. RCU's reader slots and the sharded event counters are indexed by it, so a thread writes only
 //! lines of its own. A number is given back when its thread ends and is then used again.
 
-#[cfg(not(specmm_loom))]
+#[cfg(not(any(specmm_loom, specmm_shuttle)))]
 mod imp {
     use crate::sync::Mutex;
     use std::cell::Cell;
@@ -54,9 +54,9 @@ mod imp {
     }
 }
 
-#[cfg(specmm_loom)]
+#[cfg(any(specmm_loom, specmm_shuttle))]
 mod imp {
-    use crate::sync::model::thread_index;
+    use crate::sync::imp::thread_index;
 
     pub(super) fn index() -> usize {
         thread_index()

@@ -12,9 +12,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Number of queues, as in Linux (`PAGE_WAIT_TABLE_BITS` 8).
-const QUEUES: usize = if cfg!(specmm_loom) { 1 } else { 256 };
+const QUEUES: usize = if cfg!(any(specmm_loom, specmm_shuttle)) { 1 } else { 256 };
 /// After this many rounds that lost the bit to a newcomer the waiter is handed the lock (`page_lock_unfairness`).
-const UNFAIR_ROUNDS: u32 = if cfg!(specmm_loom) { 1 } else { 5 };
+const UNFAIR_ROUNDS: u32 = if cfg!(any(specmm_loom, specmm_shuttle)) { 1 } else { 5 };
 
 const SLEEPING: u32 = 0;
 const WOKEN: u32 = 1;

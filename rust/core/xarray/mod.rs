@@ -49,7 +49,10 @@ impl Drop for XArray {
     }
 }
 
-#[cfg(all(test, not(specmm_loom)))]
+#[cfg(all(test, specmm_shuttle))]
+#[path = "../../../tests/shuttle/xarray.rs"]
+mod shuttle_tests;
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
 mod tests;
 
 #[cfg(all(test, specmm_loom))]

@@ -4,7 +4,13 @@ use super::entry::Entry;
 use crate::sync::{AtomicPtr, AtomicU64, LifeCell, Ordering, Tally};
 
 /// Bits of the index that one level decides.
-pub const SHIFT: u32 = if cfg!(specmm_loom) { 1 } else { 6 };
+pub const SHIFT: u32 = if cfg!(specmm_loom) {
+    1
+} else if cfg!(specmm_shuttle) {
+    2
+} else {
+    6
+};
 /// Slots a node.
 pub const FANOUT: usize = 1 << SHIFT;
 

@@ -1,0 +1,265 @@
+//! What shuttle schedules: its primitives behind the facade's names.
+//!
+//! Shuttle runs every thread as a coroutine of one system thread and switches between them at each access of an atomic or a
+//! lock. It knows sequential consistency only: a missing ordering is loom's to find. In return it carries whole operations
+//! of the core with 4 to 8 threads.
+
+use std::cell::RefCell;
+
+pub use ::shuttle::{lazy_static, thread, thread_local};
+pub use std::sync::atomic::Ordering;
+
+/// A number for each thread of an execution.
+pub(crate) fn thread_index() -> usize {
+    ::shuttle::current::me().into()
+}
+
+/// Guards that are switched off in this run.
+pub mod mutant {
+    use super::Ordering;
+    use std::cell::Cell;
+
+    std::thread_local! {
+        static OFF: Cell<Option<&'static str>> = const { Cell::new(None) };
+        static MET: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// Switches one name off, or none, for runs on this system thread.
+    pub fn switch_off(name: Option<&'static str>) {
+        OFF.set(name);
+        MET.set(false);
+    }
+
+    /// Whether a run has passed the name that is switched off.
+    pub fn was_met() -> bool {
+        MET.get()
+    }
+
+    pub(crate) fn is_off(name: &'static str) -> bool {
+        let off = OFF.get() == Some(name);
+        if off {
+            MET.set(true);
+        }
+        off
+    }
+
+    /// Orderings cannot be weakened here.
+    pub(crate) fn ordering(_name: &'static str, order: Ordering) -> Ordering {
+        order
+    }
+
+    pub(crate) fn fence(_name: &'static str, order: Ordering) {
+        super::fence(order);
+    }
+}
+
+macro_rules! atomic {
+    ([$($generics:tt)*] $name:ident, $shuttle:ty, $value:ty) => {
+        /// Shuttle's atomic behind the facade.
+        pub struct $name $($generics)* ($shuttle);
+
+        #[allow(missing_docs, reason = "each method is the standard one of that name")]
+        impl $($generics)* $name $($generics)* {
+            pub fn new(value: $value) -> Self {
+                Self(<$shuttle>::new(value))
+            }
+            pub fn load(&self, order: Ordering) -> $value {
+                if std::thread::panicking() {
+                    // A message that shows the word: switching away from the panic hook would never end it.
+                    // SAFETY: nothing runs beside this thread until it switches.
+                    return unsafe { self.0.raw_load() };
+                }
+                self.0.load(order)
+            }
+            pub fn load_then_write(&self, order: Ordering) -> $value {
+                self.0.load(order)
+            }
+            pub fn store(&self, value: $value, order: Ordering) {
+                self.0.store(value, order);
+            }
+            pub fn swap(&self, value: $value, order: Ordering) -> $value {
+                self.0.swap(value, order)
+            }
+            pub fn compare_exchange(
+                &self,
+                current: $value,
+                new: $value,
+                success: Ordering,
+                failure: Ordering,
+            ) -> Result<$value, $value> {
+                self.0.compare_exchange(current, new, success, failure)
+            }
+        }
+
+        impl $($generics)* std::fmt::Debug for $name $($generics)* {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(stringify!($name))
+            }
+        }
+    };
+}
+
+macro_rules! arithmetic {
+    ($name:ident, $value:ty) => {
+        #[allow(missing_docs, reason = "each method is the standard one of that name")]
+        impl $name {
+            pub fn fetch_add(&self, value: $value, order: Ordering) -> $value {
+                self.0.fetch_add(value, order)
+            }
+            pub fn fetch_sub(&self, value: $value, order: Ordering) -> $value {
+                self.0.fetch_sub(value, order)
+            }
+            pub fn fetch_and(&self, value: $value, order: Ordering) -> $value {
+                self.0.fetch_and(value, order)
+            }
+            pub fn fetch_or(&self, value: $value, order: Ordering) -> $value {
+                self.0.fetch_or(value, order)
+            }
+        }
+    };
+}
+
+atomic!([] AtomicU32, ::shuttle::sync::atomic::AtomicU32, u32);
+atomic!([] AtomicU64, ::shuttle::sync::atomic::AtomicU64, u64);
+atomic!([<T>] AtomicPtr, ::shuttle::sync::atomic::AtomicPtr<T>, *mut T);
+arithmetic!(AtomicU32, u32);
+arithmetic!(AtomicU64, u64);
+
+pub use ::shuttle::sync::MutexGuard;
+pub use ::shuttle::sync::atomic::fence;
+/// Filled without a switch.
+pub use std::sync::OnceLock;
+
+/// As in models: see `rcu::membarrier`.
+pub fn light_barrier() {
+    fence(Ordering::SeqCst);
+}
+
+/// Shuttle's mutex without poisoning.
+#[derive(Debug, Default)]
+pub struct Mutex<T>(::shuttle::sync::Mutex<T>);
+
+impl<T> Mutex<T> {
+    /// A free mutex around `value`.
+    pub fn new(value: T) -> Self {
+        Self(::shuttle::sync::Mutex::new(value))
+    }
+    /// Waits for the mutex.
+    pub fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+    /// Takes the mutex if it is free.
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        self.0.try_lock().ok()
+    }
+    /// The value, by the exclusive borrow.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.0.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Shuttle's condition variable.
+#[derive(Debug, Default)]
+pub struct Condvar(::shuttle::sync::Condvar);
+
+impl Condvar {
+    /// A condition nobody waits for.
+    pub fn new() -> Self {
+        Self(::shuttle::sync::Condvar::new())
+    }
+    /// Gives the mutex back, sleeps until notified, takes it again.
+    pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        self.0.wait(guard).unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+    /// Wakes one waiter.
+    pub fn notify_one(&self) {
+        self.0.notify_one();
+    }
+    /// Wakes all waiters.
+    pub fn notify_all(&self) {
+        self.0.notify_all();
+    }
+}
+
+/// The thread that will sleep.
+#[derive(Debug, Clone)]
+pub struct Parker(thread::Thread);
+
+impl Parker {
+    /// The calling thread.
+    #[must_use]
+    pub fn current() -> Self {
+        Self(thread::current())
+    }
+    /// Sleeps until some [`Parker::unpark`].
+    pub fn park() {
+        thread::park();
+    }
+    /// Wakes the thread.
+    pub fn unpark(&self) {
+        self.0.unpark();
+    }
+}
+
+/// A spin loop lets others run: a thread that only spun at a high priority would starve the one it waits for.
+pub fn spin_hint() {
+    ::shuttle::hint::spin_loop();
+}
+
+/// Lets others run.
+pub fn yield_now() {
+    thread::yield_now();
+}
+
+/// A point where threads switch, as any access is.
+pub(crate) fn switch() {
+    // Time stands still under shuttle: that is all a sleep is.
+    thread::sleep(std::time::Duration::ZERO);
+}
+
+std::thread_local! {
+    static LIVES: RefCell<Vec<bool>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Called first in every execution.
+pub fn begin_execution() {
+    LIVES.with(|lives| lives.borrow_mut().clear());
+}
+
+/// Dies when its owner is freed: a reader that comes later is reported. Copies are the same cell, so a reader that took one
+/// need not touch the owner to ask.
+#[derive(Debug, Clone, Copy)]
+pub struct LifeCell(usize);
+
+impl Default for LifeCell {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl LifeCell {
+    /// A living object.
+    #[must_use]
+    pub fn new() -> Self {
+        LIVES.with(|lives| {
+            let mut lives = lives.borrow_mut();
+            lives.push(true);
+            Self(lives.len() - 1)
+        })
+    }
+    /// A reader asserts that the object is alive, after others had the chance to free it.
+    #[track_caller]
+    pub fn assert_alive(&self) {
+        switch();
+        let alive = LIVES.with(|lives| lives.borrow().get(self.0).copied());
+        assert_eq!(alive, Some(true), "used after it was freed");
+    }
+    /// The freer declares the object dead.
+    pub fn kill(&self) {
+        LIVES.with(|lives| {
+            if let Some(alive) = lives.borrow_mut().get_mut(self.0) {
+                *alive = false;
+            }
+        });
+    }
+}

@@ -1,0 +1,70 @@
+//! RCU under shuttle: many sections against several who free.
+
+use super::{ArcCell, barrier, call_rcu, elapsed, read, snapshot, synchronize};
+use crate::shuttle_harness::{Search, Test, reach, together};
+use crate::sync::{LifeCell, Tally};
+use std::sync::Arc;
+
+/// Three threads read a value in sections, nested ones too; two replace it, one waiting for a grace period, one leaving the
+/// end of the old value to deferred work; one waits for whatever was deferred. Claims: a value is alive wherever a section
+/// finds it; after a barrier what was deferred before has run; a ticket has elapsed after a grace period.
+fn sections_against_grace_periods() {
+    // Never freed, only declared dead: a late reader sees that instead of what the allocator put there.
+    let values: Vec<_> = (0..5).map(|_| Arc::new(LifeCell::new())).collect();
+    let cell = Arc::new(ArcCell::new(Arc::clone(&values[0])));
+    let mut threads: Vec<Box<dyn FnOnce() + Send>> = Vec::new();
+    for _ in 0..3 {
+        let cell = Arc::clone(&cell);
+        threads.push(Box::new(move || {
+            for _ in 0..2 {
+                let outer = read();
+                let value = cell.load(&outer);
+                drop(read());
+                if let Some(value) = value {
+                    value.assert_alive();
+                    reach("alive");
+                }
+            }
+        }));
+    }
+    {
+        let (cell, values) = (Arc::clone(&cell), values.clone());
+        threads.push(Box::new(move || {
+            let ticket = snapshot();
+            // Whoever comes second replaces what the other put there: each kills only what nobody can find any more.
+            cell.replace(Some(Arc::clone(&values[1])));
+            synchronize();
+            assert!(elapsed(ticket));
+            values[0].kill();
+        }));
+    }
+    {
+        let done = Arc::new(Tally::new());
+        threads.push(Box::new(move || {
+            let (other, section) = (ArcCell::new(Arc::clone(&values[2])), read());
+            drop(section);
+            other.replace(None);
+            let (victim, counter) = (Arc::clone(&values[2]), Arc::clone(&done));
+            call_rcu(move || {
+                victim.kill();
+                counter.add(1);
+            });
+            barrier();
+            assert_eq!(done.get(), 1, "a barrier returned before deferred work had run");
+        }));
+    }
+    threads.push(Box::new(barrier));
+    together(threads);
+}
+
+#[test]
+fn many_sections_against_grace_periods() {
+    Test {
+        name: "RCU: many sections against grace periods",
+        search: Search::Pct(1_000),
+        body: sections_against_grace_periods,
+        reaches: &["alive"],
+        needs: &["rcu.scan.waits"],
+    }
+    .check();
+}
