@@ -411,7 +411,44 @@ fn faults_against_truncation() {
         search: Search::Pct(1_500),
         body: truncation,
         reaches: &["load", "store", "BUS", "commit"],
-        needs: &["truncate.unmap_locked", "filemap.classic.mapping"],
+        needs: &["truncate.unmap_locked"],
+    }
+    .check();
+}
+
+/// Three threads load a cached page under the mmap lock while the file is cut off and grown again. Claims: a word
+/// is the file's, or zero; no page that is gone is mapped.
+fn classic_faults() {
+    let cache = cache_of(4, Io::Inline);
+    let files = vec![open(&cache, 0, 1, 0)];
+    let mm = mm_over(&cache, Locking::MmapLock, 1);
+    let base = mm.mmap(&files[0], None, 0, Prot::Read, true).unwrap();
+    files[0].advise(Advice::WillNeed, 0, None).unwrap();
+    let mut threads: Threads = Vec::new();
+    for at in [0, 0, 1] {
+        let mm = mm.clone();
+        threads.push(Box::new(move || {
+            if let Some(found) = load(&mm, base, at) {
+                assert!([0, word(0, at)].contains(&found), "word {at} loads as {found:#x}");
+            }
+        }));
+    }
+    for size in [0, PAGE] {
+        let file = files[0].clone();
+        threads.push(Box::new(move || file.truncate(size).unwrap()));
+    }
+    together(threads);
+    finish_all(&cache, vec![mm], files);
+}
+
+#[test]
+fn classic_faults_against_truncation() {
+    Test {
+        name: "faults under the mmap lock against truncation, 5 threads",
+        search: Search::Pct(4_000),
+        body: classic_faults,
+        reaches: &["load", "BUS"],
+        needs: &["filemap.classic.mapping"],
     }
     .check();
 }
