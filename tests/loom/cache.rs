@@ -354,3 +354,9 @@ pub(crate) fn under_i_mmap<R>(file: &AddressSpace, body: impl FnOnce() -> R) -> 
     let _lock = file.i_mmap.lock();
     body()
 }
+
+/// Truncation to nothing, without a store: creators of pages are kept out throughout.
+pub(crate) fn shrink_to_nothing(file: &AddressSpace) {
+    let _alone = file.invalidate_lock.write_guard();
+    file.shrink_pages(0);
+}

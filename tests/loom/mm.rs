@@ -754,7 +754,7 @@ fn ending_against_truncate() {
         spawn(move || {
             history.call(
                 "truncate",
-                || file.mapping.shrink_pages(0),
+                || crate::cache::models::shrink_to_nothing(&file.mapping),
                 |place, ()| {
                     *place = Place { mapped: false, entry: false };
                     true

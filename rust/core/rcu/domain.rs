@@ -445,10 +445,12 @@ pub(super) fn waiting() -> u64 {
 pub mod model {
     use super::Work;
     use std::cell::{Cell, RefCell};
+    use std::mem::ManuallyDrop;
 
     std::thread_local! {
         static REAL: Cell<bool> = const { Cell::new(false) };
-        static KEPT: RefCell<Vec<Work>> = const { RefCell::new(Vec::new()) };
+        // Never dropped with the thread: after an execution that failed, what this would free has died with it.
+        static KEPT: RefCell<ManuallyDrop<Vec<Work>>> = const { RefCell::new(ManuallyDrop::new(Vec::new())) };
     }
 
     /// Whether sections and grace periods are explored.
@@ -468,14 +470,16 @@ pub mod model {
     }
     /// Runs the work kept back, at the end of an execution.
     pub fn drain() {
-        let kept = KEPT.with(|kept| std::mem::take(&mut *kept.borrow_mut()));
-        for work in kept {
+        for work in take() {
             work();
         }
     }
-    /// Leaks the work kept back, after an execution that failed: what it would free died with that execution.
+    /// Leaks the work kept back by an execution that failed.
     pub fn forget() {
-        std::mem::forget(KEPT.with(|kept| std::mem::take(&mut *kept.borrow_mut())));
+        std::mem::forget(take());
+    }
+    fn take() -> Vec<Work> {
+        KEPT.with(|kept| std::mem::take(&mut **kept.borrow_mut()))
     }
 }
 
