@@ -15,7 +15,7 @@ use crate::page::{Frames, LockedPage, PAGE_SHIFT, PAGE_SIZE, PageHandle, PageRef
 use crate::rcu::ReadSection;
 use crate::store::Store;
 use crate::sync::rwsem::RwSem;
-use crate::sync::{AtomicU64, Mutex, Tally, guard, ord, spin_hint, yield_now};
+use crate::sync::{AtomicU64, Mutex, Tally, duty, guard, ord, seeded, spin_hint, yield_now};
 use crate::xarray::{Entry, XArray};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -132,7 +132,10 @@ impl AddressSpace {
     #[inline]
     pub(crate) fn find_get_page_once(&self, index: u64, section: &ReadSection) -> Lookup<'_> {
         let found = self.pages.find(index, section);
-        let Some(pfn) = found.entry.as_page() else { return Lookup::Absent };
+        // The shadow of an evicted page is told from a page before anything is done with it.
+        let page =
+            seeded!("filemap.seed.shadow", Some(found.entry.as_page().unwrap_or(0)), found.entry.as_page());
+        let Some(pfn) = page else { return Lookup::Absent };
         let Some(handle) = self.frames().page(pfn).try_get() else { return Lookup::Interfered };
         // Between the find and the reference the frame may have been freed and given to another file.
         if guard!("filemap.slot_recheck", found.is_unchanged()) {
@@ -164,9 +167,9 @@ impl AddressSpace {
         let lock = page.try_lock().expect("nobody else knows a fresh page");
         lock.set_identity(self.id, index);
         let mut pages = self.pages.lock();
-        if pages.get(index).as_page().is_some() {
+        if !guard!("insert.slot_free", pages.get(index).as_page().is_none()) {
             drop(pages);
-            lock.clear_mapping();
+            duty!("insert.lost.clear_mapping", lock.clear_mapping());
             return None;
         }
         let cache_reference = page.get();
@@ -183,9 +186,9 @@ impl AddressSpace {
             let mut pages = self.pages.lock();
             let old = pages.erase(page.index());
             debug_assert_eq!(old.as_page(), Some(page.pfn()), "the slot holds another page");
-            held.clear_mapping();
+            duty!("delete.clear_mapping", held.clear_mapping());
         }
-        held.advance_generation();
+        duty!("delete.generation", held.advance_generation());
         page.adopt()
     }
 

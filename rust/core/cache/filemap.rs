@@ -13,9 +13,9 @@ use super::address_space::{AddressSpace, Created, HeldPage, Lookup};
 use super::file::OpenFile;
 use super::readahead::{MMAP_LOTSAMISS, MMAP_MISS_MAX};
 use crate::error::IoError;
-use crate::page::{PageFlags, PageHandle};
+use crate::page::{LockedPage, PageFlags, PageHandle, PageRef};
 use crate::rcu::ReadSection;
-use crate::sync::{Ordering, give_back, guard};
+use crate::sync::{Ordering, give_back, guard, seeded};
 use std::sync::Arc;
 
 /// What the mapping says about its access pattern (`VM_RAND_READ`, `VM_SEQ_READ`).
@@ -93,25 +93,59 @@ impl AddressSpace {
         let Lookup::Found(handle) = self.find_get_page_once(index, section) else {
             return Err(Abort::FileMiss);
         };
+        self.hold(handle, index)
+    }
+
+    /// What follows the look-up of a speculative fault.
+    #[inline]
+    pub(super) fn hold<'f>(&self, handle: PageHandle<'f>, index: u64) -> Result<HeldPage<'f>, Abort> {
         let page = handle.page();
         // 2. Left in place: the locked path must meet it and start the window.
-        if page.flags().has(PageFlags::READAHEAD) {
+        if !guard!("filemap.spec.readahead", !page.flags().has(PageFlags::READAHEAD)) {
             return Err(put_on_abort(handle, Abort::FileReadahead));
         }
-        // 3.
-        let Some(lock) = page.try_lock() else { return Err(put_on_abort(handle, Abort::FileLocked)) };
-        let held = HeldPage { lock, handle };
-        // 4 to 6 under the page lock: truncation and reclaim both need it, so what is found here stays true until unlock.
-        if !guard!("filemap.spec.mapping", page.is_at(self.id(), index)) {
-            return Err(abort(held, Abort::FileMapping));
+        // 3 and 4. From here on truncation and reclaim wait for us: what is found stays true until unlock.
+        let lock = seeded!(
+            "filemap.seed.mapping_before_lock",
+            self.look_and_lock(page, index),
+            self.lock_and_look(page, index)
+        );
+        let lock = match lock {
+            Ok(lock) => lock,
+            Err(cause) => return Err(put_on_abort(handle, cause)),
+        };
+        // 5 and 6.
+        let cause = if !guard!("filemap.spec.uptodate", page.flags().has(PageFlags::UPTODATE)) {
+            Abort::FileNotUptodate
+        } else if !guard!("filemap.spec.eof", index < self.pages_in_file()) {
+            Abort::FileEof
+        } else {
+            return Ok(HeldPage { lock, handle });
+        };
+        give_back!("filemap.spec.unlock", lock);
+        Err(put_on_abort(handle, cause))
+    }
+
+    /// Locks the page if it is still the one looked for.
+    #[inline]
+    fn lock_and_look<'f>(&self, page: PageRef<'f>, index: u64) -> Result<LockedPage<'f>, Abort> {
+        let Some(lock) = page.try_lock() else { return Err(Abort::FileLocked) };
+        if guard!("filemap.spec.mapping", page.is_at(self.id(), index)) {
+            Ok(lock)
+        } else {
+            give_back!("filemap.spec.mapping.unlock", lock);
+            Err(Abort::FileMapping)
         }
-        if !guard!("filemap.spec.uptodate", page.flags().has(PageFlags::UPTODATE)) {
-            return Err(abort(held, Abort::FileNotUptodate));
+    }
+
+    /// The wrong order, for models: truncation may come between.
+    #[cfg(specmm_loom)]
+    fn look_and_lock<'f>(&self, page: PageRef<'f>, index: u64) -> Result<LockedPage<'f>, Abort> {
+        if page.is_at(self.id(), index) {
+            page.try_lock().ok_or(Abort::FileLocked)
+        } else {
+            Err(Abort::FileMapping)
         }
-        if !guard!("filemap.spec.eof", index < self.pages_in_file()) {
-            return Err(abort(held, Abort::FileEof));
-        }
-        Ok(held)
     }
 
     /// The first page in `*next..=last` that fault-around may map, locked and with a reference; `*next` moves past it
@@ -128,13 +162,17 @@ impl AddressSpace {
             let Lookup::Found(handle) = self.find_get_page_once(index, section) else { continue };
             let page = handle.page();
             let flags = page.flags();
-            if flags.has(PageFlags::LOCKED | PageFlags::READAHEAD) || !flags.has(PageFlags::UPTODATE) {
+            // A page that is up to date stays so until it is freed, which our reference prevents: once is enough. The lock
+            // is only tried where it looks free.
+            if !guard!("filemap.around.uptodate", flags.has(PageFlags::UPTODATE))
+                || !guard!("filemap.around.readahead", !flags.has(PageFlags::READAHEAD))
+                || flags.has(PageFlags::LOCKED)
+            {
                 continue;
             }
             let Some(lock) = page.try_lock() else { continue };
             let held = HeldPage { lock, handle };
             if guard!("filemap.around.mapping", page.is_at(self.id(), index))
-                && guard!("filemap.around.uptodate", page.flags().has(PageFlags::UPTODATE))
                 && guard!("filemap.around.eof", index < self.pages_in_file())
             {
                 return Some((index, held));
@@ -149,17 +187,10 @@ impl AddressSpace {
     }
 }
 
-/// Puts the reference of an attempt that aborts before the page lock. The patch as posted did not.
+/// Puts the reference of an attempt that aborts. The patch as posted did not.
 fn put_on_abort(handle: PageHandle<'_>, cause: Abort) -> Abort {
     give_back!("filemap.spec.put", handle);
     cause
-}
-
-/// Unlocks and puts the page of an attempt that aborts under the page lock.
-fn abort(held: HeldPage<'_>, cause: Abort) -> Abort {
-    let HeldPage { lock, handle } = held;
-    drop(lock);
-    put_on_abort(handle, cause)
 }
 
 impl OpenFile {
@@ -225,7 +256,7 @@ impl OpenFile {
     }
 
     /// First pass: the page if it can be had at once; `found` is what the look-up found.
-    fn hold_without_waiting<'f>(
+    pub(super) fn hold_without_waiting<'f>(
         self: &'f Arc<Self>,
         index: u64,
         mut found: Option<PageHandle<'f>>,
@@ -250,7 +281,11 @@ impl OpenFile {
     }
 
     /// Later passes: waits for the page and its bytes here; `found` is what the look-up found.
-    fn hold_waiting<'f>(self: &'f Arc<Self>, index: u64, mut found: Option<PageHandle<'f>>) -> Step<'f> {
+    pub(super) fn hold_waiting<'f>(
+        self: &'f Arc<Self>,
+        index: u64,
+        mut found: Option<PageHandle<'f>>,
+    ) -> Step<'f> {
         let mapping = &self.mapping;
         loop {
             let handle = match found.take().map_or_else(|| self.find_or_create(index), FoundOrCreated::Page) {
@@ -262,10 +297,8 @@ impl OpenFile {
             if !mapping.is_mine(&held, index) {
                 continue;
             }
-            if !held.handle.page().flags().has(PageFlags::UPTODATE) {
-                if let Err(error) = mapping.read_page(&held.lock, index) {
-                    return Step::Unreadable(error);
-                }
+            if let Err(error) = mapping.read_page(&held.lock, index) {
+                return Step::Unreadable(error);
             }
             return self.within_file(held, index);
         }
@@ -288,8 +321,9 @@ impl OpenFile {
             if let Some(handle) = mapping.find_get_page(index, &crate::rcu::read()) {
                 return FoundOrCreated::Page(handle);
             }
-            let _stable = mapping.invalidate_lock.read_guard();
-            if let Some(size) = mapping.ends_before(index) {
+            let _stable =
+                seeded!("filemap.create.invalidate_lock", None, Some(mapping.invalidate_lock.read_guard()));
+            if let Some(size) = seeded!("filemap.create.eof", None, mapping.ends_before(index)) {
                 return FoundOrCreated::Beyond(size);
             }
             match mapping.add_page(index) {
@@ -317,8 +351,8 @@ impl OpenFile {
         }
         if let FoundOrCreated::Page(handle) = self.find_or_create(index) {
             let held = HeldPage { lock: handle.page().lock(), handle };
-            let page = held.handle.page();
-            if page.is_at(self.mapping.id(), index) && !page.flags().has(PageFlags::UPTODATE) {
+            // A page that was truncated meanwhile is not worth reading.
+            if held.handle.page().is_at(self.mapping.id(), index) {
                 let _met_again = self.mapping.read_page(&held.lock, index);
             }
         }

@@ -7,8 +7,8 @@
 use super::AddressSpace;
 use super::page_cache::Stat;
 use crate::error::{IoError, ShortRead};
-use crate::page::{LockedPage, PAGE_SIZE};
-use crate::sync::{Condvar, Mutex, thread};
+use crate::page::{LockedPage, PAGE_SIZE, PageFlags};
+use crate::sync::{Condvar, Mutex, guard, thread};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
@@ -147,9 +147,14 @@ impl Request {
 }
 
 impl AddressSpace {
-    /// Reads one locked page.
+    /// Reads one locked page, unless somebody has while the caller waited for the lock: bytes that are the file's are not
+    /// written again, because copies are being made of them.
     pub(super) fn read_page(&self, page: &LockedPage<'_>, index: u64) -> Result<(), IoError> {
-        self.read_run(std::slice::from_ref(page), index)
+        if guard!("read_page.not_uptodate", !page.page().flags().has(PageFlags::UPTODATE)) {
+            self.read_run(std::slice::from_ref(page), index)
+        } else {
+            Ok(())
+        }
     }
 
     /// Fills a run of locked pages from the store, all or none.

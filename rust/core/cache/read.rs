@@ -80,8 +80,8 @@ impl OpenFile {
         }
         mapping.shared.count(Stat::Misses, 1);
         let lock = page.lock();
-        // Truncated while we waited: the caller finds out. Read in by somebody else: fine.
-        if page.is_at(mapping.id(), index) && !page.flags().has(PageFlags::UPTODATE) {
+        // Truncated while we waited: the caller finds out.
+        if page.is_at(mapping.id(), index) {
             mapping.read_page(&lock, index).map_err(Error::Io)?;
         }
         Ok(())

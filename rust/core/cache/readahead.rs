@@ -7,6 +7,7 @@
 use super::file::OpenFile;
 use super::{Advice, address_space::Created};
 use crate::page::{PAGE_SIZE, PageRef};
+use crate::sync::seeded;
 use std::sync::Arc;
 
 /// Pages a big read may ask for at once although the window is smaller (`bdi->io_pages`): 1 MiB.
@@ -223,7 +224,8 @@ impl OpenFile {
         let mut runs: Vec<(u64, Vec<u32>)> = Vec::new();
         {
             // From the size check to the insertion truncation must not intervene.
-            let _stable = mapping.invalidate_lock.read_guard();
+            let _stable =
+                seeded!("readahead.invalidate_lock", None, Some(mapping.invalidate_lock.read_guard()));
             let pages = mapping.i_size().div_ceil(PAGE_SIZE as u64);
             if plan.start >= pages {
                 return;

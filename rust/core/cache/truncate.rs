@@ -9,9 +9,9 @@
 
 use super::AddressSpace;
 use crate::error::{Error, IoError, Result};
-use crate::page::{LockedPage, PAGE_SIZE, PageFlags};
+use crate::page::{LockedPage, PAGE_SIZE};
 use crate::store::MAX_SIZE;
-use crate::sync::{duty, guard};
+use crate::sync::{duty, give_back, guard, seeded};
 use std::io;
 
 /// Everything from a page on.
@@ -34,7 +34,7 @@ impl AddressSpace {
         if size > MAX_SIZE {
             return Err(Error::InvalidArgument(format!("size {size} exceeds {MAX_SIZE} bytes (16 TiB)")));
         }
-        let stable = self.invalidate_lock.write_guard();
+        let stable = seeded!("truncate.invalidate_lock", None, Some(self.invalidate_lock.write_guard()));
         let before = self.i_size();
         if size < before {
             self.shrink_pages(size);
@@ -93,16 +93,15 @@ impl AddressSpace {
         self.unmap(index, index, false);
         let Some(handle) = self.find_get_page(index, &crate::rcu::read()) else { return };
         let lock = handle.page().lock();
-        if handle.page().is_at(self.id(), index) {
-            self.truncate_page(&lock);
-        }
+        self.truncate_page(&lock);
         drop(lock);
     }
 
     /// The cache's part of a shrink (`truncate_setsize`).
     pub(crate) fn shrink_pages(&self, size: u64) {
-        self.i_size_write(size);
+        duty!("truncate.size_first", self.i_size_write(size));
         let first = size.div_ceil(PAGE_SIZE as u64);
+        // Only so that few pages are left to unmap one by one.
         self.unmap(first, TO_THE_END, true);
         self.truncate_pages(first);
         // Private copies that faults made between the two sweeps.
@@ -118,29 +117,34 @@ impl AddressSpace {
             let Some((index, entry)) = found else { return };
             if entry.as_page().is_none() {
                 drop(section);
-                self.pages.lock().erase(index);
+                duty!("truncate.shadow", {
+                    self.pages.lock().erase(index);
+                });
+                next = index.checked_add(1);
                 continue;
             }
             let handle = self.find_get_page(index, &section);
             drop(section);
+            // Removed meanwhile: look again, its shadow is there now.
             let Some(handle) = handle else { continue };
             let lock = handle.page().lock();
-            if handle.page().is_at(self.id(), index) {
-                self.truncate_page(&lock);
-                next = index.checked_add(1);
-            }
+            self.truncate_page(&lock);
+            next = index.checked_add(1);
         }
     }
 
-    /// One locked page (`truncate_cleanup_page`, `page_cache_delete`).
+    /// One locked page (`truncate_cleanup_page`, `page_cache_delete`). The caller has a reference of its own. That the page was
+    /// found with it is enough to know that it is still there: other truncations wait for `invalidate_lock`, and removal of
+    /// idle pages fails against the reference.
     pub(super) fn truncate_page(&self, lock: &LockedPage<'_>) {
         let page = lock.page();
+        debug_assert!(page.is_at(self.id(), page.index()), "somebody else removed {page:?}");
         // A fault may have set an entry after the bulk unmap and before we had the lock.
         if !guard!("truncate.unmap_locked", page.mapcount() == 0) {
             self.unmap(page.index(), page.index(), false);
         }
         debug_assert!(page.mapcount() == 0, "truncated while mapped: {page:?}");
-        drop(self.delete(lock));
+        give_back!("truncate.put", self.delete(lock));
     }
 
     /// Zeroes the last page beyond the end, if it is cached.
@@ -152,10 +156,9 @@ impl AddressSpace {
         let Some(handle) = self.find_get_page(index, &crate::rcu::read()) else { return };
         let page = handle.page();
         let lock = page.lock();
-        if page.is_at(self.id(), index) && page.flags().has(PageFlags::UPTODATE) {
-            lock.advance_generation();
-            page.bytes().zero_from(within);
-        }
+        debug_assert!(page.is_at(self.id(), index), "somebody else removed {page:?}");
+        duty!("zero_tail.generation", lock.advance_generation());
+        page.bytes().zero_from(within);
         drop(lock);
     }
 }

@@ -4,9 +4,11 @@
 //! `mm/truncate.c`. Reclaim for room comes with a later release; this is what `drop_caches` and advice "dontneed" use.
 
 use super::AddressSpace;
-use super::address_space::HeldPage;
+use super::address_space::Lookup;
 use super::page_cache::Stat;
 use crate::page::LockedPage;
+use crate::rcu::ReadSection;
+use crate::sync::{duty, give_back, guard};
 use crate::xarray::Entry;
 
 /// References on an idle cached page: the cache's own.
@@ -22,11 +24,30 @@ impl AddressSpace {
             return false;
         }
         pages.store(page.index(), shadow);
-        lock.clear_mapping();
+        duty!("remove_mapping.clear_mapping", lock.clear_mapping());
         drop(pages);
-        lock.advance_generation();
+        duty!("remove_mapping.generation", lock.advance_generation());
         page.unfreeze(CACHE_ONLY);
         true
+    }
+
+    /// Takes the page at `index` out of the cache if it is idle (`invalidate_inode_page`). It is looked up as a fault would: the
+    /// lock of a frame that was given to somebody else meanwhile must not even be tried.
+    pub(super) fn evict(&self, index: u64, shadow: Entry, section: &ReadSection) -> bool {
+        let Lookup::Found(handle) = self.find_get_page_once(index, section) else { return false };
+        let page = handle.page();
+        let Some(lock) = page.try_lock() else { return false };
+        // Truncated before we had the lock?
+        if !guard!("evict.mapping", page.is_at(self.id(), index)) {
+            return false;
+        }
+        // Locked and in the cache, so the cache's reference stays and ours is not the last.
+        drop(handle);
+        let evicted = self.remove_mapping(&lock, shadow);
+        let reference = evicted.then(|| page.adopt());
+        drop(lock);
+        give_back!("evict.put", reference);
+        evicted
     }
 
     /// Drops the clean, unmapped, unlocked pages in `first..=last`. Answers how many.
@@ -40,22 +61,8 @@ impl AddressSpace {
             let found = next.and_then(|from| self.pages.next(from, last, None, &section));
             let Some((index, entry)) = found else { break };
             next = index.checked_add(1);
-            let Some(pfn) = entry.as_page() else { continue };
-            let page = self.frames().page(pfn);
-            let Some(handle) = page.try_get() else { continue };
-            let Some(lock) = page.try_lock() else { continue };
-            let held = HeldPage { lock, handle };
-            if !page.is_at(self.id(), index) {
-                continue;
-            }
-            // Locked and in the cache, so the cache's reference stays and ours is not the last.
-            let HeldPage { lock, handle } = held;
-            drop(handle);
-            if self.remove_mapping(&lock, Entry::EMPTY) {
-                let reference = page.adopt();
-                drop(lock);
-                drop(reference);
-                dropped += 1;
+            if entry.as_page().is_some() {
+                dropped += u64::from(self.evict(index, Entry::EMPTY, &section));
             }
         }
         self.shared.count(Stat::Evictions, dropped);

@@ -70,7 +70,8 @@ impl<'f> PageBytes<'f> {
     /// When the range leaves the page.
     pub fn write(self, offset: usize, data: &[u8]) {
         assert!(offset + data.len() <= PAGE_SIZE, "{} bytes at {offset} leave the page", data.len());
-        // Who reads one of these bytes and then fences sees what this thread did before: the generation protocol.
+        // Who reads one of these bytes and then fences sees what happened before: the generation moved
+        // (`PageRef::is_generation`).
         ordered_fence!("page.bytes.fence", Release);
         let mut at = offset;
         let mut rest = data;
@@ -112,6 +113,7 @@ impl<'f> PageBytes<'f> {
 
     /// Copies another page's bytes, word by word.
     pub fn copy_from(self, other: PageBytes<'_>) {
+        // As in `write`: the frame may have been a cached page a moment ago.
         ordered_fence!("page.bytes.copy.fence", Release);
         for (to, from) in self.words.iter().zip(other.words) {
             to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);

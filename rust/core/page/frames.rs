@@ -148,10 +148,13 @@ impl Frames {
         page.adopt()
     }
 
-    /// Takes a frame back whose count is zero. LOCKED and WAITERS are left alone: a late unlocker still needs them.
+    /// Takes a frame back whose count is zero. WAITERS is left alone: it belongs to the queue's mutex.
     pub(super) fn free(&self, page: PageRef<'_>) {
+        // `free_pages_prepare`: whoever mapped, cached or locked the page has undone it before giving up a reference.
         debug_assert_eq!(page.mapcount(), 0, "freeing a mapped page");
-        let before = page.page.flags.fetch_and(PageFlags::LOCKED | PageFlags::WAITERS, Ordering::Relaxed);
+        debug_assert!(!page.is_cached(), "freeing a cached page: {page:?}");
+        let before = page.page.flags.fetch_and(PageFlags::WAITERS, Ordering::Relaxed);
+        debug_assert!(before & PageFlags::LOCKED == 0, "freeing a locked page");
         let order = page.untie();
         let mut free = self.free.lock();
         free.private -= u32::from(before & PageFlags::PRIVATE != 0);

@@ -6,7 +6,7 @@
 
 use super::{PageFlags, PageRef};
 use crate::sync::wait::LockBits;
-use crate::sync::{Ordering, ord, ordered_fence};
+use crate::sync::{Ordering, guard, ord};
 
 /// The lock bits of a page's flags word.
 pub(super) const LOCK_BITS: LockBits = LockBits { locked: PageFlags::LOCKED, waiters: PageFlags::WAITERS };
@@ -46,7 +46,8 @@ impl<'f> PageRef<'f> {
     /// Clears the marker and says whether this caller was the one to clear it (`TestClearPageReadahead`): of several
     /// who meet a marker one starts the window.
     pub(crate) fn take_readahead(self) -> bool {
-        self.page.flags.fetch_and(!PageFlags::READAHEAD, Ordering::Relaxed) & PageFlags::READAHEAD != 0
+        let before = self.page.flags.fetch_and(!PageFlags::READAHEAD, Ordering::Relaxed);
+        guard!("page.readahead.was_set", before & PageFlags::READAHEAD != 0)
     }
 }
 
@@ -82,12 +83,11 @@ impl<'f> LockedPage<'f> {
     }
 
     /// Tells copiers without a reference that what they read may not be the page they looked for. Called after slot,
-    /// mapping and size changed and before any byte does.
+    /// mapping and size changed and before any byte does. The fence that keeps later bytes after it stands in front of
+    /// every change of bytes (`PageBytes::write`): the frame's next owner may be another thread.
     pub(crate) fn advance_generation(&self) {
         // Release pairs with the Acquire in `PageRef::generation`.
         self.page.page.generation.fetch_add(1, ord!("page.advance.release", Release));
-        // Pairs with the fence in `PageRef::is_generation`: no later byte becomes visible before the new generation.
-        ordered_fence!("page.advance.fence", Release);
     }
 
     /// Keeps the lock with something that stores a frame number (an I/O request).

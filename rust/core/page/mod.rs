@@ -117,7 +117,7 @@ impl<'f> PageRef<'f> {
     #[inline]
     #[must_use]
     pub fn is_generation(self, seen: u64) -> bool {
-        // Pairs with the fence in `advance_generation`: a copier that read one new byte sees the new generation.
+        // Pairs with the fence in `PageBytes::write`: a copier that read one new byte sees the new generation.
         ordered_fence!("page.generation.fence", Acquire);
         guard!("page.generation.check", self.page.generation.load(Ordering::Relaxed) == seen)
     }
@@ -160,6 +160,9 @@ impl std::fmt::Debug for PageRef<'_> {
     }
 }
 
+#[cfg(all(test, specmm_loom))]
+#[path = "../../../tests/loom/frames.rs"]
+mod frame_models;
 #[cfg(all(test, specmm_loom))]
 #[path = "../../../tests/loom/page.rs"]
 pub(crate) mod models;

@@ -30,8 +30,8 @@ impl<'f> PageRef<'f> {
     pub fn try_get(self) -> Option<PageHandle<'f>> {
         let mut count = self.page.refcount.load_then_write(Ordering::Relaxed);
         while guard!("page.get.unless_zero", count != 0) {
-            // Acquire: pairs with the Release that set the count of a recycled frame, so the slot recheck that follows
-            // sees what was true when this incarnation began.
+            // Acquire: pairs with the Release of the unfreeze and of the puts of the frame's former life, which every later
+            // change of the count continues; so the slot recheck that follows sees that the page was taken out.
             match self.page.refcount.compare_exchange(
                 count,
                 count.wrapping_add(1),
@@ -62,26 +62,25 @@ impl<'f> PageRef<'f> {
     /// Takes all `expected` references away at once, if there are no others (`page_ref_freeze`). Afterwards nobody can
     /// take one, and the caller must unfreeze or free.
     pub(crate) fn freeze(self, expected: u32) -> bool {
-        // Acquire: pairs with the Release of earlier puts, so the remover sees what their owners did to the page.
-        // Release: a lookup that sees zero does not see a later state of the slot undone.
+        // Relaxed: that one exchange decides between a lookup and a remover is a matter of this word alone, and what
+        // earlier owners did is ordered by the last put. (Who asks after the freeze whether the page is dirty will need
+        // Acquire.)
         guard!(
             "page.freeze.expected",
-            self.page
-                .refcount
-                .compare_exchange(expected, 0, ord!("page.freeze.acqrel", AcqRel), Ordering::Relaxed)
-                .is_ok()
+            self.page.refcount.compare_exchange(expected, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
         )
     }
 
-    /// Gives a frozen page a count again. A swap, not a store: two threads read-modify-write this word.
+    /// Gives a free frame's page its first reference. A swap, not a store: two threads read-modify-write this word.
     pub(super) fn init_count(self, count: u32) {
-        // Pairs with the Acquire in `try_get`: the last user's slot change is ordered before this incarnation.
-        self.page.refcount.swap(count, ord!("page.init.release", Release));
+        // Relaxed: a read-modify-write continues the Release of the former life's puts, with which `try_get` pairs.
+        self.page.refcount.swap(count, Ordering::Relaxed);
     }
 
     /// Ends a freeze (`page_ref_unfreeze`): the caller now owns `count` references.
     pub(crate) fn unfreeze(self, count: u32) {
-        self.init_count(count);
+        // Pairs with the Acquire in `try_get`: who gets a reference after the freeze sees that the slot has changed.
+        self.page.refcount.swap(count, ord!("page.unfreeze.release", Release));
     }
 }
 
@@ -103,7 +102,8 @@ impl<'f> PageHandle<'f> {
 impl Drop for PageHandle<'_> {
     #[inline]
     fn drop(&mut self) {
-        // Release: this owner's accesses happen before the frame's next life. Pairs with the fence below.
+        // Release: this owner's accesses happen before the frame's next life. Pairs with the fence below, and with the
+        // Acquire of a `try_get` that finds the frame in its next life.
         let before = self.page.page.refcount.fetch_sub(1, ord!("page.put.release", Release));
         debug_assert!(before > 0, "put on a free page");
         if before == 1 {

@@ -1,0 +1,271 @@
+//! Models of copies without a reference: against removal and reuse, zeroing, growth, and the read that fills the page.
+
+use super::super::address_space::Created;
+use super::*;
+
+/// Copies our page out: the byte that all of it is, unless the attempt failed.
+fn copy(ours: &AddressSpace) -> Option<u8> {
+    let mut buf = [0; PAGE_SIZE];
+    match ours.copy_out(0, 0, &mut buf, Marked::Refuse, &rcu::read()) {
+        CopyOut::Copied => {
+            reach("copied");
+            assert_eq!(buf, [buf[0]; PAGE_SIZE], "two lives in one copy");
+            Some(buf[0])
+        }
+        CopyOut::Unavailable => {
+            reach("unavailable");
+            None
+        }
+        CopyOut::Changed => {
+            reach("changed");
+            assert_eq!(buf, [0; PAGE_SIZE], "a failed attempt leaves nothing");
+            None
+        }
+    }
+}
+
+/// An attempt may always fail.
+fn copied_is_right(page: &mut Option<u8>, copied: &Option<u8>) -> bool {
+    copied.is_none() || copied == page
+}
+
+#[derive(Clone, Copy)]
+enum Removal {
+    Evict,
+    Truncate,
+}
+
+/// One thread copies our page out without a reference; one removes it, overwrites the frame as its next owner does, and
+/// caches it again in the same slot with other bytes. Claim: a copy that is accepted is all of one life of the page.
+/// Premise: a remover changes slot and mapping, then the generation, then bytes. (With a slot that stays different the second
+/// look at the slot would be enough; only the generation tells that it changed twice.)
+fn copy_against_reuse(removal: Removal) {
+    let (ours, _) = two_files(1);
+    let history = History::new(Some(OURS));
+    let remover = {
+        let (ours, history) = (Arc::clone(&ours), history.clone());
+        let pfn = hold(&ours).into_pfn();
+        spawn(move || {
+            let handle = ours.frames().page(pfn).adopt();
+            let remove = || match removal {
+                Removal::Evict => {
+                    drop(handle);
+                    assert!(remove(&ours), "a copier has no reference");
+                }
+                Removal::Truncate => assert!(truncate_found(&ours, handle.into_pfn())),
+            };
+            history.call("remove", remove, |page, ()| page.take().is_some());
+            history.call(
+                "cache",
+                || cache_page(&ours, 0, STRANGERS),
+                |page, &cached| cached && page.replace(STRANGERS).is_none(),
+            );
+        })
+    };
+    history.call("copy", || copy(&ours), copied_is_right);
+    remover.join().unwrap();
+    history.settle();
+    history.call("copy at rest", || copy(&ours), |page, copied| copied == page);
+    history.check();
+}
+
+#[test]
+fn big_copy_out_against_removal_and_reuse() {
+    Model {
+        name: "copy-out against removal and reuse",
+        rows: &[49, 52],
+        preemption_bound: Some(3),
+        grace_periods: false,
+        twin: false,
+        body: || copy_against_reuse(Removal::Evict),
+        reaches: &["copied", "unavailable", "changed"],
+        needs: &["remove_mapping.generation", "copy_out.slot"],
+    }
+    .check();
+}
+
+#[test]
+fn big_copy_out_against_truncation_and_reuse() {
+    Model {
+        name: "copy-out against truncation and reuse",
+        rows: &[49, 52],
+        preemption_bound: Some(3),
+        grace_periods: false,
+        twin: false,
+        body: || copy_against_reuse(Removal::Truncate),
+        reaches: &["copied", "unavailable", "changed"],
+        needs: &["delete.generation"],
+    }
+    .check();
+}
+
+/// One thread copies our page out; one evicts it and makes its frame a private copy of another page. Claim and premise as
+/// above.
+fn copy_against_private_copy() {
+    let (ours, strangers) = two_files(2);
+    cache_page(&strangers, 0, STRANGERS);
+    let history = History::new(Some(OURS));
+    let remover = {
+        let (ours, history) = (Arc::clone(&ours), history.clone());
+        spawn(move || {
+            let remove = || assert!(remove(&ours), "a copier has no reference");
+            history.call("remove", remove, |page, ()| page.take().is_some());
+            let private = ours.frames().alloc(Use::Private).expect("one is free");
+            private.page().bytes().copy_from(hold(&strangers).page().bytes());
+            reach("reused");
+        })
+    };
+    history.call("copy", || copy(&ours), copied_is_right);
+    remover.join().unwrap();
+    history.settle();
+    history.call("copy at rest", || copy(&ours), |page, copied| copied == page);
+    history.check();
+}
+
+#[test]
+fn copy_out_against_a_private_copy() {
+    Model {
+        name: "copy-out against a private copy in its frame",
+        rows: &[49],
+        preemption_bound: Some(3),
+        grace_periods: false,
+        twin: false,
+        body: copy_against_private_copy,
+        reaches: &["copied", "unavailable", "changed", "reused"],
+        needs: &["page.bytes.copy.fence"],
+    }
+    .check();
+}
+
+/// One thread copies the whole page out; one truncates the file to half of it and zeroes the tail. Claim: a copy that is
+/// accepted is the page as it was: never half zeros. Premise: a zeroer changes the size, then the generation, then bytes.
+fn copy_against_zeroing() {
+    let (ours, _) = two_files(1);
+    let history = History::new(Some(OURS));
+    let truncater = {
+        let (ours, history) = (Arc::clone(&ours), history.clone());
+        spawn(move || {
+            let truncate = || ours.truncate(PAGE / 2, |_| Ok(())).unwrap();
+            history.call("truncate", truncate, |page, ()| page.take().is_some());
+        })
+    };
+    history.call("copy", || copy(&ours), copied_is_right);
+    truncater.join().unwrap();
+    history.settle();
+    history.call("copy at rest", || copy(&ours), |page, copied| copied == page);
+    history.check();
+}
+
+#[test]
+fn copy_out_against_zeroing() {
+    Model {
+        name: "copy-out against zeroing of the tail",
+        rows: &[50],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: false,
+        body: copy_against_zeroing,
+        reaches: &["copied", "unavailable", "changed"],
+        needs: &[
+            "copy_out.size",
+            "truncate.size_first",
+            "zero_tail.generation",
+            "page.generation.check",
+            "page.generation.fence",
+            "page.generation.acquire",
+            "page.advance.release",
+            "page.bytes.fence",
+        ],
+    }
+    .check();
+}
+
+/// Truncation has set a size of half a page. One thread reads the file from its beginning; one goes on with the truncation, which
+/// zeroes the rest of the page, and then lets the file grow by a quarter. Claim: what the file has grown by reads as zeros: who
+/// sees the size sees the bytes. Premise: bytes change before the size that shows them.
+fn read_against_growth() {
+    const HALF: u64 = PAGE / 2;
+    const GROWN: u64 = PAGE * 3 / 4;
+    let (ours, _) = two_files(1);
+    ours.i_size_write(HALF);
+    // The state is the file.
+    let history = History::new(vec![OURS; HALF as usize]);
+    let grower = {
+        let (ours, history) = (Arc::clone(&ours), history.clone());
+        spawn(move || {
+            let grow = || {
+                ours.zero_tail(HALF);
+                ours.i_size_write(GROWN);
+            };
+            history.call("grow", grow, |file, ()| {
+                file.resize(GROWN as usize, 0);
+                true
+            });
+        })
+    };
+    let read = || {
+        let mut buf = [0; PAGE_SIZE];
+        let n = ours.read_cached(&mut buf, 0, &rcu::read());
+        reach(n.map_or("nothing".into(), |n| format!("{n} bytes")));
+        n.map(|n| buf[..n].to_vec())
+    };
+    history.call("read", read, |file, answer| answer.is_none() || answer.as_ref() == Some(file));
+    grower.join().unwrap();
+    history.settle();
+    history.call("read at rest", read, |file, answer| answer.as_ref() == Some(file));
+    history.check();
+}
+
+#[test]
+fn a_read_against_growth() {
+    Model {
+        name: "read against growth",
+        rows: &[50, 52],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: false,
+        body: read_against_growth,
+        reaches: &["nothing", "8 bytes", "12 bytes"],
+        needs: &["i_size.acquire", "i_size.release"],
+    }
+    .check();
+}
+
+/// One thread copies out a page that another fills from the store: no reference, no lock. Claim: a copy that is accepted is of
+/// the file's bytes, never of what the frame held before. Premise: the page is up to date only after it was filled.
+fn copy_against_read() {
+    let (ours, strangers) = two_files(1);
+    assert!(remove(&ours));
+    let Created::New(held) = strangers.add_page(0) else { panic!("the frame is free") };
+    let pfn = held.lock.into_pfn();
+    drop(held.handle);
+    let history = History::new(None);
+    let copier = {
+        let (strangers, history) = (Arc::clone(&strangers), history.clone());
+        spawn(move || history.call("copy", || copy(&strangers), copied_is_right))
+    };
+    let read = || {
+        let lock = strangers.frames().page(pfn).adopt_lock();
+        strangers.read_page(&lock, 0).unwrap();
+    };
+    history.call("read", read, |page, ()| page.replace(STRANGERS).is_none());
+    copier.join().unwrap();
+    history.settle();
+    history.call("copy at rest", || copy(&strangers), |page, copied| copied == page);
+    history.check();
+}
+
+#[test]
+fn copy_out_against_the_read_that_fills() {
+    Model {
+        name: "copy-out against the read that fills the page",
+        rows: &[19],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: false,
+        body: copy_against_read,
+        reaches: &["copied", "unavailable"],
+        needs: &["copy_out.uptodate", "page.uptodate.release", "page.flags.acquire"],
+    }
+    .check();
+}

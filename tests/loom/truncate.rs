@@ -1,0 +1,317 @@
+//! Models of truncation as a whole: against mapping, eviction and creation of pages.
+
+use super::super::MappedRange;
+use super::super::filemap::FoundOrCreated;
+use super::*;
+use crate::sync::Mutex;
+
+/// A stand-in for page tables: one place, under its leaf lock.
+struct Place {
+    shared: Arc<Shared>,
+    entry: Mutex<Option<Mapped>>,
+}
+
+/// What the place may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mapped {
+    File(u32),
+    Private,
+}
+
+impl MappedRange for Place {
+    fn unmap(&self, _first: u64, _last: u64, even_cows: bool) {
+        let mut entry = self.entry.lock();
+        match *entry {
+            Some(Mapped::File(pfn)) => {
+                let page = self.shared.frames.page(pfn);
+                page.remove_mapping();
+                drop(page.adopt());
+            }
+            Some(Mapped::Private) if even_cows => {}
+            _ => return,
+        }
+        *entry = None;
+    }
+}
+
+/// Our file, mapped at one place.
+fn mapped() -> (Arc<AddressSpace>, Arc<Place>) {
+    let (ours, _) = two_files(1);
+    let place = Arc::new(Place { shared: Arc::clone(&ours.shared), entry: Mutex::new(None) });
+    ours.link(1, Arc::clone(&place) as Arc<dyn MappedRange>);
+    (ours, place)
+}
+
+/// What our page's place is: whether the page is in the file, whether there is an entry.
+#[derive(Debug, Clone, Copy)]
+struct State {
+    inside: bool,
+    entry: bool,
+}
+
+fn no_entry_is_left(history: &History<State>, ours: &AddressSpace, place: &Place) {
+    history.settle();
+    history.call("look", || place.entry.lock().is_some(), |state, &seen| state.entry == seen);
+    history.check();
+    ours.unlink(1);
+    ours.frames().audit().unwrap();
+}
+
+/// One thread faults: it sets an entry for our page under the page lock. One truncates the page, which the bulk unmap has passed.
+/// Claim: afterwards a page out of the file has no entry. Premises: a fault sets its entry while it holds the page locked;
+/// truncation finds every range that maps the file.
+fn set_against_truncate() {
+    let (ours, place) = mapped();
+    let history = History::new(State { inside: true, entry: false });
+    let [mine, others] = [(); 2].map(|()| hold(&ours).into_pfn());
+    let truncater = {
+        let (ours, history) = (Arc::clone(&ours), history.clone());
+        spawn(move || {
+            history.call(
+                "truncate",
+                || truncate_found(&ours, others),
+                |state, &truncated| {
+                    if truncated {
+                        *state = State { inside: false, entry: false };
+                    }
+                    true
+                },
+            );
+        })
+    };
+    let fault = || {
+        let Ok(held) = ours.hold(ours.frames().page(mine).adopt(), 0) else { return false };
+        let mut entry = place.entry.lock();
+        held.handle.page().add_mapping();
+        *entry = Some(Mapped::File(held.handle.into_pfn()));
+        drop(entry);
+        drop(held.lock);
+        reach("set");
+        true
+    };
+    history.call("fault", fault, |state, &set| {
+        state.entry |= set;
+        !set || state.inside
+    });
+    truncater.join().unwrap();
+    no_entry_is_left(&history, &ours, &place);
+    place.unmap(0, 0, true);
+}
+
+/// One thread makes a private copy of our page, which it holds locked, and sets an entry for it. One truncates the file to nothing.
+/// Claim: afterwards there is no entry. Premises as above.
+fn private_copy_against_truncate() {
+    let (ours, place) = mapped();
+    let history = History::new(State { inside: true, entry: false });
+    let held = ours.hold(hold(&ours), 0).expect("it is ours");
+    let truncater = {
+        let (ours, history) = (Arc::clone(&ours), history.clone());
+        spawn(move || {
+            history.call(
+                "truncate",
+                || ours.shrink_pages(0),
+                |state, ()| {
+                    *state = State { inside: false, entry: false };
+                    true
+                },
+            );
+        })
+    };
+    let fault = || {
+        *place.entry.lock() = Some(Mapped::Private);
+        drop(held);
+    };
+    history.call("fault", fault, |state, ()| {
+        state.entry = true;
+        state.inside
+    });
+    truncater.join().unwrap();
+    no_entry_is_left(&history, &ours, &place);
+    assert_eq!(ours.frames().in_use().0, 0);
+}
+
+#[test]
+fn a_fault_of_a_page_against_truncate() {
+    Model {
+        name: "setting an entry against truncate",
+        rows: &[18, 20],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: false,
+        body: set_against_truncate,
+        reaches: &["set", "truncated", "not truncated"],
+        needs: &["truncate.unmap_locked"],
+    }
+    .check();
+}
+
+#[test]
+fn a_private_copy_against_truncate() {
+    Model {
+        name: "making a private copy against truncate",
+        rows: &[22],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: false,
+        body: private_copy_against_truncate,
+        reaches: &[],
+        needs: &["truncate.unmap_again"],
+    }
+    .check();
+}
+
+/// What a slot of the index holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Slot {
+    Page,
+    Shadow,
+    Nothing,
+}
+
+/// One thread, which has our page locked, evicts it and leaves its shadow; one truncates the file to nothing. Claim: nothing is left, page or shadow.
+/// Premise: nobody creates pages meanwhile.
+fn evict_against_truncate() {
+    let (ours, _) = two_files(1);
+    let lock = ours.frames().page(0).lock();
+    let history = History::new(Slot::Page);
+    let truncater = {
+        let (ours, history) = (Arc::clone(&ours), history.clone());
+        spawn(move || {
+            history.call(
+                "truncate",
+                || ours.shrink_pages(0),
+                |slot, ()| {
+                    *slot = Slot::Nothing;
+                    true
+                },
+            );
+        })
+    };
+    let evict = || {
+        let evicted = ours.remove_mapping(&lock, shadow());
+        let reference = evicted.then(|| lock.page().adopt());
+        drop(lock);
+        drop(reference);
+        reach(if evicted { "evicted" } else { "busy" });
+        evicted
+    };
+    history.call("evict", evict, |slot, &evicted| {
+        !evicted || std::mem::replace(slot, Slot::Shadow) == Slot::Page
+    });
+    truncater.join().unwrap();
+    history.settle();
+    let look = || match ours.pages.load(0, &rcu::read()) {
+        entry if entry.is_empty() => Slot::Nothing,
+        entry if entry == shadow() => Slot::Shadow,
+        _ => Slot::Page,
+    };
+    history.call("look", look, |slot, seen| slot == seen);
+    history.check();
+    assert_eq!(ours.frames().in_use().0, 0);
+    ours.frames().audit().unwrap();
+}
+
+#[test]
+fn eviction_against_truncate() {
+    Model {
+        name: "eviction against truncate",
+        rows: &[41],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: false,
+        body: evict_against_truncate,
+        reaches: &["evicted", "busy"],
+        needs: &["truncate.shadow"],
+    }
+    .check();
+}
+
+#[derive(Clone, Copy)]
+enum Creator {
+    Fault,
+    Readahead,
+}
+
+/// One thread creates a page; one truncates the file to nothing. Claim: no page is left beyond the end. Premise: nothing else
+/// creates pages.
+fn create_against_truncate(creator: Creator) {
+    let file = open_file(Arc::new(MemoryStore::new(vec![OURS; PAGE_SIZE])));
+    // The state: whether the file has its page, and whether that is cached.
+    let history = History::new((true, false));
+    let truncater = {
+        let (file, history) = (Arc::clone(&file), history.clone());
+        spawn(move || {
+            history.call(
+                "truncate",
+                || file.mapping.truncate(0, |_| Ok(())).unwrap(),
+                |state, ()| {
+                    *state = (false, false);
+                    true
+                },
+            );
+        })
+    };
+    match creator {
+        Creator::Fault => {
+            let create = || match file.find_or_create(0) {
+                FoundOrCreated::Page(_) => {
+                    reach("created");
+                    true
+                }
+                FoundOrCreated::Beyond(_) => {
+                    reach("beyond");
+                    false
+                }
+                FoundOrCreated::NoFrame => panic!("a frame is free"),
+            };
+            history.call("create", create, |(inside, cached), &created| {
+                *cached |= created;
+                created == *inside
+            });
+        }
+        Creator::Readahead => history.call(
+            "read ahead",
+            || file.force_ra(0, 0),
+            |(inside, cached), ()| {
+                *cached |= *inside;
+                true
+            },
+        ),
+    }
+    truncater.join().unwrap();
+    history.settle();
+    let frames = || file.mapping.frames().in_use().0;
+    history.call("frames", frames, |(_, cached), &used| used == usize::from(*cached));
+    history.check();
+    file.mapping.frames().audit().unwrap();
+}
+
+#[test]
+fn creation_against_truncate() {
+    Model {
+        name: "creation of a page against truncate",
+        rows: &[23, 41],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: false,
+        body: || create_against_truncate(Creator::Fault),
+        reaches: &["created", "beyond"],
+        needs: &["filemap.create.invalidate_lock", "filemap.create.eof", "truncate.invalidate_lock"],
+    }
+    .check();
+}
+
+#[test]
+fn readahead_against_truncate() {
+    Model {
+        name: "readahead against truncate",
+        rows: &[23, 41],
+        preemption_bound: Some(5),
+        grace_periods: false,
+        twin: false,
+        body: || create_against_truncate(Creator::Readahead),
+        reaches: &[],
+        needs: &["readahead.invalidate_lock"],
+    }
+    .check();
+}
