@@ -10,7 +10,7 @@ TARGET = $(or $(CARGO_TARGET_DIR),target)
 LOOM := RUSTFLAGS='--cfg specmm_loom' CARGO_TARGET_DIR=target/loom
 UNDER_SHUTTLE := RUSTFLAGS='--cfg specmm_shuttle' CARGO_TARGET_DIR=target/shuttle
 
-.PHONY: help preflight preflight-ci packages faults test test-rust test-python lint loom loom-quick guards shuttle free asan tsan bench counts deep ci clean
+.PHONY: help preflight preflight-ci packages faults test test-rust test-python lint loom loom-quick guards shuttle free asan tsan bench counts spin deep ci clean
 
 help:
 	@echo 'make faults   the main job: fault a real file, with and without the mmap lock (FAULTS="FILE --seconds 5")'
@@ -23,6 +23,7 @@ help:
 	@echo 'make tsan     a stress of the core under ThreadSanitizer'
 	@echo 'make bench    benchmarks and their ratios, 5 minutes (BENCH="--bench NAME")'
 	@echo 'make counts   instructions of the hot operations, under valgrind (COUNTS=--update)'
+	@echo 'make spin     liveness models of page lock, RCU, retry and lookup, under spin'
 	@echo 'make deep     the long runs of models and property tests'
 	@echo 'make ci       lint, test, loom, and what needs packages (.ci/run installs those)'
 	@echo 'make clean    removes everything that was built, environments included'
@@ -122,6 +123,11 @@ counts: | preflight
 	cargo build --release --all-features --example counts
 	$(PYTHON) tests/counts/run.py $(TARGET)/release/examples/counts $(COUNTS)
 
+# What loom cannot say: that everybody is served. Planted bugs come first, and each must be found.
+spin: | preflight
+	@PYTHON='$(PYTHON)' tools/preflight spin
+	$(PYTHON) tests/spin/run.py
+
 # The core's tests and its stress under AddressSanitizer, the stress under ThreadSanitizer; each with its positive controls.
 asan: | preflight
 	tools/asan
@@ -136,7 +142,7 @@ deep: loom shuttle test-python
 
 # Jobs that need a Debian package are targets of their own, added to `ci` as they land; .ci/run installs PACKAGES, and
 # each is a tool that preflight asks for by name: a missing one fails, nothing is skipped.
-PACKAGES := valgrind
+PACKAGES := valgrind spin
 
 packages:
 	@echo $(PACKAGES)
@@ -145,7 +151,7 @@ preflight-ci:
 	@PYTHON='$(PYTHON)' tools/preflight rustfmt clippy $(PACKAGES)
 
 ci: export SPECMM_HYPOTHESIS = ci
-ci: preflight-ci lint test loom guards free counts asan tsan shuttle
+ci: preflight-ci lint test loom guards free counts asan tsan shuttle spin
 
 clean:
 	rm -rf target .venv .venv-dev .hypothesis .mypy_cache .pytest_cache .ruff_cache
