@@ -2,17 +2,18 @@
  * A fault ends: one speculative attempt, then the classic path, which drops the mmap lock once.
  *
  * Follows `MmInner::{fault, attempt, fault_classically}` of rust/core/mm/fault.rs; the looks at the sequence of
- * `SeqCount` and of `Fault::{handle_speculatively, pte_map_lock}`; `filemap_fault_speculative`, `filemap_fault`,
+ * `SeqCount`, and of `find_and_copy`, `handle_speculatively` and `pte_map_lock`; `filemap_fault_speculative`, `filemap_fault`,
  * `hold_without_waiting`, `hold_waiting`, `find_or_create`, `unblock` of rust/core/cache/filemap.rs; the whole of
  * rust/core/sync/rwsem.rs (`lock_read`, `lock_write`, `unlock_read`, `unlock_write`, `downgrade`, `wait`, `grant`) for
- * the mmap lock; and the part of rust/core/cache/truncate.rs that takes the page out of the cache.
+ * the mmap lock; the part of rust/core/cache/truncate.rs that takes the page out of the cache, and `judge_read_error`.
  *
  * Threads: FAULTS threads fault for ever on one page; with WRITER one takes the mmap lock for writing and bumps the
  * sequence for ever, or stops some time; with TRUNCATIONS=n one makes the file shorter than the page and long again,
  * n times; with IO one does what readahead has begun. A read of the store succeeds or fails, as it likes.
  *
  * Claims
- *   safe         one attempt and two passes at most for a fault (row 45); writers exclude; nobody hangs
+ *   safe         one attempt for a fault (row 45) and two passes at most, and one more for each change of the size
+ *                that came into a read; writers exclude; nobody hangs
  *   fault_ends   every fault ends
  *   write_ends   every writer gets the mmap lock
  *
@@ -61,6 +62,7 @@ bit slot;
 bit uptodate;
 bit inside = 1;
 bit mine[FAULTS];
+bit resized[FAULTS]; /* since its read began */
 chan page_lock = [FAULTS + 2] of { byte };
 chan invalidate_lock = [FAULTS + 2] of { byte };
 #ifdef IO
@@ -73,9 +75,11 @@ bit writing;
 #if FAULTS > 1
 #define forget_second() unchanged[1] = 0
 #define lose_second() mine[1] = 0
+#define resize_second() resized[1] = 1
 #else
 #define forget_second() skip
 #define lose_second() skip
+#define resize_second() skip
 #endif
 
 #define ENTER(lock) lock!me; lock?[eval(me)]
@@ -86,6 +90,7 @@ bit writing;
 #define MAPPED 1
 #define SIGBUS 2
 #define BLOCKED 3
+#define UNREADABLE 4
 
 /* --- rust/core/sync/rwsem.rs --- */
 
@@ -223,7 +228,7 @@ proctype truncater(byte me) {
     :: times < TRUNCATIONS -> times++;
 #endif
        ENTER(invalidate_lock);
-       inside = 0;
+       d_step { inside = 0; resized[0] = 1; resize_second() }
        if
        :: slot ->
           ENTER(page_lock);
@@ -233,7 +238,7 @@ proctype truncater(byte me) {
        fi;
        LEAVE(invalidate_lock);
        ENTER(invalidate_lock);
-       inside = 1;
+       d_step { inside = 1; resized[0] = 1; resize_second() }
        LEAVE(invalidate_lock)
     od
 }
@@ -355,8 +360,12 @@ inline filemap_fault() {
              :: else ->
                 if
                 :: uptodate
-                :: !uptodate -> uptodate = 1
-                :: !uptodate -> end = SIGBUS /* it cannot be read */
+                :: !uptodate ->
+                   resized[me] = 0; /* the size that the read expects */
+                   if
+                   :: uptodate = 1
+                   :: end = UNREADABLE
+                   fi
                 fi;
                 if
                 :: end == NONE -> end = (inside -> MAPPED : SIGBUS)
@@ -429,6 +438,20 @@ proctype faulter(byte me) {
           filemap_fault();
           unlock_read();
           if
+          :: end == UNREADABLE ->
+             /* judge_read_error: revalidate, then whether the size is another than the read expected */
+             ENTER(invalidate_lock);
+             LEAVE(invalidate_lock);
+             if
+#ifdef AGAIN_AT_ANY_ERROR
+             :: inside -> d_step { passes--; end = NONE }
+#else
+             :: inside && resized[me] -> d_step { passes--; end = NONE }
+             :: inside && !resized[me] -> end = SIGBUS
+#endif
+             :: !inside -> end = SIGBUS
+             fi;
+             resized[me] = 0
           :: end == BLOCKED ->
              unblock();
 #ifdef NEVER_TRIED
@@ -441,7 +464,7 @@ proctype faulter(byte me) {
        od;
        atomic {
            assert(attempts <= 1 && passes <= 2);
-           end = 0; attempts = 0; passes = 0; tried = 0; miss = 0;
+           resized[me] = 0; end = 0; attempts = 0; passes = 0; tried = 0; miss = 0;
            faulting[me] = 0
        }
     od

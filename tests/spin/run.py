@@ -69,6 +69,7 @@ CHECKS = (
     Check("retry", "fault_ends", "WRITER SPECULATE_FOREVER", STARVATION),
     Check("retry", "fault_ends", "WRITER NO_QUEUE", STARVATION),
     Check("retry", "fault_ends", "NEVER_TRIED", STARVATION),
+    Check("retry", "fault_ends", "AGAIN_AT_ANY_ERROR", STARVATION),
     Check("retry", "fault_ends", "TRUNCATE_FOREVER", STARVATION),
     Check("retry", "write_ends", "FAULTS=2 WRITER READERS_PASS_BY", STARVATION),
     Check("retry", "write_ends", "WRITER READER_LEAVES_SILENTLY", STARVATION),
