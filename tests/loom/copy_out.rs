@@ -25,6 +25,7 @@ fn copy(ours: &AddressSpace) -> Option<u8> {
 }
 
 /// An attempt may always fail.
+#[allow(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "as histories pass answers")]
 fn copied_is_right(page: &mut Option<u8>, copied: &Option<u8>) -> bool {
     copied.is_none() || copied == page
 }

@@ -11,7 +11,9 @@ use crate::sync::Tally;
 fn is_ours(ours: &AddressSpace, held: HeldPage<'_>) -> u8 {
     reach("locked");
     assert!(held.lock.page().is_at(ours.id(), 0), "a truncated page: {:?}", held.handle);
-    first_byte(held.handle.page())
+    let byte = first_byte(held.handle.page());
+    drop(held);
+    byte
 }
 
 /// A speculative fault after its look-up: the first byte of the page or the cause.
@@ -27,16 +29,12 @@ fn speculative(ours: &AddressSpace, found: PageHandle<'_>) -> Result<u8, Abort> 
 
 /// Fault-around, asked for the first page only.
 fn around(ours: &AddressSpace) -> Option<u8> {
-    match ours.next_uptodate_page(&mut 0, 0, &rcu::read()) {
-        Some((index, held)) => {
-            assert_eq!(index, 0);
-            Some(is_ours(ours, held))
-        }
-        None => {
-            reach("skipped");
-            None
-        }
-    }
+    let Some((index, held)) = ours.next_uptodate_page(&mut 0, 0, &rcu::read()) else {
+        reach("skipped");
+        return None;
+    };
+    assert_eq!(index, 0);
+    Some(is_ours(ours, held))
 }
 
 #[derive(Clone, Copy)]
@@ -275,7 +273,9 @@ fn fault_around_against_the_read_that_fills() {
 /// past a marker that nobody has taken. Premise: a marker is set before the page can be found.
 fn fault_against_marker(form: Form) {
     let (ours, _) = two_files(1);
-    try_locked(hold(&ours), |lock| lock.set_readahead()).expect("nobody else locks it");
+    let handle = hold(&ours);
+    handle.page().lock().set_readahead();
+    drop(handle);
     // The state is whether the marker is there.
     let history = History::new(true);
     let mine = found_before(form, &ours);

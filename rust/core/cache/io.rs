@@ -150,11 +150,10 @@ impl AddressSpace {
     /// Reads one locked page, unless somebody has while the caller waited for the lock: bytes that are the file's are not
     /// written again, because copies are being made of them.
     pub(super) fn read_page(&self, page: &LockedPage<'_>, index: u64) -> Result<(), IoError> {
-        if guard!("read_page.not_uptodate", !page.page().flags().has(PageFlags::UPTODATE)) {
-            self.read_run(std::slice::from_ref(page), index)
-        } else {
-            Ok(())
+        if !guard!("read_page.not_uptodate", !page.page().flags().has(PageFlags::UPTODATE)) {
+            return Ok(());
         }
+        self.read_run(std::slice::from_ref(page), index)
     }
 
     /// Fills a run of locked pages from the store, all or none.
