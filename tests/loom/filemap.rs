@@ -444,7 +444,7 @@ fn a_first_pass_against_the_read_that_fills() {
     Model {
         name: "first classic pass against the read that fills the page",
         rows: &[19],
-        preemption_bound: None,
+        preemption_bound: Some(3),
         grace_periods: false,
         twin: false,
         body: || two_readers(Pass::First),
@@ -459,7 +459,7 @@ fn two_classic_faults_read_once() {
     Model {
         name: "two classic faults read a page once",
         rows: &[19],
-        preemption_bound: None,
+        preemption_bound: Some(3),
         grace_periods: false,
         twin: false,
         body: || two_readers(Pass::Tried),

@@ -306,7 +306,7 @@ fn readahead_against_truncate() {
     Model {
         name: "readahead against truncate",
         rows: &[23, 41],
-        preemption_bound: Some(5),
+        preemption_bound: Some(3),
         grace_periods: false,
         twin: false,
         body: || create_against_truncate(Creator::Readahead),

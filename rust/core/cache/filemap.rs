@@ -139,7 +139,7 @@ impl AddressSpace {
     }
 
     /// The wrong order, for models: truncation may come between.
-    #[cfg(specmm_loom)]
+    #[cfg(any(specmm_loom, specmm_shuttle))]
     fn look_and_lock<'f>(&self, page: PageRef<'f>, index: u64) -> Result<LockedPage<'f>, Abort> {
         if page.is_at(self.id(), index) {
             page.try_lock().ok_or(Abort::FileLocked)
