@@ -120,6 +120,7 @@ fn map_around(mm: &Mm, at: u64, protocol: Protocol, handle: PageHandle<'_>) -> b
 fn take_page_out(mm: &Mm, file: &File, pfn: u32, protocol: Protocol) -> bool {
     let open = file.open_file().unwrap();
     let page = mm.inner.shared.frames.page(pfn);
+    let _found = page.get(); // dropped after the lock
     let lock = page.lock();
     if protocol.truncater_fence {
         full_fence();
