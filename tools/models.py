@@ -52,7 +52,7 @@ def table(rows: list[dict]) -> str:
     """The table of docs/checking.md."""
     models: dict[str, dict] = {}
     for row in rows:
-        models.setdefault(row["model"], row)[row["pass"]] = row["executions"]
+        models.setdefault(row["model"], dict(row))[row["pass"]] = row["executions"]
     out = ["| model | rows | bound | " + " | ".join(PASSES.values()) + " | kills |"]
     out.append("|---|---|---|" + "---|" * (len(PASSES) + 1))
     for name, row in models.items():

@@ -780,7 +780,7 @@ fn ending_against_truncate() {
 #[test]
 fn big_a_classic_fault_against_truncate() {
     Model {
-        name: "classic fault against truncate",
+        name: "classic fault against truncate, whole",
         rows: &[20, 21, 45],
         preemption_bound: Some(3),
         grace_periods: false,
@@ -1062,7 +1062,7 @@ fn around_against_truncate() {
 #[test]
 fn big_a_fault_around_against_truncate() {
     Model {
-        name: "fault-around against truncate",
+        name: "fault-around against truncate, whole",
         rows: &[20, 38],
         preemption_bound: Some(2),
         grace_periods: false,
