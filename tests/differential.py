@@ -191,6 +191,20 @@ class FaultPathMachine(RuleBasedStateMachine):
             offset = self.model.files[at].readahead_state.prev_pos + 1
             self.both(lambda side, offset=offset: side.preadinto(at, n, offset))
 
+    @rule(
+        file=FILES,
+        rows=st.lists(st.tuples(INDEXES, BYTES), max_size=40),
+        length=st.sampled_from([8, 1, 100, PAGE, 2 * PAGE + 10, 0]),
+        stray=st.booleans(),
+        into=st.booleans(),
+    )
+    def gather(self, file: int, rows: list[tuple[int, int]], length: int, stray: bool, into: bool) -> None:
+        at = self.file(file)
+        offsets = [index * PAGE + byte for index, byte in rows]
+        if not stray:
+            offsets = [each % max(1, self.model.files[at].size - length) for each in offsets]
+        self.both(lambda side: side.gather(at, offsets, length, into))
+
     @rule(file=FILES, size=st.one_of(SIZES, st.sampled_from([-PAGE, -100, -1])))
     def truncate(self, file: int, size: int) -> None:
         """To a size, or to so much less."""

@@ -80,6 +80,10 @@ class Side:
         buffer = bytearray(b"x" * n)
         return self.files[file].preadinto(buffer, offset), bytes(buffer)
 
+    def gather(self, file: int, offsets: list[int], length: int, into: bool) -> bytes:
+        out = bytearray(b"x" * (len(offsets) * length)) if into else None
+        return bytes(self.files[file].gather(offsets, length, out=out))
+
     def new_mm(self, number: int, locking: str, fault_around: int | str) -> None:
         """In the place of another, which ends."""
         self.mms[number].close()

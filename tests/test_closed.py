@@ -16,6 +16,7 @@ def test_a_closed_file(cache, path):
         lambda: file.size,
         lambda: file.pread(1, 0),
         lambda: file.preadinto(bytearray(1), 0),
+        lambda: file.gather([0], 1),
         lambda: file.truncate(0),
         lambda: file.advise("normal"),
         lambda: file.residency(),

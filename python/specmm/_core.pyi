@@ -1,13 +1,15 @@
 """The extension module. Users find these names in the package itself."""
 
 import os
-from collections.abc import Callable
-from typing import Any, Final, Literal, Protocol, Self, final
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Literal, Protocol, Self, SupportsIndex, TypeVar, final, overload
 
 from _typeshed import ReadableBuffer, WriteableBuffer
 
 from specmm._raw import RawFile
 from specmm._types import CacheStats, FaultOutcome, FilemapFault, ReadaheadState, TouchReport
+
+_Buffer = TypeVar("_Buffer", bound=WriteableBuffer)
 
 __all__ = [
     "DEFAULT_CAPACITY",
@@ -187,6 +189,27 @@ class File:
 
         Fewer than fit at the end of the file only. Nobody else should touch the buffer meanwhile. Errors as
         `pread`.
+        """
+
+    @overload
+    def gather(self, offsets: Iterable[SupportsIndex] | ReadableBuffer, length: int) -> bytearray: ...
+    @overload
+    def gather(
+        self, offsets: Iterable[SupportsIndex] | ReadableBuffer, length: int, *, out: None
+    ) -> bytearray: ...
+    @overload
+    def gather(
+        self, offsets: Iterable[SupportsIndex] | ReadableBuffer, length: int, *, out: _Buffer
+    ) -> _Buffer:
+        """Many reads in one call: `length` bytes at each offset, in order, one after the other.
+
+        offsets: integers in a buffer (a numpy array of 4 or 8 byte integers is taken without an object for
+        each), a sequence or any other iterable. out: a writable, contiguous buffer of exactly
+        len(offsets) * length bytes, such as a numpy array, which is returned; None: a fresh bytearray.
+
+        BusError for a range past the end of the file, with the offset that was given: each is judged when it
+        is read. ValueError for an offset that is negative or beyond 16 TiB, or an `out` of another size.
+        Otherwise errors as `pread`. After an error it is not said what `out` holds.
         """
 
     def truncate(self, size: int) -> None:

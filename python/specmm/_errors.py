@@ -28,6 +28,8 @@ class BusError(SpecmmError):
         where = f"offset {self.offset} (page {self.index})"
         if self.__cause__ is not None:
             return f"{where} cannot be read: {self.__cause__}"
+        if self.offset < self.size:
+            return f"a read at {where} goes past the end of the file, which has {self.size} bytes"
         return f"{where} is past the end of the file, which has {self.size} bytes"
 
 

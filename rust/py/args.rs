@@ -101,7 +101,7 @@ pub(crate) fn type_name(value: &Bound<'_, PyAny>) -> String {
     value.get_type().name().map_or_else(|_| "an object".to_owned(), |name| name.to_string())
 }
 
-fn unsigned(name: &str, value: &Bound<'_, PyAny>) -> PyResult<u64> {
+pub(crate) fn unsigned(name: &str, value: &Bound<'_, PyAny>) -> PyResult<u64> {
     match value.extract::<i64>() {
         Ok(number) => u64::try_from(number)
             .map_err(|_| PyValueError::new_err(format!("{name} must not be negative: {number}"))),

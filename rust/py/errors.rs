@@ -42,6 +42,11 @@ pub(crate) fn raise(py: Python<'_>, error: &Error) -> PyErr {
     }
 }
 
+/// A `BusError` for a read that the file's end cuts off.
+pub(crate) fn past_the_end(py: Python<'_>, offset: u64, size: u64) -> PyErr {
+    exception(py, &BUS, (offset / specmm::PAGE_SIZE as u64, offset, size))
+}
+
 /// A `SpecmmError` that is none of the named ones.
 pub(crate) fn specmm_error(py: Python<'_>, message: &str) -> PyErr {
     exception(py, &SPECMM, (message,))

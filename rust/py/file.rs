@@ -5,6 +5,7 @@ use crate::buffer::Writable;
 use crate::cache::PageCache;
 use crate::caller::CacheId;
 use crate::errors::raise;
+use crate::gather;
 use crate::handle::Handle;
 use crate::imported::Imported;
 use crate::results;
@@ -130,6 +131,18 @@ impl File {
         let bytes = buffer.bytes();
         let n = self.available(py, bytes.len() as u64, offset)?;
         self.fill(py, &mut bytes[..n], offset)
+    }
+
+    /// Reads `length` bytes at each offset, in order, into `out` or a fresh bytearray.
+    #[pyo3(signature = (offsets, length, *, out=None))]
+    fn gather<'py>(
+        &self,
+        py: Python<'py>,
+        offsets: &Bound<'py, PyAny>,
+        #[pyo3(from_py_with = args::exact_length)] length: u64,
+        out: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        gather::gather(py, &self.handle, offsets, length, out)
     }
 
     /// Makes the file `size` bytes long.

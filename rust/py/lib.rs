@@ -10,11 +10,11 @@ mod cache;
 mod caller;
 mod errors;
 mod file;
+mod gather;
 mod handle;
 mod imported;
 mod interrupt;
 mod mm;
-
 mod results;
 mod slices;
 mod store;

@@ -7,7 +7,7 @@ use crate::errors::raise;
 use crate::file::File;
 use crate::handle::Handle;
 use crate::results;
-use crate::slices::{self, BYTES, PAGES, Touches};
+use crate::slices::{self, BYTES, PAGES, Pace};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use specmm::{Error, Locking, Madvise, MmOptions, Prot, TouchReport};
@@ -149,11 +149,11 @@ impl Mm {
         write: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
         let mut sum = TouchReport::default();
-        let mut pace = Touches::new();
+        let mut pace = Pace::new();
         let mut done = 0;
         loop {
-            let (slice, report) = pace.paced(stride, |most| {
-                let slice = most.min(length - done);
+            let (slice, report) = pace.paced(|touches| {
+                let slice = stride.saturating_mul(touches).min(length - done);
                 (slice, self.handle.detached(py, |mm| mm.touch(addr + done, slice, stride, write)))
             });
             sum.add(report?);

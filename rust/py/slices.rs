@@ -11,19 +11,19 @@ pub(crate) const BYTES: usize = 1 << 20;
 /// Pages told of in one slice.
 pub(crate) const PAGES: u64 = 1 << 20;
 
-/// How many touches one slice makes. Each may be a hit of some nanoseconds or a read that takes seconds, so the slices
-/// grow while they are short and shrink when they are long.
-pub(crate) struct Touches(u64);
+/// How many touches or reads one slice makes. Each may be a hit of some nanoseconds or a read that takes seconds, so the
+/// slices grow while they are short and shrink when they are long.
+pub(crate) struct Pace(u64);
 
-impl Touches {
+impl Pace {
     pub(crate) fn new() -> Self {
         Self(16)
     }
 
-    /// Makes one slice of touches, of at most as many bytes as the number it is given.
-    pub(crate) fn paced<R>(&mut self, stride: u64, touch: impl FnOnce(u64) -> R) -> R {
+    /// Makes one slice, of at most the number it is given.
+    pub(crate) fn paced<R>(&mut self, slice: impl FnOnce(u64) -> R) -> R {
         let started = Instant::now();
-        let answer = touch(stride.saturating_mul(self.0));
+        let answer = slice(self.0);
         let elapsed = started.elapsed();
         if elapsed < Duration::from_millis(1) {
             self.0 = (self.0 * 2).min(1 << 16);

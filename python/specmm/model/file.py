@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import io
+from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from .address_space import AddressSpace
 from .arguments import MAX_BYTES, choice, natural
-from .errors import ClosedError
+from .errors import BusError, ClosedError
 from .filemap import filemap_fault, filemap_fault_speculative, filemap_read
 from .outcomes import FilemapFault, ReadaheadState, VmFault
 from .page import PAGE_SIZE, pages_for
@@ -64,6 +65,23 @@ class File:
         data = self.pread(len(view), offset)
         view[: len(data)] = data
         return len(data)
+
+    def gather(
+        self, offsets: Iterable[int], length: int, *, out: bytearray | memoryview | None = None
+    ) -> bytearray | memoryview:
+        """Many preads, one after the other; past the end of the file is a BusError with its offset."""
+        self.check_open()
+        wanted = [natural("offset", offset, MAX_BYTES) for offset in offsets]
+        result = bytearray(len(wanted) * natural("length", length)) if out is None else out
+        view = memoryview(result).cast("B")
+        if len(view) != len(wanted) * length:
+            raise ValueError(f"out has {len(view)} bytes, not {len(wanted)} * {length}")
+        for number, offset in enumerate(wanted):
+            size = self.f_mapping.i_size
+            if length and offset + length > size:
+                raise BusError(offset // PAGE_SIZE, offset, size)
+            view[number * length :][:length] = filemap_read(self.f_ra, length, offset)
+        return result
 
     # --- the fault of this file alone
 

@@ -441,7 +441,7 @@ impl File {
     }
 }
 
-fn check_offset(offset: u64) -> Result<()> {
+pub(super) fn check_offset(offset: u64) -> Result<()> {
     if offset > MAX_SIZE {
         return Err(Error::InvalidArgument(format!("offset {offset} exceeds {MAX_SIZE} bytes (16 TiB)")));
     }

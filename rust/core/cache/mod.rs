@@ -12,6 +12,7 @@ mod address_space;
 mod copy_out;
 mod file;
 pub mod filemap;
+mod gather;
 mod io;
 mod page_cache;
 mod read;

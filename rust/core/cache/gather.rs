@@ -1,0 +1,208 @@
+//! Many reads in one call.
+//!
+//! Owns: the order of the reads and what is judged when. Each is what [`File::pread`] of the same bytes would be, one after
+//! the other; those that hit share read sections, and the file is looked up once.
+
+use super::file::check_offset;
+use super::{File, OpenFile};
+use crate::error::{Error, Result};
+use crate::page::PAGE_SIZE;
+use std::sync::Arc;
+
+/// What one read section copies at most, in reads and in bytes: grace periods wait for it.
+const SECTION_READS: usize = 16;
+const SECTION_BYTES: usize = 64 << 10;
+
+impl File {
+    /// Reads `length` bytes at each offset, in order, into `out`, one after the other.
+    ///
+    /// A range is judged against the file when its turn comes. After an error `out` holds no promise.
+    ///
+    /// ```
+    /// # use specmm::{Io, PageCache, store::MemoryStore};
+    /// # use std::sync::Arc;
+    /// let cache = PageCache::new(1 << 20, Io::Inline)?;
+    /// let bytes = (0..=255).cycle().take(100_000).collect();
+    /// let file = cache.open_store(Arc::new(MemoryStore::new(bytes)), 100_000, "numbers", 32)?;
+    ///
+    /// let mut rows = [0; 6];
+    /// file.gather(&[256, 90_000, 7], 2, &mut rows)?;
+    /// assert_eq!(rows, [0, 1, 144, 145, 7, 8]);
+    /// assert!(matches!(file.gather(&[99_999], 2, &mut rows[..2]), Err(specmm::Error::Bus { offset: 99_999, .. })));
+    /// # Ok::<(), specmm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Bus`] for a range past the end of the file, with its offset; [`Error::InvalidArgument`] for an offset
+    /// beyond 16 TiB or an `out` of another size; otherwise as [`File::pread`].
+    pub fn gather(&self, offsets: &[u64], length: usize, out: &mut [u8]) -> Result<()> {
+        let mut done = self.gather_cached(offsets, length, out)?;
+        let open = self.open_file()?;
+        while let Some(&offset) = offsets.get(done) {
+            let row = &mut out[done * length..][..length];
+            open.whole(offset, length)?;
+            if open.buffered_read(row, offset)? < length {
+                return Err(past_the_end(offset, open.mapping.i_size()));
+            }
+            done += 1;
+            done += open.gather_cached(&offsets[done..], length, &mut out[done * length..])?;
+        }
+        Ok(())
+    }
+
+    /// The part of [`File::gather`] that takes no lock: serves reads from the cache up to the first that misses, and answers
+    /// how many it served.
+    ///
+    /// # Errors
+    /// As [`File::gather`], which judges in the same order.
+    pub fn gather_cached(&self, offsets: &[u64], length: usize, out: &mut [u8]) -> Result<usize> {
+        if offsets.len().checked_mul(length) != Some(out.len()) {
+            return Err(Error::InvalidArgument(format!(
+                "{} reads of {length} bytes do not fill a buffer of {} bytes",
+                offsets.len(),
+                out.len()
+            )));
+        }
+        self.open_file()?.gather_cached(offsets, length, out)
+    }
+}
+
+impl OpenFile {
+    fn gather_cached(self: &Arc<Self>, offsets: &[u64], length: usize, out: &mut [u8]) -> Result<usize> {
+        let mut done = 0;
+        let batch = SECTION_READS.min(SECTION_BYTES / length.max(1)).max(1);
+        for offsets in offsets.chunks(batch) {
+            let section = crate::rcu::read();
+            for &offset in offsets {
+                let row = &mut out[done * length..][..length];
+                self.whole(offset, length)?;
+                match self.mapping.read_cached(row, offset, &section) {
+                    Some(n) if n == length => done += 1,
+                    Some(_) => return Err(past_the_end(offset, self.mapping.i_size())),
+                    None => return Ok(done),
+                }
+            }
+        }
+        Ok(done)
+    }
+
+    /// Whether the file has the range now. An empty range lies in every file.
+    #[inline]
+    fn whole(&self, offset: u64, length: usize) -> Result<()> {
+        check_offset(offset)?;
+        let size = self.mapping.i_size();
+        if length > 0 && offset.saturating_add(length as u64) > size {
+            return Err(past_the_end(offset, size));
+        }
+        Ok(())
+    }
+}
+
+#[cold]
+fn past_the_end(offset: u64, size: u64) -> Error {
+    Error::Bus { index: offset / PAGE_SIZE as u64, offset, size, cause: None }
+}
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests {
+    use crate::store::{MemoryStore, Store};
+    use crate::{Error, File, Io, PAGE_SIZE, PageCache};
+    use std::io;
+    use std::sync::Arc;
+
+    const PAGES: usize = 40;
+
+    fn byte(at: u64) -> u8 {
+        (at % 251) as u8
+    }
+
+    fn file(store: Arc<dyn Store>) -> (PageCache, File) {
+        let cache = PageCache::new(1 << 20, Io::Inline).unwrap();
+        let file = cache.open_store(store, (PAGES * PAGE_SIZE) as u64, "numbers", 0).unwrap();
+        (cache, file)
+    }
+
+    fn numbers() -> Vec<u8> {
+        (0..(PAGES * PAGE_SIZE) as u64).map(byte).collect()
+    }
+
+    #[test]
+    fn hits_and_misses_come_in_order() {
+        let (cache, file) = file(Arc::new(MemoryStore::new(numbers())));
+        // Across pages, twice the same, backwards; more of them than one section serves.
+        let offsets: Vec<u64> = (0..200).map(|n| (n * 7919) % ((PAGES - 1) * PAGE_SIZE) as u64).collect();
+        for length in [1, 100, 4096] {
+            let mut out = vec![0; offsets.len() * length];
+            file.gather(&offsets, length, &mut out).unwrap();
+            for (row, offset) in out.chunks(length).zip(&offsets) {
+                assert!((*offset..).zip(row).all(|(at, &found)| found == byte(at)), "at {offset}");
+            }
+        }
+        assert_eq!(cache.stats().reads, 40, "each page is read once");
+        cache.check().unwrap();
+    }
+
+    #[test]
+    fn the_cached_part_ends_at_the_first_miss() {
+        let (cache, file) = file(Arc::new(MemoryStore::new(numbers())));
+        let page = PAGE_SIZE as u64;
+        file.pread(&mut [0], 0).unwrap();
+        file.pread(&mut [0], 2 * page).unwrap();
+        let mut out = [0; 8];
+        assert_eq!(file.gather_cached(&[8, 2 * page, page, 4], 2, &mut out).unwrap(), 2);
+        assert_eq!(out[..4], [8, 9, byte(2 * page), byte(2 * page + 1)]);
+        assert_eq!(cache.stats().reads, 2);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        let (_cache, file) = file(Arc::new(MemoryStore::new(numbers())));
+        let size = file.size().unwrap();
+        for (offset, length) in [(size - 1, 2), (size, 1), (size + 5, 3)] {
+            let mut out = vec![0; 2 * length];
+            let answer = file.gather(&[0, offset], length, &mut out);
+            assert!(
+                matches!(answer, Err(Error::Bus { index, offset: at, size: of, cause: None })
+                    if (index, at, of) == (offset / PAGE_SIZE as u64, offset, size)),
+                "{answer:?}"
+            );
+        }
+        file.gather(&[size + 5], 0, &mut []).unwrap();
+        for offset in [(1 << 44) + 1, u64::MAX] {
+            let answer = file.gather(&[offset], 1, &mut [0]);
+            assert!(
+                matches!(&answer, Err(Error::InvalidArgument(text)) if text.contains(&offset.to_string()))
+            );
+        }
+        let answer = file.gather(&[0, 1], 3, &mut [0; 5]);
+        assert!(matches!(&answer, Err(Error::InvalidArgument(text)) if text.contains("2 reads of 3 bytes")));
+        assert!(matches!(file.gather(&[0, 1], usize::MAX, &mut []), Err(Error::InvalidArgument(_))));
+        file.close().unwrap();
+        assert!(matches!(file.gather(&[], 1, &mut []), Err(Error::Closed(_))));
+    }
+
+    /// The store of the third page has gone.
+    struct Broken;
+
+    impl Store for Broken {
+        fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+            if offset / PAGE_SIZE as u64 == 3 {
+                return Err(io::Error::from_raw_os_error(5));
+            }
+            buf.fill(1);
+            Ok(buf.len())
+        }
+    }
+
+    #[test]
+    fn a_read_that_fails_ends_it() {
+        let (cache, file) = file(Arc::new(Broken));
+        let page = PAGE_SIZE as u64;
+        let mut out = [0; 3];
+        let answer = file.gather(&[0, 3 * page, 5 * page], 1, &mut out);
+        assert!(matches!(answer, Err(Error::Io(_))));
+        assert_eq!(out[0], 1);
+        assert_eq!(file.residency(5, Some(1)).unwrap(), [0], "what follows is not read");
+        cache.check().unwrap();
+    }
+}
