@@ -83,6 +83,9 @@ compile_error!("specmm runs on Linux only");
 
 pub mod cache;
 pub mod error;
+#[cfg(not(any(specmm_loom, specmm_shuttle)))]
+#[allow(unsafe_code, reason = "only the caller knows that no other thread is there")]
+pub mod fork;
 pub mod mm;
 pub mod page;
 #[allow(unsafe_code, reason = "grace periods hand raw pointers from readers to their freer")]

@@ -137,6 +137,19 @@ impl OpenFile {
         })
     }
 
+    /// This open once more, over other pages and another store.
+    pub(super) fn again(&self, mapping: Arc<AddressSpace>, store: Arc<dyn Store>) -> Result<Self> {
+        let open = Self::new(mapping, store, self.mode, self.base_ra_pages)?;
+        // Relaxed: nobody else has it yet.
+        open.ra_pages.store(self.ra_pages.load(Ordering::Relaxed), Ordering::Relaxed);
+        open.advice.store(self.advice.load(Ordering::Relaxed), Ordering::Relaxed);
+        Ok(open)
+    }
+
+    pub(super) fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
     // Relaxed throughout: advice and positions steer readahead and guard nothing.
 
     pub(super) fn ra_pages(&self) -> u64 {

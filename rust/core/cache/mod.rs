@@ -9,6 +9,7 @@
 //! Lock order, outermost first: `invalidate_lock`, page lock, `i_mmap`, leaf lock (in `mm/`), `i_pages`.
 
 mod address_space;
+mod adopt;
 mod copy_out;
 mod file;
 pub mod filemap;

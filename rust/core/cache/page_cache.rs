@@ -93,6 +93,33 @@ impl Shared {
         Error::OutOfFrames { capacity: self.frames.capacity(), what }
     }
 
+    /// The pages of a file: those that another open has already, if it is the same file.
+    pub(super) fn mapping(
+        self: &Arc<Self>,
+        identity: Option<(u64, u64)>,
+        store: &Arc<dyn Store>,
+        size: u64,
+        name: &str,
+    ) -> Result<Arc<AddressSpace>> {
+        let mut files = self.files.lock();
+        if let Some(known) = identity.and_then(|identity| files.local.get(&identity)).and_then(Weak::upgrade)
+        {
+            drop(files);
+            // A new open is a good moment to see what others did to the file.
+            known.revalidate()?;
+            return Ok(known);
+        }
+        let mapping = Arc::new(AddressSpace::new(Arc::clone(store), size, name, Arc::clone(self)));
+        files.prune();
+        match identity {
+            Some(identity) => {
+                files.local.insert(identity, Arc::downgrade(&mapping));
+            }
+            None => files.stores.push(Arc::downgrade(&mapping)),
+        }
+        Ok(mapping)
+    }
+
     fn living_files(&self) -> Vec<Arc<AddressSpace>> {
         let files = self.files.lock();
         files.local.values().chain(&files.stores).filter_map(Weak::upgrade).collect()
@@ -182,22 +209,7 @@ impl PageCache {
         let identity = store.identity().map_err(io_error)?;
         let size = store.size().map_err(io_error)?.unwrap_or(0);
         let store: Arc<dyn Store> = Arc::new(store);
-        let (mapping, known) = {
-            let mut files = self.shared.files.lock();
-            if let Some(mapping) = files.local.get(&identity).and_then(Weak::upgrade) {
-                (mapping, true)
-            } else {
-                let mapping =
-                    Arc::new(AddressSpace::new(Arc::clone(&store), size, &name, Arc::clone(&self.shared)));
-                files.prune();
-                files.local.insert(identity, Arc::downgrade(&mapping));
-                (mapping, false)
-            }
-        };
-        // A new open is a good moment to see what others did to the file.
-        if known {
-            mapping.revalidate()?;
-        }
+        let mapping = self.shared.mapping(Some(identity), &store, size, &name)?;
         let file = File::new(OpenFile::new(mapping, store, mode, ra_pages)?);
         if mode == OpenMode::Create {
             file.truncate(0)?;
@@ -214,13 +226,8 @@ impl PageCache {
         if size > MAX_SIZE {
             return Err(Error::InvalidArgument(format!("size {size} exceeds {MAX_SIZE} bytes (16 TiB)")));
         }
-        let mapping = Arc::new(AddressSpace::new(Arc::clone(&store), size, name, Arc::clone(&self.shared)));
-        let open = OpenFile::new(Arc::clone(&mapping), store, OpenMode::ReadWrite, ra_pages)?;
-        let mut files = self.shared.files.lock();
-        files.prune();
-        files.stores.push(Arc::downgrade(&mapping));
-        drop(files);
-        Ok(File::new(open))
+        let mapping = self.shared.mapping(None, &store, size, name)?;
+        Ok(File::new(OpenFile::new(mapping, store, OpenMode::ReadWrite, ra_pages)?))
     }
 
     /// The counters now.

@@ -215,25 +215,40 @@ fn wait_a_little(rounds: u32) {
 
 #[cfg(not(any(specmm_loom, specmm_shuttle)))]
 mod global {
-    use super::{AtomicPtr, AtomicU64, CHUNKS, Domain, Mutex, Tally};
+    use super::{AtomicPtr, AtomicU64, CHUNKS, Domain, Mutex, Tally, local, membarrier};
+    use crate::sync::PerProcess;
 
-    static DOMAIN: Domain = Domain {
-        chunks: [const { AtomicPtr::new(std::ptr::null_mut()) }; CHUNKS],
-        turn: Mutex::new(()),
-        runner: Mutex::new(()),
-        started: AtomicU64::new(0),
-        completed: AtomicU64::new(0),
-        deferred: AtomicPtr::new(std::ptr::null_mut()),
-        waiting: Tally::new(),
-    };
+    static DOMAIN: PerProcess<Domain> = PerProcess::new(fresh());
+
+    const fn fresh() -> Domain {
+        Domain {
+            chunks: [const { AtomicPtr::new(std::ptr::null_mut()) }; CHUNKS],
+            turn: Mutex::new(()),
+            runner: Mutex::new(()),
+            started: AtomicU64::new(0),
+            completed: AtomicU64::new(0),
+            deferred: AtomicPtr::new(std::ptr::null_mut()),
+            waiting: Tally::new(),
+        }
+    }
 
     pub(super) fn domain() -> &'static Domain {
-        &DOMAIN
+        DOMAIN.get()
     }
     pub(super) fn is_real() -> bool {
         true
     }
+
+    /// In a forked child: sections of threads that are not here are forgotten, and so is what they deferred, which is the
+    /// parent's to do.
+    pub(crate) fn forked() {
+        membarrier::forked();
+        DOMAIN.renew(fresh());
+        local::with(local::Local::forked);
+    }
 }
+#[cfg(not(any(specmm_loom, specmm_shuttle)))]
+pub(crate) use global::forked;
 
 #[cfg(any(specmm_loom, specmm_shuttle))]
 mod global {
@@ -301,6 +316,13 @@ mod local {
             self.count.set(slot.count.load(crate::sync::Ordering::Relaxed));
             self.slot.set(Some(slot));
             slot
+        }
+        /// The one thread of a forked child, which is in no section, has no slot in the new domain yet.
+        #[cfg(not(any(specmm_loom, specmm_shuttle)))]
+        pub(super) fn forked(&self) {
+            debug_assert!(self.nesting.get() == 0, "fork inside a read section");
+            self.slot.set(None);
+            self.running.set(false);
         }
     }
 

@@ -6,16 +6,16 @@
 
 #[cfg(not(any(specmm_loom, specmm_shuttle)))]
 mod imp {
-    use crate::sync::{AtomicU32, OnceLock, Ordering, fence, light_barrier};
+    use crate::sync::{AtomicU32, OnceLock, Ordering, PerProcess, fence, light_barrier};
     use rustix::thread::{MembarrierCommand, membarrier};
 
-    static CHOSEN: OnceLock<bool> = OnceLock::new();
+    static CHOSEN: PerProcess<OnceLock<bool>> = PerProcess::new(OnceLock::new());
     /// The choice again, for the reader's path: one relaxed load.
     static EXPEDITED: AtomicU32 = AtomicU32::new(0);
 
     /// Chooses; every thread passes here before its first section.
     pub(crate) fn choose() {
-        CHOSEN.get_or_init(|| {
+        CHOSEN.get().get_or_init(|| {
             // The variable is for tests of the other choice.
             let expedited = std::env::var_os("SPECMM_NO_MEMBARRIER").is_none()
                 && membarrier(MembarrierCommand::RegisterPrivateExpedited).is_ok()
@@ -23,6 +23,11 @@ mod imp {
             EXPEDITED.store(u32::from(expedited), Ordering::Relaxed);
             expedited
         });
+    }
+
+    /// In a forked child, which has no reader yet: chosen again at the first, as registration is a matter of the process.
+    pub(crate) fn forked() {
+        CHOSEN.renew(OnceLock::new());
     }
 
     #[inline]
@@ -60,4 +65,6 @@ mod imp {
     }
 }
 
+#[cfg(not(any(specmm_loom, specmm_shuttle)))]
+pub(super) use imp::forked;
 pub(super) use imp::{choose, heavy, light};

@@ -16,6 +16,8 @@ mod domain;
 mod membarrier;
 
 pub use arc_cell::ArcCell;
+#[cfg(not(any(specmm_loom, specmm_shuttle)))]
+pub(crate) use domain::forked;
 #[cfg(any(specmm_loom, specmm_shuttle))]
 pub use domain::model;
 pub use domain::{Grace, ReadSection};

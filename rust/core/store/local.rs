@@ -78,6 +78,10 @@ impl Store for LocalFile {
         self.file.set_len(size)
     }
 
+    fn identity(&self) -> io::Result<Option<(u64, u64)>> {
+        LocalFile::identity(self).map(Some)
+    }
+
     fn size(&self) -> io::Result<Option<u64>> {
         Ok(Some(self.file.metadata()?.size()))
     }

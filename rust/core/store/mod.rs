@@ -31,6 +31,15 @@ pub trait Store: Send + Sync + 'static {
         Err(io::ErrorKind::Unsupported.into())
     }
 
+    /// What tells that two stores have the same bytes, such as device and inode, if the store knows it. Files that
+    /// [`PageCache::adopt`](crate::PageCache::adopt) opens share pages with files of the same identity.
+    ///
+    /// # Errors
+    /// Whatever the store says.
+    fn identity(&self) -> io::Result<Option<(u64, u64)>> {
+        Ok(None)
+    }
+
     /// The size in bytes now, if the store knows it.
     ///
     /// # Errors

@@ -41,6 +41,9 @@ pub use imp::{
 pub use std::sync::atomic::Ordering;
 
 mod guard;
+#[cfg(not(any(specmm_loom, specmm_shuttle)))]
+#[allow(unsafe_code, reason = "values that are never freed")]
+mod per_process;
 pub mod rwsem;
 pub mod seqcount;
 mod tally;
@@ -49,6 +52,8 @@ pub mod wait;
 
 #[allow(unused_imports, reason = "not every build plants every kind")]
 pub(crate) use guard::{duty, give_back, guard, ord, ordered_fence, seeded};
+#[cfg(not(any(specmm_loom, specmm_shuttle)))]
+pub(crate) use per_process::PerProcess;
 pub use tally::Tally;
 
 #[cfg(all(test, specmm_loom))]

@@ -5,7 +5,7 @@
 
 #[cfg(not(any(specmm_loom, specmm_shuttle)))]
 mod imp {
-    use crate::sync::Mutex;
+    use crate::sync::{Mutex, PerProcess};
     use std::cell::Cell;
     use std::collections::BTreeSet;
 
@@ -14,7 +14,13 @@ mod imp {
         next: usize,
     }
 
-    static FREE: Mutex<Free> = Mutex::new(Free { returned: BTreeSet::new(), next: 0 });
+    static FREE: PerProcess<Mutex<Free>> = PerProcess::new(Free::new());
+
+    impl Free {
+        const fn new() -> Mutex<Self> {
+            Mutex::new(Self { returned: BTreeSet::new(), next: 0 })
+        }
+    }
 
     const UNSET: usize = usize::MAX;
 
@@ -29,14 +35,14 @@ mod imp {
         fn drop(&mut self) {
             let index = INDEX.with(|cell| cell.replace(UNSET));
             if index != UNSET {
-                FREE.lock().returned.insert(index);
+                FREE.get().lock().returned.insert(index);
             }
         }
     }
 
     #[cold]
     fn claim() -> usize {
-        let mut free = FREE.lock();
+        let mut free = FREE.get().lock();
         let index = free.returned.pop_first().unwrap_or_else(|| {
             free.next += 1;
             free.next - 1
@@ -52,7 +58,16 @@ mod imp {
         let index = INDEX.with(Cell::get);
         if index == UNSET { claim() } else { index }
     }
+
+    /// In a forked child: nobody else is there, so the numbering begins anew.
+    pub(crate) fn forked() {
+        FREE.renew(Free::new());
+        INDEX.with(|cell| cell.set(UNSET));
+    }
 }
+
+#[cfg(not(any(specmm_loom, specmm_shuttle)))]
+pub(crate) use imp::forked;
 
 #[cfg(any(specmm_loom, specmm_shuttle))]
 mod imp {

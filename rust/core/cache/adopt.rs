@@ -1,0 +1,91 @@
+//! Opening in one cache what another has open: how a forked child comes to its parent's files.
+//!
+//! Owns: what is taken over. Of the other cache, which may be a parent's and stand still with any of its locks held, only
+//! words that change at once are read: the open file behind its RCU pointer, its mode, advice and size.
+
+use super::file::OpenFile;
+use super::{File, PageCache};
+use crate::error::{Error, IoError, Result};
+use crate::store::Store;
+use std::sync::Arc;
+
+impl PageCache {
+    /// Opens here the file that `file` has open in another cache: through the same store (of a file on disk: the same
+    /// descriptor), with its name, mode and advice, and without its pages. See [`crate::fork`]; what locks a store of the
+    /// caller's own has is then the caller's matter.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the store cannot say how long it is; [`Error::Closed`].
+    pub fn adopt(&self, file: &File) -> Result<File> {
+        let open = file.open_file()?;
+        self.adopted(&open, Arc::clone(open.store()))
+    }
+
+    /// The same through another store, which takes the place of the file's own.
+    ///
+    /// # Errors
+    /// As [`PageCache::adopt`].
+    pub fn adopt_through(&self, file: &File, store: Arc<dyn Store>) -> Result<File> {
+        self.adopted(&*file.open_file()?, store)
+    }
+
+    fn adopted(&self, open: &OpenFile, store: Arc<dyn Store>) -> Result<File> {
+        self.shared().require_open()?;
+        let name = &open.mapping.name;
+        let io_error = |error| Error::Io(IoError::new(error, name));
+        let identity = store.identity().map_err(io_error)?;
+        let size = store.size().map_err(io_error)?.unwrap_or_else(|| open.mapping.i_size());
+        let mapping = self.shared().mapping(identity, &store, size, name)?;
+        Ok(File::new(open.again(mapping, store)?))
+    }
+}
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests {
+    use crate::store::MemoryStore;
+    use crate::{Advice, Io, OpenMode, PAGE_SIZE, PageCache};
+    use std::sync::Arc;
+
+    #[test]
+    fn a_file_on_disk_is_the_same_file() {
+        let path = std::env::temp_dir().join(format!("specmm-adopt-{}", std::process::id()));
+        std::fs::write(&path, vec![7; 3 * PAGE_SIZE]).unwrap();
+        let one = PageCache::new(1 << 20, Io::Inline).unwrap();
+        let file = one.open(&path, OpenMode::ReadWrite, 16).unwrap();
+        let also = one.open(&path, OpenMode::Read, 8).unwrap();
+        file.advise(Advice::Sequential, 0, None).unwrap();
+        std::fs::remove_file(&path).unwrap();
+
+        let other = PageCache::new(1 << 20, Io::Inline).unwrap();
+        let (file, also) = (other.adopt(&file).unwrap(), other.adopt(&also).unwrap());
+        let mut buf = [0; 10];
+        assert_eq!(file.pread(&mut buf, PAGE_SIZE as u64).unwrap(), 10);
+        assert_eq!(buf, [7; 10]);
+        assert_eq!((file.name(), file.mode()), (path.to_str().unwrap(), OpenMode::ReadWrite));
+        assert_eq!(file.readahead_state().unwrap().ra_pages, 32);
+        assert_eq!(also.readahead_state().unwrap().ra_pages, 8);
+        assert!(also.read_cached(&mut buf, PAGE_SIZE as u64).is_some(), "both share pages");
+        file.truncate(5).unwrap();
+        assert_eq!(also.size().unwrap(), 5);
+        assert_eq!(one.stats().reads, 0);
+        other.check().unwrap();
+    }
+
+    #[test]
+    fn a_store_may_be_replaced() {
+        let one = PageCache::new(1 << 20, Io::Inline).unwrap();
+        let file = one.open_store(Arc::new(MemoryStore::new(vec![1; 100])), 100, "ones", 4).unwrap();
+        let other = PageCache::new(1 << 20, Io::Inline).unwrap();
+        let same = other.adopt(&file).unwrap();
+        let twos = other.adopt_through(&file, Arc::new(MemoryStore::new(vec![2; 100]))).unwrap();
+        let mut buf = [0; 2];
+        for (file, byte) in [(&same, 1), (&twos, 2)] {
+            file.pread(&mut buf, 98).unwrap();
+            assert_eq!((buf, file.size().unwrap(), file.name()), ([byte; 2], 100, "ones"));
+        }
+        file.close().unwrap();
+        assert!(matches!(other.adopt(&file), Err(crate::Error::Closed(_))));
+        other.close().unwrap();
+        assert!(matches!(other.adopt(&twos), Err(crate::Error::Closed(_))));
+    }
+}
