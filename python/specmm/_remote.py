@@ -1,0 +1,118 @@
+"""Objects that are fetched by range, each kept as one File of a cache for all who read it.
+
+A store has no identity of its own: two `open_store` calls never share pages, and a File's pages go when it is
+closed. Who opens the same object again and again, as fsspec's users do, is served from here: one File for
+each object, which stays while its cache does, up to a number of objects.
+"""
+
+from __future__ import annotations
+
+import collections
+import os
+import threading
+import weakref
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+    from specmm._core import File, PageCache
+
+OBJECTS = 1024
+"""Objects of a cache whose pages are kept while nobody has them open; the longest unused go first."""
+
+
+class Reader(Protocol):
+    """Somebody who has an object open and knows how to get at its bytes."""
+
+    fetcher: Callable[[int, int], ReadableBuffer]
+    total_requested_bytes: int
+
+
+class Remote:
+    """The store of one object: it fetches through whoever of its readers came last.
+
+    The readers are held weakly: a reader holds the File, which holds this store out of the garbage
+    collector's sight. Readahead that outlives the last reader fails, which nobody notices.
+
+    origin: what the object was found through. As long as this store lives, nothing else has its identity.
+    """
+
+    def __init__(self, origin: object) -> None:
+        self._origin = origin
+        self._latest: weakref.ref[Reader] | None = None
+        self._readers: weakref.WeakSet[Reader] = weakref.WeakSet()
+
+    def serve(self, reader: Reader) -> None:
+        """Notes that this reader is about to read."""
+        with _lock:
+            self._latest = weakref.ref(reader)
+            self._readers.add(reader)
+
+    def leave(self, reader: Reader) -> None:
+        """Notes that this reader must not be asked any more."""
+        with _lock:
+            self._readers.discard(reader)
+            if self._latest is not None and self._latest() is reader:
+                self._latest = None
+
+    def read_at(self, offset: int, n: int, /) -> ReadableBuffer:
+        with _lock:
+            reader = self._latest() if self._latest is not None else None
+            reader = reader or next(iter(self._readers), None)
+            if reader is None:
+                raise OSError("nobody has the object open any more")
+            reader.total_requested_bytes += n
+        return reader.fetcher(offset, offset + n)
+
+
+_Entry = tuple[Hashable, "File", Remote]
+_lock = threading.Lock()
+# For each cache its objects, the longest unused first. Only the newest version of an object is kept.
+_objects: weakref.WeakKeyDictionary[PageCache, collections.OrderedDict[Hashable, _Entry]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def open_object(
+    cache: PageCache,
+    key: Hashable | None,
+    version: Hashable,
+    size: int,
+    *,
+    origin: object,
+    name: str,
+    ra_pages: int,
+) -> tuple[File, Remote]:
+    """The File of an object, shared with all who gave the same cache, key, version and size.
+
+    key: None shares nothing. origin: see `Remote`. The File is not to be closed: it goes when the last one
+    lets go of it.
+    """
+    remote = Remote(origin)
+    if key is None:
+        return cache.open_store(remote, size, name=name, ra_pages=ra_pages), remote
+    # What is let go of here ends outside the lock, as the end of a File may have to wait.
+    gone: list[object] = []
+    with _lock:
+        objects = _objects.setdefault(cache, collections.OrderedDict())
+        known = objects.get(key)
+        if known is None or known[0] != (version, size):
+            gone.append(known)
+            known = ((version, size), cache.open_store(remote, size, name=name, ra_pages=ra_pages), remote)
+            objects[key] = known
+        objects.move_to_end(key)
+        while len(objects) > OBJECTS:
+            gone.append(objects.popitem(last=False))
+    return known[1], known[2]
+
+
+def _forked() -> None:
+    """In a child of fork nobody else runs: whoever held the lock is gone, and so are the pages."""
+    global _lock
+    _lock = threading.Lock()
+    _objects.clear()
+
+
+os.register_at_fork(after_in_child=_forked)
