@@ -44,6 +44,14 @@ class RawFile(io.RawIOBase):
         self._position += got
         return got
 
+    def read(self, size: int | None = -1, /) -> bytes:
+        # The inherited one copies twice: into a bytearray, and that into bytes.
+        if size is None or size < 0:
+            return self.readall()
+        data = self._checked().pread(size, self._position)
+        self._position += len(data)
+        return data
+
     def readall(self) -> bytes:
         file = self._checked()
         data = file.pread(max(file.size - self._position, 0), self._position)

@@ -1,0 +1,199 @@
+"""pyarrow and pandas: parquet, Arrow files and CSV through a cache."""
+
+import io
+import random
+
+import fsspec
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.feather
+import pyarrow.parquet
+import pytest
+
+import specmm
+import specmm.fsspec
+from specmm.arrow import ArrowFile
+
+ROWS = 60_000
+PAGE = specmm.PAGE_SIZE
+
+
+@pytest.fixture(scope="module")
+def table() -> pa.Table:
+    draw = np.random.default_rng(1)
+    return pa.table(
+        {
+            "number": np.arange(ROWS),
+            "price": draw.random(ROWS),
+            "name": [f"name {n % 97}" for n in range(ROWS)],
+            "hole": pa.array([None if n % 3 else n for n in range(ROWS)]),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(table, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tables")
+    pa.parquet.write_table(table, folder / "parquet", row_group_size=5_000)
+    pa.feather.write_feather(table, folder / "feather", compression="uncompressed", chunksize=5_000)
+    pa.feather.write_feather(table, folder / "lz4", compression="lz4")
+    table.to_pandas().to_csv(folder / "csv", index=False)
+    return folder
+
+
+@pytest.fixture
+def cache():
+    with specmm.PageCache("32MiB") as cache:
+        yield cache
+        cache.settle()
+        cache.check()
+
+
+raw = pytest.mark.parametrize("stream", [specmm.File.as_raw, ArrowFile], ids=["as_raw", "ArrowFile"])
+
+
+# --- pyarrow
+
+
+@raw
+def test_parquet(cache, table, folder, stream):
+    with cache.open(folder / "parquet") as file:
+        assert pa.parquet.read_table(stream(file)).equals(table)
+        part = pa.parquet.read_table(stream(file), columns=["price"], filters=[("number", ">=", ROWS - 10)])
+        assert part.column("price").equals(table.column("price").slice(ROWS - 10))
+
+
+@raw
+def test_parquet_by_row_groups(cache, table, folder, stream):
+    with cache.open(folder / "parquet") as file, pa.parquet.ParquetFile(stream(file)) as parquet:
+        order = list(range(parquet.num_row_groups))
+        random.Random(2).shuffle(order)
+        for group in order:
+            assert parquet.read_row_group(group).equals(table.slice(group * 5_000, 5_000))
+        assert pa.Table.from_batches(parquet.iter_batches(777)).equals(table)
+
+
+@raw
+def test_a_column_reads_less_than_the_table(folder, stream):
+    read = {}
+    for columns in (["number"], None):
+        with specmm.PageCache("32MiB") as cache, cache.open(folder / "parquet", ra_pages=0) as file:
+            pa.parquet.read_table(stream(file), columns=columns)
+            read[columns is None] = cache.stats().read_bytes
+    assert read[False] < read[True] / 2
+
+
+@raw
+@pytest.mark.parametrize("kind", ["feather", "lz4"])
+def test_arrow_files(cache, table, folder, stream, kind):
+    with cache.open(folder / kind) as file:
+        assert pa.feather.read_table(stream(file)).equals(table)
+        with pa.ipc.open_file(stream(file)) as reader:
+            batches = [reader.get_batch(n) for n in reversed(range(reader.num_record_batches))]
+    assert pa.Table.from_batches(reversed(batches)).equals(table)
+
+
+@raw
+def test_an_input_stream(cache, folder, stream):
+    content = (folder / "feather").read_bytes()
+    with cache.open(folder / "feather") as file, pa.input_stream(stream(file)) as source:
+        assert source.read(100) == content[:100]
+        assert source.read() == content[100:]
+    with cache.open(folder / "feather") as file, pa.PythonFile(stream(file), mode="r") as source:
+        assert source.size() == len(content)
+        assert source.read_at(50, 30) == content[30:80]
+        source.seek(0)
+        assert source.read_buffer(5000).to_pybytes() == content[:5000]
+
+
+@raw
+def test_threads(cache, table, folder, stream):
+    with cache.open(folder / "parquet") as file:
+        fragment = pa.dataset.ParquetFileFormat().make_fragment(stream(file))
+        assert fragment.to_table(use_threads=True).sort_by("number").equals(table)
+
+
+def test_a_file_that_got_shorter_is_an_error_not_a_signal(cache, folder, tmp_path):
+    path = tmp_path / "parquet"
+    path.write_bytes((folder / "parquet").read_bytes())
+    with cache.open(path, "r+b") as file, pa.parquet.ParquetFile(ArrowFile(file)) as parquet:
+        file.truncate(1000)
+        with pytest.raises(OSError, match=r"end of (stream|file)|EOF|[Uu]nexpected|[Ee]xpected"):
+            parquet.read_row_group(3)
+
+
+def test_buffers(cache, folder):
+    content = (folder / "feather").read_bytes()
+    with cache.open(folder / "feather") as file:
+        source = ArrowFile(file)
+        draw = random.Random(5)
+        copied = 0
+        for n in (0, 1, 10, PAGE, 10 * PAGE, *(draw.randrange(3 * PAGE) for _ in range(50))):
+            place = draw.randrange(len(content))
+            source.seek(place)
+            buffer = source.read_buffer(n)
+            assert buffer.to_pybytes() == content[place : place + n]
+            assert source.tell() == place + len(buffer)
+            copied += len(buffer)
+        assert (source.copies, source.copied_bytes) == (55, copied)
+        source.seek(-10, io.SEEK_END)
+        assert source.read_buffer(100).to_pybytes() == content[-10:]
+        assert source.read_buffer(100).to_pybytes() == b""
+        source.seek(len(content) + 10)
+        assert source.read_buffer(100).to_pybytes() == b""
+        source.seek(0)
+        assert source.read_buffer().to_pybytes() == content
+        source.close()
+        with pytest.raises(ValueError, match="closed"):
+            source.read_buffer(1)
+
+
+def test_copies_are_arrows_own_memory(cache, folder):
+    with cache.open(folder / "feather") as file:
+        before = pa.total_allocated_bytes()
+        buffer = ArrowFile(file).read_buffer(10 * PAGE)
+        assert pa.total_allocated_bytes() - before >= 10 * PAGE
+        assert buffer.address % 64 == 0, "Arrow asks for this"
+        del buffer
+        assert pa.total_allocated_bytes() == before
+
+
+# --- pandas
+
+
+@raw
+def test_pandas(cache, table, folder, stream):
+    frame = table.to_pandas()
+    with cache.open(folder / "parquet") as file:
+        pd.testing.assert_frame_equal(pd.read_parquet(stream(file)), frame)
+    with cache.open(folder / "feather") as file:
+        pd.testing.assert_frame_equal(pd.read_feather(stream(file)), frame)
+    with cache.open(folder / "csv") as file:
+        for source in (stream(file), io.BufferedReader(stream(file))):
+            pd.testing.assert_frame_equal(pd.read_csv(source), frame)
+        chunks = pd.read_csv(stream(file), chunksize=7_000)
+        pd.testing.assert_frame_equal(pd.concat(chunks), frame)
+
+
+def test_by_url(table, folder):
+    memory = fsspec.filesystem("memory")
+    for kind in ("parquet", "csv"):
+        memory.pipe_file(f"/tables/{kind}", (folder / kind).read_bytes())
+    frame = table.to_pandas()
+    pd.testing.assert_frame_equal(pd.read_parquet("specmm::memory://tables/parquet"), frame)
+    pd.testing.assert_frame_equal(pd.read_csv("specmm::memory://tables/csv"), frame)
+
+
+def test_a_dataset_over_a_cached_file_system(cache, table):
+    fs = specmm.fsspec.CachedFileSystem(target_protocol="memory", cache=cache)
+    pa.dataset.write_dataset(
+        table, "/set", filesystem=fs, format="parquet", max_rows_per_file=20_000, max_rows_per_group=20_000
+    )
+    found = pa.dataset.dataset("/set", filesystem=fs, format="parquet")
+    assert len(found.files) == 3
+    assert found.to_table().sort_by("number").equals(table)
+    assert pa.parquet.read_table("/set", filesystem=fs).sort_by("number").equals(table)
+    fetched = cache.stats().read_bytes
+    assert 0 < fetched <= fs.du("/set") + 3 * PAGE, "what was read twice was fetched once"
