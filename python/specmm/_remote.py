@@ -12,15 +12,21 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
     from specmm._core import File, PageCache
 
-OBJECTS = 1024
+OBJECTS = 1 << 14
 """Objects of a cache whose pages are kept while nobody has them open; the longest unused go first."""
+
+
+class Store(Protocol):
+    """What `PageCache.open_store` takes."""
+
+    def read_at(self, offset: int, n: int, /) -> ReadableBuffer: ...
 
 
 class Reader(Protocol):
@@ -67,12 +73,14 @@ class Remote:
         return reader.fetcher(offset, offset + n)
 
 
-_Entry = tuple[Hashable, "File", Remote]
 _lock = threading.Lock()
-# For each cache its objects, the longest unused first. Only the newest version of an object is kept.
-_objects: weakref.WeakKeyDictionary[PageCache, collections.OrderedDict[Hashable, _Entry]] = (
-    weakref.WeakKeyDictionary()
-)
+# For each cache its objects, the longest unused first: version, File and store. Of versions only the newest
+# is kept.
+_objects: weakref.WeakKeyDictionary[
+    PageCache, collections.OrderedDict[Hashable, tuple[Hashable, File, Any]]
+] = weakref.WeakKeyDictionary()
+
+_S = TypeVar("_S", bound=Store)
 
 
 def open_object(
@@ -80,19 +88,18 @@ def open_object(
     key: Hashable | None,
     version: Hashable,
     size: int,
+    store: _S,
     *,
-    origin: object,
     name: str,
     ra_pages: int,
-) -> tuple[File, Remote]:
-    """The File of an object, shared with all who gave the same cache, key, version and size.
+) -> tuple[File, _S]:
+    """The File of an object, with its store, shared with all who gave the same cache, key, version and size.
 
-    key: None shares nothing. origin: see `Remote`. The File is not to be closed: it goes when the last one
-    lets go of it.
+    key: None shares nothing; otherwise it belongs to one kind of store. store: serves unless another one does
+    already. The File is not to be closed: it goes when the last one lets go of it.
     """
-    remote = Remote(origin)
     if key is None:
-        return cache.open_store(remote, size, name=name, ra_pages=ra_pages), remote
+        return cache.open_store(store, size, name=name, ra_pages=ra_pages), store
     # What is let go of here ends outside the lock, as the end of a File may have to wait.
     gone: list[object] = []
     with _lock:
@@ -100,7 +107,7 @@ def open_object(
         known = objects.get(key)
         if known is None or known[0] != (version, size):
             gone.append(known)
-            known = ((version, size), cache.open_store(remote, size, name=name, ra_pages=ra_pages), remote)
+            known = (version, size), cache.open_store(store, size, name=name, ra_pages=ra_pages), store
             objects[key] = known
         objects.move_to_end(key)
         while len(objects) > OBJECTS:

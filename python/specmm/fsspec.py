@@ -167,7 +167,7 @@ class SpecmmCache(BaseCache):
                 most = cache.stats().capacity_frames // 8
                 ra_pages = max(1, min((self.blocksize or 0) // PAGE_SIZE, most))
             self._opened = open_object(
-                cache, key, version, self.size, origin=origin, name=name, ra_pages=ra_pages
+                cache, key, version, self.size, Remote(origin), name=name, ra_pages=ra_pages
             )
         return self._opened
 
