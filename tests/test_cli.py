@@ -1,6 +1,5 @@
 """The `specmm` command, as a user runs it."""
 
-import hashlib
 import json
 import os
 
@@ -8,6 +7,7 @@ import pytest
 
 import specmm
 from commands import command
+from fingerprints import fingerprint
 from specmm import cli
 
 SIZE = 8 << 20
@@ -34,11 +34,6 @@ def user_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("user") / "data.bin"
     path.write_bytes(os.urandom(SIZE))
     return path
-
-
-def fingerprint(path):
-    found = path.stat()
-    return hashlib.sha256(path.read_bytes()).hexdigest(), found.st_mtime_ns, found.st_size, found.st_mode
 
 
 @pytest.fixture(scope="module")

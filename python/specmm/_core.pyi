@@ -20,6 +20,7 @@ __all__ = [
     "__version__",
     "abort_glosses",
     "forked",
+    "kernel_residency",
     "parse_size",
     "rows",
     "run_faults",
@@ -73,6 +74,16 @@ def run_faults(
 
     ValueError for what cannot work, OSError and BusError for what the file may do; what `progress` or a
     signal handler raises ends the run and is raised here.
+    """
+
+def kernel_residency(
+    path: str | bytes | os.PathLike[str] | os.PathLike[bytes], first: int = 0, count: int | None = None
+) -> bytes:
+    """One byte a page of a file from page `first` on, as `mincore`: 1 = in the kernel's own page cache.
+
+    count: in pages; None, or more than there are: up to the end of the file. Nothing is read. Of a file that
+    the caller neither owns nor may write, the kernel says that every page is there. OSError when the file
+    cannot be opened.
     """
 
 class _Store(Protocol):
@@ -137,6 +148,9 @@ class PageCache:
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the bound and how full it is, and the counters."""
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *exc_info: object) -> None: ...
@@ -249,6 +263,9 @@ class File:
 
         It has no `fileno`: a client that reads the descriptor would bypass the cache.
         """
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: which parts of the file are in the cache."""
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *exc_info: object) -> None: ...

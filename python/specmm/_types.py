@@ -3,6 +3,8 @@
 import dataclasses
 import enum
 
+from specmm import _report
+
 
 class VmFault(enum.IntFlag):
     """Result of a fault, with Linux's values (`vm_fault_t`). No bit set: there was nothing to do."""
@@ -147,3 +149,7 @@ class CacheStats:
     """Nodes of the index from page number to page."""
     io_seconds: float
     """Time spent in reads, summed over threads."""
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return _report.stats_html(self)

@@ -125,6 +125,12 @@ impl PageCache {
         let closed = if cache.is_closed() { " closed" } else { "" };
         format!("<specmm.PageCache of {} frames, io='{}'{closed}>", cache.capacity_frames(), self.io)
     }
+
+    /// What a notebook shows: the bound and how full it is, and the counters.
+    fn _repr_html_<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        static CACHE: Imported = Imported::new("specmm._report", "cache_html");
+        CACHE.call(slf.py(), (slf,))
+    }
 }
 
 impl PageCache {

@@ -208,4 +208,10 @@ impl File {
         let state = file.size().map_or_else(|_| "closed".to_owned(), |size| format!("{size} bytes"));
         format!("<specmm.File {:?} mode='{}', {state}>", file.name(), self.mode())
     }
+
+    /// What a notebook shows: which parts of the file are in the cache.
+    fn _repr_html_<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        static FILE: Imported = Imported::new("specmm._report", "file_html");
+        FILE.call(slf.py(), (slf,))
+    }
 }

@@ -2,8 +2,9 @@
 
 use crate::args;
 use crate::errors::raise;
+use crate::slices::{self, PAGES};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList};
+use pyo3::types::{PyBytes, PyDict, PyList};
 use specmm::Abort;
 use specmm::workload::{
     self, PAIR, Plan, Progress, Quantiles, Rate, Report, Round, Row, Run, SAMPLE_EVERY, Workload,
@@ -73,6 +74,22 @@ pub(crate) fn workloads(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
 #[pyfunction]
 pub(crate) fn rows() -> Vec<String> {
     Row::all().iter().map(ToString::to_string).collect()
+}
+
+/// One byte a page of a file, as mincore: 1 = in the kernel's page cache.
+#[pyfunction]
+#[pyo3(signature = (path, first=0, count=None))]
+#[allow(clippy::needless_pass_by_value, reason = "arguments from Python")]
+pub(crate) fn kernel_residency(
+    py: Python<'_>,
+    #[pyo3(from_py_with = args::path)] path: std::path::PathBuf,
+    #[pyo3(from_py_with = args::first)] first: u64,
+    #[pyo3(from_py_with = args::count)] count: Option<u64>,
+) -> PyResult<Bound<'_, PyBytes>> {
+    slices::collect(py, count.unwrap_or(u64::MAX), PAGES, |done, slice| {
+        py.detach(|| workload::kernel_residency(&path, first.saturating_add(done), slice))
+            .map_err(|error| raise(py, &error))
+    })
 }
 
 /// Every abort cause's event with what it means.

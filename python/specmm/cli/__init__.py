@@ -1,6 +1,7 @@
 """The `specmm` command.
 
 `specmm faults` is the main job: a real file, faulted with and without the mmap lock, beside the kernel.
+`specmm read` measures reads of a file beside mmap and os.pread, `specmm stat` shows what is in memory of it.
 `specmm check` runs random programs through specmm and through its reference model. Each subcommand is a
 module with `add(subparsers)`, which names its options, and `run(options)`, which answers the exit code.
 
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import specmm
-from specmm.cli import check, faults
+from specmm.cli import check, faults, read, stat
 from specmm.cli.errors import UsageError
 
 
@@ -33,6 +34,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"specmm {specmm.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     faults.add(commands)
+    read.add(commands)
+    stat.add(commands)
     check.add(commands)
     return parser
 

@@ -6,7 +6,7 @@ import secrets
 import time
 from typing import Any
 
-from specmm.cli import check_program
+from specmm.cli import arguments, check_program
 from specmm.cli.progress import progress
 
 _DESCRIPTION = """\
@@ -22,7 +22,7 @@ def add(commands: Any) -> None:
     )
     parser.set_defaults(run=run)
     parser.add_argument("--seconds", type=_seconds, default=5.0, help="how long (5)")
-    parser.add_argument("--seed", type=_seed, help="repeats a run's programs (default: a fresh one)")
+    parser.add_argument("--seed", type=arguments.seed, help="repeats a run's programs (default: a fresh one)")
     parser.add_argument("--json", action="store_true", help="the result as JSON on stdout")
 
 
@@ -69,9 +69,3 @@ def _seconds(text: str) -> float:
     if not 0.0 < seconds <= 86400.0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
     return seconds
-
-
-def _seed(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
-    return int(text)

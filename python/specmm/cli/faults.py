@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from specmm import _core
-from specmm.cli import faults_text, machine
+from specmm.cli import arguments, faults_text, machine
 from specmm.cli.errors import UsageError
 from specmm.cli.faults_json import document
 from specmm.cli.progress import progress
@@ -50,16 +50,21 @@ def add(commands: Any) -> None:
         metavar="MODE",
         help=f"ways of locking beside the kernel: {', '.join(_core.rows()[1:])} (all)",
     )
-    add("--seconds", type=_seconds, default=2.0, help="seconds of faulting for each row at each rate (2)")
+    add(
+        "--seconds",
+        type=arguments.seconds,
+        default=2.0,
+        help="seconds of faulting for each row at each rate (2)",
+    )
     add(
         "--length",
-        type=_size,
+        type=arguments.size,
         metavar="BYTES",
         help="how much to map, such as 16MiB (the file, at most 64MiB)",
     )
     add(
         "--capacity",
-        type=_size,
+        type=arguments.size,
         metavar="BYTES",
         help="bound of specmm's page cache (what the mapping needs)",
     )
@@ -83,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
             path = str(stack.enter_context(sample_file(size)))
         else:
             path = options.file
-            _check_file(path)
+            arguments.file(path, empty="map")
         show = stack.enter_context(progress("specmm faults"))
         report = _measure(options, path, threads, rows, show)
         result = document(report, machine_found, path, machine.file_system(path), temporary=temporary)
@@ -138,19 +143,6 @@ def _rows(locking: list[str] | None) -> list[str]:
     return [row for row in known if row in chosen or row == known[0]]
 
 
-def _check_file(path: str) -> None:
-    try:
-        with Path(path).open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise UsageError(f"{path!r} cannot be read: {reason}") from None
-    if not Path(path).is_file():
-        raise UsageError(f"{path!r} is not a regular file")
-    if size == 0:
-        raise UsageError(f"{path!r} is empty: there is nothing to map")
-
-
 def _check_plot(path: str) -> None:
     """Before the work, not after it."""
     if importlib.util.find_spec("matplotlib") is None:
@@ -172,23 +164,3 @@ def _rate(text: str) -> str:
     if text == "max" or (text.isascii() and text.isdigit() and int(text) < 1 << 32):
         return text if text == "max" else str(int(text))
     raise argparse.ArgumentTypeError(f"{text!r} is neither a number of pairs a second nor max")
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0.0 < seconds <= 3600.0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0 and up to 3600")
-    return seconds
-
-
-def _size(text: str) -> int:
-    try:
-        size = _core.parse_size(text)
-    except ValueError:
-        size = 0
-    if size == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 16777216 or 16MiB")
-    return size

@@ -1,4 +1,4 @@
-//! Drivers of the workloads: what `specmm faults` and the benches run.
+//! Drivers of the workloads: what `specmm faults` and the benches run. Beside them, what the kernel holds of a file.
 //!
 //! Owns: the faulting threads, the thread that maps and unmaps beside them, how both are timed, and the results as plain
 //! structs. Does not own any locking: it uses address spaces as any program would, and so does the `kernel` row, which
@@ -24,6 +24,8 @@ mod faulter;
 #[allow(unsafe_code, reason = "the kernel row uses the real mmap(2)")]
 mod kernel;
 mod latency;
+#[allow(unsafe_code, reason = "mmap(2) and mincore(2)")]
+mod mincore;
 mod plan;
 mod report;
 #[allow(unsafe_code, reason = "a signal handler for the kernel row")]
@@ -33,6 +35,7 @@ mod writer;
 
 pub use driver::{Progress, run};
 pub use latency::{Latencies, Quantiles};
+pub use mincore::kernel_residency;
 pub use plan::{MAX_LENGTH, Plan, Rate, Row, Workload};
 pub use report::{Report, Round, Run, Spread};
 pub use writer::{PAIR, REGION};

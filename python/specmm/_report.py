@@ -1,0 +1,168 @@
+"""What a cache holds, for people: residency as a strip, counters by cause; as text and for notebooks.
+
+The strip stands for a whole file. Each cell shows how much of its part is there; a cell looks empty only when
+nothing is, and full only when everything is.
+"""
+
+from __future__ import annotations
+
+import html
+import itertools
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from specmm._core import File, PageCache
+    from specmm._types import CacheStats
+
+CELLS: Final = 64
+"""Cells of a strip, when nobody says how many."""
+
+_LEVELS: Final = "·▁▂▃▄▅▆▇█"
+_ASCII: Final = ".:-=+*%@#"
+_COLOUR: Final = "#2a7ab0"
+
+GLOSSES: Final[dict[str, dict[str, str]]] = {
+    "memory": {
+        "capacity_frames": "the bound, in frames of one page",
+        "frames_in_use": "frames that hold a page of a file or a private copy",
+        "private_frames": "of these, private copies that a mapping wrote to",
+        "xarray_nodes": "nodes of the index from page number to page",
+    },
+    "reads": {
+        "hits": "pages of reads that were in the cache",
+        "misses": "pages of reads that were not",
+        "retries": "lock-free reads that met a change and started over",
+    },
+    "readahead": {
+        "readahead_pages": "pages read ahead of need",
+    },
+    "reclaim": {
+        "evictions": "pages dropped to make room",
+    },
+    "store": {
+        "reads": "reads made of files and stores",
+        "read_bytes": "bytes they brought",
+        "read_errors": "reads that failed",
+        "io_seconds": "time spent in them, summed over threads",
+    },
+}
+"""The counters of `CacheStats` by what moves them, each with what it counts."""
+
+
+# --- strips
+
+
+def cells(residency: bytes, count: int = CELLS) -> list[float]:
+    """The share of resident pages in each of at most `count` equal parts of a file.
+
+    residency: one byte a page, 0 or 1, as from `File.residency`. A file with fewer pages has a cell for each.
+    """
+    if count < 1:
+        raise ValueError(f"a strip has at least one cell: {count}")
+    pages = len(residency)
+    if not pages:
+        return []
+    count = min(count, pages)
+    bounds = [pages * cell // count for cell in range(count + 1)]
+    return [residency.count(1, start, end) / (end - start) for start, end in itertools.pairwise(bounds)]
+
+
+def strip(residency: bytes, count: int = CELLS, *, ascii_only: bool = False) -> str:
+    """One character a cell, from "·" for none to "█" for all of its pages; "." to "#" in plain ASCII."""
+    levels = _ASCII if ascii_only else _LEVELS
+    return "".join(levels[_level(share, len(levels) - 1)] for share in cells(residency, count))
+
+
+def _level(share: float, top: int) -> int:
+    """0 for none and `top` for all; whatever lies between is neither."""
+    if share in (0.0, 1.0):
+        return top * int(share)
+    return min(1 + int(share * (top - 1)), top - 1)
+
+
+def share(residency: bytes) -> float | None:
+    """How much of a file is there; None of an empty one."""
+    return residency.count(1) / len(residency) if residency else None
+
+
+# --- notebooks
+
+
+def strip_html(residency: bytes, count: int = CELLS) -> str:
+    """The strip as a picture that any notebook shows, without scripts or styles of its own."""
+    shares = cells(residency, count)
+    bars = "".join(
+        f'<rect x="{10 * at}" y="0" width="10" height="16" fill="{_COLOUR}" fill-opacity="{level:.3f}"/>'
+        for at, level in enumerate(shares)
+        if level
+    )
+    width = 10 * max(len(shares), 1)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="16" role="img" '
+        f'aria-label="{_words(residency)}"><rect x="0" y="0" width="{width}" height="16" fill="none" '
+        f'stroke="{_COLOUR}"/>{bars}</svg>'
+    )
+
+
+def stats_html(stats: CacheStats) -> str:
+    """The counters by what moves them, those that are zero left out of all groups but the first."""
+    rows = []
+    for group, lines in _counters(stats):
+        for at, (name, value, gloss) in enumerate(lines):
+            head = f'<th rowspan="{len(lines)}" scope="rowgroup">{html.escape(group)}</th>' if not at else ""
+            rows.append(
+                f"<tr>{head}<td>{html.escape(name)}</td>"
+                f'<td style="text-align:right">{value}</td><td>{html.escape(gloss)}</td></tr>'
+            )
+    return f"<table>{''.join(rows)}</table>"
+
+
+def file_html(file: File) -> str:
+    """A file: how much of it is in the cache, and where."""
+    name = html.escape(file.name)
+    if file.closed:
+        return f"<p><b>specmm.File</b> {name}: closed</p>"
+    residency = file.residency()
+    return (
+        f"<p><b>specmm.File</b> {name}, {file.size:,} bytes: {_words(residency)}<br>"
+        f"{strip_html(residency)}</p>"
+    )
+
+
+def cache_html(cache: PageCache) -> str:
+    """A cache: how full it is, and its counters."""
+    if cache.closed:
+        return "<p><b>specmm.PageCache</b>: closed</p>"
+    stats = cache.stats()
+    return (
+        f"<p><b>specmm.PageCache</b>: {stats.frames_in_use:,} of {stats.capacity_frames:,} frames in use</p>"
+        + stats_html(stats)
+    )
+
+
+# --- counters
+
+
+def counters(stats: CacheStats) -> list[tuple[str, str, str, str]]:
+    """Each counter that has something to say: group, name, value and what it counts."""
+    return [(group, *line) for group, lines in _counters(stats) for line in lines]
+
+
+def _counters(stats: CacheStats) -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
+    for group, glosses in GLOSSES.items():
+        lines = [
+            (name, _value(getattr(stats, name)), gloss)
+            for name, gloss in glosses.items()
+            if getattr(stats, name) or group == "memory"
+        ]
+        if lines:
+            yield group, lines
+
+
+def _value(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.3f} s"
+
+
+def _words(residency: bytes) -> str:
+    return f"{residency.count(1):,} of {len(residency):,} pages"

@@ -1,0 +1,175 @@
+"""One measurement of `specmm read`, in a process of its own so that its peak of memory is its own.
+
+The plan comes as JSON on stdin, the figures go as JSON to stdout. First all reads once with nothing cached in
+the process ("cold"), then the same reads over and over ("warm").
+"""
+
+import array
+import gc
+import json
+import random
+import resource
+import signal
+import sys
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from specmm.cli.read_rivals import RIVALS, Rival
+
+SAMPLE_EVERY = 16
+"""One read, or one batch, in so many is timed by itself."""
+
+# Reads whose bytes the parent compares between rivals.
+_COMPARED = 64
+
+
+def offsets(plan: dict[str, Any]) -> Sequence[int]:
+    """Where the reads begin: the same for every rival. All of them lie in the file whole."""
+    size, slots = plan["size"], plan["file_size"] // plan["size"]
+    if plan["pattern"] == "sequential":
+        return array.array("q", range(0, min(plan["count"], slots) * size, size))
+    draw = random.Random(plan["seed"])  # noqa: S311 - offsets, not secrets
+    return array.array("q", (draw.randrange(slots) * size for _ in range(plan["count"])))
+
+
+class _Pass:
+    """What passes over the offsets came to, some reads of them timed by themselves."""
+
+    def __init__(self, clock_ns: int) -> None:
+        self.reads = 0
+        self.elapsed = 0
+        self.samples: list[int] = []
+        self._clock = clock_ns
+
+    def run(self, steps: Sequence[Any], one: Any, many: Any, each: int, until: int) -> bool:
+        """Whether it came to the end in time. `steps`: offsets or batches of them, of `each` reads."""
+        clock = time.perf_counter_ns
+        began = clock()
+        try:
+            for at in range(0, len(steps), SAMPLE_EVERY):
+                before = clock()
+                one(steps[at])
+                after = clock()
+                self.samples.append(max(after - before - self._clock, 0))
+                rest = steps[at + 1 : at + SAMPLE_EVERY]
+                many(rest)
+                self.reads += (1 + len(rest)) * each
+                if after > until:
+                    return False
+        finally:
+            self.elapsed += clock() - began
+        return True
+
+
+def measure(plan: dict[str, Any]) -> dict[str, Any]:
+    """The figures of one rival on one pattern."""
+    where = offsets(plan)
+    steps: Sequence[Any] = where
+    each = 1
+    if plan["pattern"] == "batch":
+        each = plan["batch"]
+        steps = [where[at : at + each] for at in range(0, len(where) - each + 1, each)]
+    clock_ns = _clock_ns()
+    # What the interpreter holds already is not the rival's.
+    gc.collect()
+    gc.disable()
+    results: dict[str, Any] = {"offered": len(steps) * each}
+    before = _Usage(None)
+    rival = RIVALS[plan["rival"]](plan["path"], plan["size"], plan["bound"], plan["pattern"])
+    one, many = (rival.batch, _batches(rival)) if each > 1 else (rival.read, rival.many)
+    for name in ("cold", "warm"):
+        _reset_peak()
+        figures = _Pass(clock_ns)
+        until = time.perf_counter_ns() + int(plan["seconds"] * 1e9)
+        while figures.run(steps, one, many, each, until) and name == "warm":
+            if time.perf_counter_ns() > until:
+                break
+        # Warm passes stay within what the cold one has reached.
+        steps = steps[: figures.reads // each] if name == "cold" else steps
+        after = _Usage(rival)
+        results[name] = {
+            "reads": figures.reads,
+            "seconds": figures.elapsed / 1e9,
+            "samples": sorted(figures.samples),
+            "peak": after.peak - before.resident,
+            **after.since(before),
+        }
+        before = _Usage(rival, resident=before.resident)
+    results["crc"] = zlib.crc32(b"".join(map(rival.read, where[:_COMPARED])))
+    rival.close()
+    return results
+
+
+def _batches(rival: Rival) -> Any:
+    def many(batches: Sequence[Sequence[int]]) -> None:
+        for batch in batches:
+            rival.batch(batch)
+
+    return many
+
+
+class _Usage:
+    """What the process and the rival have used so far."""
+
+    def __init__(self, rival: Rival | None, *, resident: int | None = None) -> None:
+        status = dict(_status())
+        self.peak = status["VmHWM"]
+        self.resident = status["VmRSS"] if resident is None else resident
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        self._counts: dict[str, int] = {"minor_faults": usage.ru_minflt, "major_faults": usage.ru_majflt}
+        disk = _disk_bytes()
+        if disk is not None:
+            self._counts["disk_bytes"] = disk
+        self._counts |= {} if rival is None else rival.counted()
+
+    def since(self, before: "_Usage") -> dict[str, int]:
+        return {name: count - before._counts.get(name, 0) for name, count in self._counts.items()}
+
+
+def _status() -> Iterator[tuple[str, int]]:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name in ("VmHWM", "VmRSS"):
+            yield name, int(value.split()[0]) << 10
+
+
+def _reset_peak() -> None:
+    """From here on the peak is that of what follows; where that is not allowed, that of all so far."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def _disk_bytes() -> int | None:
+    """Bytes that this process had fetched from the disk, readahead included."""
+    try:
+        lines = Path("/proc/self/io").read_text().splitlines()
+    except OSError:
+        return None
+    return int(dict(line.split(": ") for line in lines)["read_bytes"])
+
+
+def _clock_ns() -> int:
+    """What looking at the clock costs a timed read."""
+    clock = time.perf_counter_ns
+    return min(-(clock() - clock()) for _ in range(1000))
+
+
+def main() -> None:
+    """Reads the plan, writes the figures."""
+    # Whoever started this process says what an interrupt means.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        answer: dict[str, Any] = {"result": measure(json.load(sys.stdin))}
+    except (OSError, ValueError, MemoryError) as error:
+        answer = {"error": f"{type(error).__name__}: {error}", "errno": getattr(error, "errno", None)}
+    json.dump(answer, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""`specmm stat`: what is in memory of a file, in the kernel's page cache and in one of specmm's."""
+
+import argparse
+import dataclasses
+import json
+import random
+import shutil
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import specmm
+from specmm import _core, _report
+from specmm.cli import arguments, figures, machine
+from specmm.cli.errors import UsageError
+from specmm.cli.progress import progress
+from specmm.cli.table import Table
+
+PATTERNS = ("random", "sequential")
+CAPACITY = 64 << 20
+COUNT = 4096
+SIZE = 4096
+
+# How many cells the strips of the JSON document have.
+_CELLS = 64
+
+_DESCRIPTION = """\
+Shows which parts of a file are in the kernel's page cache. With --reads, reads of it are made first through a
+page cache of specmm's, whose residency then stands beside the kernel's, with the counters by cause: specmm's
+caches belong to one process each, so there is nothing of them to see before. The file is only read."""
+
+
+def add(commands: Any) -> None:
+    """Names the options."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "stat", help="what is in memory of a file, and the counters of reads", description=_DESCRIPTION
+    )
+    parser.set_defaults(run=run)
+    add = parser.add_argument
+    add("file", metavar="FILE", help="the file; it is only read")
+    add("--reads", choices=PATTERNS, help="make such reads through specmm first (none)")
+    add("--count", type=arguments.count, metavar="N", help=f"how many ({COUNT}, sequential: up to the end)")
+    add("--size", type=arguments.size, default=SIZE, metavar="BYTES", help=f"of each read ({SIZE})")
+    add(
+        "--capacity",
+        type=arguments.size,
+        default=CAPACITY,
+        metavar="BYTES",
+        help="bound of specmm's page cache (64MiB)",
+    )
+    add("--seed", type=arguments.seed, default=1, help="draws the offsets of random reads (1)")
+    add("--json", action="store_true", help="the result as JSON on stdout")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Reads, if asked to, and shows what is where."""
+    arguments.file(options.file, empty="show")
+    path = options.file
+    result: dict[str, Any] = {"file": {"path": path, "fstype": machine.file_system(path)}}
+    strips = {"kernel": _core.kernel_residency(path)}
+    stats = None
+    if options.reads is not None:
+        with progress("specmm stat") as show:
+            strips = {"kernel before": strips["kernel"]}
+            strips["specmm"], stats, result["reads"] = _read(options, show)
+        strips["kernel after"] = _core.kernel_residency(path)
+    result["file"]["size"] = arguments.file(path, empty="show")
+    result["residency"] = {name.replace(" ", "_"): _summary(strip) for name, strip in strips.items()}
+    result["stats"] = None if stats is None else dataclasses.asdict(stats)
+    if options.json:
+        print(json.dumps(result, indent=2))
+    else:
+        _show(result, strips, stats)
+    return 0
+
+
+def _read(options: argparse.Namespace, show: Any) -> tuple[bytes, specmm.CacheStats, dict[str, Any]]:
+    """Makes the reads; the residency and counters right after them, and what was read."""
+    try:
+        cache = specmm.PageCache(options.capacity)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    with cache, cache.open(options.file) as file:
+        file.advise(options.reads)
+        began = time.monotonic()
+        done = length = 0
+        for done, offset in enumerate(offsets := list(_offsets(options, file.size)), 1):
+            length += len(file.pread(options.size, offset))
+            if done % 256 == 0:
+                show(done / len(offsets), f"{done} of {len(offsets)} reads")
+        seconds = time.monotonic() - began
+        # What readahead has started belongs to the picture.
+        cache.settle()
+        reads = {
+            "pattern": options.reads,
+            "count": done,
+            "size": options.size,
+            "bytes": length,
+            "seconds": seconds,
+            "capacity": options.capacity,
+        }
+        return file.residency(), cache.stats(), reads
+
+
+def _offsets(options: argparse.Namespace, size: int) -> Iterator[int]:
+    slots = -(-size // options.size)
+    if options.reads == "sequential":
+        yield from (slot * options.size for slot in range(min(options.count or slots, slots)))
+    else:
+        draw = random.Random(options.seed)  # noqa: S311 - offsets, not secrets
+        for _ in range(options.count or COUNT):
+            yield draw.randrange(slots) * options.size
+
+
+def _summary(strip: bytes) -> dict[str, Any]:
+    return {
+        "pages": len(strip),
+        "resident": strip.count(1),
+        "cells": [round(each, 4) for each in _report.cells(strip, _CELLS)],
+    }
+
+
+# --- what people read
+
+
+def _show(result: dict[str, Any], strips: dict[str, bytes], stats: specmm.CacheStats | None) -> None:
+    file = result["file"]
+    width = max(80, shutil.get_terminal_size((110, 24)).columns)
+    pages = len(strips.get("kernel", strips.get("specmm", b"")))
+    print(
+        f"{file['path']}, {file['fstype']}: {figures.size(file['size'])}, {pages:,} pages; opened read-only."
+    )
+    if stats is not None:
+        reads = result["reads"]
+        print(
+            f"{reads['count']:,} {reads['pattern']} reads of {figures.size(reads['size'])} through specmm, "
+            f"bound {figures.size(reads['capacity'])}: {figures.nanoseconds(reads['seconds'] * 1e9)}."
+        )
+    print()
+    for line in _strips(strips, width):
+        print(line)
+    if stats is None:
+        note = (
+            "This is the kernel's page cache. A cache of specmm's belongs to one process and starts empty: "
+            "--reads random or --reads sequential shows what it holds after such reads."
+        )
+    else:
+        note = (
+            "Bytes are cached twice: what specmm holds has a bound and goes with its process, what the "
+            "kernel holds is shared by all. Where the kernel had it before the reads, no disk was waited for."
+        )
+    print("\n" + textwrap.fill(note, width))
+    if stats is not None:
+        print()
+        rows = [[name, value, gloss] for _group, name, value, gloss in _report.counters(stats)]
+        Table(["counter", "value", "what it counts"], rows, gloss=True).show()
+
+
+def _strips(strips: dict[str, bytes], width: int) -> Iterator[str]:
+    """The strips under each other, with one legend."""
+    name_width = max(map(len, strips))
+    ascii_only = not _encodes("·█")
+    for name, strip in strips.items():
+        told = figures.share(_report.share(strip))
+        cells = min(width - name_width - 14, 96)
+        drawn = _report.strip(strip, cells, ascii_only=ascii_only)
+        yield f"{name.ljust(name_width)}  |{drawn}|  {told}"
+    each = -(-len(strip) // max(len(drawn), 1))
+    none, whole = (".", "#") if ascii_only else ("·", "█")
+    size = figures.size(each * specmm.PAGE_SIZE)
+    yield f"{''.ljust(name_width)}   a cell is {size} or less; {none} none of it, {whole} all"
+
+
+def _encodes(text: str) -> bool:
+    """Whether stdout can say it."""
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True

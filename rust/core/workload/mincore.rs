@@ -1,0 +1,51 @@
+//! What the kernel itself holds of a file (`mm/mincore.c`), to show beside what a cache of specmm holds.
+//!
+//! Owns: a mapping of the range for as long as one call takes. Nothing in it is accessed, so no page is faulted in and a
+//! file that shrinks raises no signal.
+//!
+//! Since Linux 5.2 the kernel tells only those who own the file or may write to it; to anybody else every page is said to be
+//! there.
+
+use crate::error::{Error, IoError, Result};
+use crate::page::PAGE_SIZE;
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+/// One byte a page from page `first` on, `count` of them or up to the end of the file: 1 = in the kernel's page cache.
+///
+/// # Errors
+/// What open(2), fstat(2), mmap(2) and mincore(2) say.
+pub fn kernel_residency(path: &Path, first: u64, count: u64) -> Result<Vec<u8>> {
+    let ask = || {
+        let file = File::open(path)?;
+        let pages = file.metadata()?.len().div_ceil(PAGE_SIZE as u64);
+        let count = count.min(pages.saturating_sub(first));
+        if count == 0 { Ok(Vec::new()) } else { residency(&file, first, count) }
+    };
+    ask().map_err(|error| Error::Io(IoError::new(error, &path.to_string_lossy())))
+}
+
+fn residency(file: &File, first: u64, count: u64) -> io::Result<Vec<u8>> {
+    // The kernel's pages may be larger than ours.
+    // SAFETY: it only answers a number.
+    let granule = u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(PAGE_SIZE as u64);
+    let offset_of = |page: u64| (first + page) * PAGE_SIZE as u64;
+    let start = offset_of(0) - offset_of(0) % granule;
+    let length = (offset_of(count) - start) as usize;
+
+    // SAFETY: a new mapping at an address of the kernel's choice touches no existing one.
+    let map = unsafe { mmap(std::ptr::null_mut(), length, ProtFlags::READ, MapFlags::SHARED, file, start) }?;
+    let mut answers = vec![0_u8; length.div_ceil(granule as usize)];
+    // SAFETY: the range is the mapping just made, and `answers` has a byte for each of its pages.
+    let asked = unsafe { libc::mincore(map, length, answers.as_mut_ptr()) };
+    let error = io::Error::last_os_error();
+    // SAFETY: the same mapping, of which nobody knows the address.
+    unsafe { munmap(map, length) }?;
+    if asked != 0 {
+        return Err(error);
+    }
+    // The other bits are the kernel's own.
+    Ok((0..count).map(|page| answers[((offset_of(page) - start) / granule) as usize] & 1).collect())
+}

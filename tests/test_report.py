@@ -1,0 +1,142 @@
+"""Residency as a strip and counters by cause, in text and in notebooks."""
+
+import dataclasses
+import os
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import specmm
+from samples import PAGE, Store
+from specmm import _core, _report
+from specmm.cli import machine
+
+STRIPS = st.binary(max_size=300).map(lambda drawn: bytes(byte & 1 for byte in drawn))
+
+
+@given(STRIPS, st.integers(1, 100))
+def test_cells_are_equal_parts_that_add_up(residency, count):
+    found = _report.cells(residency, count)
+    assert len(found) == min(count, len(residency))
+    if found:
+        lengths = [
+            len(residency) * (at + 1) // len(found) - len(residency) * at // len(found)
+            for at in range(len(found))
+        ]
+        assert max(lengths) - min(lengths) <= 1
+        total = sum(share * length for share, length in zip(found, lengths, strict=True))
+        assert total == pytest.approx(residency.count(1))
+
+
+@given(STRIPS, st.integers(1, 100), st.booleans())
+def test_a_cell_looks_empty_or_full_only_when_it_is(residency, count, ascii_only):
+    drawn = _report.strip(residency, count, ascii_only=ascii_only)
+    empty, full = (".", "#") if ascii_only else ("·", "█")
+    for mark, share in zip(drawn, _report.cells(residency, count), strict=True):
+        assert (mark == empty) == (share == 0)
+        assert (mark == full) == (share == 1)
+    assert not ascii_only or drawn.isascii()
+
+
+def test_fuller_cells_are_drawn_higher():
+    drawn = [_report.strip(bytes([1] * n + [0] * (20 - n)), 1) for n in range(21)]
+    assert drawn == sorted(drawn, key="·▁▂▃▄▅▆▇█".index)
+    assert len(set(drawn)) == 9
+
+
+def test_a_strip_without_cells_is_refused():
+    with pytest.raises(ValueError, match="0"):
+        _report.cells(b"\1", 0)
+
+
+def test_a_file_of_any_length_has_a_strip():
+    assert _report.strip(b"") == ""
+    assert _report.share(b"") is None
+    assert _report.strip(b"\1\0") == "█·"
+    ElementTree.fromstring(_report.strip_html(b""))
+
+
+def test_every_counter_has_a_gloss():
+    named = [name for glosses in _report.GLOSSES.values() for name in glosses]
+    assert sorted(named) == sorted(field.name for field in dataclasses.fields(specmm.CacheStats))
+
+
+# --- notebooks
+
+
+def test_a_file_shows_where_it_is_resident(cache, path):
+    with cache.open(path) as file:
+        file.pread(1, 0)
+        cache.settle()
+        shown = file._repr_html_()
+        resident = file.residency()
+    tree = ElementTree.fromstring(shown.replace("<br>", "<br/>"))
+    assert f"{resident.count(1)} of {len(resident)} pages" in shown
+    bars = [bar for bar in tree.iter("{http://www.w3.org/2000/svg}rect") if bar.get("fill") != "none"]
+    assert len(bars) == resident.count(1)
+    assert "closed" in file._repr_html_()
+
+
+def test_names_are_escaped(cache):
+    store = Store(lambda _offset, n: bytes(n))
+    with cache.open_store(store, 3 * PAGE, name="<script>") as file:
+        assert "<script>" not in file._repr_html_()
+        assert "&lt;script&gt;" in file._repr_html_()
+
+
+def test_a_cache_and_its_stats_show_counters_that_moved(cache, path):
+    with cache.open(path) as file:
+        file.pread(1, 0)
+        file.pread(1, 0)
+    cache.settle()
+    stats = cache.stats()
+    for shown in (stats._repr_html_(), cache._repr_html_()):
+        assert f'<td>hits</td><td style="text-align:right">{stats.hits}</td>' in shown
+        assert "read_errors" not in shown
+    ElementTree.fromstring(stats._repr_html_())
+    assert f"{stats.frames_in_use:,} of {stats.capacity_frames:,} frames" in cache._repr_html_()
+    cache.close()
+    assert "closed" in cache._repr_html_()
+
+
+# --- the kernel's own
+
+
+def test_the_kernel_holds_what_was_just_written(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(bytes(10 * PAGE + 1))
+    assert _core.kernel_residency(path) == b"\1" * 11
+    assert _core.kernel_residency(path, 9) == b"\1\1"
+    assert _core.kernel_residency(path, 3, 2) == b"\1\1"
+    assert _core.kernel_residency(path, 11) == _core.kernel_residency(path, 1 << 40) == b""
+    path.write_bytes(b"")
+    assert _core.kernel_residency(path) == b""
+
+
+def test_the_kernel_does_not_hold_what_it_was_told_to_drop(tmp_path):
+    path = tmp_path / "file"
+    with path.open("wb") as file:
+        file.write(os.urandom(64 * PAGE))
+        file.flush()
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    if machine.file_system(str(path)) in ("tmpfs", "ramfs"):
+        assert _core.kernel_residency(path) == b"\1" * 64, "there is no other place for it"
+        return
+    assert _core.kernel_residency(path) == bytes(64)
+    with path.open("rb", buffering=0) as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        os.pread(file.fileno(), 1, 7 * PAGE)
+    found = _core.kernel_residency(path)
+    assert found[7] == 1
+    assert found.count(1) < 64
+
+
+def test_a_file_that_cannot_be_opened_is_an_oserror(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        _core.kernel_residency(tmp_path / "none")
+    assert caught.value.filename == str(tmp_path / "none")
+    with pytest.raises(ValueError, match="-1"):
+        _core.kernel_residency(tmp_path, -1)
