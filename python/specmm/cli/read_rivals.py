@@ -64,6 +64,8 @@ class Specmm:
         return out
 
     def counted(self) -> dict[str, int]:
+        # What readahead has started belongs to those who started it.
+        self._cache.settle()
         stats = self._cache.stats()
         return {"hits": stats.hits, "misses": stats.misses, "store_bytes": stats.read_bytes}
 
