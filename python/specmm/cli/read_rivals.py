@@ -55,13 +55,7 @@ class Specmm:
             pread(size, offset)
 
     def batch(self, offsets: Sequence[int]) -> bytes | bytearray:
-        out = bytearray(self._size * len(offsets))
-        gather: Any = getattr(self._file, "gather", None)
-        if gather is not None:
-            gather(offsets, self._size, out=out)
-        else:
-            out[:] = b"".join(map(self.read, offsets))
-        return out
+        return self._file.gather(offsets, self._size)
 
     def counted(self) -> dict[str, int]:
         # What readahead has started belongs to those who started it.
