@@ -27,6 +27,10 @@ GLOSSES: Final[dict[str, dict[str, str]]] = {
         "capacity_frames": "the bound, in frames of one page",
         "frames_in_use": "frames that hold a page of a file or a private copy",
         "private_frames": "of these, private copies that a mapping wrote to",
+        "pinned_frames": "of these, pages that are pinned: they cannot go",
+        "active_frames": "of these, pages used more than once",
+        "inactive_frames": "of these, pages that go first",
+        "shadows": "evicted pages that are remembered, to see whether they come back",
         "xarray_nodes": "nodes of the index from page number to page",
     },
     "reads": {
@@ -35,10 +39,24 @@ GLOSSES: Final[dict[str, dict[str, str]]] = {
         "retries": "lock-free reads that met a change and started over",
     },
     "readahead": {
-        "readahead_pages": "pages read ahead of need",
+        "readahead_pages": "pages that readahead brought",
+        "readahead_used": "of these, used since",
+        "readahead_wasted": "of these, evicted before anybody used them",
     },
     "reclaim": {
-        "evictions": "pages dropped to make room",
+        "evictions": "pages evicted to make room",
+        "evictions_background": "of these, in the background",
+        "refaults": "evicted pages that were soon read again: the cache is too small for them",
+        "refaults_activated": "of these, so soon that they are kept longer now",
+        "activations": "pages found used again, and kept",
+        "deactivations": "pages that were not used for long",
+        "scanned": "pages looked at",
+        "direct_reclaims": "times that a read had to make room itself",
+        "frame_waits": "times that a read had to wait because nothing could be evicted",
+    },
+    "changes": {
+        "dropped": "pages dropped on request: drop_caches, advice dontneed",
+        "invalidated": "pages dropped because somebody else changed their file",
     },
     "store": {
         "reads": "reads made of files and stores",
@@ -154,7 +172,7 @@ def _counters(stats: CacheStats) -> Iterator[tuple[str, list[tuple[str, str, str
         lines = [
             (name, _value(getattr(stats, name)), gloss)
             for name, gloss in glosses.items()
-            if getattr(stats, name) or group == "memory"
+            if getattr(stats, name, 0) or (group == "memory" and hasattr(stats, name))
         ]
         if lines:
             yield group, lines
