@@ -35,6 +35,10 @@ class Reader(Protocol):
     fetcher: Callable[[int, int], ReadableBuffer]
     total_requested_bytes: int
 
+    @property
+    def reads(self) -> bool:
+        """Whether it still has the object open."""
+
 
 class Remote:
     """The store of one object: it fetches through whoever of its readers came last.
@@ -56,24 +60,19 @@ class Remote:
             self._latest = weakref.ref(reader)
             self._readers.add(reader)
 
-    def leave(self, reader: Reader) -> None:
-        """Notes that this reader must not be asked any more."""
-        with _lock:
-            self._readers.discard(reader)
-            if self._latest is not None and self._latest() is reader:
-                self._latest = None
-
     def read_at(self, offset: int, n: int, /) -> ReadableBuffer:
         with _lock:
             reader = self._latest() if self._latest is not None else None
-            reader = reader or next(iter(self._readers), None)
+            if reader is None or not reader.reads:
+                reader = next((reader for reader in self._readers if reader.reads), None)
             if reader is None:
                 raise OSError("nobody has the object open any more")
             reader.total_requested_bytes += n
         return reader.fetcher(offset, offset + n)
 
 
-_lock = threading.Lock()
+# A finalizer may run wherever something is allocated, and may do what asks for this lock again.
+_lock = threading.RLock()
 # For each cache its objects, the longest unused first: version, File and store. Of versions only the newest
 # is kept.
 _objects: weakref.WeakKeyDictionary[
@@ -118,7 +117,7 @@ def open_object(
 def _forked() -> None:
     """In a child of fork nobody else runs: whoever held the lock is gone, and so are the pages."""
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     _objects.clear()
 
 

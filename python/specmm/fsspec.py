@@ -171,11 +171,14 @@ class SpecmmCache(BaseCache):
             )
         return self._opened
 
+    @property
+    def reads(self) -> bool:
+        return self._opened is not None
+
     def close(self) -> None:
         """Lets go of the object. Its pages stay for others who open it."""
-        if self._opened is not None:
-            self._opened[1].leave(self)
-            self._opened = None
+        # Takes no lock: fsspec's finalizers close files.
+        self._opened = None
 
     def __getstate__(self) -> dict[str, Any]:
         # A cache does not travel: whoever unpickles this reads through the process-wide one.

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import weakref
+import zipfile
 
 import fsspec
 import pytest
@@ -313,6 +314,35 @@ def test_a_file_outlives_the_one_that_opened_the_object(fs, cache):
     second.close()
 
 
+def test_a_finalizer_may_close_a_file_anywhere(fs, cache, monkeypatch):
+    closed = opened(fs, cache)
+    closed.read(10)
+
+    class Collecting(dict):
+        def setdefault(self, key, default):
+            closed.close()  # as the garbage collector does, which runs on any allocation
+            return super().setdefault(key, default)
+
+    monkeypatch.setattr(_remote, "_objects", Collecting(_remote._objects))
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(opened(fs, cache).read()), daemon=True)
+    thread.start()
+    thread.join(60)
+    assert answers == [CONTENT]
+
+
+def test_a_closed_file_is_not_asked(fs, cache):
+    first, second = opened(fs, cache), opened(fs, cache)
+    second.read(10)
+    kept = first.cache
+    first.read(10)
+    first.close()
+    kept.fetcher = None
+    second.seek(20 * PAGE)
+    assert second.read(10) == CONTENT[20 * PAGE : 20 * PAGE + 10]
+    second.close()
+
+
 def test_what_the_file_system_raises_is_raised(fs, cache):
     bucket.FAILING["a/data"] = PermissionError("credentials have expired")
     with opened(fs, cache) as file:
@@ -372,6 +402,25 @@ def test_a_chain_needs_no_import(tmp_path):
     code = f"import fsspec; print(len(fsspec.open('specmm::file://{tmp_path}/data').open().read()))"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(answer.stdout) == len(CONTENT)
+
+
+def test_files_on_disk_may_be_behind(tmp_path):
+    (tmp_path / "data").write_bytes(CONTENT)
+    with fsspec.open(
+        f"specmm::simplecache::file://{tmp_path}/data", simplecache={"cache_storage": str(tmp_path / "kept")}
+    ) as file:
+        assert file.read() == CONTENT
+    assert [path.read_bytes() for path in (tmp_path / "kept").iterdir()] == [CONTENT]
+
+
+def test_the_same_cache_twice_in_a_chain_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("data", CONTENT)
+    with fsspec.open(f"specmm::zip://data::file://{tmp_path}/a.zip") as file:
+        assert file.read() == CONTENT
+    twice = fsspec.open(f"specmm::zip://data::specmm::file://{tmp_path}/a.zip")
+    with pytest.raises(specmm.SpecmmError, match=r"re-enter|store"), twice as file:
+        file.read()
 
 
 @pytest.mark.parametrize("kind", ["bucket", "memory", "local", "dir"])
