@@ -10,7 +10,7 @@ TARGET = $(or $(CARGO_TARGET_DIR),target)
 LOOM := RUSTFLAGS='--cfg specmm_loom' CARGO_TARGET_DIR=target/loom
 UNDER_SHUTTLE := RUSTFLAGS='--cfg specmm_shuttle' CARGO_TARGET_DIR=target/shuttle
 
-.PHONY: help preflight preflight-ci packages faults test test-rust test-python lint loom loom-quick guards shuttle free asan tsan bench counts spin deep ci clean
+.PHONY: help preflight preflight-ci packages faults test test-rust test-python lint loom loom-quick guards shuttle free asan tsan bench bench-python counts spin wheel deep ci clean
 
 help:
 	@echo 'make faults   the main job: fault a real file, with and without the mmap lock (FAULTS="FILE --seconds 5")'
@@ -22,8 +22,10 @@ help:
 	@echo 'make asan     the core under AddressSanitizer'
 	@echo 'make tsan     a stress of the core under ThreadSanitizer'
 	@echo 'make bench    benchmarks and their ratios, 5 minutes (BENCH="--bench NAME")'
+	@echo 'make bench-python  reads from Python beside mmap, numpy, fsspec, diskcache, cachetools (BENCH="--only rows")'
 	@echo 'make counts   instructions of the hot operations, under valgrind (COUNTS=--update)'
 	@echo 'make spin     liveness models of page lock, RCU, retry and lookup, under spin'
+	@echo 'make wheel    the manylinux wheel and the sdist into target/dist, each tried in an empty environment'
 	@echo 'make deep     the long runs of models and property tests'
 	@echo 'make ci       lint, test, loom, and what needs packages (.ci/run installs those)'
 	@echo 'make clean    removes everything that was built, environments included'
@@ -112,10 +114,19 @@ lint: .venv-dev/installed
 	.venv-dev/bin/mypy
 	.venv-dev/bin/stubtest specmm._core
 
+# With a linker of its own, so that the wheel runs on any Linux of the last ten years.
+wheel: | preflight
+	PYTHON='$(PYTHON)' tools/wheel
+
 # Ratios of this run only: what criterion measured earlier is left out.
 bench: | preflight
 	start=$$(date +%s) && cargo bench --all-features $(or $(BENCH),--benches) && \
 	    $(PYTHON) tools/bench_ratios.py $(TARGET)/criterion --since $$start
+
+# Timed by pyperf, some ten minutes; BENCH="--only rows" runs some.
+bench-python: .venv-dev/installed
+	.venv-dev/bin/python -m pip install --quiet --group bench
+	.venv-dev/bin/python benches/python $(BENCH)
 
 # Instructions of the hot operations against tests/counts/expected.json; COUNTS=--update writes that file.
 counts: | preflight
