@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import specmm
-from records import Records
+from specmm.numpy import Records
 
 TYPE = np.dtype([("key", "i8"), ("price", "f4"), ("tag", "S5")])  # 17 bytes: rows straddle pages
 draw = np.random.default_rng(8)
@@ -65,6 +65,7 @@ def test_fromfile_would_bypass_the_cache_and_is_refused(cache, path):
         0,
         -1,
         np.int32(77),
+        np.array(5),
         slice(None),
         slice(100, 200),
         slice(200, 100),
@@ -72,24 +73,83 @@ def test_fromfile_would_bypass_the_cache_and_is_refused(cache, path):
         slice(None, None, -7),
         [5, 5, -3],
         draw.integers(0, len(TABLE), 3000),
+        draw.integers(0, 100, 30).astype("u1"),
         draw.integers(-len(TABLE), 0, (4, 5, 6)),
         np.array([], "i4"),
     ],
-    ids=lambda which: str(which)[:20].replace("\n", ""),
+    ids=lambda which: f"{type(which).__name__} {str(which)[:20]}".replace("\n", ""),
 )
 def test_records_are_taken_as_from_an_array(cache, path, which):
     with cache.open(path) as file:
         records = Records(file, TYPE)
         assert len(records) == len(TABLE)
         rows = records[which]
+    expected = TABLE[which]
     assert rows.dtype == TYPE
-    assert np.shape(rows) == np.shape(TABLE[which])
-    assert np.array_equal(rows, TABLE[which])
+    assert np.shape(rows) == np.shape(expected)
+    assert np.array_equal(rows, expected)
 
 
-def test_a_record_past_the_end_is_named(cache, path):
-    with cache.open(path) as file, pytest.raises(specmm.BusError, match=str(len(TABLE) * TYPE.itemsize)):
-        Records(file, TYPE)[[3, len(TABLE)]]
+def test_records_that_are_arrays(cache, path):
+    with cache.open(path) as file:
+        vectors = Records(file, ("u1", (17,)))
+        expected = np.fromfile(path, "u1").reshape(-1, 17)
+        assert vectors[5].shape == (17,)
+        assert np.array_equal(vectors[[3, -1]], expected[[3, -1]])
+        assert np.array_equal(vectors[10:20], expected[10:20])
+
+
+def test_records_after_a_header(cache, tmp_path):
+    np.save(tmp_path / "a.npy", TABLE)
+    header = (tmp_path / "a.npy").stat().st_size - TABLE.nbytes
+    with cache.open(tmp_path / "a.npy") as file:
+        records = Records(file, TYPE, offset=header)
+        assert len(records) == len(TABLE)
+        assert np.array_equal(records[-50:], TABLE[-50:])
+        assert np.array_equal(records[[1, 2]], TABLE[1:3])
+        assert len(Records(file, TYPE, offset=1 << 40)) == 0
+        assert len(Records(file, TYPE, offset=header + 1)) == len(TABLE) - 1
+
+
+def test_records_are_a_sequence(cache, tmp_path):
+    TABLE[:100].tofile(tmp_path / "few")
+    with cache.open(tmp_path / "few") as file:
+        assert [row["key"] for row in Records(file, TYPE)] == list(range(100))
+
+
+@pytest.mark.parametrize(
+    "which", [len(TABLE), -len(TABLE) - 1, [3, len(TABLE)], np.array([[-len(TABLE) - 1]])]
+)
+def test_a_record_that_is_not_there_is_named(cache, path, which):
+    named = str(np.ravel(which)[-1])
+    with cache.open(path) as file, pytest.raises(IndexError, match=named):
+        Records(file, TYPE)[which]
+
+
+@pytest.mark.parametrize("which", [1.0, "key", [True, False], np.zeros(3), None])
+def test_what_is_no_number_is_refused(cache, path, which):
+    with cache.open(path) as file, pytest.raises(IndexError, match="integers"):
+        Records(file, TYPE)[which]
+
+
+@pytest.mark.parametrize("dtype", ["O", "S0", [("a", "O")]])
+def test_types_without_a_size_are_refused(cache, path, dtype):
+    with cache.open(path) as file, pytest.raises(TypeError, match="fixed size"):
+        Records(file, dtype)
+
+
+def test_a_file_that_gets_shorter_is_an_error_not_a_signal(cache, path, monkeypatch):
+    with cache.open(path, "r+b") as file:
+        records = Records(file, TYPE)
+        assert records[[19_000]]["key"] == 19_000
+        file.truncate(10_000 * TYPE.itemsize)
+        assert len(records) == 10_000
+        with pytest.raises(IndexError, match="19000"):
+            records[[19_000]]
+        # Between the look at the size and the read.
+        monkeypatch.setattr(Records, "__len__", lambda _: len(TABLE))
+        with pytest.raises(specmm.BusError, match=str(19_000 * TYPE.itemsize)):
+            records[[19_000]]
 
 
 def test_threads_fill_arrays_of_their_own(cache, path):
