@@ -29,10 +29,10 @@ def configure(*, capacity: int | str) -> None:
 
 def open(path: str | bytes | os.PathLike[str] | os.PathLike[bytes], mode: str = "rb") -> File:
     """Opens a file through the process-wide cache; arguments and errors are those of `PageCache.open`."""
-    return process_cache().open(path, mode)
+    return default_cache().open(path, mode)
 
 
-def process_cache() -> PageCache:
+def default_cache() -> PageCache:
     """The process-wide cache, made by the first who asks."""
     global _cache
     with _lock:

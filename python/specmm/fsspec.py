@@ -28,7 +28,7 @@ from fsspec.spec import AbstractBufferedFile, make_instance
 from fsspec.utils import tokenize
 
 from specmm._core import PAGE_SIZE, File, PageCache
-from specmm._default import process_cache
+from specmm._default import default_cache
 from specmm._remote import Remote, open_object
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def open(
         raise ValueError(f"{fs} does not tell the size of {path!r}")
     # Inside another cache's file system the bytes would be cached twice, and the inner read refused.
     fs = _innermost(fs)
-    return (cache or process_cache()).open_store(
+    return (cache or default_cache()).open_store(
         _Object(fs, path), details["size"], name=path, ra_pages=ra_pages
     )
 
@@ -160,7 +160,7 @@ class SpecmmCache(BaseCache):
     def _open(self) -> tuple[File, Remote]:
         if self._opened is None:
             key, version, origin, name = _identity(self.fetcher)
-            cache = self._cache or process_cache()
+            cache = self._cache or default_cache()
             ra_pages = self._ra_pages
             if ra_pages is None:
                 # A block is what fsspec fetches at a time. Much of a small cache should not go at once.

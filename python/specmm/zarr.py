@@ -30,7 +30,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import LocalStore, ZipStore
 
 from specmm._core import PAGE_SIZE, File, PageCache
-from specmm._default import process_cache
+from specmm._default import default_cache
 from specmm._remote import open_object
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class CachedStore(LocalStore):
             return None
         version = _version(found)
         file, _ = open_object(
-            self._cache or process_cache(),
+            self._cache or default_cache(),
             (_Unopened, path),
             version,
             found.st_size,
@@ -179,7 +179,7 @@ class CachedZipStore(ZipStore):
         super()._sync_open()
         # In place of the archive that zarr opened comes one that reads through the cache.
         self._zf.close()
-        self._file = (self._cache or process_cache()).open(self.path)
+        self._file = (self._cache or default_cache()).open(self.path)
         self._zf = zipfile.ZipFile(self._file.as_raw())
 
     def close(self) -> None:

@@ -307,7 +307,7 @@ def test_an_array_behind_fsspec(folder):
     memory.put(str(folder), "/array", recursive=True)
     array = zarr.open_array("specmm::memory://array", mode="r")
     assert np.array_equal(array[:], DATA)
-    cache = specmm._default.process_cache()
+    cache = specmm._default.default_cache()
     read = cache.stats().read_bytes
     assert np.array_equal(array[:], DATA)
     assert cache.stats().read_bytes == read
