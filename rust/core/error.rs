@@ -64,6 +64,26 @@ impl fmt::Display for IoError {
     }
 }
 
+/// What holds the frames of a cache in which none can be freed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holders {
+    /// Pinned pages.
+    pub pinned: usize,
+    /// Private copies of pages.
+    pub private: usize,
+    /// Locked pages: being read, as a rule.
+    pub locked: usize,
+    /// Pages that somebody is using at the moment.
+    pub other: usize,
+}
+
+impl fmt::Display for Holders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pinned, private, locked, other } = self;
+        write!(f, "{pinned} pinned, {private} private copies, {locked} being read, {other} in use")
+    }
+}
+
 /// Everything that specmm reports.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -94,6 +114,8 @@ pub enum Error {
     OutOfFrames {
         /// All frames of the cache.
         capacity: usize,
+        /// What holds them.
+        holders: Holders,
         /// What a frame was wanted for.
         what: String,
     },
@@ -105,14 +127,17 @@ pub enum Error {
     Io(IoError),
     /// A valid request that specmm does not serve (yet).
     Unsupported(String),
+    /// Something cannot be closed while pins of it live.
+    Pinned(String),
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::InvalidArgument(what) | Self::Invariant(what) | Self::Unsupported(what) => {
-                f.write_str(what)
-            }
+            Self::InvalidArgument(what)
+            | Self::Invariant(what)
+            | Self::Unsupported(what)
+            | Self::Pinned(what) => f.write_str(what),
             Self::Bus { index, offset, size, cause: None } => {
                 write!(f, "offset {offset} (page {index}) is beyond the end of the file at {size}")
             }
@@ -122,8 +147,8 @@ impl fmt::Display for Error {
             Self::Segmentation { address, write, reason } => {
                 write!(f, "{} at {address:#x}: {reason}", if *write { "store" } else { "load" })
             }
-            Self::OutOfFrames { capacity, what } => {
-                write!(f, "all {capacity} frames are in use: none left for {what}")
+            Self::OutOfFrames { capacity, holders, what } => {
+                write!(f, "none of the {capacity} frames can be freed ({holders}): none left for {what}")
             }
             Self::Closed(what) => write!(f, "{what} is closed"),
             Self::Io(error) => error.fmt(f),

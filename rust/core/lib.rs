@@ -109,8 +109,8 @@ mod loom_history;
 mod shuttle_harness;
 
 pub use cache::{
-    Abort, Advice, CacheStats, DEFAULT_RA_PAGES, File, FilemapFault, Io, OpenMode, PageCache, ReadaheadState,
-    VmFault,
+    Abort, Advice, CacheStats, DEFAULT_FRAME_TIMEOUT, DEFAULT_RA_PAGES, File, FilemapFault, Io, OpenMode,
+    PageCache, Pinned, ReadaheadState, VmFault,
 };
 pub use error::{Error, Result};
 pub use mm::{FaultOutcome, Locking, Madvise, Mm, MmOptions, Prot, TouchReport};

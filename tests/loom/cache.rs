@@ -275,7 +275,7 @@ fn evict_against_truncate_and_reuse() {
     );
     history.call("evict at rest", evict, |(there, _), &evicted| evicted == *there);
     history.check();
-    assert_eq!(ours.frames().in_use().0, usize::from(strangers.peek(0, &rcu::read()).is_some()));
+    assert_eq!(ours.frames().usage().in_use, usize::from(strangers.peek(0, &rcu::read()).is_some()));
     ours.frames().audit().unwrap();
 }
 
@@ -320,7 +320,7 @@ fn twins() {
     history.call("create", || create(&ours), right);
     twin.join().unwrap();
     history.settle();
-    history.call("frames", || ours.frames().in_use().0, |_, &used| used == 1);
+    history.call("frames", || ours.frames().usage().in_use, |_, &used| used == 1);
     history.check();
 }
 

@@ -7,7 +7,7 @@ use super::*;
 fn copy(ours: &AddressSpace) -> Option<u8> {
     let mut buf = [0; PAGE_SIZE];
     match ours.copy_out(0, 0, &mut buf, Marked::Refuse, &rcu::read()) {
-        CopyOut::Copied => {
+        CopyOut::Copied(_) => {
             reach("copied");
             assert_eq!(buf, [buf[0]; PAGE_SIZE], "two lives in one copy");
             Some(buf[0])

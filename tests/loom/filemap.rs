@@ -79,7 +79,7 @@ fn fault_against_truncate(form: Form) {
     );
     truncater.join().unwrap();
     history.settle();
-    history.call("frames", || ours.frames().in_use().0, |there, &used| used == usize::from(*there));
+    history.call("frames", || ours.frames().usage().in_use, |there, &used| used == usize::from(*there));
     history.check();
     ours.frames().audit().unwrap();
 }

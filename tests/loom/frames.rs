@@ -46,7 +46,7 @@ fn get_against_freeze() {
     );
     if handle {
         reach("got");
-        history.call("in use", || frames.in_use().0, |_, &used| used == 1);
+        history.call("in use", || frames.usage().in_use, |_, &used| used == 1);
         history.call(
             "put",
             || drop(frames.page(0).adopt()),
@@ -60,7 +60,7 @@ fn get_against_freeze() {
     }
     remover.join().unwrap();
     history.settle();
-    history.call("in use at rest", || frames.in_use().0 as u32, |count, &used| used == *count);
+    history.call("in use at rest", || frames.usage().in_use as u32, |count, &used| used == *count);
     history.check();
     frames.audit().unwrap();
 }
@@ -107,7 +107,7 @@ fn put_against_put() {
     history.call("put", || drop(page.adopt()), one_less);
     unmapper.join().unwrap();
     history.settle();
-    history.call("in use", || frames.in_use().0 as u32, |count, &used| *count == 0 && used == 0);
+    history.call("in use", || frames.usage().in_use as u32, |count, &used| *count == 0 && used == 0);
     history.check();
     frames.audit().unwrap();
 }

@@ -1,11 +1,11 @@
 //! Models of the address space: the sequence, the last check against zapping, twins, truncation against a fault.
 
-use super::gather::Gather;
 use super::memory::{Fault, Mode};
 use super::mmap::Prot;
 use super::page_table::Owner;
 use super::vma::VmFlags;
 use super::{Locking, Mm, MmOptions};
+use crate::cache::MmuGather;
 use crate::cache::{Abort, File, Io, OpenFile, Shared, VmFault};
 use crate::loom_harness::{History, Model, reach, spawn};
 use crate::page::{PAGE_SIZE, PageRef};
@@ -169,7 +169,7 @@ fn set_against_zap() {
         spawn(move || {
             let zap = || {
                 drop(mm.inner.lock.write());
-                let mut gather = Gather::new(&mm.inner.tables);
+                let mut gather = MmuGather::new(mm.inner.tables.frames());
                 mm.inner.tables.zap(at, at + PAGE, Owner::Any, &mut gather);
                 gather.finish();
             };
@@ -345,7 +345,7 @@ fn two_stores() {
     rcu::model::drain();
     let page = cached_page(&mm);
     assert_eq!((page.mapcount(), page.refcount()), (0, 1), "{page:?}");
-    assert_eq!(mm.inner.shared.frames.in_use(), (1, 0));
+    assert_eq!(mm.inner.shared.frames.usage().in_use, 1);
     drop(file);
 }
 
@@ -386,7 +386,7 @@ fn fault_against_truncate() {
     history.call("fault", || attempt(&mm, at, false), attempt_is_right);
     truncater.join().unwrap();
     look(&history, &mm, at);
-    assert_eq!(mm.inner.shared.frames.in_use().0, 0);
+    assert_eq!(mm.inner.shared.frames.usage().in_use, 0);
     drop((mm, file));
 }
 
@@ -773,7 +773,7 @@ fn ending_against_truncate() {
     });
     truncater.join().unwrap();
     look(&history, &mm, at);
-    assert_eq!(mm.inner.shared.frames.in_use().0, 0);
+    assert_eq!(mm.inner.shared.frames.usage().in_use, 0);
     drop((mm, file));
 }
 
@@ -903,7 +903,7 @@ fn store_against_truncate() {
     history.call("store", || attempt(&mm, at, true), attempt_is_right);
     truncater.join().unwrap();
     look(&history, &mm, at);
-    assert_eq!(mm.inner.shared.frames.in_use(), (0, 0));
+    assert_eq!(mm.inner.shared.frames.usage().in_use, 0);
     drop((mm, file));
 }
 
@@ -1055,7 +1055,7 @@ fn around_against_truncate() {
     truncater.join().unwrap();
     look(&history, &mm, at);
     entries_are_right(&mm, 0);
-    assert_eq!(mm.inner.shared.frames.in_use().0, 0);
+    assert_eq!(mm.inner.shared.frames.usage().in_use, 0);
     drop((mm, file));
 }
 

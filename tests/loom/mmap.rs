@@ -34,7 +34,7 @@ fn against_truncate(prepare: fn(&Mm, u64), change: fn(&Mm, u64)) {
     let count = || mm.pagemap(at, 2 * PAGE).unwrap().iter().filter(|&&entry| entry != 0).count();
     history.call("count the entries", count, |entries, seen| entries == seen);
     history.check();
-    assert_eq!(mm.inner.shared.frames.in_use().0, 0, "a frame of a truncated page is in use");
+    assert_eq!(mm.inner.shared.frames.usage().in_use, 0, "a frame of a truncated page is in use");
 }
 
 fn nothing(_: &Mm, _: u64) {}

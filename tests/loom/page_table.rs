@@ -2,11 +2,11 @@
 //! small enough to have no preemption bound.
 
 use super::Mm;
-use super::gather::Gather;
 use super::memory::Fault;
 use super::mmap::Prot;
 use super::models::{PAGE, load_byte, one_page};
 use super::page_table::{LeafLocked, Owner, PageTable, Pte, TASK_SIZE};
+use crate::cache::MmuGather;
 use crate::cache::{Io, MappedRange, Shared};
 use crate::loom_harness::{History, Model, Protected, reach, spawn};
 use crate::page::{PAGE_SIZE, PageHandle, Use};
@@ -61,7 +61,7 @@ fn load(mm: &Mm, at: u64) -> Option<u8> {
 
 /// Clears the entries of the first page and lets their references go.
 fn zap(mm: &Mm, at: u64) {
-    let mut gather = Gather::new(&mm.inner.tables);
+    let mut gather = MmuGather::new(mm.inner.tables.frames());
     mm.inner.tables.zap(at, at + PAGE, Owner::Any, &mut gather);
     gather.finish();
 }
@@ -318,7 +318,7 @@ fn store_against_protect() {
         let (mm, history) = (mm.clone(), history.clone());
         spawn(move || {
             let protect = || {
-                let mut gather = Gather::new(&mm.inner.tables);
+                let mut gather = MmuGather::new(mm.inner.tables.frames());
                 mm.inner.tables.write_protect(at, at + PAGE, &mut gather);
                 gather.finish();
             };

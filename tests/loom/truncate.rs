@@ -127,7 +127,7 @@ fn private_copy_against_truncate() {
     });
     truncater.join().unwrap();
     no_entry_is_left(&history, &ours, &place);
-    assert_eq!(ours.frames().in_use().0, 0);
+    assert_eq!(ours.frames().usage().in_use, 0);
 }
 
 #[test]
@@ -207,7 +207,7 @@ fn evict_against_truncate() {
     };
     history.call("look", look, |slot, seen| slot == seen);
     history.check();
-    assert_eq!(ours.frames().in_use().0, 0);
+    assert_eq!(ours.frames().usage().in_use, 0);
     ours.frames().audit().unwrap();
 }
 
@@ -280,7 +280,7 @@ fn create_against_truncate(creator: Creator) {
     }
     truncater.join().unwrap();
     history.settle();
-    let frames = || file.mapping.frames().in_use().0;
+    let frames = || file.mapping.frames().usage().in_use;
     history.call("frames", frames, |(_, cached), &used| used == usize::from(*cached));
     history.check();
     file.mapping.frames().audit().unwrap();

@@ -38,7 +38,7 @@ fn locks(lockers: usize, times: u64, lookers: usize, others: usize) {
         drop(frames.page(pfn).adopt());
     }
     frames.audit().unwrap();
-    assert_eq!(frames.in_use().0, 0);
+    assert_eq!(frames.usage().in_use, 0);
 }
 
 #[test]

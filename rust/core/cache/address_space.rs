@@ -10,7 +10,7 @@
 //! | creating a page | | `invalidate_lock` for reading, from the size check to the insertion |
 //! | `i_mmap` | its mutex | its mutex |
 
-use super::Shared;
+use super::{MmuGather, Shared};
 use crate::page::{Frames, LockedPage, PAGE_SHIFT, PAGE_SIZE, PageHandle, PageRef, Use};
 use crate::rcu::ReadSection;
 use crate::store::Store;
@@ -21,10 +21,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A range of some address space that maps a file; how truncation and reclaim reach page tables without knowing them.
-pub trait MappedRange: Send + Sync {
-    /// Clears the entries of the file's pages `first..=last` in this range and waits until no program can use them any
-    /// more. Private copies go too if `even_cows`.
-    fn unmap(&self, first: u64, last: u64, even_cows: bool);
+pub(crate) trait MappedRange: Send + Sync {
+    /// Clears the entries of the file's pages `first..=last` in this range and gives their references to `gather`, which
+    /// waits until no program can use them any more. Private copies go too if `even_cows`.
+    fn unmap(&self, first: u64, last: u64, even_cows: bool, gather: &mut MmuGather<'_>);
+
+    /// Takes the marks of use from the entries of page `index`; how many had one (`page_referenced_one`).
+    fn referenced(&self, index: u64) -> u32;
 }
 
 /// A page returned locked, with a reference. Fields drop in order: the lock before the reference.
@@ -41,6 +44,9 @@ pub struct HeldPage<'f> {
 pub struct AddressSpace {
     id: u64,
     i_size: AtomicU64,
+    /// What the store said of itself when its bytes were last known to be those of the cached pages. Relaxed: it is written
+    /// under `invalidate_lock`, and a look without it only asks whether to take that.
+    pub(super) version: AtomicU64,
     pub(super) pages: XArray,
     /// Held for reading while a page is created, for writing while the size changes: a page never comes to be from a state
     /// of the store that truncation has already left behind (Linux 5.15; file systems' own locks before).
@@ -64,7 +70,9 @@ pub(super) enum Created<'f> {
 impl AddressSpace {
     pub(crate) fn new(store: Arc<dyn Store>, size: u64, name: &str, shared: Arc<Shared>) -> Self {
         static LAST: Tally = Tally::new();
+        let version = store.version().ok().flatten().unwrap_or(0);
         Self {
+            version: AtomicU64::new(version),
             // Never reused, so a stale page never looks like this file's.
             id: LAST.next(),
             i_size: AtomicU64::new(size),
@@ -150,10 +158,10 @@ impl AddressSpace {
         self.pages.load(index, section).as_page().map(|pfn| self.frames().page(pfn))
     }
 
-    /// Creates a locked page at `index`, not up to date (`add_to_page_cache_lru`). The caller holds `invalidate_lock` for
-    /// reading and has checked the size under it.
+    /// Creates a locked page at `index`, not up to date (`add_to_page_cache_lru`), reclaiming a frame if need be. The caller
+    /// holds `invalidate_lock` for reading and has checked the size under it.
     pub(super) fn add_page(&self, index: u64) -> Created<'_> {
-        let Some(handle) = self.frames().alloc(Use::File) else { return Created::NoFrame };
+        let Some(handle) = self.shared.alloc_page(Use::File) else { return Created::NoFrame };
         match self.insert(index, handle) {
             Some(held) => Created::New(held),
             None => Created::Exists,
@@ -173,8 +181,9 @@ impl AddressSpace {
             return None;
         }
         let cache_reference = page.get();
-        pages.store(index, Entry::page(cache_reference.into_pfn()));
+        let old = pages.store(index, Entry::page(cache_reference.into_pfn()));
         drop(pages);
+        self.shared.refault(page, old);
         Some(HeldPage { lock, handle })
     }
 
@@ -211,12 +220,19 @@ impl AddressSpace {
 
     /// Clears every entry of pages `first..=last` in every address space (`unmap_mapping_range`).
     pub(super) fn unmap(&self, first: u64, last: u64, even_cows: bool) {
+        let mut gather = MmuGather::new(self.frames());
+        self.unmap_into(first, last, even_cows, &mut gather);
+        gather.finish();
+    }
+
+    /// As [`AddressSpace::unmap`], but the wait is left to whoever finishes `gather`.
+    pub(super) fn unmap_into(&self, first: u64, last: u64, even_cows: bool, gather: &mut MmuGather<'_>) {
         if first > last {
             return;
         }
         // Held throughout, as i_mmap_rwsem is: no range can split or vanish under the walk.
         for range in self.i_mmap.lock().values() {
-            range.unmap(first, last, even_cows);
+            range.unmap(first, last, even_cows, gather);
         }
     }
 }
@@ -233,21 +249,23 @@ pub(crate) enum Lookup<'s> {
 
 impl Drop for AddressSpace {
     fn drop(&mut self) {
-        // The last user is gone and I/O in flight counts as a user: every page is unlocked and unmapped.
-        let section = crate::rcu::read();
+        // The last user is gone and I/O in flight counts as a user: every page is unmapped, and locked at most by a reclaim
+        // that finds out in a moment that its file is going.
         let mut next = Some(0);
-        while let Some((index, entry)) = next.and_then(|from| self.pages.next(from, u64::MAX, None, &section))
-        {
+        loop {
+            let found = next.and_then(|from| self.pages.next(from, u64::MAX, None, &crate::rcu::read()));
+            let Some((index, entry)) = found else { break };
             if let Some(pfn) = entry.as_page() {
                 let lock = self.frames().page(pfn).lock();
                 let reference = self.delete(&lock);
                 drop(lock);
                 drop(reference);
             } else {
-                self.pages.lock().erase(index);
+                self.forget_shadow(index);
             }
             next = index.checked_add(1);
         }
+        self.shared.unregister(self.id);
     }
 }
 

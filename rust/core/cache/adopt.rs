@@ -7,6 +7,7 @@ use super::file::OpenFile;
 use super::{File, PageCache};
 use crate::error::{Error, IoError, Result};
 use crate::store::Store;
+use std::path::Path;
 use std::sync::Arc;
 
 impl PageCache {
@@ -18,7 +19,7 @@ impl PageCache {
     /// [`Error::Io`] if the store cannot say how long it is; [`Error::Closed`].
     pub fn adopt(&self, file: &File) -> Result<File> {
         let open = file.open_file()?;
-        self.adopted(&open, Arc::clone(open.store()))
+        self.adopted(file, &open, Arc::clone(open.store()))
     }
 
     /// The same through another store, which takes the place of the file's own.
@@ -26,17 +27,17 @@ impl PageCache {
     /// # Errors
     /// As [`PageCache::adopt`].
     pub fn adopt_through(&self, file: &File, store: Arc<dyn Store>) -> Result<File> {
-        self.adopted(&*file.open_file()?, store)
+        self.adopted(file, &*file.open_file()?, store)
     }
 
-    fn adopted(&self, open: &OpenFile, store: Arc<dyn Store>) -> Result<File> {
+    fn adopted(&self, file: &File, open: &OpenFile, store: Arc<dyn Store>) -> Result<File> {
         self.shared().require_open()?;
         let name = &open.mapping.name;
         let io_error = |error| Error::Io(IoError::new(error, name));
         let identity = store.identity().map_err(io_error)?;
         let size = store.size().map_err(io_error)?.unwrap_or_else(|| open.mapping.i_size());
         let mapping = self.shared().mapping(identity, &store, size, name)?;
-        Ok(File::new(open.again(mapping, store)?))
+        Ok(File::new(open.again(mapping, store)?, file.path().map(Path::to_owned)))
     }
 }
 

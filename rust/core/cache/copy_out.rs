@@ -12,15 +12,16 @@
 use super::AddressSpace;
 use super::address_space::index_of;
 use super::page_cache::Stat;
-use crate::page::{PAGE_SIZE, PageFlags};
+use super::vmscan::is_active;
+use crate::page::{PAGE_SIZE, PageFlags, PageRef};
 use crate::rcu::ReadSection;
 use crate::sync::guard;
 
 /// What a copy-out attempt came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum CopyOut {
-    /// The bytes are in the buffer.
-    Copied,
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum CopyOut<'f> {
+    /// The bytes are in the buffer; from this page.
+    Copied(PageRef<'f>),
     /// The page is absent, not up to date, marked, or the file ends before the range does.
     Unavailable,
     /// The page changed under the copy.
@@ -46,7 +47,7 @@ impl AddressSpace {
         buf: &mut [u8],
         marked: Marked,
         section: &ReadSection,
-    ) -> CopyOut {
+    ) -> CopyOut<'_> {
         let found = self.pages.find(index, section);
         let Some(pfn) = found.entry.as_page() else { return CopyOut::Unavailable };
         let page = self.frames().page(pfn);
@@ -70,7 +71,7 @@ impl AddressSpace {
         }
         page.bytes().read(within, buf);
         if page.is_generation(generation) && guard!("copy_out.slot_again", found.is_unchanged()) {
-            CopyOut::Copied
+            CopyOut::Copied(page)
         } else {
             // These bytes may be another file's.
             buf.fill(0);
@@ -86,7 +87,8 @@ impl AddressSpace {
         let within = (offset % PAGE_SIZE as u64) as usize;
         // Most reads lie in one page, and their cost is counted in instructions.
         if n <= PAGE_SIZE - within && n > 0 {
-            self.hit(index_of(offset), within, &mut buf[..n], section)?;
+            let page = self.hit(index_of(offset), within, &mut buf[..n], section)?;
+            self.shared.touch(page);
             self.shared.count(Stat::Hits, 1);
             return Some(n);
         }
@@ -94,18 +96,24 @@ impl AddressSpace {
     }
 
     fn read_cached_pages(&self, buf: &mut [u8], offset: u64, section: &ReadSection) -> Option<usize> {
-        let (mut done, mut pages) = (0, 0);
+        let (mut done, mut pages, mut all_active) = (0, 0, true);
         while done < buf.len() {
             let at = offset + done as u64;
             let within = (at % PAGE_SIZE as u64) as usize;
             let step = (buf.len() - done).min(PAGE_SIZE - within);
-            if self.hit(index_of(at), within, &mut buf[done..done + step], section).is_none() {
+            let Some(page) = self.hit(index_of(at), within, &mut buf[done..done + step], section) else {
                 // All or nothing: the caller gets no part of a read that failed.
                 buf[..done].fill(0);
                 return None;
-            }
+            };
+            all_active &= is_active(page);
             done += step;
             pages += 1;
+        }
+        // Only now: of a read that starts over, each page would count as touched twice.
+        if !all_active {
+            let touched = index_of(offset)..index_of(offset) + pages;
+            touched.filter_map(|index| self.peek(index, section)).for_each(|page| self.shared.touch(page));
         }
         self.shared.count(Stat::Hits, pages);
         Some(done)
@@ -113,9 +121,9 @@ impl AddressSpace {
 
     /// One page's part of a hit.
     #[inline]
-    fn hit(&self, index: u64, within: usize, buf: &mut [u8], section: &ReadSection) -> Option<()> {
+    fn hit(&self, index: u64, within: usize, buf: &mut [u8], section: &ReadSection) -> Option<PageRef<'_>> {
         match self.copy_out(index, within, buf, Marked::Refuse, section) {
-            CopyOut::Copied => Some(()),
+            CopyOut::Copied(page) => Some(page),
             CopyOut::Unavailable => None,
             CopyOut::Changed => {
                 self.shared.count(Stat::Retries, 1);

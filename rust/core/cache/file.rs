@@ -6,12 +6,14 @@
 use super::filemap::{Pass, Pattern, Step};
 use super::readahead::Window;
 use super::{Abort, AddressSpace, VmFault};
-use crate::error::{Error, Result};
+use crate::error::{Error, IoError, Result};
 use crate::page::{PAGE_SIZE, PageFlags};
 use crate::rcu::ArcCell;
 use crate::store::{MAX_SIZE, Store};
-use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, Tally};
 use std::fmt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -74,7 +76,7 @@ pub enum Advice {
     Random,
     /// Twice the readahead.
     Sequential,
-    /// Read the range now.
+    /// Read the range now: at most half a cache of it.
     WillNeed,
     /// Drop the range's clean, unmapped pages.
     DontNeed,
@@ -110,6 +112,8 @@ pub(crate) struct OpenFile {
     /// Position of the last byte of the last read that was not a pure hit; `u64::MAX` at first.
     prev_pos: AtomicU64,
     pub(super) mmap_miss: AtomicU32,
+    /// Pins made through this open.
+    pub(super) pins: Tally,
 }
 
 impl OpenFile {
@@ -134,6 +138,7 @@ impl OpenFile {
             window: Mutex::new(Window::default()),
             prev_pos: AtomicU64::new(u64::MAX),
             mmap_miss: AtomicU32::new(0),
+            pins: Tally::new(),
         })
     }
 
@@ -152,8 +157,9 @@ impl OpenFile {
 
     // Relaxed throughout: advice and positions steer readahead and guard nothing.
 
+    /// The largest window: as asked for, but no more than a quarter of the cache.
     pub(super) fn ra_pages(&self) -> u64 {
-        u64::from(self.ra_pages.load(Ordering::Relaxed))
+        u64::from(self.ra_pages.load(Ordering::Relaxed)).min(self.mapping.frames().capacity() as u64 / 4)
     }
 
     pub(super) fn advice(&self) -> Advice {
@@ -189,7 +195,10 @@ impl OpenFile {
             Advice::WillNeed => {
                 let end = end.min(size);
                 if offset < end {
-                    self.force_ra(offset / PAGE_SIZE as u64, (end - 1) / PAGE_SIZE as u64);
+                    let first = offset / PAGE_SIZE as u64;
+                    // More would push its own beginning out again.
+                    let most = (self.mapping.frames().capacity() as u64 / 2).max(1);
+                    self.force_ra(first, ((end - 1) / PAGE_SIZE as u64).min(first + most - 1));
                 }
             }
             Advice::DontNeed => {
@@ -229,21 +238,22 @@ impl OpenFile {
             let answer = self.filemap_fault(index, pattern, pass);
             let missed = if answer.missed { VmFault::MAJOR } else { VmFault::NONE };
             // As in Linux an error stands alone: MAJOR then comes from earlier passes only.
-            result |= match answer.step {
+            let end = match answer.step {
                 Step::Locked(held) => {
                     drop(held);
                     VmFault::LOCKED | missed
                 }
                 Step::Beyond(_) | Step::Unreadable(_) => VmFault::SIGBUS,
-                Step::Oom => VmFault::OOM,
                 Step::Blocked(blocked) => {
-                    self.unblock(index, blocked);
-                    pass = Pass::Tried;
                     result |= missed;
-                    continue;
+                    if self.unblock(index, blocked) {
+                        pass = Pass::Tried;
+                        continue;
+                    }
+                    VmFault::OOM
                 }
             };
-            return FilemapFault { result, abort: None };
+            return FilemapFault { result: result | end, abort: None };
         }
     }
 }
@@ -266,7 +276,7 @@ pub struct ReadaheadState {
     pub size: u64,
     /// Pages of the window that are read ahead of need.
     pub async_size: u64,
-    /// The largest window.
+    /// The largest window: as asked for, but no more than a quarter of the cache.
     pub ra_pages: u32,
     /// Faults that missed, less those that hit; 0 to 1000.
     pub mmap_miss: u32,
@@ -282,25 +292,26 @@ pub struct File {
 
 struct Handle {
     open: ArcCell<OpenFile>,
+    /// Where a local file was found, from the root.
+    path: Option<PathBuf>,
     name: String,
     mode: OpenMode,
     shared: Arc<super::Shared>,
 }
 
 impl File {
-    pub(super) fn new(open: OpenFile) -> Self {
+    pub(super) fn new(open: OpenFile, path: Option<PathBuf>) -> Self {
         let (name, mode) = (open.mapping.name.clone(), open.mode);
         let shared = Arc::clone(&open.mapping.shared);
-        Self { handle: Arc::new(Handle { open: ArcCell::new(Arc::new(open)), name, mode, shared }) }
+        Self { handle: Arc::new(Handle { open: ArcCell::new(Arc::new(open)), path, name, mode, shared }) }
     }
 
     /// A file over a store without a cache's registry, for models.
     #[cfg(all(test, specmm_loom))]
     pub(crate) fn in_memory(shared: &Arc<super::Shared>, store: Arc<dyn Store>, size: u64) -> Self {
-        let mapping = Arc::new(AddressSpace::new(Arc::clone(&store), size, "model", Arc::clone(shared)));
-        Self::new(
-            OpenFile::new(mapping, store, OpenMode::ReadWrite, DEFAULT_RA_PAGES).expect("a small window"),
-        )
+        let mapping = shared.mapping(None, &store, size, "model").expect("a store has no identity");
+        let open = OpenFile::new(mapping, store, OpenMode::ReadWrite, DEFAULT_RA_PAGES);
+        Self::new(open.expect("a small window"), None)
     }
 
     /// The open file, while neither it nor its cache is closed.
@@ -311,6 +322,11 @@ impl File {
 
     fn closed_error(&self) -> Error {
         Error::Closed(format!("file {:?}", self.handle.name))
+    }
+
+    /// Where a local file was found.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.handle.path.as_deref()
     }
 
     pub(crate) fn shared(&self) -> &Arc<super::Shared> {
@@ -338,8 +354,15 @@ impl File {
     /// Gives the file up. Mappings of it live on; its pages go when the last user does. Closing twice is fine.
     ///
     /// # Errors
-    /// None yet: there is nothing to write back.
+    /// [`Error::Pinned`] while pins that were made through it live; then it stays open.
     pub fn close(&self) -> Result<()> {
+        let pins = self.handle.open.load(&crate::rcu::read()).map_or(0, |open| open.pins.get());
+        if pins > 0 {
+            return Err(Error::Pinned(format!(
+                "file {:?} cannot be closed: it has {pins} live pins",
+                self.name()
+            )));
+        }
         if self.handle.open.replace(None) {
             crate::rcu::barrier();
         }
@@ -429,7 +452,7 @@ impl File {
             start: window.start,
             size: window.size,
             async_size: window.async_size,
-            ra_pages: open.ra_pages.load(Ordering::Relaxed),
+            ra_pages: open.ra_pages() as u32,
             mmap_miss: open.mmap_miss.load(Ordering::Relaxed),
             prev_pos: i64::try_from(prev_pos).unwrap_or(-1),
         })
@@ -445,12 +468,42 @@ impl File {
         Ok(if speculative { open.fault_speculatively(index) } else { open.fault_classically(index) })
     }
 
-    /// Looks whether somebody else changed the file's size, follows, and answers the size.
+    /// Looks whether somebody else changed the file, follows, and answers the size. A file that was written to (its size or
+    /// modification time differs) loses its cached pages; a path that names another file by now is opened anew; a file that
+    /// was deleted is read on, as any open file is. Mappings and pins stay with what they were made of.
+    ///
+    /// Without being asked, a file looks for the first of these before each read of its store.
     ///
     /// # Errors
-    /// [`Error::Io`] if the store cannot say, [`Error::Closed`].
+    /// [`Error::Io`] if the store cannot say or what the path names now cannot be opened, [`Error::Closed`].
     pub fn revalidate(&self) -> Result<u64> {
-        self.open_file()?.mapping.revalidate()
+        let open = self.open_file()?;
+        if let Some(replacement) = self.replacement(&open)? {
+            let size = replacement.mapping.i_size();
+            self.handle.open.replace(Some(Arc::new(replacement)));
+            crate::rcu::barrier();
+            return Ok(size);
+        }
+        open.mapping.revalidate()
+    }
+
+    /// The file that the path names now, if it is another one.
+    fn replacement(&self, open: &OpenFile) -> Result<Option<OpenFile>> {
+        let io_error = |error| Error::Io(IoError::new(error, self.name()));
+        let Some(path) = &self.handle.path else { return Ok(None) };
+        let Some(identity) = open.store.identity().map_err(io_error)? else { return Ok(None) };
+        let now = match std::fs::metadata(path) {
+            Ok(metadata) => (metadata.dev(), metadata.ino()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(io_error(error)),
+        };
+        if now == identity {
+            return Ok(None);
+        }
+        // What "w" and "x" ask for was done long ago.
+        let mode = if open.mode.is_writable() { OpenMode::ReadWrite } else { OpenMode::Read };
+        let now = self.handle.shared.open_local(path, self.name(), mode, open.base_ra_pages)?;
+        open.again(Arc::clone(&now.mapping), Arc::clone(&now.store)).map(Some)
     }
 }
 

@@ -48,8 +48,6 @@ pub(crate) enum Step<'f> {
     Beyond(u64),
     /// The page cannot be read.
     Unreadable(IoError),
-    /// No frame.
-    Oom,
     /// Something must be waited for first.
     Blocked(Blocked),
 }
@@ -266,7 +264,8 @@ impl OpenFile {
             let handle = match found.take().map_or_else(|| self.find_or_create(index), FoundOrCreated::Page) {
                 FoundOrCreated::Page(handle) => handle,
                 FoundOrCreated::Beyond(size) => return Step::Beyond(size),
-                FoundOrCreated::NoFrame => return Step::Oom,
+                // Without the caller's lock a frame may be waited for.
+                FoundOrCreated::NoFrame => return Step::Blocked(Blocked::Page),
             };
             let Some(lock) = handle.page().try_lock() else { return Step::Blocked(Blocked::Page) };
             let held = HeldPage { lock, handle };
@@ -291,7 +290,8 @@ impl OpenFile {
             let handle = match found.take().map_or_else(|| self.find_or_create(index), FoundOrCreated::Page) {
                 FoundOrCreated::Page(handle) => handle,
                 FoundOrCreated::Beyond(size) => return Step::Beyond(size),
-                FoundOrCreated::NoFrame => return Step::Oom,
+                // What was waited for is gone again: once more.
+                FoundOrCreated::NoFrame => return Step::Blocked(Blocked::Page),
             };
             let held = HeldPage { lock: handle.page().lock(), handle };
             if !mapping.is_mine(&held, index) {
@@ -332,13 +332,28 @@ impl OpenFile {
                     return FoundOrCreated::Page(handle);
                 }
                 Created::Exists => {}
+                // Perhaps the last one went to this page, by another's hand.
+                Created::NoFrame if mapping.peek(index, &crate::rcu::read()).is_some() => {}
                 Created::NoFrame => return FoundOrCreated::NoFrame,
             }
         }
     }
 
-    /// Waits for what blocked a first pass; the caller has dropped its lock. Errors are left for the next pass to meet.
-    pub(crate) fn unblock(self: &Arc<Self>, index: u64, blocked: Blocked) {
+    /// As [`OpenFile::find_or_create`], but waits for a frame when none can be freed; `NoFrame` when the wait was in vain.
+    pub(super) fn find_or_create_waiting(self: &Arc<Self>, index: u64) -> FoundOrCreated<'_> {
+        loop {
+            match self.find_or_create(index) {
+                FoundOrCreated::NoFrame if self.mapping.shared.wait_for_frame() => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Waits for what blocked a pass; the caller has dropped its lock. Errors are left for the next pass to meet. False if no
+    /// frame could be had.
+    pub(crate) fn unblock(self: &Arc<Self>, index: u64, blocked: Blocked) -> bool {
+        // A file that cannot be looked at cannot be read either, which the next pass meets.
+        let _met_again = self.mapping.follow_changes();
         match blocked {
             Blocked::AsyncReadahead => {
                 let found = self.mapping.find_get_page(index, &crate::rcu::read());
@@ -349,12 +364,17 @@ impl OpenFile {
             Blocked::SyncReadahead(around) => self.read_sync(index, around),
             Blocked::Page => {}
         }
-        if let FoundOrCreated::Page(handle) = self.find_or_create(index) {
-            let held = HeldPage { lock: handle.page().lock(), handle };
-            // A page that was truncated meanwhile is not worth reading.
-            if held.handle.page().is_at(self.mapping.id(), index) {
-                let _met_again = self.mapping.read_page(&held.lock, index);
+        match self.find_or_create_waiting(index) {
+            FoundOrCreated::Page(handle) => {
+                let held = HeldPage { lock: handle.page().lock(), handle };
+                // A page that was truncated meanwhile is not worth reading.
+                if held.handle.page().is_at(self.mapping.id(), index) {
+                    let _met_again = self.mapping.read_page(&held.lock, index);
+                }
+                true
             }
+            FoundOrCreated::Beyond(_) => true,
+            FoundOrCreated::NoFrame => false,
         }
     }
 

@@ -1,11 +1,12 @@
 //! Reading pages from their store: in the caller, or on workers.
 //!
-//! Owns: the queue of windows to read and the threads that read them. Does not own the decision what to read. A request
-//! is a run of new pages, locked by whoever created them; the reader fills them, marks them up to date and unlocks.
+//! Owns: the queue of windows to read and the threads that read them, which also make room in the background. Does not own
+//! the decision what to read or what to take. A request is a run of new pages, locked by whoever created them; the reader
+//! fills them, marks them up to date and unlocks.
 //! A failed run stays in the cache, not up to date: the next reader of a page tries that page alone and meets the error.
 
-use super::AddressSpace;
 use super::page_cache::Stat;
+use super::{AddressSpace, Shared};
 use crate::error::{IoError, ShortRead};
 use crate::page::{LockedPage, PAGE_SIZE, PageFlags};
 use crate::sync::{Condvar, Mutex, guard, thread};
@@ -25,6 +26,14 @@ pub enum Io {
 /// Threads that read windows.
 const WORKERS: usize = 2;
 
+/// What a worker does.
+enum Job {
+    /// Reads a run of locked pages.
+    Read(Request),
+    /// Makes room in a cache.
+    Reclaim(Arc<Shared>),
+}
+
 struct Request {
     mapping: Arc<AddressSpace>,
     first: u64,
@@ -33,8 +42,10 @@ struct Request {
 
 #[derive(Default)]
 struct State {
-    waiting: VecDeque<Request>,
+    waiting: VecDeque<Job>,
     in_flight: usize,
+    /// A job to make room is queued or running.
+    reclaiming: bool,
     stopping: bool,
     workers: Vec<thread::JoinHandle<()>>,
 }
@@ -65,26 +76,48 @@ impl IoQueue {
             return request.run();
         }
         let mut state = self.queue.state.lock();
-        if state.stopping {
+        if !self.has_workers(&mut state) {
+            // No thread to be had: the caller reads.
             drop(state);
             return request.run();
+        }
+        state.in_flight += 1;
+        state.waiting.push_back(Job::Read(request));
+        drop(state);
+        self.queue.work.notify_one();
+    }
+
+    /// Makes room in the background, unless that is being done (`wakeup_kswapd`). Without workers it is left to those who need
+    /// the room.
+    pub(crate) fn submit_reclaim(&self, shared: &Arc<Shared>) {
+        if self.mode == Io::Inline {
+            return;
+        }
+        let mut state = self.queue.state.lock();
+        if state.reclaiming || !self.has_workers(&mut state) {
+            return;
+        }
+        state.reclaiming = true;
+        state.in_flight += 1;
+        // Before reads: they need the room.
+        state.waiting.push_front(Job::Reclaim(Arc::clone(shared)));
+        drop(state);
+        self.queue.work.notify_one();
+    }
+
+    /// Starts the workers at first use. False when there are none.
+    fn has_workers(&self, state: &mut State) -> bool {
+        if state.stopping {
+            return false;
         }
         while state.workers.len() < WORKERS {
             let queue = Arc::clone(&self.queue);
             match thread::Builder::new().name("specmm-io".into()).spawn(move || queue.work()) {
                 Ok(worker) => state.workers.push(worker),
-                // No thread to be had: the caller reads.
-                Err(_) if state.workers.is_empty() => {
-                    drop(state);
-                    return request.run();
-                }
                 Err(_) => break,
             }
         }
-        state.in_flight += 1;
-        state.waiting.push_back(request);
-        drop(state);
-        self.queue.work.notify_one();
+        !state.workers.is_empty()
     }
 
     /// Waits until nothing is queued or being read.
@@ -116,9 +149,9 @@ impl Queue {
     fn work(&self) {
         loop {
             let mut state = self.state.lock();
-            let request = loop {
-                if let Some(request) = state.waiting.pop_front() {
-                    break request;
+            let job = loop {
+                if let Some(job) = state.waiting.pop_front() {
+                    break job;
                 }
                 if state.stopping {
                     return;
@@ -126,10 +159,15 @@ impl Queue {
                 state = self.work.wait(state);
             };
             drop(state);
+            let reclaims = matches!(job, Job::Reclaim(_));
             // A store that panics must not take the worker with it: whoever needs the page reads again and meets the panic.
-            let _met_again = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| request.run()));
+            let _met_again = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| match job {
+                Job::Read(request) => request.run(),
+                Job::Reclaim(shared) => shared.balance(),
+            }));
             let mut state = self.state.lock();
             state.in_flight -= 1;
+            state.reclaiming &= !reclaims;
             if state.in_flight == 0 {
                 self.idle.notify_all();
             }

@@ -4,7 +4,7 @@
 //! and the classic [`filemap`] fault, copy-out reads, truncation, the I/O queue, the bound ([`PageCache`]). Does not own
 //! address spaces of programs: `mm/` implements [`MappedRange`], through which truncation unmaps.
 //!
-//! Mirrors `mm/filemap.c`, `mm/readahead.c`, `mm/truncate.c` and the removal half of `mm/vmscan.c`.
+//! Mirrors `mm/filemap.c`, `mm/readahead.c`, `mm/truncate.c`, `mm/vmscan.c` and `mm/workingset.c`.
 //!
 //! Lock order, outermost first: `invalidate_lock`, page lock, `i_mmap`, leaf lock (in `mm/`), `i_pages`.
 
@@ -15,19 +15,25 @@ mod file;
 pub mod filemap;
 mod gather;
 mod io;
+mod mmu_gather;
 mod page_cache;
+mod pin;
 mod read;
 pub mod readahead;
 mod truncate;
 mod vm_fault;
 mod vmscan;
+mod workingset;
 
-pub use address_space::{AddressSpace, MappedRange};
+pub use address_space::AddressSpace;
+pub(crate) use address_space::MappedRange;
 pub(crate) use file::OpenFile;
 pub use file::{Advice, DEFAULT_RA_PAGES, File, FilemapFault, OpenMode, ReadaheadState};
 pub use io::Io;
+pub(crate) use mmu_gather::MmuGather;
 pub(crate) use page_cache::Shared;
-pub use page_cache::{CacheStats, PageCache};
+pub use page_cache::{CacheStats, DEFAULT_FRAME_TIMEOUT, PageCache};
+pub use pin::Pinned;
 pub(crate) use truncate::ReadError;
 pub use vm_fault::{Abort, VmFault};
 

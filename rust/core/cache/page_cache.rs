@@ -2,16 +2,20 @@
 
 use super::file::{OpenFile, OpenMode};
 use super::io::IoQueue;
+use super::workingset::Workingset;
 use super::{AddressSpace, File, Io};
-use crate::error::{Error, IoError, Result};
-use crate::page::{Frames, PAGE_SIZE};
+use crate::error::{Error, Holders, IoError, Result};
+use crate::page::{FrameUsage, Frames, PAGE_SIZE};
 use crate::stats::Sharded;
 use crate::store::{LocalFile, MAX_SIZE, Store};
 use crate::sync::{AtomicU32, Mutex, Ordering, Tally};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
+
+/// How long a request waits when nothing can be evicted, unless the cache says otherwise.
+pub const DEFAULT_FRAME_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the cache counts.
 #[derive(Debug, Clone, Copy)]
@@ -20,7 +24,19 @@ pub(crate) enum Stat {
     Misses,
     Retries,
     ReadaheadPages,
+    ReadaheadUsed,
+    ReadaheadWasted,
     Evictions,
+    BackgroundReclaimed,
+    Dropped,
+    Invalidated,
+    Refaults,
+    RefaultsActivated,
+    Activations,
+    Deactivations,
+    Scanned,
+    DirectReclaims,
+    FrameWaits,
     Reads,
     ReadBytes,
     ReadErrors,
@@ -34,6 +50,9 @@ pub(crate) struct Shared {
     pub(crate) frames: Frames,
     pub(crate) xarray_nodes: Arc<Tally>,
     pub(crate) io: IoQueue,
+    pub(super) workingset: Workingset,
+    /// How long a request waits for a frame when none can be freed.
+    pub(super) frame_timeout: Duration,
     stats: Sharded<STATS>,
     closed: AtomicU32,
     files: Mutex<Files>,
@@ -43,29 +62,36 @@ pub(crate) struct Shared {
 struct Files {
     /// By device and inode, so that two opens of one file share pages.
     local: HashMap<(u64, u64), Weak<AddressSpace>>,
-    /// Stores, which have no identity.
-    stores: Vec<Weak<AddressSpace>>,
-    /// So many entries are worth a walk.
+    /// All, by the identity that their pages carry: how reclaim finds the file of a page.
+    all: BTreeMap<u64, Weak<AddressSpace>>,
+    /// So many local files are worth a walk.
     prune_at: usize,
 }
 
 impl Files {
-    /// Forgets files that nobody uses, each time their number has doubled.
+    /// Forgets local files that nobody uses, each time their number has doubled.
     fn prune(&mut self) {
-        if self.local.len() + self.stores.len() >= self.prune_at.max(64) {
+        if self.local.len() >= self.prune_at.max(64) {
             self.local.retain(|_, file| file.strong_count() > 0);
-            self.stores.retain(|file| file.strong_count() > 0);
-            self.prune_at = 2 * (self.local.len() + self.stores.len());
+            self.prune_at = 2 * self.local.len();
         }
     }
 }
 
 impl Shared {
+    /// Under a model checker nobody waits for a frame: time-outs are nothing it explores.
+    #[cfg(any(specmm_loom, specmm_shuttle))]
     pub(crate) fn new(frames: usize, io: Io) -> Result<Arc<Self>> {
+        Self::with_timeout(frames, io, Duration::ZERO)
+    }
+
+    pub(crate) fn with_timeout(frames: usize, io: Io, frame_timeout: Duration) -> Result<Arc<Self>> {
         Ok(Arc::new(Self {
             frames: Frames::new(frames)?,
             xarray_nodes: Arc::new(Tally::new()),
             io: IoQueue::new(io),
+            workingset: Workingset::default(),
+            frame_timeout,
             stats: Sharded::default(),
             closed: AtomicU32::new(0),
             files: Mutex::new(Files::default()),
@@ -89,8 +115,17 @@ impl Shared {
         }
     }
 
+    /// The error of a request that found no frame, with what holds them.
     pub(crate) fn out_of_frames(&self, what: String) -> Error {
-        Error::OutOfFrames { capacity: self.frames.capacity(), what }
+        let usage = self.frames.usage();
+        let locked = self.frames.count_locked();
+        let holders = Holders {
+            pinned: usage.pinned,
+            private: usage.private,
+            locked,
+            other: usage.in_use.saturating_sub(usage.pinned + usage.private + locked),
+        };
+        Error::OutOfFrames { capacity: self.frames.capacity(), holders, what }
     }
 
     /// The pages of a file: those that another open has already, if it is the same file.
@@ -111,18 +146,44 @@ impl Shared {
         }
         let mapping = Arc::new(AddressSpace::new(Arc::clone(store), size, name, Arc::clone(self)));
         files.prune();
-        match identity {
-            Some(identity) => {
-                files.local.insert(identity, Arc::downgrade(&mapping));
-            }
-            None => files.stores.push(Arc::downgrade(&mapping)),
+        files.all.insert(mapping.id(), Arc::downgrade(&mapping));
+        if let Some(identity) = identity {
+            files.local.insert(identity, Arc::downgrade(&mapping));
         }
         Ok(mapping)
     }
 
-    fn living_files(&self) -> Vec<Arc<AddressSpace>> {
-        let files = self.files.lock();
-        files.local.values().chain(&files.stores).filter_map(Weak::upgrade).collect()
+    /// Opens a regular file; another open of the same one shares its pages.
+    pub(super) fn open_local(
+        self: &Arc<Self>,
+        path: &Path,
+        name: &str,
+        mode: OpenMode,
+        ra_pages: u32,
+    ) -> Result<OpenFile> {
+        let io_error = |error| Error::Io(IoError::new(error, name));
+        let create = matches!(mode, OpenMode::Create | OpenMode::CreateNew);
+        let store = LocalFile::open(path, mode.is_writable(), create, mode == OpenMode::CreateNew)
+            .map_err(io_error)?;
+        let identity = store.identity().map_err(io_error)?;
+        let size = store.size().map_err(io_error)?.unwrap_or(0);
+        let store: Arc<dyn Store> = Arc::new(store);
+        let mapping = self.mapping(Some(identity), &store, size, name)?;
+        OpenFile::new(mapping, store, mode, ra_pages)
+    }
+
+    /// The file is gone.
+    pub(super) fn unregister(&self, id: u64) {
+        self.files.lock().all.remove(&id);
+    }
+
+    /// The file whose pages carry this identity, unless its last user is gone.
+    pub(super) fn mapping_of(&self, id: u64) -> Option<Arc<AddressSpace>> {
+        self.files.lock().all.get(&id).and_then(Weak::upgrade)
+    }
+
+    pub(super) fn living_files(&self) -> Vec<Arc<AddressSpace>> {
+        self.files.lock().all.values().filter_map(Weak::upgrade).collect()
     }
 }
 
@@ -147,6 +208,14 @@ pub struct CacheStats {
     pub frames_in_use: u64,
     /// Frames that hold private copies.
     pub private_frames: u64,
+    /// Frames that hold pinned pages.
+    pub pinned_frames: u64,
+    /// Pages on the active list.
+    pub active_frames: u64,
+    /// Pages on the inactive list.
+    pub inactive_frames: u64,
+    /// Places that remember an evicted page; never more than frames.
+    pub shadows: u64,
     /// Pages that a read found up to date.
     pub hits: u64,
     /// Pages that a read had to bring in or wait for.
@@ -155,8 +224,32 @@ pub struct CacheStats {
     pub retries: u64,
     /// Pages that readahead brought into the cache.
     pub readahead_pages: u64,
-    /// Pages dropped on request.
+    /// Of these, the ones that a read then used.
+    pub readahead_used: u64,
+    /// Of these, the ones that were evicted before anybody used them.
+    pub readahead_wasted: u64,
+    /// Pages evicted to make room.
     pub evictions: u64,
+    /// Of these, the ones that the background evicted.
+    pub evictions_background: u64,
+    /// Pages dropped on request (`drop_caches`, advice "dontneed").
+    pub dropped: u64,
+    /// Pages dropped because somebody else changed their file.
+    pub invalidated: u64,
+    /// Evicted pages that were read again while their shadow was there (`workingset_refault_file`).
+    pub refaults: u64,
+    /// Of these, the ones that came back soon enough to be active at once (`workingset_activate_file`).
+    pub refaults_activated: u64,
+    /// Pages that reclaim found used again and made active (`pgactivate`).
+    pub activations: u64,
+    /// Active pages that reclaim found unused and made inactive (`pgdeactivate`).
+    pub deactivations: u64,
+    /// Pages that reclaim looked at (`pgscan`).
+    pub scanned: u64,
+    /// Times that a request had to make room itself (`allocstall`).
+    pub direct_reclaims: u64,
+    /// Times that a request had to wait because nothing could be evicted.
+    pub frame_waits: u64,
     /// Reads from stores.
     pub reads: u64,
     /// Bytes read from stores.
@@ -170,11 +263,21 @@ pub struct CacheStats {
 }
 
 impl PageCache {
-    /// A cache of `capacity_bytes`, rounded down to pages, all of it reserved (not touched) now.
+    /// A cache of `capacity_bytes`, rounded down to pages, all of it reserved (not touched) now. A request for which no
+    /// frame can be freed waits [`DEFAULT_FRAME_TIMEOUT`].
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for less than a page or more than the system has room for.
     pub fn new(capacity_bytes: u64, io: Io) -> Result<Self> {
+        Self::with_timeout(capacity_bytes, io, DEFAULT_FRAME_TIMEOUT)
+    }
+
+    /// As [`PageCache::new`]; a request for which no frame can be freed, because all are pinned or in use, waits so long
+    /// before it fails with [`Error::OutOfFrames`].
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for less than a page or more than the system has room for.
+    pub fn with_timeout(capacity_bytes: u64, io: Io, frame_timeout: Duration) -> Result<Self> {
         let frames = capacity_bytes / PAGE_SIZE as u64;
         if frames == 0 {
             return Err(Error::InvalidArgument(format!(
@@ -182,7 +285,7 @@ impl PageCache {
             )));
         }
         let frames = usize::try_from(frames).unwrap_or(usize::MAX);
-        Ok(Self { shared: Shared::new(frames, io)? })
+        Ok(Self { shared: Shared::with_timeout(frames, io, frame_timeout)? })
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -202,15 +305,9 @@ impl PageCache {
     pub fn open(&self, path: &Path, mode: OpenMode, ra_pages: u32) -> Result<File> {
         self.shared.require_open()?;
         let name = path.to_string_lossy();
-        let io_error = |error| Error::Io(IoError::new(error, &name));
-        let create = matches!(mode, OpenMode::Create | OpenMode::CreateNew);
-        let store = LocalFile::open(path, mode.is_writable(), create, mode == OpenMode::CreateNew)
-            .map_err(io_error)?;
-        let identity = store.identity().map_err(io_error)?;
-        let size = store.size().map_err(io_error)?.unwrap_or(0);
-        let store: Arc<dyn Store> = Arc::new(store);
-        let mapping = self.shared.mapping(Some(identity), &store, size, &name)?;
-        let file = File::new(OpenFile::new(mapping, store, mode, ra_pages)?);
+        let open = self.shared.open_local(path, &name, mode, ra_pages)?;
+        // The working directory may change.
+        let file = File::new(open, std::path::absolute(path).ok());
         if mode == OpenMode::Create {
             file.truncate(0)?;
         }
@@ -227,7 +324,7 @@ impl PageCache {
             return Err(Error::InvalidArgument(format!("size {size} exceeds {MAX_SIZE} bytes (16 TiB)")));
         }
         let mapping = self.shared.mapping(None, &store, size, name)?;
-        Ok(File::new(OpenFile::new(mapping, store, OpenMode::ReadWrite, ra_pages)?))
+        Ok(File::new(OpenFile::new(mapping, store, OpenMode::ReadWrite, ra_pages)?, None))
     }
 
     /// The counters now.
@@ -235,16 +332,32 @@ impl PageCache {
     pub fn stats(&self) -> CacheStats {
         let shared = &self.shared;
         let sum = |stat: Stat| shared.stats.sum(stat as usize);
-        let (in_use, private) = shared.frames.in_use();
+        let usage = shared.frames.usage();
         CacheStats {
             capacity_frames: shared.frames.capacity() as u64,
-            frames_in_use: in_use as u64,
-            private_frames: private as u64,
+            frames_in_use: usage.in_use as u64,
+            private_frames: usage.private as u64,
+            pinned_frames: usage.pinned as u64,
+            active_frames: usage.active as u64,
+            inactive_frames: usage.inactive as u64,
+            shadows: shared.workingset.shadows(),
             hits: sum(Stat::Hits),
             misses: sum(Stat::Misses),
             retries: sum(Stat::Retries),
             readahead_pages: sum(Stat::ReadaheadPages),
+            readahead_used: sum(Stat::ReadaheadUsed),
+            readahead_wasted: sum(Stat::ReadaheadWasted),
             evictions: sum(Stat::Evictions),
+            evictions_background: sum(Stat::BackgroundReclaimed),
+            dropped: sum(Stat::Dropped),
+            invalidated: sum(Stat::Invalidated),
+            refaults: sum(Stat::Refaults),
+            refaults_activated: sum(Stat::RefaultsActivated),
+            activations: sum(Stat::Activations),
+            deactivations: sum(Stat::Deactivations),
+            scanned: sum(Stat::Scanned),
+            direct_reclaims: sum(Stat::DirectReclaims),
+            frame_waits: sum(Stat::FrameWaits),
             reads: sum(Stat::Reads),
             read_bytes: sum(Stat::ReadBytes),
             read_errors: sum(Stat::ReadErrors),
@@ -256,6 +369,17 @@ impl PageCache {
     /// Waits until no read is in flight.
     pub fn settle(&self) {
         self.shared.io.settle();
+    }
+
+    /// Evicts up to `pages` pages that were not used for longest, mapped or not (`shrink_node`). Answers how many went.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn reclaim(&self, pages: usize) -> Result<usize> {
+        self.shared.require_open()?;
+        // References that wait for a grace period would make idle pages look busy.
+        crate::rcu::barrier();
+        Ok(self.shared.reclaim(pages))
     }
 
     /// Drops every clean page that nobody maps. Answers how many.
@@ -282,10 +406,20 @@ impl PageCache {
         for file in shared.living_files() {
             cached += file.audit()?;
         }
-        let (in_use, private) = shared.frames.in_use();
-        if in_use as u64 != cached + private as u64 {
+        let FrameUsage { in_use, private, pinned, .. } = shared.frames.usage();
+        // A page that was pinned and then truncated is in no file any more.
+        let rest = (in_use - private) as u64;
+        if rest < cached || rest - cached > pinned as u64 {
             return Err(Error::Invariant(format!(
                 "{in_use} frames are in use, but files cache {cached} and {private} are private copies"
+            )));
+        }
+        let shadows: u64 = shared.living_files().iter().map(|file| file.count_shadows()).sum();
+        if shadows != shared.workingset.shadows() || shadows > shared.frames.capacity() as u64 {
+            return Err(Error::Invariant(format!(
+                "{shadows} shadows, {} by the count, for {} frames",
+                shared.workingset.shadows(),
+                shared.frames.capacity()
             )));
         }
         Ok(())
@@ -294,8 +428,14 @@ impl PageCache {
     /// Ends the cache: waits for reads in flight, ends the workers, and makes every later call fail. Closing twice is fine.
     ///
     /// # Errors
-    /// None yet: there is nothing to write back.
+    /// [`Error::Pinned`] while a page is pinned; then it stays open.
     pub fn close(&self) -> Result<()> {
+        let pinned = self.shared.frames.usage().pinned;
+        if pinned > 0 {
+            return Err(Error::Pinned(format!(
+                "the page cache cannot be closed: {pinned} of its pages are pinned"
+            )));
+        }
         self.shared.closed.swap(1, Ordering::Relaxed);
         self.settle();
         self.shared.io.stop();
@@ -334,7 +474,7 @@ impl AddressSpace {
                     self.name
                 )));
             }
-            if page.refcount() != 1 + page.mapcount() {
+            if page.refcount() != 1 + page.mapcount() + self.frames().pins(page) {
                 return Err(Error::Invariant(format!(
                     "page {index} of {} has references that neither the cache nor an entry holds: {page:?}",
                     self.name

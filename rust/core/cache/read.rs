@@ -6,7 +6,7 @@ use super::file::OpenFile;
 use super::filemap::FoundOrCreated;
 use super::page_cache::Stat;
 use crate::error::{Error, Result};
-use crate::page::{PAGE_SIZE, PageFlags};
+use crate::page::{PAGE_SIZE, PageFlags, PageHandle};
 use std::sync::Arc;
 
 impl OpenFile {
@@ -28,7 +28,10 @@ impl OpenFile {
             let step = (n - done).min(PAGE_SIZE - within);
             let index = index_of(at);
             let rest = index_of(offset + n as u64 - 1) - index + 1;
-            match self.make_uptodate(index, rest) {
+            // The reference keeps reclaim from taking the page before it was copied, however small the cache.
+            let _held = match self.make_uptodate(index, rest) {
+                Ok(Some(handle)) => handle,
+                Ok(None) => continue,
                 // Somebody else made the file shorter: once more from the new size.
                 Err(Error::Io(error)) if error.is_short_read() => {
                     if mapping.revalidate()? == size {
@@ -36,16 +39,16 @@ impl OpenFile {
                     }
                     continue;
                 }
-                other => other?,
-            }
+                Err(error) => return Err(error),
+            };
             let section = crate::rcu::read();
             // Anything but a copy means that the page or the size changed meanwhile: once more from the size.
-            if mapping.copy_out(index, within, &mut buf[done..done + step], Marked::Serve, &section)
-                == CopyOut::Copied
-            {
-                done += step;
-            } else {
-                mapping.shared.count(Stat::Retries, 1);
+            match mapping.copy_out(index, within, &mut buf[done..done + step], Marked::Serve, &section) {
+                CopyOut::Copied(page) => {
+                    mapping.shared.touch(page);
+                    done += step;
+                }
+                _ => mapping.shared.count(Stat::Retries, 1),
             }
         }
         if done > 0 {
@@ -54,18 +57,19 @@ impl OpenFile {
         Ok(done)
     }
 
-    /// Brings the page at `index` into the cache; `rest` pages are wanted from here on.
-    fn make_uptodate(self: &Arc<Self>, index: u64, rest: u64) -> Result<()> {
+    /// Brings the page at `index` into the cache; `rest` pages are wanted from here on. None if it was truncated meanwhile.
+    pub(super) fn make_uptodate(self: &Arc<Self>, index: u64, rest: u64) -> Result<Option<PageHandle<'_>>> {
         let mapping = &self.mapping;
         let absent = |index| mapping.peek(index, &crate::rcu::read()).is_none();
         let missed = absent(index);
         if missed {
+            mapping.follow_changes()?;
             self.page_cache_sync_ra(index, rest);
         }
-        let handle = match self.find_or_create(index) {
+        let handle = match self.find_or_create_waiting(index) {
             FoundOrCreated::Page(handle) => handle,
             // The caller looks at the size again.
-            FoundOrCreated::Beyond(_) => return Ok(()),
+            FoundOrCreated::Beyond(_) => return Ok(None),
             FoundOrCreated::NoFrame => {
                 return Err(mapping.shared.out_of_frames(format!("page {index} of {}", mapping.name)));
             }
@@ -76,14 +80,16 @@ impl OpenFile {
         }
         if page.flags().has(PageFlags::UPTODATE) {
             mapping.shared.count(if missed { Stat::Misses } else { Stat::Hits }, 1);
-            return Ok(());
+            return Ok(Some(handle));
         }
         mapping.shared.count(Stat::Misses, 1);
         let lock = page.lock();
         // Truncated while we waited: the caller finds out.
-        if page.is_at(mapping.id(), index) {
-            mapping.read_page(&lock, index).map_err(Error::Io)?;
+        if !page.is_at(mapping.id(), index) {
+            return Ok(None);
         }
-        Ok(())
+        mapping.read_page(&lock, index).map_err(Error::Io)?;
+        drop(lock);
+        Ok(Some(handle))
     }
 }

@@ -6,7 +6,7 @@
 
 use super::file::OpenFile;
 use super::{Advice, address_space::Created};
-use crate::page::{PAGE_SIZE, PageRef};
+use crate::page::{PAGE_SIZE, PageRef, usage};
 use crate::sync::seeded;
 use std::sync::Arc;
 
@@ -89,6 +89,8 @@ pub struct Request {
     pub hit_marker: bool,
     /// The file's maximal window.
     pub ra_pages: u64,
+    /// The most that a larger request may read at once ([`IO_PAGES`], or less in a small cache).
+    pub io_pages: u64,
     /// Page of the last byte read before; -1 at first, as an unsigned number.
     pub prev_index: u64,
 }
@@ -98,8 +100,8 @@ impl Window {
     pub fn ondemand(&mut self, request: Request, cache: &impl Neighbours) -> Option<Plan> {
         let Request { index, pages, .. } = request;
         let mut max = request.ra_pages;
-        if pages > max && IO_PAGES > max {
-            max = pages.min(IO_PAGES);
+        if pages > max && request.io_pages > max {
+            max = pages.min(request.io_pages);
         }
         let continues = index == self.start + self.size - self.async_size.min(self.size)
             || index == self.start + self.size;
@@ -177,7 +179,7 @@ impl OpenFile {
             return false;
         }
         if self.advice() == Advice::Random {
-            let nr = pages.min(IO_PAGES.max(ra_pages));
+            let nr = pages.min(self.io_pages().max(ra_pages));
             self.submit(Plan { start: index, nr, async_size: 0 });
             return true;
         }
@@ -192,9 +194,20 @@ impl OpenFile {
         }
     }
 
+    /// What a big read may ask for at once.
+    fn io_pages(&self) -> u64 {
+        IO_PAGES.min(self.mapping.frames().capacity() as u64 / 4)
+    }
+
     fn ondemand(self: &Arc<Self>, index: u64, pages: u64, hit_marker: bool) {
-        let request =
-            Request { index, pages, hit_marker, ra_pages: self.ra_pages(), prev_index: self.prev_index() };
+        let request = Request {
+            index,
+            pages,
+            hit_marker,
+            ra_pages: self.ra_pages(),
+            io_pages: self.io_pages(),
+            prev_index: self.prev_index(),
+        };
         let plan = self.window.lock().ondemand(request, &**self);
         if let Some(plan) = plan {
             self.submit(plan);
@@ -209,7 +222,7 @@ impl OpenFile {
 
     /// Reads a range whatever the window says (`force_page_cache_ra`).
     pub(super) fn force_ra(self: &Arc<Self>, first: u64, last: u64) {
-        let step = IO_PAGES.max(self.ra_pages());
+        let step = self.io_pages().max(self.ra_pages()).max(1);
         let mut at = first;
         while at <= last {
             self.submit(Plan { start: at, nr: step.min(last - at + 1), async_size: 0 });
@@ -242,6 +255,7 @@ impl OpenFile {
                         if marker == Some(i) {
                             held.lock.set_readahead();
                         }
+                        held.handle.page().usage().set(usage::PREFETCHED);
                         let pfn = held.lock.into_pfn();
                         drop(held.handle);
                         match runs.last_mut() {

@@ -8,10 +8,11 @@
 //! The whole of it holds `invalidate_lock`, so no page is created from a state of the store that is about to go.
 
 use super::AddressSpace;
+use super::page_cache::Stat;
 use crate::error::{Error, IoError, Result};
 use crate::page::{LockedPage, PAGE_SIZE};
 use crate::store::MAX_SIZE;
-use crate::sync::{duty, give_back, guard, seeded};
+use crate::sync::{Ordering, duty, give_back, guard, seeded};
 use std::io;
 
 /// Everything from a page on.
@@ -46,16 +47,41 @@ impl AddressSpace {
         } else {
             self.i_size_write(before);
         }
+        // The change was ours. (A store that cannot say now is asked again before the next read.)
+        if let Ok(Some(version)) = self.store.version() {
+            self.version.store(version, Ordering::Relaxed);
+        }
         drop(stable);
         crate::rcu::barrier();
         result
     }
 
-    /// Follows a change of size that somebody else made to the store. A page that was partial is dropped: what follows its
-    /// old end is not zeros any more.
+    /// Looks whether somebody else changed the store, and follows: what is done before a page is read.
+    pub(super) fn follow_changes(&self) -> Result<()> {
+        match self.store_says(self.store.version())? {
+            Some(version) if version != self.version.load(Ordering::Relaxed) => self.revalidate().map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    fn store_says<T>(&self, answer: io::Result<T>) -> Result<T> {
+        answer.map_err(|error| Error::Io(IoError::new(error, &self.name)))
+    }
+
+    /// Follows a change that somebody else made to the store. If it was written to, every cached page goes; if only its size
+    /// is known to have changed, those beyond a smaller one, and a page that was partial, as what follows its old end is not
+    /// zeros any more.
     pub(super) fn revalidate(&self) -> Result<u64> {
         let stable = self.invalidate_lock.write_guard();
-        let size = self.store.size().map_err(|error| Error::Io(IoError::new(error, &self.name)))?;
+        // Before the size and before any read: what changes later is seen next time.
+        if let Some(version) = self.store_says(self.store.version())? {
+            if self.version.load(Ordering::Relaxed) != version {
+                self.version.store(version, Ordering::Relaxed);
+                let dropped = self.truncate_pages(0);
+                self.shared.count(Stat::Invalidated, dropped);
+            }
+        }
+        let size = self.store_says(self.store.size())?;
         let before = self.i_size();
         let after = size.unwrap_or(before).min(MAX_SIZE);
         if after < before {
@@ -109,17 +135,17 @@ impl AddressSpace {
     }
 
     /// Takes every page from `first` on out of the cache, waiting for their owners (`truncate_inode_pages`).
-    fn truncate_pages(&self, first: u64) {
+    /// Answers how many there were.
+    fn truncate_pages(&self, first: u64) -> u64 {
+        let mut dropped = 0;
         let mut next = Some(first);
         loop {
             let section = crate::rcu::read();
             let found = next.and_then(|from| self.pages.next(from, TO_THE_END, None, &section));
-            let Some((index, entry)) = found else { return };
+            let Some((index, entry)) = found else { return dropped };
             if entry.as_page().is_none() {
                 drop(section);
-                duty!("truncate.shadow", {
-                    self.pages.lock().erase(index);
-                });
+                duty!("truncate.shadow", self.forget_shadow(index));
                 next = index.checked_add(1);
                 continue;
             }
@@ -129,6 +155,7 @@ impl AddressSpace {
             let Some(handle) = handle else { continue };
             let lock = handle.page().lock();
             self.truncate_page(&lock);
+            dropped += 1;
             next = index.checked_add(1);
         }
     }
@@ -157,6 +184,10 @@ impl AddressSpace {
         let page = handle.page();
         let lock = page.lock();
         debug_assert!(page.is_at(self.id(), index), "somebody else removed {page:?}");
+        // A pinned page's bytes stay as they are: whoever reads the file next reads them anew, into another frame.
+        if !guard!("zero_tail.pinned", self.frames().pins(page) == 0) {
+            return self.truncate_page(&lock);
+        }
         duty!("zero_tail.generation", lock.advance_generation());
         page.bytes().zero_from(within);
         drop(lock);

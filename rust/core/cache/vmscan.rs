@@ -1,18 +1,43 @@
-//! Taking clean pages out of the cache on request.
+//! Making room: which pages go when frames are short, and how a page leaves the cache while others may be looking at it.
 //!
-//! Owns: removal by freezing the count. Mirrors `__remove_mapping` of `mm/vmscan.c` and `invalidate_mapping_pages` of
-//! `mm/truncate.c`. Reclaim for room comes with a later release; this is what `drop_caches` and advice "dontneed" use.
+//! Owns: removal by freezing the count, the scan of the two lists, direct and background reclaim, the wait for a frame.
+//! Mirrors `mm/vmscan.c` (`__remove_mapping`, `shrink_inactive_list`, `shrink_active_list`, `kswapd`),
+//! `mark_page_accessed` of `mm/swap.c` and `invalidate_mapping_pages` of `mm/truncate.c`. Does not own the lists (`page::lru`)
+//! nor what an evicted page leaves behind (`workingset`).
+//!
+//! A page that is to go is locked, unmapped everywhere, and after one grace period for the whole batch its count is frozen:
+//! a look-up that already has a reference makes that fail, a later one sees zero. Reclaim never waits for a page lock, so it
+//! may run under page locks, `invalidate_lock` and the mmap lock of the thread that needs room; not inside a read section.
+//!
+//! Departures from Linux: a batch is a 64th of the cache (1 to 32 pages), so a small cache is not emptied for one page; a
+//! page of the active list that was used since the last look stays on it.
 
-use super::AddressSpace;
 use super::address_space::Lookup;
+use super::mmu_gather::MmuGather;
 use super::page_cache::Stat;
-use crate::page::LockedPage;
+use super::{AddressSpace, Shared};
+use crate::page::{List, LockedPage, PageHandle, PageRef, Use, usage};
 use crate::rcu::ReadSection;
-use crate::sync::{duty, give_back, guard};
+use crate::sync::{duty, give_back, guard, pause};
 use crate::xarray::Entry;
+use std::cell::Cell;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// References on an idle cached page: the cache's own.
 const CACHE_ONLY: u32 = 1;
+
+/// Most pages looked at with one wait for a grace period (`SWAP_CLUSTER_MAX`).
+const BATCH: usize = 32;
+
+/// A page is looked at no more often in one call: once to clear each mark of use, and once to take it.
+const LOOKS: usize = 4;
+
+/// Frames that caches without background reclaim have at most.
+const SMALL: usize = 256;
+
+/// How long a thread that found no frame sleeps before it looks again.
+const NAP: Duration = Duration::from_millis(1);
 
 impl AddressSpace {
     /// Takes a locked page out of the cache if nobody else holds a reference (`__remove_mapping`), leaving `shadow` in its
@@ -43,11 +68,19 @@ impl AddressSpace {
         }
         // Locked and in the cache, so the cache's reference stays and ours is not the last.
         drop(handle);
-        let evicted = self.remove_mapping(&lock, shadow);
-        let reference = evicted.then(|| page.adopt());
+        self.remove_locked(lock, shadow).is_ok()
+    }
+
+    /// Removes a locked page of this file and frees its frame; gives the lock back if somebody uses the page.
+    fn remove_locked<'f>(&self, lock: LockedPage<'f>, shadow: Entry) -> Result<(), LockedPage<'f>> {
+        let page = lock.page();
+        if !self.remove_mapping(&lock, shadow) {
+            return Err(lock);
+        }
+        let reference = page.adopt();
         drop(lock);
         give_back!("evict.put", reference);
-        evicted
+        Ok(())
     }
 
     /// Drops the clean, unmapped, unlocked pages in `first..=last`. Answers how many.
@@ -65,7 +98,260 @@ impl AddressSpace {
                 dropped += u64::from(self.evict(index, Entry::EMPTY, &section));
             }
         }
-        self.shared.count(Stat::Evictions, dropped);
+        self.shared.count(Stat::Dropped, dropped);
         dropped
+    }
+
+    /// How often programs used a page through their entries since the last look (`page_referenced`). Ends a use's mark.
+    fn referenced(&self, index: u64) -> u32 {
+        self.i_mmap.lock().values().map(|range| range.referenced(index)).sum()
+    }
+}
+
+// --- use
+
+thread_local! {
+    /// The page that this thread touched last, by the address of its descriptor.
+    static LAST_TOUCHED: Cell<usize> = const { Cell::new(0) };
+}
+
+impl Shared {
+    /// A read found the page or brought it (`mark_page_accessed`). Reads that go on in the page where the thread's last one
+    /// ended are one touch (Linux: `prev_pos` of the open file), so reading a page in small pieces does not make it active.
+    #[inline]
+    pub(super) fn touch(&self, page: PageRef<'_>) {
+        if !is_active(page) {
+            self.touch_first_or_second(page);
+        }
+    }
+
+    #[cold]
+    fn touch_first_or_second(&self, page: PageRef<'_>) {
+        let last = LAST_TOUCHED.replace(page.address());
+        if page.usage().get() & usage::REFERENCED != 0 {
+            if last != page.address() {
+                page.usage().set(usage::ACTIVE);
+            }
+        } else if page.usage().set(usage::REFERENCED) & usage::PREFETCHED != 0
+            && page.usage().clear(usage::PREFETCHED) & usage::PREFETCHED != 0
+        {
+            self.count(Stat::ReadaheadUsed, 1);
+        }
+    }
+}
+
+/// Whether a touch of this page changes nothing.
+#[inline]
+pub(super) fn is_active(page: PageRef<'_>) -> bool {
+    const BOTH: u32 = usage::REFERENCED | usage::ACTIVE;
+    page.usage().get() & BOTH == BOTH
+}
+
+// --- room
+
+/// What reclaim does with a page that it has looked at.
+enum Verdict<'f> {
+    /// It stays, on this list.
+    Keep(List),
+    /// It goes if nobody holds it: locked, unmapped, of the mapping with this number in the batch.
+    Take(LockedPage<'f>, usize),
+}
+
+impl Shared {
+    /// How many pages are freed at a time.
+    fn batch(&self) -> usize {
+        (self.frames.capacity() / 64).clamp(1, BATCH)
+    }
+
+    /// Free frames below which the background makes room, up to twice as many. Small caches do without.
+    fn low_watermark(&self) -> usize {
+        let capacity = self.frames.capacity();
+        if capacity <= SMALL { 0 } else { (capacity / 128).min(1024) }
+    }
+
+    /// A frame, for which others' pages are taken if need be (`alloc_pages`, direct reclaim). Not inside a read section.
+    pub(crate) fn alloc_page(self: &Arc<Self>, purpose: Use) -> Option<PageHandle<'_>> {
+        loop {
+            if let Some(page) = self.frames.alloc(purpose) {
+                if self.frames.available() < self.low_watermark() {
+                    self.io.submit_reclaim(self);
+                }
+                return Some(page);
+            }
+            // More private copies are not allowed, whatever is free.
+            if purpose == Use::Private && self.frames.is_private_full() {
+                return None;
+            }
+            self.count(Stat::DirectReclaims, 1);
+            if self.reclaim(self.batch()) == 0 && self.frames.available() == 0 {
+                return None;
+            }
+        }
+    }
+
+    /// Waits until a frame can be had, at most the time-out of this cache; false if none could. The caller holds no lock that
+    /// others need to free one, and takes the frame itself.
+    pub(crate) fn wait_for_frame(&self) -> bool {
+        let deadline = Instant::now() + self.frame_timeout;
+        self.count(Stat::FrameWaits, 1);
+        loop {
+            // References that wait for a grace period keep pages.
+            crate::rcu::barrier();
+            if self.frames.available() > 0 || self.reclaim(1) > 0 {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+            pause(NAP);
+        }
+    }
+
+    /// Makes room up to the high water mark (`balance_pgdat`): what the background does.
+    pub(super) fn balance(&self) {
+        while self.frames.available() < 2 * self.low_watermark() {
+            let freed = self.reclaim(self.batch());
+            self.count(Stat::BackgroundReclaimed, freed as u64);
+            if freed == 0 {
+                return;
+            }
+        }
+    }
+
+    /// Takes up to `target` pages out of the cache, those that were not used for longest first (`shrink_node`). Answers how
+    /// many frames came free.
+    pub(crate) fn reclaim(&self, target: usize) -> usize {
+        let frames = self.frames.usage();
+        let mut looks = LOOKS * (frames.active + frames.inactive);
+        let mut freed = 0;
+        while freed < target && looks > 0 {
+            let frames = self.frames.usage();
+            let aged = if frames.active > frames.inactive { self.shrink_active() } else { 0 };
+            let (looked, went) = self.shrink_inactive(self.batch().min(target - freed));
+            freed += went;
+            if aged + looked == 0 {
+                break;
+            }
+            looks = looks.saturating_sub(aged + looked);
+        }
+        self.count(Stat::Evictions, freed as u64);
+        freed
+    }
+
+    /// Moves the oldest active pages to the inactive list, but those that were used since they were last looked at
+    /// (`shrink_active_list`). Answers how many were looked at.
+    fn shrink_active(&self) -> usize {
+        let pages = self.frames.isolate(List::Active, self.batch());
+        for handle in &pages {
+            let page = handle.page();
+            if self.was_used(page) {
+                self.frames.put_back(page, List::Active);
+            } else {
+                page.usage().clear(usage::ACTIVE);
+                self.frames.put_back(page, List::Inactive);
+                self.count(Stat::Deactivations, 1);
+            }
+        }
+        self.count(Stat::Scanned, pages.len() as u64);
+        pages.len()
+    }
+
+    /// Whether an active page was used since the last look; ends its marks of use.
+    fn was_used(&self, page: PageRef<'_>) -> bool {
+        let read = page.usage().clear(usage::REFERENCED) & usage::REFERENCED != 0;
+        if page.mapcount() == 0 {
+            return read;
+        }
+        // Somebody who has it locked is using it.
+        let Some(lock) = page.try_lock() else { return true };
+        let mapping = self.mapping_of(page.mapping_id());
+        let mapped = mapping.as_ref().is_some_and(|mapping| mapping.referenced(page.index()) > 0);
+        drop(lock);
+        read || mapped
+    }
+
+    /// Looks at the oldest inactive pages and takes those that were used once at most (`shrink_inactive_list`). Answers how
+    /// many it looked at, and how many frames came free.
+    fn shrink_inactive(&self, most: usize) -> (usize, usize) {
+        let pages = self.frames.isolate(List::Inactive, most);
+        // After the locks of their pages: the last user of a file takes the locks of all its pages.
+        let mut mappings = Vec::new();
+        let mut gather = MmuGather::new(&self.frames);
+        let mut doomed = Vec::new();
+        let looked = pages.len();
+        for handle in pages {
+            match self.judge(handle.page(), &mut mappings, &mut gather) {
+                Verdict::Keep(list) => self.frames.put_back(handle.page(), list),
+                Verdict::Take(lock, mapping) => doomed.push((lock, mapping)),
+            }
+            // A page that goes is locked and in the cache, so ours is not the last reference.
+        }
+        gather.finish();
+        self.workingset.make_room_for(doomed.len(), self);
+        let mut freed = 0;
+        for (lock, mapping) in doomed {
+            let page = lock.page();
+            let wasted = page.usage().get() & usage::PREFETCHED != 0;
+            let shadow = self.workingset.eviction(self.frames.capacity());
+            match mappings[mapping].remove_locked(lock, shadow) {
+                Ok(()) => {
+                    freed += 1;
+                    self.count(Stat::ReadaheadWasted, u64::from(wasted));
+                }
+                Err(lock) => {
+                    self.workingset.forget(shadow);
+                    self.frames.put_back(lock.page(), List::Inactive);
+                }
+            }
+        }
+        self.count(Stat::Scanned, looked as u64);
+        (looked, freed)
+    }
+
+    /// Decides about one page to which the caller has a reference. `mappings` are the files of the batch so far.
+    fn judge<'f>(
+        &self,
+        page: PageRef<'f>,
+        mappings: &mut Vec<Arc<AddressSpace>>,
+        gather: &mut MmuGather<'_>,
+    ) -> Verdict<'f> {
+        // Not published yet, or taken out: its lock is not ours to try.
+        if page.mapping_id() == 0 {
+            return Verdict::Keep(List::Inactive);
+        }
+        let Some(lock) = page.try_lock() else { return Verdict::Keep(List::Inactive) };
+        let id = page.mapping_id();
+        let number = mappings.iter().position(|mapping| mapping.id() == id).or_else(|| {
+            mappings.push(self.mapping_of(id)?);
+            Some(mappings.len() - 1)
+        });
+        // Truncated before we had the lock, or its file is going altogether.
+        let Some(number) = number else { return Verdict::Keep(List::Inactive) };
+        let mapping = &mappings[number];
+        let mapped = page.mapcount() > 0;
+        let entries = if mapped { mapping.referenced(page.index()) } else { 0 };
+        if page.usage().get() & usage::ACTIVE != 0 {
+            return self.promote(page);
+        }
+        if entries > 0 {
+            // The first look that finds a use through an entry gives a second chance, the second makes it active.
+            let before = page.usage().set(usage::REFERENCED);
+            return if before & usage::REFERENCED != 0 || entries > 1 {
+                self.promote(page)
+            } else {
+                Verdict::Keep(List::Inactive)
+            };
+        }
+        if mapped {
+            mapping.unmap_into(page.index(), page.index(), false, gather);
+        }
+        Verdict::Take(lock, number)
+    }
+
+    fn promote<'f>(&self, page: PageRef<'_>) -> Verdict<'f> {
+        page.usage().put(usage::ACTIVE);
+        self.workingset.activation();
+        self.count(Stat::Activations, 1);
+        Verdict::Keep(List::Active)
     }
 }

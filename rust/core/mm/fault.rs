@@ -149,6 +149,15 @@ impl MmInner {
                 End::Unreadable(error) => {
                     (VmFault::SIGBUS | major, Some((vma.file().mapping.i_size(), Some(error))))
                 }
+                End::NoFrame => {
+                    drop(lock);
+                    // Freeing pages of files makes no room for more private copies than are allowed.
+                    if self.shared.frames.is_private_full() || !self.shared.wait_for_frame() {
+                        return self.out_of_memory("a private copy", address, major, tried);
+                    }
+                    pass = Pass::Tried;
+                    continue;
+                }
                 End::Blocked(blocked, copy) => {
                     // The file outlives the mapping while we wait.
                     let (file, index) = (std::sync::Arc::clone(vma.file()), fault.index);
@@ -156,7 +165,9 @@ impl MmInner {
                     if answer.missed {
                         major = VmFault::MAJOR;
                     }
-                    file.unblock(index, blocked);
+                    if !file.unblock(index, blocked) {
+                        return self.out_of_memory("a page", address, major, tried);
+                    }
                     drop(copy);
                     pass = Pass::Tried;
                     continue;
@@ -170,26 +181,28 @@ impl MmInner {
             }
             let (file, index) = (std::sync::Arc::clone(vma.file()), fault.index);
             drop(lock);
-            let error = if let Some((size, cause)) = bus {
-                let (size, cause) = match cause {
-                    Some(cause) => match file.mapping.judge_read_error(index, cause) {
-                        ReadError::Beyond(size) => (size, None),
-                        ReadError::Unreadable(size, cause) => (size, Some(cause)),
-                        ReadError::Shrunk => {
-                            // Credited above.
-                            published = 0;
-                            continue;
-                        }
-                    },
-                    None => (size, None),
-                };
-                let offset = index * PAGE_SIZE as u64 + address % PAGE_SIZE as u64;
-                Error::Bus { index, offset, size, cause }
-            } else {
-                let what = if write { "a private copy" } else { "a page" };
-                self.shared.out_of_frames(format!("{what} at {address:#x}"))
+            let (size, cause) = bus.expect("of the errors only SIGBUS comes here");
+            let (size, cause) = match cause {
+                Some(cause) => match file.mapping.judge_read_error(index, cause) {
+                    ReadError::Beyond(size) => (size, None),
+                    ReadError::Unreadable(size, cause) => (size, Some(cause)),
+                    ReadError::Shrunk => {
+                        // Credited above.
+                        published = 0;
+                        continue;
+                    }
+                },
+                None => (size, None),
             };
+            let offset = index * PAGE_SIZE as u64 + address % PAGE_SIZE as u64;
+            let error = Error::Bus { index, offset, size, cause };
             return Classic { result, tried, error: Some(error) };
         }
+    }
+
+    /// The end of a fault for which no frame could be had.
+    fn out_of_memory(&self, what: &str, address: u64, major: VmFault, tried: bool) -> Classic {
+        let error = self.shared.out_of_frames(format!("{what} at {address:#x}"));
+        Classic { result: VmFault::OOM | major, tried, error: Some(error) }
     }
 }

@@ -275,9 +275,9 @@ impl<'m> Fault<'m, '_> {
         }
         let mut copy = if self.write {
             self.vma.prepare_anon_vma();
-            match self.mm.shared.frames.alloc(Use::Private) {
+            match self.mm.shared.alloc_page(Use::Private) {
                 Some(copy) => Some(copy),
-                None => return ClassicPass::done(VmFault::OOM),
+                None => return ClassicPass { end: End::NoFrame, missed: false },
             }
         } else {
             None
@@ -317,7 +317,6 @@ impl<'m> Fault<'m, '_> {
             }
             Step::Beyond(size) => End::Beyond(size),
             Step::Unreadable(error) => End::Unreadable(error),
-            Step::Oom => End::Done(VmFault::OOM),
             Step::Blocked(blocked) => End::Blocked(blocked, copy),
         };
         ClassicPass { end, missed }
@@ -326,9 +325,9 @@ impl<'m> Fault<'m, '_> {
     fn upgrade_classically(&mut self, seen: Pte) -> ClassicPass<'m> {
         let copy = if self.needs_copy(seen) {
             self.vma.prepare_anon_vma();
-            match self.mm.shared.frames.alloc(Use::Private) {
+            match self.mm.shared.alloc_page(Use::Private) {
                 Some(copy) => Some(copy),
-                None => return ClassicPass::done(VmFault::OOM),
+                None => return ClassicPass { end: End::NoFrame, missed: false },
             }
         } else {
             None
@@ -357,6 +356,8 @@ pub(super) enum End<'a> {
     Beyond(u64),
     /// With SIGBUS, because the page cannot be read.
     Unreadable(IoError),
+    /// No frame for a private copy, for now.
+    NoFrame,
     /// Drop the lock, wait, come again. The frame for a private copy is held meanwhile, as in Linux.
     Blocked(Blocked, Option<PageHandle<'a>>),
 }

@@ -5,12 +5,11 @@
 //! becomes even: a fault that starts now does not find the mapping), then clears the entries under the read lock, frees
 //! tables, and waits a grace period before it returns.
 
-use super::gather::Gather;
 use super::mmap_lock::{MmapRead, MmapWrite};
 use super::page_table::{Owner, TASK_SIZE};
 use super::vma::{VmFlags, Vma};
 use super::{Mm, MmInner};
-use crate::cache::File;
+use crate::cache::{File, MmuGather};
 use crate::error::{Error, Result};
 use crate::page::PAGE_SIZE;
 use crate::sync::{duty, seeded};
@@ -197,7 +196,7 @@ impl Mm {
             Prot::Read => flags.without(VmFlags::WRITE),
             Prot::ReadWrite => flags.with(VmFlags::WRITE),
         })?;
-        let mut gather = Gather::new(&inner.tables);
+        let mut gather = MmuGather::new(inner.tables.frames());
         if prot == Prot::Read {
             duty!("mprotect.write_protect", inner.tables.write_protect(range.start, range.end, &mut gather));
         }
@@ -277,8 +276,8 @@ impl MmInner {
 
     /// Clears the entries of mappings that no fault finds any more, then takes them off their files' lists, then frees tables.
     /// Truncation finds a mapping on the list as long as it may have entries.
-    fn unmap_detached(&self, detached: &[Arc<Vma>], gap: (u64, u64), _lock: &MmapRead<'_>) -> Gather<'_> {
-        let mut gather = Gather::new(&self.tables);
+    fn unmap_detached(&self, detached: &[Arc<Vma>], gap: (u64, u64), _lock: &MmapRead<'_>) -> MmuGather<'_> {
+        let mut gather = MmuGather::new(self.tables.frames());
         for vma in detached {
             let copy = vma.copy();
             seeded!("munmap.seed.unlink_first", vma.unlink());
@@ -300,7 +299,7 @@ impl MmInner {
         if !covered {
             return Err(range.unmapped_error("not wholly mapped"));
         }
-        let mut gather = Gather::new(&self.tables);
+        let mut gather = MmuGather::new(self.tables.frames());
         self.tables.zap(range.start, range.end, Owner::Any, &mut gather);
         gather.finish_after(lock);
         Ok(())

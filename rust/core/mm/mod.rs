@@ -23,7 +23,6 @@
 mod access;
 pub mod events;
 mod fault;
-mod gather;
 mod memory;
 mod mmap;
 mod mmap_lock;

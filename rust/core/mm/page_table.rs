@@ -19,8 +19,7 @@
 //! first and takes the leaf lock of that entry; tables are freed only through RCU. A leaf's lock is held inside a read
 //! section ([`LeafLocked`] borrows it), where `rcu::synchronize` panics: no owner of it ever waits for a grace period.
 
-use super::gather::Gather;
-use crate::cache::Shared;
+use crate::cache::{MmuGather, Shared};
 use crate::page::{Frames, PAGE_SHIFT, PAGE_SIZE, PageHandle};
 use crate::rcu::{self, ArcCell, ReadSection};
 use crate::sync::{
@@ -250,12 +249,16 @@ impl PageTable {
     }
 
     /// Clears the entries of `start..end`, giving their references to `gather` (`zap_page_range`).
-    pub(super) fn zap(&self, start: u64, end: u64, owner: Owner, gather: &mut Gather<'_>) {
+    pub(super) fn zap(&self, start: u64, end: u64, owner: Owner, gather: &mut MmuGather<'_>) {
         self.for_each_leaf(start, end, |leaf, from, to| {
             let mut clear = |leaf: &LeafLocked<'_>| {
                 for address in (from..to).step_by(PAGE_SIZE) {
                     let pte = leaf.get(address);
                     if !pte.is_none() && guard!("zap.owner", owner == Owner::Any || !pte.has(Pte::PRIVATE)) {
+                        // What a program used counts as used when it is mapped no more (`mark_page_accessed`).
+                        if pte.has(Pte::ACCESSED) && !pte.has(Pte::PRIVATE) {
+                            self.frames().page(pte.pfn()).mark_accessed();
+                        }
                         gather.take(leaf.clear(address, self.frames()));
                     }
                 }
@@ -265,7 +268,7 @@ impl PageTable {
     }
 
     /// Takes the right to store from the entries of `start..end` (`change_protection`).
-    pub(super) fn write_protect(&self, start: u64, end: u64, gather: &mut Gather<'_>) {
+    pub(super) fn write_protect(&self, start: u64, end: u64, gather: &mut MmuGather<'_>) {
         self.for_each_leaf(start, end, |leaf, from, to| {
             let locked = leaf.lock();
             for address in (from..to).step_by(PAGE_SIZE) {
@@ -281,6 +284,21 @@ impl PageTable {
                 }
             }
         });
+    }
+
+    /// Takes the accessed bits from the entries of file pages in `start..end`; how many were set (`ptep_clear_young`). Nothing
+    /// is flushed: an access that goes unnoticed costs a page its second chance.
+    pub(super) fn test_and_clear_young(&self, start: u64, end: u64) -> u32 {
+        let mut young = 0;
+        self.for_each_leaf(start, end, |leaf, from, to| {
+            for address in (from..to).step_by(PAGE_SIZE) {
+                let pte = leaf.get(address);
+                young += u32::from(
+                    pte.has(Pte::PRESENT | Pte::ACCESSED) && !pte.has(Pte::PRIVATE) && leaf.age(address, pte),
+                );
+            }
+        });
+        young
     }
 
     /// Visits the leaves of `start..end` with the part of the range that each covers.
@@ -359,6 +377,12 @@ impl<'s> Walk<'s> {
                 entry.fetch_or(bits, Ordering::Relaxed) != 0,
                 entry.compare_exchange(seen.0, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
             )
+    }
+
+    /// Takes the accessed bit if the entry is still `seen`.
+    fn age(&self, address: u64, seen: Pte) -> bool {
+        let next = seen.without(Pte::ACCESSED).0;
+        self.entry(address).compare_exchange(seen.0, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// Whether the cell still names this leaf (`*pmd == orig_pmd`).

@@ -4,11 +4,10 @@
 //! pointer; a mapping's own fields change in place, as relaxed atomics, under the mmap lock held for writing. A lock-free
 //! reader therefore copies the fields and then looks at the sequence: the copy may be torn, and the look tells.
 
-use super::gather::Gather;
 use super::mmap_lock::{MmapRead, MmapWrite};
 use super::page_table::{Owner, PageTable};
 use crate::cache::filemap::Pattern;
-use crate::cache::{MappedRange, OpenFile};
+use crate::cache::{MappedRange, MmuGather, OpenFile};
 use crate::page::{PAGE_SHIFT, PAGE_SIZE};
 use crate::rcu::{ArcCell, ReadSection};
 use crate::sync::{AtomicU64, LifeCell, Ordering, Tally, seeded};
@@ -191,6 +190,15 @@ impl Vma {
         self.flags.swap(flags.0, Ordering::Relaxed);
     }
 
+    /// Where the file's pages `first..=last` are mapped here.
+    fn addresses(&self, first: u64, last: u64) -> Option<(u64, u64)> {
+        let vma = self.copy();
+        let pages = (vma.end - vma.start) >> PAGE_SHIFT;
+        let (from, to) = (first.max(vma.pgoff), last.saturating_add(1).min(vma.pgoff.saturating_add(pages)));
+        let address = |index: u64| vma.start + (index - vma.pgoff) * PAGE_SIZE as u64;
+        (from < to).then(|| (address(from), address(to)))
+    }
+
     /// A new mapping of the part of this one from `start` to `end`.
     pub(super) fn part(&self, start: u64, end: u64) -> Arc<Self> {
         let copy = self.copy();
@@ -209,18 +217,15 @@ impl Vma {
 }
 
 impl MappedRange for Vma {
-    fn unmap(&self, first: u64, last: u64, even_cows: bool) {
-        let vma = self.copy();
-        let pages = (vma.end - vma.start) >> PAGE_SHIFT;
-        let (from, to) = (first.max(vma.pgoff), last.saturating_add(1).min(vma.pgoff.saturating_add(pages)));
-        if from >= to {
-            return;
+    fn unmap(&self, first: u64, last: u64, even_cows: bool, gather: &mut MmuGather<'_>) {
+        if let Some((from, to)) = self.addresses(first, last) {
+            let owner = if even_cows { Owner::Any } else { Owner::File };
+            self.tables.zap(from, to, owner, gather);
         }
-        let address = |index: u64| vma.start + (index - vma.pgoff) * PAGE_SIZE as u64;
-        let mut gather = Gather::new(&self.tables);
-        let owner = if even_cows { Owner::Any } else { Owner::File };
-        self.tables.zap(address(from), address(to), owner, &mut gather);
-        gather.finish();
+    }
+
+    fn referenced(&self, index: u64) -> u32 {
+        self.addresses(index, index).map_or(0, |(from, to)| self.tables.test_and_clear_young(from, to))
     }
 }
 

@@ -2,11 +2,13 @@
 
 use super::bytes::PageBytes;
 use super::lock::LOCK_BITS;
+use super::lru::{List, Lru};
 use super::memory::Memory;
 use super::{Page, PageFlags, PageHandle, PageRef, buddy::Buddy};
 use crate::error::{Error, Result};
 use crate::sync::wait::WaitTable;
-use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Hint, Mutex, Ordering};
+use std::collections::HashMap;
 
 /// What a frame is taken for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,13 +25,34 @@ pub struct Frames {
     pages: Box<[Page]>,
     memory: Memory,
     pub(super) waits: WaitTable,
-    free: Mutex<FreeLists>,
+    zone: Mutex<Zone>,
+    /// What the zone has free, for those who only want a hint.
+    available: Hint,
 }
 
+/// Where each frame is: free, on a list of reclaim's, pinned, or in somebody's hands (`struct zone`).
 #[derive(Debug)]
-struct FreeLists {
+struct Zone {
     buddy: Buddy,
+    lru: Lru,
+    /// How often a frame is pinned, if it is.
+    pins: HashMap<u32, u32>,
     private: u32,
+}
+
+/// What the frames are used for, at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameUsage {
+    /// Not free.
+    pub in_use: usize,
+    /// Private copies of pages of files.
+    pub private: usize,
+    /// Pinned: neither list has them.
+    pub pinned: usize,
+    /// Pages on the active list.
+    pub active: usize,
+    /// Pages on the inactive list.
+    pub inactive: usize,
 }
 
 impl Frames {
@@ -54,14 +77,17 @@ impl Frames {
                 generation: AtomicU64::new(0),
                 mapping: AtomicU64::new(0),
                 index: AtomicU64::new(0),
+                usage: Hint::new(0),
             })
             .collect();
-        let buddy = Buddy::new(count as u32);
+        let zone =
+            Zone { buddy: Buddy::new(count as u32), lru: Lru::new(count), pins: HashMap::new(), private: 0 };
         Ok(Self {
             pages,
             memory,
             waits: WaitTable::new(LOCK_BITS),
-            free: Mutex::new(FreeLists { buddy, private: 0 }),
+            zone: Mutex::new(zone),
+            available: Hint::new(count as u32),
         })
     }
 
@@ -71,17 +97,33 @@ impl Frames {
         self.pages.len()
     }
 
-    /// Frames in use, and how many of these are private copies.
+    /// What the frames are used for.
     #[must_use]
-    pub fn in_use(&self) -> (usize, usize) {
-        let free = self.free.lock();
-        (self.capacity() - free.buddy.available() as usize, free.private as usize)
+    pub fn usage(&self) -> FrameUsage {
+        let zone = self.zone.lock();
+        FrameUsage {
+            in_use: self.capacity() - zone.buddy.available() as usize,
+            private: zone.private as usize,
+            pinned: zone.pins.len(),
+            active: zone.lru.length(List::Active) as usize,
+            inactive: zone.lru.length(List::Inactive) as usize,
+        }
+    }
+
+    /// Free frames, as of late.
+    pub(crate) fn available(&self) -> usize {
+        self.available.get() as usize
     }
 
     /// The most private copies there may be.
     #[must_use]
     pub fn private_limit(&self) -> usize {
         self.capacity() / 2
+    }
+
+    /// Whether no more private copies may be made.
+    pub(crate) fn is_private_full(&self) -> bool {
+        self.usage().private >= self.private_limit()
     }
 
     /// The descriptor of frame `pfn`.
@@ -105,17 +147,29 @@ impl Frames {
         PageBytes::new(self.memory.words(pfn as usize))
     }
 
+    /// The bytes of a pinned page.
+    ///
+    /// # Safety
+    /// Nobody writes to the frame while the answer lives.
+    #[cfg(not(any(specmm_loom, specmm_shuttle)))]
+    #[allow(unsafe_code, reason = "the promise is the pin's")]
+    pub(crate) unsafe fn pinned_bytes(&self, pfn: u32) -> &[u8] {
+        let words = self.memory.words(pfn as usize);
+        // SAFETY: initialised memory of that length that outlives the borrow; by the caller's promise it is only loaded from.
+        unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), size_of_val(words)) }
+    }
+
     /// A frame with one reference, or `None` when none is free (or, for [`Use::Private`], the limit is reached).
     #[must_use]
     pub fn alloc(&self, purpose: Use) -> Option<PageHandle<'_>> {
-        let pfn = self.take(&mut self.free.lock(), purpose)?;
+        let pfn = self.take(&mut self.zone.lock(), purpose)?;
         Some(self.hand_out(pfn, 0, purpose))
     }
 
     /// As [`Frames::alloc`], but gives up where it would wait for another thread.
     #[must_use]
     pub fn try_alloc(&self, purpose: Use) -> Option<PageHandle<'_>> {
-        let pfn = self.take(&mut *self.free.try_lock()?, purpose)?;
+        let pfn = self.take(&mut *self.zone.try_lock()?, purpose)?;
         Some(self.hand_out(pfn, 0, purpose))
     }
 
@@ -125,22 +179,31 @@ impl Frames {
         if order > super::buddy::MAX_ORDER {
             return None;
         }
-        let pfn = self.free.lock().buddy.alloc(order)?;
+        let mut zone = self.zone.lock();
+        let pfn = zone.buddy.alloc(order)?;
+        self.available.put(zone.buddy.available());
+        drop(zone);
         Some(self.hand_out(pfn, order, Use::File))
     }
 
-    fn take(&self, free: &mut FreeLists, purpose: Use) -> Option<u32> {
-        if purpose == Use::Private && free.private as usize >= self.private_limit() {
+    fn take(&self, zone: &mut Zone, purpose: Use) -> Option<u32> {
+        if purpose == Use::Private && zone.private as usize >= self.private_limit() {
             return None;
         }
-        let pfn = free.buddy.alloc(0)?;
-        free.private += u32::from(purpose == Use::Private);
+        let pfn = zone.buddy.alloc(0)?;
+        self.available.put(zone.buddy.available());
+        match purpose {
+            // At once, which saves taking the mutex again: until the page is published reclaim passes it by.
+            Use::File => zone.lru.push(List::Inactive, pfn),
+            Use::Private => zone.private += 1,
+        }
         Some(pfn)
     }
 
     fn hand_out(&self, pfn: u32, order: u32, purpose: Use) -> PageHandle<'_> {
         let page = self.page(pfn);
         page.tie(order);
+        page.usage().put(0);
         if purpose == Use::Private {
             page.page.flags.fetch_or(PageFlags::PRIVATE, Ordering::Relaxed);
         }
@@ -156,9 +219,76 @@ impl Frames {
         let before = page.page.flags.fetch_and(PageFlags::WAITERS, Ordering::Relaxed);
         debug_assert!(before & PageFlags::LOCKED == 0, "freeing a locked page");
         let order = page.untie();
-        let mut free = self.free.lock();
-        free.private -= u32::from(before & PageFlags::PRIVATE != 0);
-        free.buddy.free(page.pfn(), order);
+        let mut zone = self.zone.lock();
+        debug_assert!(!zone.pins.contains_key(&page.pfn()), "freeing a pinned page");
+        zone.lru.unlink(page.pfn());
+        zone.private -= u32::from(before & PageFlags::PRIVATE != 0);
+        zone.buddy.free(page.pfn(), order);
+        self.available.put(zone.buddy.available());
+    }
+
+    /// Takes up to `most` pages off the old end of a list, each with a reference (`isolate_lru_pages`).
+    pub(crate) fn isolate(&self, list: List, most: usize) -> Vec<PageHandle<'_>> {
+        let mut zone = self.zone.lock();
+        // A count of zero: its last owner waits for the mutex to free it.
+        let taken: Vec<_> =
+            zone.lru.oldest_first(list).filter_map(|pfn| self.page(pfn).try_get()).take(most).collect();
+        for page in &taken {
+            zone.lru.unlink(page.page().pfn());
+        }
+        taken
+    }
+
+    /// Puts a page that was isolated back, at the new end. The caller has a reference, or the page's lock while it is in the
+    /// cache.
+    pub(crate) fn put_back(&self, page: PageRef<'_>, list: List) {
+        let mut zone = self.zone.lock();
+        // Whoever pinned it meanwhile puts it back, or has already.
+        if !zone.pins.contains_key(&page.pfn()) && zone.lru.list_of(page.pfn()).is_none() {
+            zone.lru.push(list, page.pfn());
+        }
+    }
+
+    /// Moves a page to the new end of a list, unless it is on none.
+    pub(crate) fn move_to(&self, page: PageRef<'_>, list: List) {
+        let mut zone = self.zone.lock();
+        if zone.lru.unlink(page.pfn()).is_some() {
+            zone.lru.push(list, page.pfn());
+        }
+    }
+
+    /// Pins a page of a file; the caller keeps its reference until it unpins. Reclaim does not see the page meanwhile.
+    pub(crate) fn pin(&self, page: PageRef<'_>) {
+        let mut zone = self.zone.lock();
+        *zone.pins.entry(page.pfn()).or_insert(0) += 1;
+        zone.lru.unlink(page.pfn());
+    }
+
+    /// Ends one pin. The caller still has its reference.
+    pub(crate) fn unpin(&self, page: PageRef<'_>) {
+        let mut zone = self.zone.lock();
+        let pins = zone.pins.get_mut(&page.pfn()).expect("the page is pinned");
+        *pins -= 1;
+        if *pins == 0 {
+            zone.pins.remove(&page.pfn());
+            // Reclaim may have it in its hands, and then puts it back itself.
+            if zone.lru.list_of(page.pfn()).is_none() {
+                zone.lru.push(List::Inactive, page.pfn());
+            }
+        }
+    }
+
+    /// How often a page is pinned: somebody relies on its bytes to stay. Pins are made under the page lock.
+    pub(crate) fn pins(&self, page: PageRef<'_>) -> u32 {
+        self.zone.lock().pins.get(&page.pfn()).copied().unwrap_or(0)
+    }
+
+    /// Pages that are locked now: being read, as a rule.
+    pub(crate) fn count_locked(&self) -> usize {
+        self.pages
+            .iter()
+            .filter(|page| PageFlags(page.flags.load(Ordering::Relaxed)).has(PageFlags::LOCKED))
+            .count()
     }
 
     /// What is wrong at quiescence: a locked or waited-for page, a free page with references, a used one without.
@@ -170,7 +300,7 @@ impl Frames {
         if !self.waits.is_idle() {
             return Err(Error::Invariant("somebody sleeps in a page wait queue".into()));
         }
-        let mut used = 0;
+        let (mut used, mut single) = (0, 0);
         for pfn in 0..self.capacity() {
             let page = self.page(pfn as u32);
             if page.flags().has(PageFlags::LOCKED) {
@@ -178,13 +308,19 @@ impl Frames {
             }
             if page.refcount() > 0 {
                 used += 1 << page.order();
+                single += usize::from(page.order() == 0);
             } else if page.mapcount() > 0 || page.is_cached() {
                 return wrong(page, "free, but mapped or cached");
             }
         }
-        let (in_use, _) = self.in_use();
+        let FrameUsage { in_use, private, pinned, active, inactive } = self.usage();
         if in_use != used {
             return Err(Error::Invariant(format!("{in_use} frames are taken but {used} have references")));
+        }
+        if single != private + pinned + active + inactive {
+            return Err(Error::Invariant(format!(
+                "{single} frames are taken, but {private} private, {pinned} pinned, {active} active, {inactive} inactive"
+            )));
         }
         Ok(())
     }
@@ -201,10 +337,10 @@ mod tests {
         let second = first.page().try_get().unwrap();
         assert_eq!(first.page().refcount(), 2);
         drop(first);
-        assert_eq!(frames.in_use(), (1, 0));
+        assert_eq!(frames.usage().in_use, 1);
         let page = second.page();
         drop(second);
-        assert_eq!(frames.in_use(), (0, 0));
+        assert_eq!(frames.usage().in_use, 0);
         assert!(page.try_get().is_none(), "a free page gives no reference");
         frames.audit().unwrap();
     }
@@ -216,7 +352,7 @@ mod tests {
         assert_eq!(copies.len(), 2);
         assert!(frames.alloc(Use::File).is_some());
         drop(copies);
-        assert_eq!(frames.in_use().1, 0);
+        assert_eq!(frames.usage().private, 0);
     }
 
     #[test]
@@ -231,7 +367,7 @@ mod tests {
         assert!(frames.alloc_compound(2).is_none(), "no run of four is left");
         frames.audit().unwrap();
         drop((single, compound));
-        assert_eq!(frames.in_use().0, 0);
+        assert_eq!(frames.usage().in_use, 0);
         assert_eq!(frames.page(head + 1).compound_head().pfn(), head + 1);
     }
 

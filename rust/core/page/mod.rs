@@ -22,16 +22,18 @@ mod compound;
 pub mod flags;
 mod frames;
 mod lock;
+mod lru;
 mod memory;
 mod refcount;
 
 pub use bytes::{PageBytes, WORDS};
 pub use flags::PageFlags;
-pub use frames::{Frames, Use};
+pub use frames::{FrameUsage, Frames, Use};
 pub use lock::LockedPage;
+pub(crate) use lru::List;
 pub use refcount::PageHandle;
 
-use crate::sync::{AtomicU32, AtomicU64, Ordering, guard, ord, ordered_fence};
+use crate::sync::{AtomicU32, AtomicU64, Hint, Ordering, guard, ord, ordered_fence};
 
 /// log2 of [`PAGE_SIZE`].
 pub const PAGE_SHIFT: u32 = if cfg!(any(specmm_loom, specmm_shuttle)) { 4 } else { 12 };
@@ -48,15 +50,27 @@ pub const PAGE_SIZE: usize = 1 << PAGE_SHIFT;
 /// | `generation` | a remover or zeroer, after slot, mapping and size, before bytes | the page lock |
 /// | `mapping`, `index` | add to and remove from the cache | the page lock and the `i_pages` mutex |
 /// | `compound` | the allocator | the frame is free |
+/// | `usage` | anybody: see [`usage`] | nothing; it steers reclaim and guards nothing |
 #[derive(Debug)]
 pub struct Page {
     pub(crate) flags: AtomicU32,
     refcount: AtomicU32,
     mapcount: AtomicU32,
     compound: AtomicU32,
+    usage: Hint,
     generation: AtomicU64,
     mapping: AtomicU64,
     index: AtomicU64,
+}
+
+/// How a page was used lately: the bits of `Page::usage`.
+pub mod usage {
+    /// Touched since reclaim last looked (`PG_referenced`).
+    pub const REFERENCED: u32 = 1;
+    /// Touched again: on the active list, or to be moved there when reclaim meets it (`PG_active`).
+    pub const ACTIVE: u32 = 1 << 1;
+    /// Brought by readahead, and not touched yet.
+    pub const PREFETCHED: u32 = 1 << 2;
 }
 
 /// A frame by descriptor: no reference is implied. Cheap to copy.
@@ -138,6 +152,30 @@ impl<'f> PageRef<'f> {
     pub(crate) fn remove_mapping(self) {
         let before = self.page.mapcount.fetch_sub(1, Ordering::Relaxed);
         debug_assert!(before > 0, "page {} had no mapping to remove", self.pfn());
+    }
+
+    /// How the page was used lately.
+    #[inline]
+    pub(crate) fn usage(self) -> &'f Hint {
+        &self.page.usage
+    }
+
+    /// A program used the page through an entry that is gone now (`mark_page_accessed`): the first use makes it referenced,
+    /// the next active.
+    pub(crate) fn mark_accessed(self) {
+        if self.page.usage.set(usage::REFERENCED) & usage::REFERENCED != 0 {
+            self.page.usage.set(usage::ACTIVE);
+        }
+    }
+
+    /// Tells frames apart, those of other caches too.
+    pub(crate) fn address(self) -> usize {
+        std::ptr::from_ref(self.page).addr()
+    }
+
+    /// The identity of the mapping that the page is in; 0 for none. Stale unless the page is locked.
+    pub(crate) fn mapping_id(self) -> u64 {
+        self.page.mapping.load(Ordering::Relaxed)
     }
 
     /// The page's bytes.

@@ -2,6 +2,7 @@
 
 use super::{MAX_SIZE, Store};
 use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
@@ -84,5 +85,13 @@ impl Store for LocalFile {
 
     fn size(&self) -> io::Result<Option<u64>> {
         Ok(Some(self.file.metadata()?.size()))
+    }
+
+    /// Of size and modification time.
+    fn version(&self) -> io::Result<Option<u64>> {
+        let metadata = self.file.metadata()?;
+        let mut hasher = DefaultHasher::new();
+        (metadata.size(), metadata.mtime(), metadata.mtime_nsec()).hash(&mut hasher);
+        Ok(Some(hasher.finish()))
     }
 }

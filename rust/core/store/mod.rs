@@ -47,4 +47,13 @@ pub trait Store: Send + Sync + 'static {
     fn size(&self) -> io::Result<Option<u64>> {
         Ok(None)
     }
+
+    /// A number that changes when somebody writes to the store, if the store has one: an mtime, an etag's hash. Asked before
+    /// pages are read, so it should be cheap; when it differs, what is cached is dropped.
+    ///
+    /// # Errors
+    /// Whatever the store says; the read that asked fails with it.
+    fn version(&self) -> io::Result<Option<u64>> {
+        Ok(None)
+    }
 }

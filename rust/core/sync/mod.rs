@@ -36,11 +36,12 @@ pub(crate) use shuttle as imp;
 
 pub use imp::{
     AtomicPtr, AtomicU32, AtomicU64, Condvar, LifeCell, Mutex, MutexGuard, OnceLock, Parker, fence,
-    light_barrier, spin_hint, thread, yield_now,
+    light_barrier, pause, spin_hint, thread, yield_now,
 };
 pub use std::sync::atomic::Ordering;
 
 mod guard;
+mod hint;
 #[cfg(not(any(specmm_loom, specmm_shuttle)))]
 #[allow(unsafe_code, reason = "values that are never freed")]
 mod per_process;
@@ -52,6 +53,7 @@ pub mod wait;
 
 #[allow(unused_imports, reason = "not every build plants every kind")]
 pub(crate) use guard::{duty, give_back, guard, ord, ordered_fence, seeded};
+pub use hint::Hint;
 #[cfg(not(any(specmm_loom, specmm_shuttle)))]
 pub(crate) use per_process::PerProcess;
 pub use tally::Tally;

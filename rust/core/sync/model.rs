@@ -445,6 +445,12 @@ pub fn spin_hint() {
     loom::thread::yield_now();
 }
 
+/// Sleeps: for those who wait for what nobody announces.
+pub fn pause(time: std::time::Duration) {
+    let _ = time;
+    yield_now();
+}
+
 /// Lets others run.
 pub fn yield_now() {
     loom::thread::yield_now();

@@ -156,6 +156,11 @@ pub fn spin_hint() {
     std::hint::spin_loop();
 }
 
+/// Sleeps: for those who wait for what nobody announces.
+pub fn pause(time: std::time::Duration) {
+    std::thread::sleep(time);
+}
+
 /// Gives the CPU to another thread.
 pub fn yield_now() {
     std::thread::yield_now();

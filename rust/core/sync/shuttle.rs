@@ -206,6 +206,12 @@ pub fn spin_hint() {
     ::shuttle::hint::spin_loop();
 }
 
+/// Sleeps: for those who wait for what nobody announces.
+pub fn pause(time: std::time::Duration) {
+    let _ = time;
+    yield_now();
+}
+
 /// Lets others run.
 pub fn yield_now() {
     thread::yield_now();

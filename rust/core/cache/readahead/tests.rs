@@ -34,7 +34,8 @@ impl Cache {
         if self.present.contains(&index) && !hit_marker {
             return None;
         }
-        let request = Request { index, pages: 1, hit_marker, ra_pages: MAX, prev_index };
+        let request =
+            Request { index, pages: 1, hit_marker, ra_pages: MAX, io_pages: super::IO_PAGES, prev_index };
         let plan = window.ondemand(request, self)?;
         self.read(plan);
         Some(plan)
@@ -76,8 +77,14 @@ fn sequential_faults_from_100() {
     let mut plans = Vec::new();
     for index in 100..212 {
         if cache.markers.remove(&index) {
-            let request =
-                Request { index, pages: MAX, hit_marker: true, ra_pages: MAX, prev_index: u64::MAX };
+            let request = Request {
+                index,
+                pages: MAX,
+                hit_marker: true,
+                ra_pages: MAX,
+                io_pages: super::IO_PAGES,
+                prev_index: u64::MAX,
+            };
             let plan = window.ondemand(request, &cache).unwrap();
             cache.read(plan);
             plans.push((plan.start, plan.nr, plan.async_size));
@@ -89,7 +96,14 @@ fn sequential_faults_from_100() {
 #[test]
 fn sequential_advice_at_0_and_at_1000() {
     let cache = Cache::default();
-    let request = Request { index: 0, pages: MAX, hit_marker: false, ra_pages: MAX, prev_index: u64::MAX };
+    let request = Request {
+        index: 0,
+        pages: MAX,
+        hit_marker: false,
+        ra_pages: MAX,
+        io_pages: super::IO_PAGES,
+        prev_index: u64::MAX,
+    };
     let mut window = Window::default();
     let plan = window.ondemand(request, &cache).unwrap();
     assert_eq!((plan.start, plan.nr, plan.async_size), (0, 32, 16));

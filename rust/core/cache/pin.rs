@@ -1,0 +1,151 @@
+//! Pins: a page's bytes as a slice that stays what it is.
+//!
+//! Owns: the promise. A pin is a snapshot. While it lives, its frame is neither freed nor given to anybody else, and nobody
+//! writes to it. Counts like `FOLL_PIN` of `mm/gup.c`, but keeps more: Linux lets others write to a pinned page.
+//!
+//! Why the bytes stay. A page is pinned under its lock, up to date and within the file. From then on its bytes could be
+//! changed by four:
+//!
+//! | who | why not |
+//! |---|---|
+//! | a read of the page | reads only fill pages that are not up to date, under the page lock |
+//! | a truncation that cuts the page in two | takes the page out of the file instead of zeroing its tail (`zero_tail`) |
+//! | the frame's next owner | the pin holds a reference |
+//! | a store through a mapping | mappings of file pages are read-only or private: what is stored to is a copy |
+//!
+//! So a `&[u8]` over the frame is sound: everybody else who knows the frame only loads from it.
+
+use super::OpenFile;
+use super::address_space::index_of;
+use super::file::File;
+use crate::error::{Error, Result};
+use crate::page::{PAGE_SIZE, PageFlags};
+use crate::sync::guard;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Bytes of one page, pinned: they do not change while this lives, whatever becomes of the file. One frame of the cache is
+/// held by it.
+#[must_use = "dropping this ends the pin"]
+pub struct Pinned {
+    open: Arc<OpenFile>,
+    pfn: u32,
+    within: Range<usize>,
+}
+
+impl File {
+    /// Pins `length` bytes at `offset`, which must lie in one page. Reads the page if it is not cached.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for no bytes or more than the page has from `offset` on, naming how many it has;
+    /// [`Error::Bus`] beyond the end of the file or if the page cannot be read; [`Error::OutOfFrames`], [`Error::Closed`].
+    pub fn pin(&self, offset: u64, length: usize) -> Result<Pinned> {
+        super::file::check_offset(offset)?;
+        let within = (offset % PAGE_SIZE as u64) as usize;
+        let most = PAGE_SIZE - within;
+        if length == 0 || length > most {
+            return Err(Error::InvalidArgument(format!(
+                "a pin of {length} bytes at offset {offset}: a pin has 1 to {most} bytes there, those of one page"
+            )));
+        }
+        self.open_file()?.pin(offset, within..within + length)
+    }
+}
+
+impl OpenFile {
+    fn pin(self: Arc<Self>, offset: u64, within: Range<usize>) -> Result<Pinned> {
+        let index = index_of(offset);
+        let end = offset + within.len() as u64;
+        let mapping = &self.mapping;
+        loop {
+            let size = mapping.i_size();
+            if end > size {
+                return Err(Error::Bus { index, offset, size, cause: None });
+            }
+            let handle = match self.make_uptodate(index, 1) {
+                Ok(Some(handle)) => handle,
+                Ok(None) => continue,
+                Err(Error::Io(cause)) => match mapping.judge_read_error(index, cause) {
+                    super::ReadError::Unreadable(size, cause) => {
+                        return Err(Error::Bus { index, offset, size, cause: Some(cause) });
+                    }
+                    _ => continue,
+                },
+                Err(error) => return Err(error),
+            };
+            let page = handle.page();
+            let lock = page.lock();
+            // Truncation changes the size, then takes the locks of the pages that it cuts.
+            if !guard!("pin.mapping", page.is_at(mapping.id(), index))
+                || !guard!("pin.size", end <= mapping.i_size())
+                || !page.flags().has(PageFlags::UPTODATE)
+            {
+                continue;
+            }
+            mapping.frames().pin(page);
+            drop(lock);
+            mapping.shared.touch(page);
+            self.pins.add(1);
+            let pfn = handle.into_pfn();
+            return Ok(Pinned { open: Arc::clone(&self), pfn, within });
+        }
+    }
+}
+
+impl Pinned {
+    /// How many bytes are pinned.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.within.len()
+    }
+
+    /// Never: a pin has at least one byte.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.within.is_empty()
+    }
+
+    /// The page's words, for models: there page bytes have no addresses.
+    #[cfg(any(specmm_loom, specmm_shuttle))]
+    pub(crate) fn read(&self, buf: &mut [u8]) {
+        self.open.mapping.frames().page(self.pfn).bytes().read(self.within.start, buf);
+    }
+}
+
+#[cfg(not(any(specmm_loom, specmm_shuttle)))]
+impl std::ops::Deref for Pinned {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        #[allow(
+            unsafe_code,
+            reason = "bytes that nobody writes while the pin lives: see the top of this file"
+        )]
+        // SAFETY: the frame is pinned, and stays so while `self` is borrowed.
+        let page = unsafe { self.open.mapping.frames().pinned_bytes(self.pfn) };
+        &page[self.within.clone()]
+    }
+}
+
+#[cfg(not(any(specmm_loom, specmm_shuttle)))]
+impl AsRef<[u8]> for Pinned {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        let frames = self.open.mapping.frames();
+        let reference = frames.page(self.pfn).adopt();
+        frames.unpin(reference.page());
+        drop(reference);
+        self.open.pins.sub(1);
+    }
+}
+
+impl std::fmt::Debug for Pinned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pinned").field("pfn", &self.pfn).field("within", &self.within).finish_non_exhaustive()
+    }
+}
