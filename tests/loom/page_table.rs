@@ -429,7 +429,12 @@ fn private_copy_against_unmap() {
         let (mm, history) = (mm.clone(), history.clone());
         spawn(move || {
             let vma = Arc::clone(&mm.inner.vmas.load(&rcu::read())[0]);
-            history.call("unmap the file's page", || vma.unmap(0, 0, false), |_, ()| true);
+            let unmap = || {
+                let mut gather = MmuGather::new(mm.inner.tables.frames());
+                vma.unmap(0, 0, false, &mut gather);
+                gather.finish();
+            };
+            history.call("unmap the file's page", unmap, |_, ()| true);
         })
     };
     history.call("load", || load(&mm, at), |now, byte| *byte == Some(*now));

@@ -1,7 +1,7 @@
 //! Models of truncation as a whole: against mapping, eviction and creation of pages.
 
-use super::super::MappedRange;
 use super::super::filemap::FoundOrCreated;
+use super::super::{MappedRange, MmuGather};
 use super::*;
 use crate::sync::Mutex;
 
@@ -19,19 +19,29 @@ enum Mapped {
 }
 
 impl MappedRange for Place {
-    fn unmap(&self, _first: u64, _last: u64, even_cows: bool) {
+    fn unmap(&self, _first: u64, _last: u64, even_cows: bool, gather: &mut MmuGather<'_>) {
         let mut entry = self.entry.lock();
         match *entry {
             Some(Mapped::File(pfn)) => {
-                let page = self.shared.frames.page(pfn);
-                page.remove_mapping();
-                drop(page.adopt());
+                self.shared.frames.page(pfn).remove_mapping();
+                gather.take(pfn);
             }
             Some(Mapped::Private) if even_cows => {}
             _ => return,
         }
         *entry = None;
     }
+
+    fn referenced(&self, _index: u64) -> u32 {
+        0
+    }
+}
+
+/// Empties the place.
+fn unmap(place: &Place) {
+    let mut gather = MmuGather::new(&place.shared.frames);
+    place.unmap(0, 0, true, &mut gather);
+    gather.finish();
 }
 
 /// Our file, mapped at one place.
@@ -95,7 +105,7 @@ fn set_against_truncate() {
     });
     truncater.join().unwrap();
     no_entry_is_left(&history, &ours, &place);
-    place.unmap(0, 0, true);
+    unmap(&place);
 }
 
 /// One thread makes a private copy of our page, which it holds locked, and sets an entry for it. One truncates the file to nothing.

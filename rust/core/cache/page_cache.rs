@@ -80,7 +80,7 @@ impl Files {
 
 impl Shared {
     /// Under a model checker nobody waits for a frame: time-outs are nothing it explores.
-    #[cfg(any(specmm_loom, specmm_shuttle))]
+    #[cfg(all(test, any(specmm_loom, specmm_shuttle)))]
     pub(crate) fn new(frames: usize, io: Io) -> Result<Arc<Self>> {
         Self::with_timeout(frames, io, Duration::ZERO)
     }

@@ -106,7 +106,7 @@ impl Pinned {
     }
 
     /// The page's words, for models: there page bytes have no addresses.
-    #[cfg(any(specmm_loom, specmm_shuttle))]
+    #[cfg(all(test, any(specmm_loom, specmm_shuttle)))]
     pub(crate) fn read(&self, buf: &mut [u8]) {
         self.open.mapping.frames().page(self.pfn).bytes().read(self.within.start, buf);
     }
