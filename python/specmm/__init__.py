@@ -15,7 +15,7 @@ import sys
 if sys.platform != "linux":
     raise ImportError("specmm runs on Linux only")
 
-from specmm._core import PAGE_SIZE, File, Mm, PageCache, __version__
+from specmm._core import PAGE_SIZE, File, Mm, PageCache, Pinned, __version__
 from specmm._default import configure, open
 from specmm._errors import (
     BusError,
@@ -48,6 +48,7 @@ __all__ = [
     "Mm",
     "OutOfFramesError",
     "PageCache",
+    "Pinned",
     "ReadaheadState",
     "SegmentationError",
     "SpecmmError",

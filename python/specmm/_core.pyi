@@ -17,6 +17,7 @@ __all__ = [
     "File",
     "Mm",
     "PageCache",
+    "Pinned",
     "__version__",
     "abort_glosses",
     "forked",
@@ -100,13 +101,21 @@ class PageCache:
     """Pages of many files in a bounded number of frames (`mm/filemap.c`).
 
     capacity: the bound, in bytes or as a size such as "64MiB"; less than a page is a ValueError.
-    io: "threads" reads ahead on workers; "inline" does every read in the caller, which is deterministic.
+    io: "threads" reads ahead and makes room on workers; "inline" does all that in the caller, which is
+    deterministic.
+    frame_timeout: seconds that a request waits when every frame is pinned or in use, before it raises
+    OutOfFramesError.
 
-    Use it as a context manager, or call `close`.
+    A full cache evicts what was not used for longest (`mm/vmscan.c`). Use it as a context manager, or call
+    `close`.
     """
 
     def __new__(
-        cls, capacity: int | str = "64MiB", *, io: Literal["threads", "inline"] = "threads"
+        cls,
+        capacity: int | str = "64MiB",
+        *,
+        io: Literal["threads", "inline"] = "threads",
+        frame_timeout: float = 5.0,
     ) -> Self: ...
     def open(
         self,
@@ -139,11 +148,17 @@ class PageCache:
     def check(self) -> None:
         """Audits the cache against itself while nothing uses it; InvariantError when something is wrong."""
 
+    def reclaim(self, pages: int) -> int:
+        """Evicts up to `pages` pages that were not used for longest, mapped or not; returns how many went."""
+
     def drop_caches(self) -> int:
         """Drops every page that is not mapped or in use (as vm.drop_caches); returns their number."""
 
     def close(self) -> None:
-        """Closes the cache and its files; using them from then on is a ClosedError. Twice is no error."""
+        """Closes the cache and its files; using them from then on is a ClosedError. Twice is no error.
+
+        BufferError while a page is pinned: then it stays open.
+        """
 
     @property
     def closed(self) -> bool:
@@ -183,12 +198,17 @@ class File:
         """Where readahead stands (`struct file_ra_state`)."""
 
     def close(self) -> None:
-        """Closes this file; mappings of it live on. Twice is no error."""
+        """Closes this file; mappings of it live on. Twice is no error.
+
+        BufferError while pins made through it live: then it stays open.
+        """
 
     def revalidate(self) -> int:
-        """Looks at the size of the file again, as others may have changed it; returns the size.
+        """Looks whether others have changed the file, follows, and returns the size.
 
-        What lies past a smaller size is dropped, and mapped accesses there raise BusError.
+        A file that was written to (its size or modification time differs) loses its cached pages; what lies past
+        a smaller size is dropped, and mapped accesses there raise BusError. A path that names another file by
+        now is opened anew; a file that was deleted is read on. Each miss looks for the first of these by itself.
         """
 
     def pread(self, n: int, offset: int) -> bytes:
@@ -224,6 +244,15 @@ class File:
         BusError for a range past the end of the file, with the offset that was given: each is judged when it
         is read. ValueError for an offset that is negative or beyond 16 TiB, or an `out` of another size.
         Otherwise errors as `pread`. After an error it is not said what `out` holds.
+        """
+
+    def pin(self, offset: int, length: int) -> Pinned:
+        """Pins `length` bytes at `offset`: a read-only buffer without a copy (`pin_user_pages`).
+
+        The bytes must lie in one page: more is a ValueError that says how many it has from there. It is a
+        snapshot: whatever becomes of the file, they do not change while the pin or a view of it lives. Each
+        pinned page holds a frame of the cache. BusError past the end of the file or when the page cannot be read,
+        OutOfFramesError when the cache has no room.
         """
 
     def truncate(self, size: int) -> None:
@@ -267,6 +296,34 @@ class File:
     def _repr_html_(self) -> str:
         """What a notebook shows: which parts of the file are in the cache."""
 
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *exc_info: object) -> None: ...
+
+@final
+class Pinned:
+    """Bytes of one page that stay what they are: a read-only buffer, for memoryview, numpy.frombuffer and the like.
+
+    `File.pin` makes it. Use it as a context manager, or call `release`, or let it go: views keep it alive. After
+    fork its views stay readable in the child, and new ones are refused.
+    """
+
+    @property
+    def offset(self) -> int:
+        """Where the bytes begin in the file."""
+
+    @property
+    def file(self) -> File:
+        """The file that was pinned."""
+
+    @property
+    def released(self) -> bool:
+        """Whether `release` was called."""
+
+    def release(self) -> None:
+        """Ends the pin; BufferError while views of it live. Twice is no error."""
+
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
     def __enter__(self) -> Self: ...
     def __exit__(self, *exc_info: object) -> None: ...
 

@@ -29,6 +29,8 @@ def _close_all() -> None:
     # Every cache is closed even when one fails; what failed is then reported by the interpreter.
     with contextlib.ExitStack() as stack:
         for cache in list(_open):
+            # With a page pinned it stays open, and the pin good, to the very end.
+            stack.enter_context(contextlib.suppress(BufferError))
             stack.callback(cache.close)
 
 

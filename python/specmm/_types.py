@@ -131,6 +131,14 @@ class CacheStats:
     """Frames that hold a page of a file or a private copy."""
     private_frames: int
     """Of these, private copies."""
+    pinned_frames: int
+    """Of these, pinned pages."""
+    active_frames: int
+    """Of these, pages on the active list: used again."""
+    inactive_frames: int
+    """Of these, pages on the inactive list, from which reclaim takes."""
+    shadows: int
+    """Places that remember an evicted page; never more than frames."""
     hits: int
     """Pages of reads that were in the cache."""
     misses: int
@@ -138,9 +146,33 @@ class CacheStats:
     retries: int
     """Lock-free reads that had to start over."""
     readahead_pages: int
-    """Pages read ahead of need."""
+    """Pages that readahead brought."""
+    readahead_used: int
+    """Of these, the ones that were then used."""
+    readahead_wasted: int
+    """Of these, the ones that were evicted before anybody used them."""
     evictions: int
-    """Pages dropped to make room."""
+    """Pages evicted to make room."""
+    evictions_background: int
+    """Of these, the ones that the background evicted."""
+    dropped: int
+    """Pages dropped on request: `drop_caches`, advice "dontneed"."""
+    invalidated: int
+    """Pages dropped because somebody else changed their file."""
+    refaults: int
+    """Evicted pages that were read again while they were remembered (workingset_refault_file)."""
+    refaults_activated: int
+    """Of these, the ones that came back soon enough to be active at once (workingset_activate_file)."""
+    activations: int
+    """Pages that reclaim found used again and made active (pgactivate)."""
+    deactivations: int
+    """Active pages that reclaim found unused and made inactive (pgdeactivate)."""
+    scanned: int
+    """Pages that reclaim looked at (pgscan)."""
+    direct_reclaims: int
+    """Times that a request had to make room itself (allocstall)."""
+    frame_waits: int
+    """Times that a request had to wait because nothing could be evicted."""
     reads: int
     """Reads made of the stores."""
     read_bytes: int

@@ -4,11 +4,24 @@ use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::imported::Imported;
 
 /// 64 MiB.
 pub(crate) const DEFAULT_CAPACITY: u64 = 64 << 20;
+
+/// Seconds.
+pub(crate) const FRAME_TIMEOUT: Duration = specmm::DEFAULT_FRAME_TIMEOUT;
+
+pub(crate) fn frame_timeout(value: &Bound<'_, PyAny>) -> PyResult<Duration> {
+    let seconds: f64 = value.extract().map_err(|_| {
+        PyTypeError::new_err(format!("frame_timeout must be a number of seconds: {}", repr(value)))
+    })?;
+    Duration::try_from_secs_f64(seconds).map_err(|_| {
+        PyValueError::new_err(format!("frame_timeout must be a number of seconds, 0 or more: {seconds}"))
+    })
+}
 
 /// One function for each integer argument, so that a bad value is reported with the argument's name.
 macro_rules! unsigned {
@@ -19,7 +32,7 @@ macro_rules! unsigned {
     };
 }
 
-unsigned!(addr first index n offset size stride);
+unsigned!(addr first index n offset pages size stride);
 
 /// The same for those that may be None.
 macro_rules! optional {

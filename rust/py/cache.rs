@@ -12,6 +12,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use specmm::{Io, OpenMode};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Pages of many files in a bounded number of frames.
 #[pyclass(module = "specmm", frozen, weakref)]
@@ -23,11 +24,13 @@ pub(crate) struct PageCache {
 #[pymethods]
 impl PageCache {
     #[new]
-    #[pyo3(signature = (capacity=args::DEFAULT_CAPACITY, *, io="threads"), text_signature = "(capacity='64MiB', *, io='threads')")]
+    #[pyo3(signature = (capacity=args::DEFAULT_CAPACITY, *, io="threads", frame_timeout=args::FRAME_TIMEOUT),
+           text_signature = "(capacity='64MiB', *, io='threads', frame_timeout=5.0)")]
     fn new(
         py: Python<'_>,
         #[pyo3(from_py_with = args::capacity)] capacity: u64,
         io: &str,
+        #[pyo3(from_py_with = args::frame_timeout)] frame_timeout: Duration,
     ) -> PyResult<Py<Self>> {
         static REGISTER: Imported = Imported::new("specmm._lifetime", "register");
         let (how, io) = match io {
@@ -38,7 +41,9 @@ impl PageCache {
             }
         };
         // Allocating and zeroing the frames takes a while when they are many.
-        let cache = py.detach(|| specmm::PageCache::new(capacity, how)).map_err(|error| raise(py, &error))?;
+        let cache = py
+            .detach(|| specmm::PageCache::with_timeout(capacity, how, frame_timeout))
+            .map_err(|error| raise(py, &error))?;
         let cache = Py::new(py, Self { handle: Handle::new(cache, CacheId::next()), io })?;
         REGISTER.call(py, (&cache,))?;
         Ok(cache)
@@ -93,6 +98,11 @@ impl PageCache {
     /// Audits the cache against itself while nothing uses it; raises `InvariantError` when something is wrong.
     fn check(&self, py: Python<'_>) -> PyResult<()> {
         self.handle.detached(py, specmm::PageCache::check)
+    }
+
+    /// Evicts up to `pages` pages that were not used for longest; returns their number.
+    fn reclaim(&self, py: Python<'_>, #[pyo3(from_py_with = args::pages)] pages: u64) -> PyResult<usize> {
+        self.handle.detached(py, |cache| cache.reclaim(usize::try_from(pages).unwrap_or(usize::MAX)))
     }
 
     /// Drops every page that is not mapped or in use; returns their number.

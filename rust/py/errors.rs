@@ -3,7 +3,7 @@
 use crate::imported::Imported;
 use crate::store::StoreFailure;
 use pyo3::call::PyCallArgs;
-use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::exceptions::{PyBufferError, PyOSError, PyValueError};
 use pyo3::prelude::*;
 use specmm::Error;
 use specmm::error::IoError;
@@ -38,6 +38,7 @@ pub(crate) fn raise(py: Python<'_>, error: &Error) -> PyErr {
             exception(py, &UNSUPPORTED, (io.to_string(),))
         }
         Error::Io(io) => os_error(py, io),
+        Error::Pinned(message) => PyBufferError::new_err(message.clone()),
         _ => specmm_error(py, &error.to_string()),
     }
 }

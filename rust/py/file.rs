@@ -8,6 +8,7 @@ use crate::errors::raise;
 use crate::gather;
 use crate::handle::Handle;
 use crate::imported::Imported;
+use crate::pin::Pinned;
 use crate::results;
 use crate::slices::{self, BYTES, PAGES};
 use pyo3::prelude::*;
@@ -143,6 +144,18 @@ impl File {
         out: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         gather::gather(py, &self.handle, offsets, length, out)
+    }
+
+    /// Pins bytes of one page: a read-only buffer whose bytes do not change while it lives.
+    fn pin(
+        slf: &Bound<'_, Self>,
+        #[pyo3(from_py_with = args::offset)] offset: u64,
+        #[pyo3(from_py_with = args::exact_length)] length: u64,
+    ) -> PyResult<Pinned> {
+        let handle = &slf.get().handle;
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        let pin = handle.detached(slf.py(), |file| file.pin(offset, length))?;
+        Ok(Pinned::new(pin, offset, handle.cache(), slf.clone().unbind()))
     }
 
     /// Makes the file `size` bytes long.

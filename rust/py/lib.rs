@@ -15,6 +15,7 @@ mod handle;
 mod imported;
 mod interrupt;
 mod mm;
+mod pin;
 mod results;
 mod slices;
 mod store;
@@ -36,6 +37,9 @@ mod _core {
     use super::mm::Mm;
     #[pymodule_export]
     use super::workload::{abort_glosses, kernel_residency, rows, run_faults, workloads};
+    use super::pin::Pinned;
+    #[pymodule_export]
+    use super::workload::{abort_glosses, rows, run_faults, workloads};
 
     /// Bytes in a page.
     #[pymodule_export]
