@@ -101,7 +101,7 @@ impl Pinned {
                 view,
                 slf.as_ptr(),
                 pin.as_ptr().cast_mut().cast(),
-                pin.len() as ffi::Py_ssize_t,
+                pin.len().try_into()?,
                 1,
                 flags,
             )
