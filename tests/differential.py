@@ -59,7 +59,7 @@ class FaultPathMachine(RuleBasedStateMachine):
     # --- set-up
 
     @initialize(
-        frames=st.sampled_from([5, 12, 24, 40, 64, 200]),
+        frames=st.sampled_from([3, 5, 12, 24, 40, 64, 200]),
         sizes=st.tuples(SIZES, SIZES),
         ra_pages=st.tuples(*[st.sampled_from([32, 32, 16, 8, 5, 1, 0])] * 2),
         on_disk=st.booleans(),
@@ -204,6 +204,24 @@ class FaultPathMachine(RuleBasedStateMachine):
         if not stray:
             offsets = [each % max(1, self.model.files[at].size - length) for each in offsets]
         self.both(lambda side: side.gather(at, offsets, length, into))
+
+    @precondition(lambda self: len(self.model.pins) < 12)
+    @rule(file=FILES, index=INDEXES, byte=BYTES, n=st.sampled_from([1, 8, 100, PAGE - 1, PAGE, PAGE + 1]))
+    def pin(self, file: int, index: int, byte: int, n: int) -> None:
+        at = self.file(file)
+        self.both(lambda side: side.pin(at, index * PAGE + byte, n))
+
+    @precondition(lambda self: self.model.pins)
+    @rule(which=st.integers(0, 11), all_others=st.booleans())
+    def release(self, which: int, all_others: bool) -> None:
+        keep = which % len(self.model.pins)
+        for number in range(len(self.model.pins)):
+            if (number == keep) != all_others:
+                self.both(lambda side, number=number: side.pins[number].release())
+
+    @rule(pages=st.sampled_from([1, 2, 5, 40]))
+    def reclaim(self, pages: int) -> None:
+        self.both(lambda side: side.cache.reclaim(pages))
 
     @rule(file=FILES, size=st.one_of(SIZES, st.sampled_from([-PAGE, -100, -1])))
     def truncate(self, file: int, size: int) -> None:

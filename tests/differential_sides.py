@@ -13,7 +13,25 @@ PAGE = 4096
 BASE = 0x10000  # the lowest address that mmap gives
 
 # Of the statistics, what does not depend on how a read was served.
-STATS = ("capacity_frames", "frames_in_use", "private_frames", "reads", "readahead_pages")
+STATS = (
+    "capacity_frames",
+    "frames_in_use",
+    "private_frames",
+    "pinned_frames",
+    "active_frames",
+    "inactive_frames",
+    "shadows",
+    "evictions",
+    "dropped",
+    "invalidated",
+    "refaults",
+    "refaults_activated",
+    "activations",
+    "deactivations",
+    "scanned",
+    "reads",
+    "readahead_pages",
+)
 
 
 def content(seed: int, offset: int, n: int) -> bytes:
@@ -62,8 +80,9 @@ class Side:
         self.make_store = make_store
         folder.mkdir()
         self.path = folder / "on-disk"
-        self.cache = subject.PageCache(frames * PAGE, io="inline")
+        self.cache = subject.PageCache(frames * PAGE, io="inline", frame_timeout=0)
         self.files: list[Any] = []
+        self.pins: list[Any] = []
         self.stores: list[Any] = []  # None for a file on disk
         self.mms = [subject.Mm(self.cache) for _ in range(mms)]
 
@@ -84,6 +103,10 @@ class Side:
         out = bytearray(b"x" * (len(offsets) * length)) if into else None
         return bytes(self.files[file].gather(offsets, length, out=out))
 
+    def pin(self, file: int, offset: int, n: int) -> bytes:
+        self.pins.append(self.files[file].pin(offset, n))
+        return bytes(self.pins[-1])
+
     def new_mm(self, number: int, locking: str, fault_around: int | str) -> None:
         """In the place of another, which ends."""
         self.mms[number].close()
@@ -91,6 +114,8 @@ class Side:
 
     def close(self) -> None:
         """Everything ends, and nothing may be left in use."""
+        for pin in self.pins:
+            pin.release()
         for mm in self.mms:
             mm.close()
         for file in self.files:
@@ -118,6 +143,7 @@ class Side:
                 seen[f"{of}.residency"] = file.residency()
             if store is not None:
                 seen[f"{of} reads of the store"] = store.reads[:]
+        seen["pins"] = [bytes(pin) for pin in self.pins if not pin.released]
         for number, mm in enumerate(self.mms):
             of = f"mms[{number}]"
             pagemap = mm.pagemap(BASE, top - BASE)

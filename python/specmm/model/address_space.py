@@ -6,8 +6,9 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from .errors import expect
-from .page import PAGE_SIZE, Frames, Page, pages_for
+from .page import PAGE_SIZE, Page, pages_for
 from .store import Store
+from .vmscan import Vmscan
 
 if TYPE_CHECKING:
     from .vma import Vma
@@ -16,12 +17,15 @@ if TYPE_CHECKING:
 class AddressSpace:
     """Everything that opens of the same file share: its size, its pages, its mappings."""
 
-    def __init__(self, frames: Frames, counters: Counter[str], store: Store, size: int) -> None:
-        self.frames = frames
+    def __init__(self, vmscan: Vmscan, counters: Counter[str], store: Store, size: int) -> None:
+        self.vmscan = vmscan
+        self.frames = vmscan.frames
         self.counters = counters  # the cache's, see CacheStats
         self.store = store
+        self.version = store.version()
         self.i_size = size
         self.pages: dict[int, Page] = {}
+        self.shadows: dict[int, int] = {}  # where evicted pages were, and how old the cache was
         self.i_mmap: list[Vma] = []
         self.open_files = 0
 
@@ -35,9 +39,20 @@ class AddressSpace:
     def add_page(self, index: int) -> Page | None:
         """add_to_page_cache_lru: a new page, not up to date yet; None when there is no frame."""
         expect(index not in self.pages and index < self.max_off, "a page added twice, or beyond the end")
-        page = self.frames.take(index)
+        page = self.vmscan.alloc_page(index)
         if page is not None:
             self.pages[index] = page
+            page.mapping = self
+            shadow = self.shadows.pop(index, None)
+            if shadow is not None:
+                self.vmscan.refault(page, shadow)
+        return page
+
+    def add_page_waiting(self, index: int) -> Page | None:
+        """The same, where a frame may be waited for."""
+        page = self.add_page(index)
+        while page is None and self.vmscan.wait_for_frame():
+            page = self.add_page(index)
         return page
 
     def read_pages(self, run: list[Page]) -> OSError | None:
@@ -62,15 +77,19 @@ class AddressSpace:
     # --- letting pages go
 
     def delete_page(self, page: Page) -> None:
-        """delete_from_page_cache: nobody maps it any more."""
+        """delete_from_page_cache: nobody maps it any more. A pinned page keeps its frame."""
         del self.pages[page.index]
-        self.frames.give_back(page)
+        page.mapping = None
+        if not page.pins:
+            self.frames.give_back(page)
 
     def invalidate(self, first: int, end: int) -> int:
         """invalidate_mapping_pages: drops what nobody maps among [first, end); how many that were."""
-        doomed = [page for page in self.pages.values() if first <= page.index < end and not page.entries]
+        within = [page for page in self.pages.values() if first <= page.index < end]
+        doomed = [page for page in within if not (page.entries or page.pins or page.held)]
         for page in doomed:
             self.delete_page(page)
+        self.counters["dropped"] += len(doomed)
         return len(doomed)
 
     @property
@@ -81,15 +100,35 @@ class AddressSpace:
     def put(self) -> None:
         """iput: the last user is gone, and with it go the pages."""
         if not self.in_use:
-            self.invalidate(0, self.max_off)
+            for page in list(self.pages.values()):
+                self.delete_page(page)
+            self.shadows.clear()
             self.store.close()
+
+    def follow_changes(self) -> None:
+        """Before a read: whether somebody else has written to the store."""
+        if self.store.version() != self.version:
+            self.revalidate()
+
+    def revalidate(self) -> None:
+        """Follows what somebody else did to the store: if it was written to, no page is good any more."""
+        version = self.store.version()
+        if version != self.version:
+            self.version = version
+            self.counters["invalidated"] += len(self.pages)
+            for page in list(self.pages.values()):
+                page.unmap()
+                self.delete_page(page)
+            self.shadows.clear()
+        size = self.store.size()
+        if size is not None:
+            self.follow_size(size)
 
     def follow_size(self, size: int) -> None:
         """Somebody else changed the size: what follows the old end of a cut page is not zeros any more."""
         partial = self.pages.get(self.i_size // PAGE_SIZE)
         if size > self.i_size and self.i_size % PAGE_SIZE and partial is not None:
-            for table, number in list(partial.entries):
-                table.zap(number, number + 1)
+            partial.unmap()
             self.delete_page(partial)
         if size != self.i_size:
             self.set_size(size)
@@ -102,9 +141,14 @@ class AddressSpace:
             vma.page_table.zap(first, vma.end_page)
         for page in [page for page in self.pages.values() if page.index >= self.max_off]:
             self.delete_page(page)
+        self.shadows = {index: age for index, age in self.shadows.items() if index < self.max_off}
 
-        # The page that is cut in two keeps zeros past the end, where a later extension will show them.
-        partial = self.pages.get(size // PAGE_SIZE)
-        if partial is not None and partial.uptodate:
-            tail = size % PAGE_SIZE
+        # The page that is cut in two keeps zeros past the end, where a later extension will show them. A pinned
+        # one keeps its bytes instead, and leaves the file.
+        partial, tail = self.pages.get(size // PAGE_SIZE), size % PAGE_SIZE
+        if partial is not None and tail and partial.pins:
+            partial.unmap()
+            self.delete_page(partial)
+        elif partial is not None and tail:
             partial.data[tail:] = bytes(PAGE_SIZE - tail)
+            partial.generation += 1

@@ -16,6 +16,7 @@ from .outcomes import CacheStats
 from .page import PAGE_SIZE, Frames, Page
 from .page_table import LEAF, PMD, PUD
 from .store import LocalFile, Store, UserStore
+from .vmscan import Vmscan
 
 if TYPE_CHECKING:
     from .mm import Mm
@@ -31,14 +32,16 @@ OPEN_FLAGS = {
 class PageCache:
     """Pages of any number of files, never more than `capacity` bytes of them. All I/O is inline."""
 
-    def __init__(self, capacity: int | str, *, io: str = "inline") -> None:
+    def __init__(self, capacity: int | str, *, io: str = "inline", frame_timeout: float = 0.0) -> None:
         choice("io", io, ("inline", "threads"))
+        if frame_timeout < 0:
+            raise ValueError(f"frame_timeout {frame_timeout} is negative")
         frames = byte_count("capacity", capacity) // PAGE_SIZE
         if frames == 0:
             raise ValueError(f"capacity {capacity!r} is less than a page")
         self.frames = Frames(frames)
         self.counters: Counter[str] = Counter()
-        self.spaces: list[AddressSpace] = []
+        self.vmscan = Vmscan(self.frames, self.counters)
         self.inodes: dict[tuple[int, int], AddressSpace] = {}
         self.files: list[File] = []
         self.mms: list[Mm] = []
@@ -62,7 +65,7 @@ class PageCache:
             self.inodes[inode] = mapping
         else:
             # A new open is a good moment to see what others did to the file.
-            mapping.follow_size(status.st_size)
+            mapping.revalidate()
         file = self.add_file(File(self, mapping, LocalFile(descriptor, name), name, mode, ra_pages))
         if mode == "w+b":
             file.truncate(0)
@@ -84,9 +87,14 @@ class PageCache:
 
     def add_space(self, store: Store, size: int) -> AddressSpace:
         """A new file in the cache, empty."""
-        self.spaces = [space for space in self.spaces if space.in_use]
-        self.spaces.append(AddressSpace(self.frames, self.counters, store, size))
+        self.vmscan.spaces = [space for space in self.spaces if space.in_use]
+        self.vmscan.spaces.append(AddressSpace(self.vmscan, self.counters, store, size))
         return self.spaces[-1]
+
+    @property
+    def spaces(self) -> list[AddressSpace]:
+        """All files that have users."""
+        return self.vmscan.spaces
 
     # --- the whole of it
 
@@ -96,6 +104,18 @@ class PageCache:
             capacity_frames=self.frames.capacity,
             frames_in_use=self.frames.in_use,
             private_frames=self.frames.private,
+            pinned_frames=len(self.frames.pinned),
+            active_frames=len(self.frames.active),
+            inactive_frames=len(self.frames.inactive),
+            shadows=self.vmscan.shadows,
+            evictions=self.counters["evictions"],
+            dropped=self.counters["dropped"],
+            invalidated=self.counters["invalidated"],
+            refaults=self.counters["refaults"],
+            refaults_activated=self.counters["refaults_activated"],
+            activations=self.counters["activations"],
+            deactivations=self.counters["deactivations"],
+            scanned=self.counters["scanned"],
             hits=self.counters["hits"],
             misses=self.counters["misses"],
             readahead_pages=self.counters["readahead_pages"],
@@ -103,6 +123,11 @@ class PageCache:
             read_bytes=self.counters["read_bytes"],
             read_errors=self.counters["read_errors"],
         )
+
+    def reclaim(self, pages: int) -> int:
+        """Evicts up to so many pages, those that were not used for longest first; how many went."""
+        self.check_open()
+        return self.vmscan.reclaim(natural("pages", pages))
 
     def drop_caches(self) -> int:
         """Drops every page that nobody maps; how many that were."""
@@ -115,6 +140,8 @@ class PageCache:
     def close(self) -> None:
         """Closes whatever uses it."""
         if not self.closed:
+            if self.frames.pinned:
+                raise BufferError(f"{len(self.frames.pinned)} pages are pinned")
             for mm in list(self.mms):
                 mm.close()
             for file in self.files:
@@ -141,9 +168,17 @@ class PageCache:
         cached = [page for space in self.spaces for page in space.pages.values()]
         private = [page for mm in self.mms for page in self.check_mm(mm) if page.private]
         expect(len(private) == self.frames.private, "private frames")
-        expect(len(cached) + len(private) == self.frames.in_use <= self.frames.capacity, "frames in use")
+        left = [page for page in self.frames.pinned if page.mapping is None]
+        used = len(cached) + len(private) + len(left)
+        expect(used == self.frames.in_use <= self.frames.capacity, "frames in use")
+        listed = self.frames.inactive + self.frames.active + self.frames.pinned
+        expect(len(listed) == len(set(map(id, listed))) == used - len(private), "pages on lists")
+        expect(self.vmscan.shadows <= self.frames.capacity, "more shadows than frames")
+        expect(all(not (page.held or page.locked) for page in cached), "a page in use at rest")
         for space in self.spaces:
             expect(space.in_use or not space.pages, "a file without users has pages")
+            expect(not space.pages.keys() & space.shadows.keys(), "a page and its shadow")
+            expect(all(page.mapping is space for page in space.pages.values()), "mapping")
             expect(all(space.pages[index].index == index for index in space.pages), "index")
             expect(all(index < space.max_off for index in space.pages), "a page beyond the end")
         expect(all(page.uptodate or not page.entries for page in cached), "a page mapped before it was read")

@@ -11,16 +11,36 @@ from typing import TYPE_CHECKING, Self
 from .address_space import AddressSpace
 from .arguments import MAX_BYTES, choice, natural
 from .errors import BusError, ClosedError
-from .filemap import filemap_fault, filemap_fault_speculative, filemap_read
+from .filemap import filemap_fault, filemap_fault_speculative, filemap_get_page, filemap_read
 from .outcomes import FilemapFault, ReadaheadState, VmFault
-from .page import PAGE_SIZE, pages_for
-from .readahead import IO_PAGES, Readahead
+from .page import PAGE_SIZE, Page, pages_for
+from .readahead import Readahead
 from .store import Store
 
 if TYPE_CHECKING:
     from .cache import PageCache
 
 ADVICE = ("normal", "random", "sequential", "willneed", "dontneed")
+
+
+class Pinned:
+    """Bytes that stay what they are until they are released."""
+
+    def __init__(self, file: File, page: Page, within: int, length: int) -> None:
+        self.file = file
+        self.page = page
+        self.within = slice(within, within + length)
+        self.released = False
+
+    def __bytes__(self) -> bytes:
+        return bytes(self.page.data[self.within])
+
+    def release(self) -> None:
+        """The end of the pin."""
+        if not self.released:
+            self.released = True
+            self.file.pins.remove(self)
+            self.file.f_mapping.frames.unpin(self.page)
 
 
 class File:
@@ -38,6 +58,7 @@ class File:
         self.name = name
         self.mode = mode
         self.closed = False
+        self.pins: list[Pinned] = []
         mapping.open_files += 1
 
     @property
@@ -83,6 +104,26 @@ class File:
             view[number * length :][:length] = filemap_read(self.f_ra, length, offset)
         return result
 
+    def pin(self, offset: int, length: int) -> Pinned:
+        """A snapshot of bytes of one page, whose frame is held for it."""
+        self.check_open()
+        natural("offset", offset, MAX_BYTES)
+        most = PAGE_SIZE - offset % PAGE_SIZE
+        if not 1 <= natural("length", length) <= most:
+            raise ValueError(f"length {length} is not between 1 and {most}, the rest of the page")
+        mapping, index = self.f_mapping, offset // PAGE_SIZE
+        if offset + length > mapping.i_size:
+            raise BusError(index, offset, mapping.i_size)
+        try:
+            page = filemap_get_page(self.f_ra, index, 1)
+        except OSError as error:
+            raise BusError(index, offset, mapping.i_size) from error
+        mapping.frames.pin(page)
+        mapping.vmscan.touch(page)
+        pinned = Pinned(self, page, offset % PAGE_SIZE, length)
+        self.pins.append(pinned)
+        return pinned
+
     # --- the fault of this file alone
 
     def filemap_fault(self, index: int, *, speculative: bool = True) -> FilemapFault:
@@ -122,13 +163,15 @@ class File:
                 self.advice = advice
                 self.f_ra.mode_random = advice == "random"
                 if advice != "random":
-                    self.f_ra.ra_pages = self.open_ra_pages * (2 if advice == "sequential" else 1)
+                    self.f_ra.asked_pages = self.open_ra_pages * (2 if advice == "sequential" else 1)
 
     def willneed(self, offset: int, end: int) -> None:
         """Reads every page the range touches, in pieces of the largest read."""
-        end_page = pages_for(end) if end > offset else 0
-        chunk = max(IO_PAGES, self.f_ra.ra_pages)
-        for index in range(offset // PAGE_SIZE, end_page, chunk):
+        first = offset // PAGE_SIZE
+        most = max(self.f_mapping.frames.capacity // 2, 1)
+        end_page = min(pages_for(end), first + most) if end > offset else 0
+        chunk = max(self.f_ra.io_pages, self.f_ra.ra_pages, 1)
+        for index in range(first, end_page, chunk):
             self.f_ra.force_page_cache_ra(index, end_page - index)
 
     def truncate(self, size: int) -> None:
@@ -140,13 +183,12 @@ class File:
         natural("size", size, MAX_BYTES)
         self.store.truncate(size)
         self.f_mapping.set_size(size)
+        self.f_mapping.version = self.f_mapping.store.version()
 
     def revalidate(self) -> int:
-        """Takes over the store's size, if the store can tell."""
+        """Follows what somebody else did to the file, if the store can tell."""
         self.check_open()
-        size = self.store.size()
-        if size is not None:
-            self.f_mapping.follow_size(size)
+        self.f_mapping.revalidate()
         return self.f_mapping.i_size
 
     def residency(self, first: int = 0, count: int | None = None) -> bytes:
@@ -163,6 +205,8 @@ class File:
     def close(self) -> None:
         """fput: mappings outlive it."""
         if not self.closed:
+            if self.pins:
+                raise BufferError(f"{self.name!r} has {len(self.pins)} pins")
             self.closed = True
             self.store.close()
             self.f_mapping.open_files -= 1

@@ -54,16 +54,22 @@ def filemap_fault(ra: Readahead, index: int, *, rand: bool, seq: bool, tried: bo
         found.result = VmFault.MAJOR
         submitted = ra.do_sync_mmap_readahead(index, rand=rand, seq=seq, tried=tried)
         dropped = submitted and not tried
-        found.page = mapping.pages.get(index) or mapping.add_page(index)
+        found.page = mapping.pages.get(index)
+        if found.page is None and not dropped:
+            found.page = mapping.add_page(index)
         if found.page is None:
-            found.result = found.result | VmFault.RETRY if dropped else VmFault.OOM
+            # Without the lock a frame may be waited for.
+            found.page = mapping.add_page_waiting(index)
+            dropped = True
+        if found.page is None:
+            found.result |= VmFault.OOM
             return found
 
     # page_not_uptodate: this page alone. A first pass only sees to it that it is read; the next one judges.
     if not found.page.uptodate:
-        dropped = not tried
+        dropped = dropped or not tried
         error = mapping.read_pages([found.page])
-        if error is not None and tried:
+        if error is not None and not dropped:
             return Filemap(VmFault.SIGBUS, missed=found.missed, error=error)
 
     found.result |= VmFault.RETRY if dropped else VmFault.LOCKED
@@ -85,22 +91,31 @@ def filemap_read(ra: Readahead, n: int, offset: int) -> bytes:
     data = bytearray()
     for index in range(first, last + 1):
         req = last - index + 1
-        page = mapping.pages.get(index)
-        mapping.counters["hits" if page is not None and page.uptodate else "misses"] += 1
-        if page is None:
-            ra.page_cache_sync_ra(index, req)
-            page = mapping.pages.get(index) or mapping.add_page(index)
-        if page is None:
-            raise OutOfFramesError(f"all {mapping.frames.capacity} frames are in use")
-        if page.readahead:
-            ra.page_cache_async_ra(page, req)
-        if not page.uptodate:
-            error = mapping.read_pages([page])
-            if error is not None:
-                raise error
+        page = filemap_get_page(ra, index, req)
         data += page.data
+        mapping.vmscan.touch(page)
 
     # A pure hit leaves no trace: it takes no lock and writes nothing that another thread reads.
     if not hit:
         ra.prev_pos = end - 1
     return bytes(data[offset - first * PAGE_SIZE : end - first * PAGE_SIZE])
+
+
+def filemap_get_page(ra: Readahead, index: int, req: int) -> Page:
+    """The page, up to date; `req` pages from it on are wanted."""
+    mapping = ra.mapping
+    page = mapping.pages.get(index)
+    mapping.counters["hits" if page is not None and page.uptodate else "misses"] += 1
+    if page is None:
+        mapping.follow_changes()
+        ra.page_cache_sync_ra(index, req)
+        page = mapping.pages.get(index) or mapping.add_page_waiting(index)
+    if page is None:
+        raise OutOfFramesError(f"all {mapping.frames.capacity} frames are in use")
+    if page.readahead:
+        ra.page_cache_async_ra(page, req)
+    if not page.uptodate:
+        error = mapping.read_pages([page])
+        if error is not None:
+            raise error
+    return page

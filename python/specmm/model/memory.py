@@ -42,6 +42,7 @@ class Fault:
             return self.do_cow_fault() if self.write else self.do_read_fault()
         if self.write and not entry.writable:
             return self.do_wp_page(entry)
+        entry.accessed = True
         return Pass()  # there is nothing to do: the entry allows the access
 
     def do_read_fault(self) -> Pass:
@@ -71,13 +72,17 @@ class Fault:
     def do_wp_page(self, entry: Entry) -> Pass:
         """A write to an entry that is read-only: a private copy is the writer's own, a file's page is not."""
         if entry.page.private:
-            entry.writable = True
+            entry.writable = entry.accessed = True
             return Pass()
         copy = self.prepare_copy()
         if isinstance(copy, Pass):
             return copy
+        if self.vma.page_table.get(self.number) is not entry:
+            # The page was evicted for the sake of its own copy: the access faults again.
+            self.vma.page_table.frames.give_back(copy)
+            return Pass()
         copy.data[:] = entry.page.data
-        self.vma.page_table.zap(self.number, self.number + 1)
+        self.vma.page_table.clear(self.number)
         self.vma.page_table.set(self.number, copy, writable=True)
         return Pass()
 
@@ -87,10 +92,16 @@ class Fault:
             if self.speculative:
                 return Pass(VmFault.RETRY, Abort.ANON_VMA)
             self.vma.anon_vma = True
-        copy = self.vma.page_table.frames.take(self.vma.index(self.number), private=True)
+        index, vmscan = self.vma.index(self.number), self.vma.file.f_mapping.vmscan
+        if self.speculative:
+            copy = vmscan.frames.take(index, private=True)
+            return Pass(VmFault.RETRY, Abort.NO_FRAME) if copy is None else copy
+        copy = vmscan.alloc_page(index, private=True)
         if copy is not None:
             return copy
-        return Pass(VmFault.RETRY, Abort.NO_FRAME) if self.speculative else Pass(VmFault.OOM)
+        # Without the mmap lock a frame is waited for, unless there are too many copies already.
+        full = vmscan.frames.private >= vmscan.frames.capacity // 2
+        return Pass(VmFault.OOM) if full or not vmscan.wait_for_frame() else Pass(VmFault.RETRY)
 
     def do_fault(self) -> Filemap:
         """__do_fault: vm_ops->fault. A page comes only with LOCKED."""
@@ -120,6 +131,6 @@ class Fault:
             if page is None or page.readahead or not page.uptodate or page.index >= mapping.max_off:
                 continue
             if self.vma.page_table.get(number) is None:
-                self.vma.page_table.set(number, page, writable=False)
+                self.vma.page_table.set(number, page, writable=False, accessed=number == self.number)
                 published += 1
         return published

@@ -161,7 +161,7 @@ class Mm:
         if natural("stride", stride) == 0:
             raise ValueError("stride is 0")
         addresses = range(natural("addr", addr), addr + natural("length", length), stride)
-        faults = [outcome for _, outcome in (self.access(each, write=write) for each in addresses) if outcome]
+        faults = [outcome for each in addresses for outcome in self.access(each, write=write)[1]]
         return TouchReport(
             len(addresses),
             len(faults),
@@ -169,25 +169,31 @@ class Mm:
             sum(outcome.abort is not None for outcome in faults),
         )
 
-    def access(self, address: int, *, write: bool) -> tuple[Entry, FaultOutcome | None]:
-        """The entry that allows the access, and the fault it took, if any."""
-        entry = self.page_table.get(address >> PAGE_SHIFT)
-        if entry is not None and (entry.writable or not write):
-            return entry, None
-        outcome, error = self.faults.handle(address, write=write)
-        if outcome.result & VmFault.SIGSEGV:
+    def access(self, address: int, *, write: bool) -> tuple[Entry, list[FaultOutcome]]:
+        """The entry that allows the access, and the faults it took: none, or as many as it needs."""
+        outcomes: list[FaultOutcome] = []
+        while True:
+            entry = self.page_table.get(address >> PAGE_SHIFT)
+            if entry is not None and (entry.writable or not write):
+                entry.accessed = True
+                return entry, outcomes
+            outcome, error = self.faults.handle(address, write=write)
+            self.judge(address, outcome.result, error, write=write)
+            outcomes.append(outcome)
+
+    def judge(self, address: int, result: VmFault, error: OSError | None, *, write: bool) -> None:
+        """What a program gets for a fault that failed."""
+        if result & VmFault.SIGSEGV:
             raise SegmentationError(
                 f"{address:#x} is not mapped, or not for {'writing' if write else 'reading'}"
             )
-        if outcome.result & VmFault.OOM:
+        if result & VmFault.OOM:
             raise OutOfFramesError(f"no frame of {self.cache.frames.capacity}, or no private one")
-        if outcome.result & VmFault.SIGBUS:
+        if result & VmFault.SIGBUS:
             (vma,) = self.vmas.covering(address, address + 1)
             index = vma.index(address >> PAGE_SHIFT)
             offset = index * PAGE_SIZE + address % PAGE_SIZE
             raise BusError(index, offset, vma.file.f_mapping.i_size) from error
-        ((_, entry),) = self.page_table.present(address >> PAGE_SHIFT, (address >> PAGE_SHIFT) + 1)
-        return entry, outcome
 
     def fault(self, addr: int, *, write: bool = False) -> FaultOutcome:
         """One fault; what goes wrong is told in its result."""

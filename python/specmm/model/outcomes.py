@@ -105,11 +105,23 @@ class ReadaheadState:
 
 @dataclass(frozen=True)
 class CacheStats:
-    """Counters of a cache. The model never retries, evicts or waits."""
+    """Counters of a cache. The model never retries or waits, and has no background."""
 
     capacity_frames: int
     frames_in_use: int
     private_frames: int
+    pinned_frames: int
+    active_frames: int
+    inactive_frames: int
+    shadows: int
+    evictions: int
+    dropped: int
+    invalidated: int
+    refaults: int
+    refaults_activated: int
+    activations: int
+    deactivations: int
+    scanned: int
     hits: int
     misses: int
     readahead_pages: int

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from .errors import expect
 
 if TYPE_CHECKING:
-    from .page_table import PageTable
+    from .address_space import AddressSpace
+    from .page_table import Entry, PageTable
 
 PAGE_SHIFT = 12
 PAGE_SIZE = 1 << PAGE_SHIFT
@@ -29,6 +30,35 @@ class Page:
     readahead: bool = False  # PG_readahead, the marker: who meets it reads the next window
     data: bytearray = field(default_factory=lambda: bytearray(PAGE_SIZE))
     entries: set[tuple[PageTable, int]] = field(default_factory=set)  # where it is mapped
+    mapping: AddressSpace | None = None  # the file it is a page of
+    locked: bool = False  # PG_locked: it is being read
+    held: int = 0  # references of calls that are under way
+    pins: int = 0  # FOLL_PIN: its bytes must stay
+    referenced: bool = False  # PG_referenced: used since reclaim last looked
+    active: bool = False  # PG_active: used again
+    generation: int = 0  # how often its bytes were changed in place
+
+    def mapped_by(self) -> list[Entry]:
+        """Its entries."""
+        found = [table.get(number) for table, number in self.entries]
+        return [entry for entry in found if entry is not None]
+
+    def clear_young(self) -> int:
+        """page_referenced: through how many entries it was used since the last look."""
+        used = [entry for entry in self.mapped_by() if entry.accessed]
+        for entry in used:
+            entry.accessed = False
+        return len(used)
+
+    def unmap(self) -> None:
+        """try_to_unmap."""
+        for table, number in list(self.entries):
+            table.zap(number, number + 1)
+
+    def mark_accessed(self) -> None:
+        """mark_page_accessed: for an entry that was used and is gone."""
+        self.active = self.active or self.referenced
+        self.referenced = True
 
 
 class Frames:
@@ -38,6 +68,9 @@ class Frames:
         self.capacity = capacity
         self.in_use = 0
         self.private = 0
+        self.inactive: list[Page] = []  # pages of files, the oldest first: used once, as far as is known
+        self.active: list[Page] = []  # used again
+        self.pinned: list[Page] = []  # on neither list
 
     def take(self, index: int, *, private: bool = False) -> Page | None:
         """A zeroed page, or None when there is no frame for it."""
@@ -47,10 +80,32 @@ class Frames:
             return None
         self.in_use += 1
         self.private += private
-        return Page(index, private)
+        page = Page(index, private)
+        if not private:
+            self.inactive.append(page)
+        return page
 
     def give_back(self, page: Page) -> None:
         """The frame is free for the next taker at once."""
-        expect(not page.entries, "a mapped page was freed")
+        expect(not page.entries and not page.pins, "a page in use was freed")
+        for pages in (self.inactive, self.active):
+            if page in pages:
+                pages.remove(page)
         self.in_use -= 1
         self.private -= page.private
+
+    def pin(self, page: Page) -> None:
+        """One pin more: reclaim does not see the page."""
+        if not page.pins:
+            (self.active if page in self.active else self.inactive).remove(page)
+            self.pinned.append(page)
+        page.pins += 1
+
+    def unpin(self, page: Page) -> None:
+        """One pin less; a page that left its file meanwhile goes with the last one."""
+        page.pins -= 1
+        if not page.pins:
+            self.pinned.remove(page)
+            self.inactive.append(page)
+            if page.mapping is None:
+                self.give_back(page)

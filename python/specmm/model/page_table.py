@@ -19,6 +19,7 @@ class Entry:
 
     page: Page
     writable: bool
+    accessed: bool
 
 
 class PageTable:
@@ -48,11 +49,11 @@ class PageTable:
         """The present entry of that page."""
         return self.leaves.get(number >> LEAF, {}).get(number)
 
-    def set(self, number: int, page: Page, *, writable: bool) -> None:
-        """do_set_pte, into an entry that is none."""
+    def set(self, number: int, page: Page, *, writable: bool, accessed: bool = True) -> None:
+        """do_set_pte, into an entry that is none. What a fault is for counts as accessed."""
         leaf = self.leaves[number >> LEAF]
         expect(number not in leaf, "an entry was overwritten")
-        leaf[number] = Entry(page, writable)
+        leaf[number] = Entry(page, writable, accessed)
         page.entries.add((self, number))
 
     def present(self, first: int, end: int) -> list[tuple[int, Entry]]:
@@ -64,10 +65,16 @@ class PageTable:
     def zap(self, first: int, end: int) -> None:
         """zap_pte_range: a file page stays in the cache, a private copy has no other place and is freed."""
         for number, entry in self.present(first, end):
-            del self.leaves[number >> LEAF][number]
-            entry.page.entries.remove((self, number))
+            self.clear(number)
             if entry.page.private:
                 self.frames.give_back(entry.page)
+            elif entry.accessed:
+                entry.page.mark_accessed()
+
+    def clear(self, number: int) -> None:
+        """ptep_get_and_clear."""
+        entry = self.leaves[number >> LEAF].pop(number)
+        entry.page.entries.remove((self, number))
 
     def write_protect(self, first: int, end: int) -> None:
         """change_protection, towards read-only."""

@@ -38,10 +38,20 @@ class Readahead:
         self.start = 0
         self.size = 0
         self.async_size = 0
-        self.ra_pages = ra_pages
+        self.asked_pages = ra_pages
         self.mmap_miss = 0
         self.prev_pos = -1
         self.mode_random = False  # FMODE_RANDOM, which posix_fadvise sets
+
+    @property
+    def ra_pages(self) -> int:
+        """The largest window: what was asked for, and no more than a quarter of the cache."""
+        return min(self.asked_pages, self.mapping.frames.capacity // 4)
+
+    @property
+    def io_pages(self) -> int:
+        """What a large read may ask for at once."""
+        return min(IO_PAGES, self.mapping.frames.capacity // 4)
 
     def state(self) -> ReadaheadState:
         """What shows of it."""
@@ -100,17 +110,19 @@ class Readahead:
         if self.ra_pages == 0:
             return
         page.readahead = False
+        page.held += 1
         self.ondemand_readahead(page.index, req, hit=True)
+        page.held -= 1
 
     def force_page_cache_ra(self, index: int, req: int) -> None:
         """Just these pages: no marker, and the state stays as it is."""
-        self.do_page_cache_ra(index, min(req, max(IO_PAGES, self.ra_pages)), 0)
+        self.do_page_cache_ra(index, min(req, max(self.io_pages, self.ra_pages, 1)), 0)
 
     def ondemand_readahead(self, index: int, req: int, *, hit: bool) -> None:
         """Chooses the window from the state, the marker, the last position, or the pages that are there."""
         most = self.ra_pages
-        if req > most and most < IO_PAGES:
-            most = min(req, IO_PAGES)
+        if req > most and most < self.io_pages:
+            most = min(req, self.io_pages)
 
         if index == 0:
             self.initial_readahead(index, req, most)
@@ -172,21 +184,25 @@ class Readahead:
     def do_page_cache_ra(self, index: int, nr: int, lookahead: int) -> None:
         """page_cache_ra_unbounded, within the file: adds what is missing, reads each run with one call."""
         nr = min(nr, self.mapping.max_off - index)
-        run: list[Page] = []
+        runs: list[list[Page]] = []
         for number in range(nr):
             if index + number in self.mapping.pages:
-                self.read_run(run)
-                run = []
                 continue
             page = self.mapping.add_page(index + number)
             if page is None:
                 break
+            page.locked = True
             page.readahead = number == nr - lookahead
-            run.append(page)
-        self.read_run(run)
+            if runs and runs[-1][-1].index + 1 == page.index:
+                runs[-1].append(page)
+            else:
+                runs.append([page])
+        for run in runs:
+            self.read_run(run)
 
     def read_run(self, run: list[Page]) -> None:
         """Nobody waits for these pages, so an error is not reported; who needs such a page reads it again."""
-        if run:
-            self.mapping.counters["readahead_pages"] += len(run)
-            self.mapping.read_pages(run)
+        self.mapping.counters["readahead_pages"] += len(run)
+        self.mapping.read_pages(run)
+        for page in run:
+            page.locked = False

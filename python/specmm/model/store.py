@@ -42,6 +42,10 @@ class Store:
         """The size now, if the store can tell."""
         return None
 
+    def version(self) -> object:
+        """Something that changes when somebody writes to the store, if the store can tell."""
+        return None
+
     def close(self) -> None:
         """Nobody reads any more."""
 
@@ -67,6 +71,10 @@ class LocalFile(Store):
 
     def size(self) -> int | None:
         return os.fstat(self.descriptor).st_size
+
+    def version(self) -> object:
+        status = os.fstat(self.descriptor)
+        return status.st_size, status.st_mtime_ns
 
     def close(self) -> None:
         os.close(self.descriptor)
