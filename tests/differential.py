@@ -121,12 +121,25 @@ class FaultPathMachine(RuleBasedStateMachine):
             return
         try:
             for side in self.sides[1:]:
+                self.count_reclaim(side.cache.stats())
                 for mm in side.mms:
                     self.count(mm)
             for side in self.sides:
                 side.close()
         finally:
             shutil.rmtree(self.folder)
+
+    def count_reclaim(self, stats: Any) -> None:
+        for name in (
+            "evictions",
+            "dropped",
+            "refaults",
+            "refaults_activated",
+            "activations",
+            "deactivations",
+        ):
+            REACHED[name] += getattr(stats, name)
+        REACHED["invalidated"] += stats.invalidated
 
     def count(self, mm: Any) -> None:
         for event, count in mm.vm_events().items():

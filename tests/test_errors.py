@@ -182,20 +182,31 @@ def test_only_a_file_of_the_cache_can_be_mapped(cache, path):
 # --- the bound
 
 
-def test_a_full_cache(path):
-    with specmm.PageCache(2 * PAGE, io="inline") as cache, cache.open(path, ra_pages=0) as file:
-        with pytest.raises(specmm.OutOfFramesError, match="2"):
-            file.pread(len(CONTENT), 0)
-        with pytest.raises(MemoryError):
-            file.pread(len(CONTENT), 0)
-        assert cache.drop_caches() == 2
-        assert file.pread(PAGE, PAGE) == CONTENT[PAGE : 2 * PAGE]
-        with specmm.Mm(cache) as mm:
-            address = mm.mmap(file)
-            mm.touch(address + PAGE, 1)
-            with pytest.raises(specmm.OutOfFramesError):
-                mm.touch(address, 3 * PAGE)
-            assert mm.fault(address + 2 * PAGE).result & specmm.VmFault.OOM
+def test_a_small_cache_serves_a_large_file(path):
+    with specmm.PageCache(2 * PAGE) as cache, cache.open(path) as file, specmm.Mm(cache) as mm:
+        assert file.pread(len(CONTENT), 0) == CONTENT
+        address = mm.mmap(file)
+        assert mm.load(address, len(CONTENT)) == CONTENT
+        assert cache.stats().frames_in_use <= 2
+        mm.close()
+        cache.check()
+
+
+def test_a_cache_too_small_for_the_pins(path):
+    with specmm.PageCache(2 * PAGE, frame_timeout=0) as cache, cache.open(path) as file:
+        with file.pin(0, 8) as first, file.pin(PAGE, 8):
+            with pytest.raises(specmm.OutOfFramesError, match="2 pinned"):
+                file.pread(1, 2 * PAGE)
+            with pytest.raises(MemoryError, match="2 frames"):
+                file.pin(2 * PAGE, 1)
+            with specmm.Mm(cache) as mm:
+                address = mm.mmap(file)
+                assert mm.load(address, 8) == bytes(first)
+                with pytest.raises(specmm.OutOfFramesError, match="2 pinned"):
+                    mm.touch(address, 3 * PAGE)
+                assert mm.fault(address + 2 * PAGE).result & specmm.VmFault.OOM
+        # Nothing is lost, and nothing is left.
+        assert file.pread(len(CONTENT), 0) == CONTENT
         cache.check()
 
 

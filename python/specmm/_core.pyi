@@ -206,9 +206,10 @@ class File:
     def revalidate(self) -> int:
         """Looks whether others have changed the file, follows, and returns the size.
 
-        A file that was written to (its size or modification time differs) loses its cached pages; what lies past
-        a smaller size is dropped, and mapped accesses there raise BusError. A path that names another file by
-        now is opened anew; a file that was deleted is read on. Each miss looks for the first of these by itself.
+        A file that was written to (its size or modification time differs) loses its cached pages; what lies
+        past a smaller size is dropped, and mapped accesses there raise BusError. A path that names another
+        file by now is opened anew; a file that was deleted is read on. Each miss looks for the first of these
+        by itself.
         """
 
     def pread(self, n: int, offset: int) -> bytes:
@@ -251,8 +252,8 @@ class File:
 
         The bytes must lie in one page: more is a ValueError that says how many it has from there. It is a
         snapshot: whatever becomes of the file, they do not change while the pin or a view of it lives. Each
-        pinned page holds a frame of the cache. BusError past the end of the file or when the page cannot be read,
-        OutOfFramesError when the cache has no room.
+        pinned page holds a frame of the cache. BusError past the end of the file or when the page cannot be
+        read, OutOfFramesError when the cache has no room.
         """
 
     def truncate(self, size: int) -> None:
@@ -301,10 +302,10 @@ class File:
 
 @final
 class Pinned:
-    """Bytes of one page that stay what they are: a read-only buffer, for memoryview, numpy.frombuffer and the like.
+    """Bytes of one page that stay what they are: a read-only buffer (memoryview, numpy.frombuffer).
 
-    `File.pin` makes it. Use it as a context manager, or call `release`, or let it go: views keep it alive. After
-    fork its views stay readable in the child, and new ones are refused.
+    `File.pin` makes it. Use it as a context manager, or call `release`, or let it go: views keep it alive.
+    After fork its views stay readable in the child, and new ones are refused.
     """
 
     @property

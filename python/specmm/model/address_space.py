@@ -143,8 +143,8 @@ class AddressSpace:
             self.delete_page(page)
         self.shadows = {index: age for index, age in self.shadows.items() if index < self.max_off}
 
-        # The page that is cut in two keeps zeros past the end, where a later extension will show them. A pinned
-        # one keeps its bytes instead, and leaves the file.
+        # The page that is cut in two keeps zeros past the end, where a later extension will show them.
+        # A pinned one keeps its bytes instead, and leaves the file.
         partial, tail = self.pages.get(size // PAGE_SIZE), size % PAGE_SIZE
         if partial is not None and tail and partial.pins:
             partial.unmap()

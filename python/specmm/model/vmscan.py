@@ -1,11 +1,11 @@
-"""Which pages go when room is needed (vmscan.c), what they leave (workingset.c), what counts as a use (swap.c)."""
+"""Which pages go when room is needed, what they leave, what counts as a use (vmscan.c, workingset.c)."""
 
 from __future__ import annotations
 
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from .errors import expect
+from .errors import InvariantError
 from .page import Frames, Page
 
 if TYPE_CHECKING:
@@ -138,8 +138,8 @@ class Vmscan:
             self.frames.inactive.append(page)
             return False
         mapping = page.mapping
-        expect(mapping is not None, "a page of no file was on a list")
-        assert mapping is not None
+        if mapping is None:
+            raise InvariantError("a page of no file is on a list")
         if self.shadows < self.frames.capacity:
             mapping.shadows[page.index] = self.age
         mapping.delete_page(page)
