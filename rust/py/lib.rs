@@ -36,10 +36,9 @@ mod _core {
     #[pymodule_export]
     use super::mm::Mm;
     #[pymodule_export]
-    use super::workload::{abort_glosses, kernel_residency, rows, run_faults, workloads};
     use super::pin::Pinned;
     #[pymodule_export]
-    use super::workload::{abort_glosses, rows, run_faults, workloads};
+    use super::workload::{abort_glosses, kernel_residency, rows, run_faults, workloads};
 
     /// Bytes in a page.
     #[pymodule_export]
