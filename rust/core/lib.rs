@@ -98,6 +98,11 @@ pub mod workload;
 #[allow(unsafe_code, reason = "nodes are reached through raw pointers that RCU keeps alive")]
 pub mod xarray;
 
+/// The crate's README: its code is run with the documentation's.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 #[cfg(all(test, specmm_loom))]
 #[path = "../../tests/loom/harness.rs"]
 mod loom_harness;

@@ -105,6 +105,31 @@ fn rooms_do_not_name_rooms_above_them() {
 }
 
 #[test]
+fn nothing_that_the_crate_depends_on_knows_python() {
+    let tree = std::process::Command::new(env!("CARGO"))
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args([
+            "tree",
+            "--offline",
+            "--edges",
+            "normal",
+            "--all-features",
+            "--prefix",
+            "none",
+            "--package",
+            "specmm",
+        ])
+        .output()
+        .expect("cargo runs");
+    assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+    let tree = String::from_utf8(tree.stdout).expect("cargo prints text");
+    assert!(tree.contains("rustix v"), "the tree names what is there: {tree}");
+    let python: Vec<_> =
+        tree.lines().filter(|line| line.starts_with("pyo3") || line.contains("python")).collect();
+    assert_eq!(python, [""; 0]);
+}
+
+#[test]
 fn the_core_knows_nothing_of_python() {
     let lock = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
     assert!(!lock.contains("pyo3"), "the core's manifest names pyo3");
