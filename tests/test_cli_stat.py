@@ -58,6 +58,16 @@ def test_sequential_reads_go_to_the_end_unless_told_otherwise(user_file):
     assert found["residency"]["specmm"]["resident"] == PAGES
 
 
+def test_a_cache_smaller_than_the_file_holds_its_end(user_file):
+    found = json.loads(stat(user_file, "--reads", "sequential", "--capacity", "1MiB", "--json"))
+    mine = found["residency"]["specmm"]
+    assert found["reads"]["bytes"] == SIZE
+    assert 0 < mine["resident"] <= 256
+    assert mine["cells"][0] == 0.0
+    assert mine["cells"][-1] > 0
+    assert found["stats"]["evictions"] >= PAGES - 256
+
+
 def test_random_reads_are_those_of_the_seed(user_file):
     options = ("--reads", "random", "--count", "50", "--json")
     strips = [

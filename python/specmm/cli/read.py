@@ -20,7 +20,7 @@ from specmm.cli.read_rivals import RIVALS
 
 PATTERNS = ("random", "sequential", "batch")
 ROUNDS = 3
-CAPACITY = 64 << 20
+CAPACITY = 16 << 20
 COUNT = 10_000
 SIZE = 4096
 BATCH = 64
@@ -68,7 +68,7 @@ def add(commands: Any) -> None:
         type=arguments.size,
         default=CAPACITY,
         metavar="BYTES",
-        help="the memory bound, such as 64MiB (64MiB)",
+        help="the memory bound, such as 64MiB (16MiB)",
     )
     add("--seed", type=arguments.seed, default=1, help="draws the offsets (1)")
     add(

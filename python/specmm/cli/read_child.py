@@ -22,6 +22,8 @@ from specmm.cli.read_rivals import RIVALS, Rival
 SAMPLE_EVERY = 16
 """One read, or one batch, in so many is timed by itself."""
 
+_SAMPLES = 20_000
+
 # Reads whose bytes the parent compares between rivals.
 _COMPARED = 64
 
@@ -41,8 +43,14 @@ class _Pass:
     def __init__(self, clock_ns: int) -> None:
         self.reads = 0
         self.elapsed = 0
-        self.samples: list[int] = []
+        # Of more samples than this the last ones stay: their memory must not grow while it is measured.
+        self._samples = array.array("q", [0]) * _SAMPLES
+        self._taken = 0
         self._clock = clock_ns
+
+    def samples(self) -> list[int]:
+        """Nanoseconds of the reads or batches that were timed by themselves, in order of length."""
+        return sorted(self._samples[: self._taken])
 
     def run(self, steps: Sequence[Any], one: Any, many: Any, each: int, until: int) -> bool:
         """Whether it came to the end in time. `steps`: offsets or batches of them, of `each` reads."""
@@ -53,7 +61,8 @@ class _Pass:
                 before = clock()
                 one(steps[at])
                 after = clock()
-                self.samples.append(max(after - before - self._clock, 0))
+                self._samples[self._taken % _SAMPLES] = max(after - before - self._clock, 0)
+                self._taken += 1
                 rest = steps[at + 1 : at + SAMPLE_EVERY]
                 many(rest)
                 self.reads += (1 + len(rest)) * each
@@ -77,12 +86,12 @@ def measure(plan: dict[str, Any]) -> dict[str, Any]:
     gc.collect()
     gc.disable()
     results: dict[str, Any] = {"offered": len(steps) * each}
+    passes = {name: _Pass(clock_ns) for name in ("cold", "warm")}
     before = _Usage(None)
     rival = RIVALS[plan["rival"]](plan["path"], plan["size"], plan["bound"], plan["pattern"])
     one, many = (rival.batch, _batches(rival)) if each > 1 else (rival.read, rival.many)
-    for name in ("cold", "warm"):
+    for name, figures in passes.items():
         _reset_peak()
-        figures = _Pass(clock_ns)
         until = time.perf_counter_ns() + int(plan["seconds"] * 1e9)
         while figures.run(steps, one, many, each, until) and name == "warm":
             if time.perf_counter_ns() > until:
@@ -93,7 +102,7 @@ def measure(plan: dict[str, Any]) -> dict[str, Any]:
         results[name] = {
             "reads": figures.reads,
             "seconds": figures.elapsed / 1e9,
-            "samples": sorted(figures.samples),
+            "samples": figures.samples(),
             "peak": after.peak - before.resident,
             **after.since(before),
         }
