@@ -5,11 +5,12 @@
     pyarrow.parquet.read_table(specmm.arrow.ArrowFile(file), columns=["price"])
 
 Whatever takes a file object in pyarrow takes an `ArrowFile`, and `File.as_raw()` as well. Of an `ArrowFile`
-pyarrow asks buffers, which lie as Arrow wants them and are counted in its memory pool; of the other, `bytes`.
+pyarrow asks buffers, which lie in Arrow's own memory or are pages of the cache; of the other, `bytes`.
 """
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING, Any
 
 try:
@@ -17,10 +18,11 @@ try:
 except ImportError as error:
     raise ImportError("specmm.arrow needs pyarrow: pip install 'specmm[arrow]'") from error
 
+from specmm._core import PAGE_SIZE
 from specmm._raw import RawFile
 
 if TYPE_CHECKING:
-    from specmm._core import File
+    from specmm._core import File, Pinned
 
 __all__ = ["ArrowFile"]
 
@@ -28,19 +30,49 @@ __all__ = ["ArrowFile"]
 class ArrowFile(RawFile):
     """A read-only stream whose reads are Arrow buffers. Closing it leaves its File open.
 
-    copies, copied_bytes: reads answered with a copy, in memory of Arrow's pool (`pa.total_allocated_bytes`).
+    max_pins: while fewer pins of this stream are alive, a read that lies in one page is answered with the
+    page itself, pinned as long as Arrow holds the buffer. The File and its cache cannot be closed meanwhile
+    (BufferError), and each pin takes a frame out of the cache's hands. All other reads are copies.
+
+    views: reads answered with a pin. copies, copied_bytes: reads answered with a copy, in memory of Arrow's
+    pool (`pyarrow.total_allocated_bytes`).
     """
 
-    def __init__(self, file: File) -> None:
+    def __init__(self, file: File, *, max_pins: int = 0) -> None:
         super().__init__(file)
+        if max_pins < 0:
+            raise ValueError(f"max_pins must not be negative: {max_pins}")
+        self.max_pins = max_pins
+        self.views = 0
         self.copies = 0
         self.copied_bytes = 0
+        self._pins: weakref.WeakSet[Pinned] = weakref.WeakSet()
+
+    @property
+    def pins(self) -> int:
+        """Pins alive."""
+        return len(self._pins)
 
     def read_buffer(self, nbytes: int | None = None) -> Any:
         """Reads into a `pyarrow.Buffer`; fewer bytes at the end of the file only. None: the rest."""
         file = self._checked()
         rest = max(file.size - self._position, 0)
         n = rest if nbytes is None or nbytes < 0 else min(nbytes, rest)
+        if 0 < n <= PAGE_SIZE - self._position % PAGE_SIZE and len(self._pins) < self.max_pins:
+            buffer = self._view(file, n)
+        else:
+            buffer = self._copy(file, n)
+        self._position += len(buffer)
+        return buffer
+
+    def _view(self, file: File, n: int) -> Any:
+        pinned = file.pin(self._position, n)
+        self._pins.add(pinned)
+        self.views += 1
+        # It keeps the pin, which ends when Arrow lets go of the buffer.
+        return pa.py_buffer(pinned)
+
+    def _copy(self, file: File, n: int) -> Any:
         buffer = pa.allocate_buffer(n, resizable=True)
         got = file.preadinto(buffer, self._position)
         # Somebody made the file shorter meanwhile.
@@ -48,5 +80,4 @@ class ArrowFile(RawFile):
             buffer.resize(got)
         self.copies += 1
         self.copied_bytes += got
-        self._position += got
         return buffer

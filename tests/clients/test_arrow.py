@@ -1,5 +1,6 @@
 """pyarrow and pandas: parquet, Arrow files and CSV through a cache."""
 
+import functools
 import io
 import random
 
@@ -51,7 +52,10 @@ def cache():
         cache.check()
 
 
-raw = pytest.mark.parametrize("stream", [specmm.File.as_raw, ArrowFile], ids=["as_raw", "ArrowFile"])
+pinning = functools.partial(ArrowFile, max_pins=64)
+raw = pytest.mark.parametrize(
+    "stream", [specmm.File.as_raw, ArrowFile, pinning], ids=["as_raw", "ArrowFile", "pinning"]
+)
 
 
 # --- pyarrow
@@ -63,6 +67,14 @@ def test_parquet(cache, table, folder, stream):
         assert pa.parquet.read_table(stream(file)).equals(table)
         part = pa.parquet.read_table(stream(file), columns=["price"], filters=[("number", ">=", ROWS - 10)])
         assert part.column("price").equals(table.column("price").slice(ROWS - 10))
+
+
+@raw
+def test_a_cache_smaller_than_the_file(table, folder, stream):
+    with specmm.PageCache("256KiB", io="inline") as cache, cache.open(folder / "parquet") as file:
+        assert (folder / "parquet").stat().st_size > 2 * 262144
+        assert pa.parquet.read_table(stream(file)).equals(table)
+        assert cache.stats().evictions > 0
 
 
 @raw
@@ -92,7 +104,9 @@ def test_arrow_files(cache, table, folder, stream, kind):
         assert pa.feather.read_table(stream(file)).equals(table)
         with pa.ipc.open_file(stream(file)) as reader:
             batches = [reader.get_batch(n) for n in reversed(range(reader.num_record_batches))]
-    assert pa.Table.from_batches(reversed(batches)).equals(table)
+        assert pa.Table.from_batches(reversed(batches)).equals(table)
+        # What is pinned cannot be closed.
+        del batches, reader
 
 
 @raw
@@ -124,20 +138,29 @@ def test_a_file_that_got_shorter_is_an_error_not_a_signal(cache, folder, tmp_pat
             parquet.read_row_group(3)
 
 
-def test_buffers(cache, folder):
+@pytest.mark.parametrize("max_pins", [0, 1, 3, 64])
+def test_buffers(cache, folder, max_pins):
     content = (folder / "feather").read_bytes()
     with cache.open(folder / "feather") as file:
-        source = ArrowFile(file)
+        source = ArrowFile(file, max_pins=max_pins)
         draw = random.Random(5)
+        held = []
         copied = 0
-        for n in (0, 1, 10, PAGE, 10 * PAGE, *(draw.randrange(3 * PAGE) for _ in range(50))):
+        for n in (0, 1, 10, PAGE, 10 * PAGE, *(draw.randrange(2 * PAGE) for _ in range(50))):
             place = draw.randrange(len(content))
             source.seek(place)
+            copies = source.copies
             buffer = source.read_buffer(n)
             assert buffer.to_pybytes() == content[place : place + n]
             assert source.tell() == place + len(buffer)
-            copied += len(buffer)
-        assert (source.copies, source.copied_bytes) == (55, copied)
+            copied += len(buffer) * (source.copies - copies)
+            held.append(buffer)
+            assert source.pins <= max_pins
+            assert cache.stats().pinned_frames <= max_pins
+        assert source.views + source.copies == 55
+        assert source.copied_bytes == copied
+        assert (source.views > 0) == (max_pins > 0)
+        assert source.copies > 0
         source.seek(-10, io.SEEK_END)
         assert source.read_buffer(100).to_pybytes() == content[-10:]
         assert source.read_buffer(100).to_pybytes() == b""
@@ -148,6 +171,89 @@ def test_buffers(cache, folder):
         source.close()
         with pytest.raises(ValueError, match="closed"):
             source.read_buffer(1)
+        del buffer, held
+        assert cache.stats().pinned_frames == 0
+
+
+def test_what_lies_in_a_page_is_the_page_itself(cache, folder):
+    with cache.open(folder / "feather") as file:
+        source = pinning(file)
+        before = pa.total_allocated_bytes()
+        source.seek(5 * PAGE)
+        whole = source.read_buffer(PAGE)
+        source.seek(5 * PAGE + 128)
+        part = source.read_buffer(1000)
+        assert part.address == whole.address + 128
+        assert whole.address % 64 == 0, "Arrow asks for this"
+        assert (source.views, source.copies) == (2, 0)
+        assert pa.total_allocated_bytes() == before
+        assert not whole.is_mutable
+        source.seek(5 * PAGE + 128)
+        assert source.read_buffer(PAGE).address % 64 == 0
+        assert (source.views, source.copies, source.copied_bytes) == (2, 1, PAGE)
+        del whole, part
+
+
+def test_a_pin_ends_with_its_buffer(cache, folder):
+    with cache.open(folder / "feather") as file:
+        source = ArrowFile(file, max_pins=2)
+        buffers = [source.read_buffer(10) for _ in range(3)]
+        assert (source.pins, source.views, source.copies) == (2, 2, 1)
+        del buffers[0]
+        buffers.append(source.read_buffer(10))
+        assert (source.pins, source.views, source.copies) == (2, 3, 1)
+        del buffers
+        assert source.pins == cache.stats().pinned_frames == 0
+
+
+def test_a_buffer_stays_what_it_is(cache, folder, tmp_path):
+    path = tmp_path / "copy"
+    content = (folder / "feather").read_bytes()
+    path.write_bytes(content)
+    with cache.open(path, "r+b") as file:
+        source = pinning(file)
+        source.seek(PAGE)
+        buffer = source.read_buffer(PAGE)
+        assert source.views == 1
+        file.truncate(PAGE + 10)
+        assert buffer.to_pybytes() == content[PAGE : 2 * PAGE]
+        del buffer
+
+
+def test_small_batches_are_not_copied(cache, table, tmp_path):
+    small = table.select(["number", "price"]).slice(0, 2000)
+    pa.feather.write_feather(small, tmp_path / "small", compression="uncompressed", chunksize=50)
+    with cache.open(tmp_path / "small") as file:
+        source = pinning(file)
+        with pa.ipc.open_file(source) as reader:
+            for n in range(reader.num_record_batches):
+                assert reader.get_batch(n).equals(small.slice(50 * n, 50).to_batches()[0])
+        assert source.views > source.copies
+        assert source.views > 20
+        del reader
+
+
+def test_what_is_copied_outlives_the_file(cache, table, folder):
+    with cache.open(folder / "feather") as file, pa.ipc.open_file(ArrowFile(file)) as reader:
+        batches = [reader.get_batch(n) for n in range(reader.num_record_batches)]
+    assert pa.Table.from_batches(batches).equals(table)
+
+
+def test_what_is_pinned_keeps_its_file_open(cache, folder):
+    file = cache.open(folder / "feather")
+    buffer = pinning(file).read_buffer(100)
+    with pytest.raises(BufferError, match="1 live pins"):
+        file.close()
+    del buffer
+    file.close()
+
+
+def test_max_pins_is_a_number(cache, folder):
+    with (
+        cache.open(folder / "feather") as file,
+        pytest.raises(ValueError, match="max_pins must not be negative: -1"),
+    ):
+        ArrowFile(file, max_pins=-1)
 
 
 def test_copies_are_arrows_own_memory(cache, folder):

@@ -271,13 +271,32 @@ def test_what_differs_shares_nothing(cache, objects):
 
 
 def test_memory_is_bounded(fs, objects):
-    objects.update({f"big/{n}": bytes([n]) * (64 * PAGE) for n in range(8)})
-    with specmm.PageCache(256 * PAGE) as cache:
-        for n in range(4):  # as much as fits
+    objects.update({f"big/{n}": bytes([n]) * (64 * PAGE) for n in range(20)})
+    with specmm.PageCache(100 * PAGE) as cache:
+        for n in [*range(20), *range(20)]:
             with opened(fs, cache, f"big/{n}") as file:
                 assert file.read() == objects[f"big/{n}"]
-            assert cache.stats().frames_in_use <= 256
-        assert cache.stats().frames_in_use > 0
+            assert cache.stats().frames_in_use <= 100
+        assert cache.stats().evictions > 0
+        cache.settle()
+        cache.check()
+
+
+def test_an_object_larger_than_the_cache(fs, objects):
+    objects["huge"] = random.Random(5).randbytes(500 * PAGE + 1)
+    with specmm.PageCache(32 * PAGE) as cache:
+        with opened(fs, cache, "huge") as file:
+            assert file.read() == objects["huge"]
+        cached = CachedFileSystem(fs=fs, cache=cache)
+        assert cached.cat_file("huge", 5, -5) == objects["huge"][5:-5]
+        draw = random.Random(6)
+        with cached.open("huge") as file:
+            for _ in range(300):
+                place = draw.randrange(500 * PAGE)
+                file.seek(place)
+                assert file.read(3000) == objects["huge"][place : place + 3000]
+        cache.settle()
+        cache.check()
 
 
 def test_the_number_of_objects_is_bounded(fs, cache, objects, monkeypatch):

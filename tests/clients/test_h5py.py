@@ -72,6 +72,15 @@ def test_a_corner_does_not_read_the_file(path):
         assert cache.stats().read_bytes < path.stat().st_size / 10
 
 
+def test_a_cache_smaller_than_the_file(path):
+    with specmm.PageCache("64KiB") as cache, cache.open(path) as file:
+        assert path.stat().st_size > 4 * 65536
+        with h5py.File(file.as_raw(), "r") as data:
+            for name in ("plain", "chunked", "packed"):
+                assert np.array_equal(data[name], DATA)
+        assert cache.stats().evictions > 0
+
+
 def test_threads(cache, path):
     wrong = []
 

@@ -170,6 +170,17 @@ def test_threads_fill_arrays_of_their_own(cache, path):
     assert wrong == []
 
 
+def test_a_cache_smaller_than_the_file(path):
+    with specmm.PageCache("64KiB") as cache, cache.open(path) as file:
+        assert path.stat().st_size > 4 * 65536
+        records = Records(file, TYPE)
+        which = np.random.default_rng(1).integers(0, len(TABLE), 5000)
+        assert np.array_equal(records[which], TABLE[which])
+        assert np.array_equal(records[:], TABLE)
+        assert np.array_equal(records[::-3], TABLE[::-3])
+        assert cache.stats().evictions > 0
+
+
 def test_nothing_of_an_array_is_kept(cache, path):
     rows = np.empty(10, TYPE)
     with cache.open(path) as file:
