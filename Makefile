@@ -10,7 +10,7 @@ TARGET = $(or $(CARGO_TARGET_DIR),target)
 LOOM := RUSTFLAGS='--cfg specmm_loom' CARGO_TARGET_DIR=target/loom
 UNDER_SHUTTLE := RUSTFLAGS='--cfg specmm_shuttle' CARGO_TARGET_DIR=target/shuttle
 
-.PHONY: help preflight preflight-ci packages faults test test-rust test-python lint loom loom-quick guards shuttle free asan tsan bench bench-python counts spin wheel deep ci clean
+.PHONY: help preflight preflight-ci packages faults test test-rust test-python lint loom loom-quick guards shuttle free asan tsan bench bench-python hit-ratio counts spin wheel deep ci clean
 
 help:
 	@echo 'make faults   the main job: fault a real file, with and without the mmap lock (FAULTS="FILE --seconds 5")'
@@ -23,6 +23,7 @@ help:
 	@echo 'make tsan     a stress of the core under ThreadSanitizer'
 	@echo 'make bench    benchmarks and their ratios, 5 minutes (BENCH="--bench NAME")'
 	@echo 'make bench-python  reads from Python beside mmap, numpy, fsspec, diskcache, cachetools (BENCH="--only rows")'
+	@echo 'make hit-ratio  what reclaim keeps, beside LRU, S3-FIFO and others (BENCH="--requests 50000")'
 	@echo 'make counts   instructions of the hot operations, under valgrind (COUNTS=--update)'
 	@echo 'make spin     liveness models of page lock, RCU, retry and lookup, under spin'
 	@echo 'make wheel    the manylinux wheel and the sdist into target/dist, each tried in an empty environment'
@@ -127,6 +128,10 @@ bench: | preflight
 bench-python: .venv-dev/installed
 	.venv-dev/bin/python -m pip install --quiet --group bench
 	.venv-dev/bin/python benches/python $(BENCH)
+
+hit-ratio: .venv-dev/installed
+	.venv-dev/bin/python -m pip install --quiet --group bench
+	.venv-dev/bin/python benches/python/hit_ratio.py $(BENCH)
 
 # Instructions of the hot operations against tests/counts/expected.json; COUNTS=--update writes that file.
 counts: | preflight

@@ -433,3 +433,33 @@ class FaultPathMachine(RuleBasedStateMachine):
         told = self.both(lambda side: CLOSED[what](side.mms[mm], side.files[at]))
         if told[0] != "ClosedError":
             raise Difference(f"{what} of a closed file: {told!r}")
+
+
+class FaultPlanMachine(FaultPathMachine):
+    """The same over stores of which any read may go wrong: the next, the one after, or all from one on."""
+
+    @rule(
+        file=FILES,
+        ahead=st.integers(1, 6),
+        how=st.sampled_from(["error", "short", "interrupted", "slow"]),
+        for_ever=st.booleans(),
+    )
+    def plan_fault(self, file: int, ahead: int, how: str, for_ever: bool) -> None:
+        at = self.file(file)
+        for side in self.sides:
+            if side.stores[at] is not None:
+                side.stores[at].plan = (len(side.stores[at].reads) + ahead, how, for_ever)
+
+    @rule(file=FILES)
+    def end_of_the_trouble(self, file: int) -> None:
+        at = self.file(file)
+        for side in self.sides:
+            if side.stores[at] is not None:
+                side.stores[at].plan = None
+
+    def teardown(self) -> None:
+        if hasattr(self, "sides"):
+            for store in self.sides[1].stores:
+                if store is not None and store.plan is not None:
+                    REACHED[f"planned {store.plan[1]}"] += store.fired
+        super().teardown()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import errno
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,10 +49,13 @@ class PatternStore:
         self.size = size
         self.filled = size  # what lies beyond was cut off once, and came back as zeros
         self.bad: dict[int, str] = {}
+        self.plan: tuple[int, str, bool] | None = None  # which read fails, how, and whether all later ones do
+        self.fired = 0
         self.reads: list[tuple[int, int]] = []
 
     def read_at(self, offset: int, n: int) -> bytes:
         self.reads.append((offset, n))
+        self.carry_out_plan()
         data = content(self.seed, offset, max(0, min(n, self.filled - offset))).ljust(n, b"\0")
         for page in range(offset // PAGE, -(-(offset + n) // PAGE)):
             match self.bad.get(page):
@@ -63,7 +67,28 @@ class PatternStore:
                     return data[:-1]
                 case "long":
                     return data + b"+"
+        if self.plan_fires() and self.plan is not None and self.plan[1] == "short":
+            return data[:-1]
         return data
+
+    def plan_fires(self) -> bool:
+        if self.plan is None:
+            return False
+        at, _, for_ever = self.plan
+        return len(self.reads) == at or (for_ever and len(self.reads) > at)
+
+    def carry_out_plan(self) -> None:
+        """The read that has just been asked for, if it is one that goes wrong."""
+        if self.plan is None or not self.plan_fires():
+            return
+        self.fired += 1
+        match self.plan[1]:
+            case "error":
+                raise OSError(errno.EIO, f"read {len(self.reads)} was to fail")
+            case "interrupted":
+                raise InterruptedError(errno.EINTR, f"read {len(self.reads)} was to be interrupted")
+            case "slow":
+                time.sleep(0.001)
 
     def truncate(self, size: int) -> None:
         self.size = size

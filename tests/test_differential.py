@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from differential import REACHED, FaultPathMachine
+from differential import REACHED, FaultPathMachine, FaultPlanMachine
 from differential_sides import BASE, PAGE, Difference
 from specmm import model
 
@@ -60,6 +60,18 @@ def test_specmm_and_its_model_agree_after_every_call() -> None:
     # A short run draws other programs each time, and may miss one.
     if PROFILE != "dev":
         assert reached == ONE_THREAD_CAUSES | RECLAIM
+
+
+def test_specmm_and_its_model_agree_when_reads_go_wrong() -> None:
+    REACHED.clear()
+    run_state_machine_as_test(
+        FaultPlanMachine,
+        settings=settings(
+            max_examples=max(settings().max_examples, 60), suppress_health_check=list(HealthCheck)
+        ),
+    )
+    fired = {how for how, count in REACHED.items() if how.startswith("planned") and count}
+    assert fired == {f"planned {how}" for how in ("error", "short", "interrupted", "slow")}
 
 
 # --- programs that random ones seldom are

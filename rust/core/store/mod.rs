@@ -3,9 +3,11 @@
 //! Owns: the [`Store`] trait and the stores that come with specmm. Does not own pages or caching. Anything that can read
 //! bytes at an offset can be cached: a local file, memory, a remote object, an archive member, a test double.
 
+mod faulty;
 mod local;
 mod memory;
 
+pub use faulty::{Fault, FaultyStore, Plan};
 pub use local::LocalFile;
 pub use memory::MemoryStore;
 
