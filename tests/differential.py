@@ -460,6 +460,6 @@ class FaultPlanMachine(FaultPathMachine):
     def teardown(self) -> None:
         if hasattr(self, "sides"):
             for store in self.sides[1].stores:
-                if store is not None and store.plan is not None:
-                    REACHED[f"planned {store.plan[1]}"] += store.fired
+                if store is not None:
+                    REACHED.update({f"planned {how}": count for how, count in store.fired.items()})
         super().teardown()

