@@ -19,7 +19,11 @@ def name(page: pathlib.Path) -> str:
 
 
 # What a reader is told to do by these must work.
-TEACHING = [page for page in PAGES if re.match(r"README|docs/(clients/|coming-from|quickstart)", name(page))]
+TEACHING = [
+    page
+    for page in PAGES
+    if re.match(r"README|docs/(clients/|coming-from|errors|quickstart|reclaim|tuning)", name(page))
+]
 
 
 @pytest.mark.parametrize("page", WITH_SESSIONS, ids=name)
