@@ -1,4 +1,4 @@
-"""The package in a process of its own: its one cache, exit, fork, Ctrl-C."""
+"""The package in a process of its own: its one cache, exit, Ctrl-C."""
 
 import os
 
@@ -38,6 +38,7 @@ except specmm.SpecmmError as error:
     assert "3MiB" in str(error)
 else:
     raise AssertionError
+assert specmm.open(sys.argv[1], ra_pages=7).readahead_state.ra_pages == 7
 print(len(file.pread(10, 0)))
 """
     assert run(code, path) == "10\n"
@@ -61,34 +62,6 @@ for page in range(8):
 print("read")
 """
     assert run(code) == "read\n"
-
-
-# --- fork
-
-
-def test_a_forked_child_is_refused_and_exits():
-    code = """
-import os, warnings, specmm
-warnings.simplefilter("ignore", DeprecationWarning)
-class Zeros:
-    def read_at(self, offset, n):
-        return bytes(n)
-cache = specmm.PageCache("1MiB")
-file = cache.open_store(Zeros(), 1 << 20)
-file.pread(10, 0)
-child = os.fork()
-if child == 0:
-    try:
-        file.pread(10, 0)
-    except specmm.SpecmmError as error:
-        assert "fork" in str(error)
-        with specmm.PageCache("1MiB") as own:
-            assert own.open_store(Zeros(), 100).pread(10, 0) == bytes(10)
-        print("refused")
-else:
-    print(os.waitpid(child, 0)[1], file.pread(10, 5) == bytes(10))
-"""
-    assert run(code) == "refused\n0 True\n"
 
 
 # --- Ctrl-C

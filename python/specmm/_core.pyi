@@ -13,6 +13,7 @@ _Buffer = TypeVar("_Buffer", bound=WriteableBuffer)
 
 __all__ = [
     "DEFAULT_CAPACITY",
+    "DEFAULT_RA_PAGES",
     "PAGE_SIZE",
     "File",
     "Mm",
@@ -20,6 +21,9 @@ __all__ = [
     "Pinned",
     "__version__",
     "abort_glosses",
+    "after_fork_in_parent",
+    "before_fork",
+    "close_at_exit",
     "forked",
     "kernel_residency",
     "parse_size",
@@ -36,8 +40,20 @@ PAGE_SIZE: Final[int]
 DEFAULT_CAPACITY: Final[int]
 """Bytes of a cache for which no capacity is given."""
 
+DEFAULT_RA_PAGES: Final[int]
+"""The largest readahead window of a file for which none is given, in pages."""
+
+def before_fork() -> None:
+    """Keeps threads from becoming known to the interpreter during a fork, after waiting for those that do."""
+
+def after_fork_in_parent() -> None:
+    """Says that the fork is over, in the parent."""
+
 def forked() -> None:
     """Says that this process is the child of a fork: what its parent made is left alone from now on."""
+
+def close_at_exit(cache: PageCache) -> None:
+    """Closes a cache unless this process has only inherited it."""
 
 def parse_size(size: int | str) -> int:
     """Number of bytes in a size: an int, or digits and B, KiB, MiB, GiB, TiB, KB, MB, GB or TB.
@@ -106,8 +122,12 @@ class PageCache:
     frame_timeout: seconds that a request waits when every frame is pinned or in use, before it raises
     OutOfFramesError.
 
-    A full cache evicts what was not used for longest (`mm/vmscan.c`). Use it as a context manager, or call
-    `close`.
+    A full cache evicts what was not used for longest (`mm/vmscan.c`).
+
+    In a child of fork it is a new, empty cache of the same capacity; the parent's is left alone. It pickles
+    as its settings: of all pickles of one cache a process makes one cache, which stays until it is closed.
+
+    Use it as a context manager, or call `close`.
     """
 
     def __new__(
@@ -167,6 +187,7 @@ class PageCache:
     def _repr_html_(self) -> str:
         """What a notebook shows: the bound and how full it is, and the counters."""
 
+    def __reduce__(self) -> tuple[Any, ...]: ...
     def __enter__(self) -> Self: ...
     def __exit__(self, *exc_info: object) -> None: ...
 
@@ -175,6 +196,11 @@ class File:
     """A file whose pages are in a cache. `PageCache.open` and `PageCache.open_store` make it.
 
     Any number of threads may use it at a time. Use it as a context manager, or call `close`.
+
+    In a child of fork it is the same file, read through the descriptor that was inherited, or through the
+    same store, into the child's cache. A file that was opened by its path pickles as path, mode ("r+b" for
+    "w+b" and "x+b"), ra_pages, advice and cache, and is opened again where the pickle is loaded. Over a
+    store it is a pickle.PicklingError.
     """
 
     @property
@@ -297,6 +323,7 @@ class File:
     def _repr_html_(self) -> str:
         """What a notebook shows: which parts of the file are in the cache."""
 
+    def __reduce__(self) -> tuple[Any, ...]: ...
     def __enter__(self) -> Self: ...
     def __exit__(self, *exc_info: object) -> None: ...
 
@@ -335,6 +362,8 @@ class Mm:
     locking: "speculative" tries each fault without the lock first; "mmap_lock" takes it for each fault.
     fault_around: how much a read fault maps around its address: a power of two, in bytes or as a size; 4096
     turns it off.
+
+    It does not survive fork: a child makes its own. There this one raises SpecmmError; `close` does nothing.
 
     Any number of threads may use it at a time. Addresses are its own: only its methods know them. Use it as a
     context manager, or call `close`.

@@ -1,25 +1,20 @@
 """Caches that are still open when the interpreter exits are closed, their workers joined.
 
-A child of fork has no such workers: there the parent's caches refuse every call, and nothing closes them.
+A child of fork has no such workers. There each cache, once it is used, is an empty one of the child's own,
+and only those are closed; `_core.forked` sees to it that the extension module forgets the parent's threads.
 """
 
 import atexit
 import contextlib
 import os
 import weakref
-from typing import Protocol
 
 from specmm import _core
 
-
-class _Closable(Protocol):
-    def close(self) -> None: ...
+_open: weakref.WeakSet[_core.PageCache] = weakref.WeakSet()
 
 
-_open: weakref.WeakSet[_Closable] = weakref.WeakSet()
-
-
-def register(cache: _Closable) -> None:
+def register(cache: _core.PageCache) -> None:
     """Notes a cache that has to be closed at exit; the extension module calls this for each new one."""
     _open.add(cache)
 
@@ -31,12 +26,9 @@ def _close_all() -> None:
         for cache in list(_open):
             # With a page pinned it stays open, and the pin good, to the very end.
             stack.enter_context(contextlib.suppress(BufferError))
-            stack.callback(cache.close)
+            stack.callback(_core.close_at_exit, cache)
 
 
-def _forked() -> None:
-    _open.clear()
-    _core.forked()
-
-
-os.register_at_fork(after_in_child=_forked)
+os.register_at_fork(
+    before=_core.before_fork, after_in_parent=_core.after_fork_in_parent, after_in_child=_core.forked
+)

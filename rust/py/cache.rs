@@ -2,9 +2,9 @@
 
 use crate::args;
 use crate::caller::CacheId;
-use crate::errors::raise;
-use crate::file::File;
-use crate::handle::Handle;
+use crate::errors::{closed_error, raise};
+use crate::file::{File, Source};
+use crate::handle::{Handle, Origin};
 use crate::imported::Imported;
 use crate::results;
 use crate::store::PyStore;
@@ -17,8 +17,45 @@ use std::time::Duration;
 /// Pages of many files in a bounded number of frames.
 #[pyclass(module = "specmm", frozen, weakref)]
 pub(crate) struct PageCache {
-    handle: Handle<specmm::PageCache>,
-    io: &'static str,
+    handle: Handle<Settings>,
+}
+
+/// What a cache is made from, in a forked child once more.
+pub(crate) struct Settings {
+    capacity: u64,
+    io: Io,
+    frame_timeout: Duration,
+}
+
+impl Settings {
+    fn make(&self, py: Python<'_>) -> PyResult<(specmm::PageCache, CacheId)> {
+        // Allocating and zeroing the frames takes a while when they are many.
+        let cache = py.detach(|| specmm::PageCache::with_timeout(self.capacity, self.io, self.frame_timeout));
+        Ok((cache.map_err(|error| raise(py, &error))?, CacheId::next()))
+    }
+
+    fn io(&self) -> &'static str {
+        match self.io {
+            Io::Threads => "threads",
+            Io::Inline => "inline",
+        }
+    }
+}
+
+impl Origin for Settings {
+    type Core = specmm::PageCache;
+
+    /// An empty cache of the same size; one that was closed stays so.
+    fn inherit(&self, py: Python<'_>, parents: &specmm::PageCache) -> PyResult<(specmm::PageCache, CacheId)> {
+        if parents.is_closed() {
+            return Err(closed_error(py, &self.name(parents)));
+        }
+        self.make(py)
+    }
+
+    fn name(&self, _: &specmm::PageCache) -> String {
+        "the page cache".to_owned()
+    }
 }
 
 #[pymethods]
@@ -33,18 +70,16 @@ impl PageCache {
         #[pyo3(from_py_with = args::frame_timeout)] frame_timeout: Duration,
     ) -> PyResult<Py<Self>> {
         static REGISTER: Imported = Imported::new("specmm._lifetime", "register");
-        let (how, io) = match io {
-            "threads" => (Io::Threads, "threads"),
-            "inline" => (Io::Inline, "inline"),
+        let io = match io {
+            "threads" => Io::Threads,
+            "inline" => Io::Inline,
             _ => {
                 return Err(PyValueError::new_err(format!("io must be \"threads\" or \"inline\": \"{io}\"")));
             }
         };
-        // Allocating and zeroing the frames takes a while when they are many.
-        let cache = py
-            .detach(|| specmm::PageCache::with_timeout(capacity, how, frame_timeout))
-            .map_err(|error| raise(py, &error))?;
-        let cache = Py::new(py, Self { handle: Handle::new(cache, CacheId::next()), io })?;
+        let settings = Settings { capacity, io, frame_timeout };
+        let (cache, id) = settings.make(py)?;
+        let cache = Py::new(py, Self { handle: Handle::new(cache, id, settings) })?;
         REGISTER.call(py, (&cache,))?;
         Ok(cache)
     }
@@ -59,10 +94,14 @@ impl PageCache {
         #[pyo3(from_py_with = args::ra_pages)] ra_pages: u32,
     ) -> PyResult<File> {
         let path = args::path(path)?;
+        // Where it is now: a process that the file is sent to may be elsewhere.
+        let absolute = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
         let handle = &slf.get().handle;
+        let id = handle.cache()?;
         let file =
             handle.detached(slf.py(), |cache| cache.open(&path, mode.parse::<OpenMode>()?, ra_pages))?;
-        Ok(File::new(file, handle.cache(), slf.clone().unbind()))
+        let source = Source::Path { path: absolute.into_os_string(), ra_pages };
+        Ok(File::new(file, id, slf.clone().unbind(), source))
     }
 
     /// Opens an object with `read_at(offset, n) -> bytes` as a file of `size` bytes.
@@ -76,9 +115,10 @@ impl PageCache {
         #[pyo3(from_py_with = args::ra_pages)] ra_pages: u32,
     ) -> PyResult<File> {
         let handle = &slf.get().handle;
-        let store = Arc::new(PyStore::new(store, size, handle.cache())?);
-        let file = handle.detached(slf.py(), move |cache| cache.open_store(store, size, name, ra_pages))?;
-        Ok(File::new(file, handle.cache(), slf.clone().unbind()))
+        let id = handle.cache()?;
+        let own = Arc::new(PyStore::new(store, size, id)?);
+        let file = handle.detached(slf.py(), move |cache| cache.open_store(own, size, name, ra_pages))?;
+        Ok(File::new(file, id, slf.clone().unbind(), Source::Store(store.clone().unbind())))
     }
 
     /// Counters since the cache was made.
@@ -112,13 +152,27 @@ impl PageCache {
 
     /// Closes the cache and its files. Closing twice is no error.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
+        if self.handle.close_unused() {
+            return Ok(());
+        }
         self.handle.detached(py, specmm::PageCache::close)
     }
 
     /// Whether `close` was called.
     #[getter]
     fn closed(&self) -> bool {
-        self.handle.inner().is_closed()
+        self.is_closed()
+    }
+
+    /// Pickles as its settings and a name: one cache for each name in a process.
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        static REDUCE: Imported = Imported::new("specmm._pickling", "reduce_cache");
+        let settings = &slf.get().handle.origin;
+        if slf.get().is_closed() {
+            return Err(closed_error(slf.py(), "the page cache"));
+        }
+        let timeout = settings.frame_timeout.as_secs_f64();
+        REDUCE.call(slf.py(), (slf, settings.capacity, settings.io(), timeout))
     }
 
     fn __enter__(slf: Py<Self>) -> Py<Self> {
@@ -132,8 +186,9 @@ impl PageCache {
 
     fn __repr__(&self) -> String {
         let cache = self.handle.inner();
-        let closed = if cache.is_closed() { " closed" } else { "" };
-        format!("<specmm.PageCache of {} frames, io='{}'{closed}>", cache.capacity_frames(), self.io)
+        let closed = if self.is_closed() { " closed" } else { "" };
+        let io = self.handle.origin.io();
+        format!("<specmm.PageCache of {} frames, io='{io}'{closed}>", cache.capacity_frames())
     }
 
     /// What a notebook shows: the bound and how full it is, and the counters.
@@ -144,7 +199,16 @@ impl PageCache {
 }
 
 impl PageCache {
-    pub(crate) fn handle(&self) -> &Handle<specmm::PageCache> {
+    pub(crate) fn handle(&self) -> &Handle<Settings> {
         &self.handle
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.handle.is_closed(specmm::PageCache::is_closed)
+    }
+
+    /// A cache that the parent of this process made, and that was not used here, is left alone.
+    pub(crate) fn close_at_exit(&self, py: Python<'_>) -> PyResult<()> {
+        if self.handle.is_ours() { self.close(py) } else { Ok(()) }
     }
 }

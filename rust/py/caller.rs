@@ -1,12 +1,14 @@
 //! Who may call a cache: each call looks here first.
 //!
 //! A store's `read_at` runs while the pages being read are locked, so calling the same cache from it could wait for
-//! itself forever. And a forked child has the memory of its parent's cache but none of its threads.
+//! itself forever. And a forked child has the memory of its parent's cache but none of its threads: what belongs to the
+//! parent is told by the number of forks between (`handle` has what follows from it).
 
 use crate::errors::specmm_error;
+use crate::{later, worker};
 use pyo3::prelude::*;
 use std::cell::{Cell, RefCell};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 thread_local! {
     /// How many store calls this thread is inside of.
@@ -19,9 +21,31 @@ thread_local! {
 /// child writes it.
 static FORKS: AtomicU64 = AtomicU64::new(0);
 
-/// Says that this process is the child of a fork.
+/// The process that made the last change to `FORKS`, or loaded the module.
+static PROCESS: AtomicU32 = AtomicU32::new(0);
+
+/// Notes the process that loads the module.
+pub(crate) fn loaded() {
+    PROCESS.store(std::process::id(), Ordering::Relaxed);
+}
+
+/// In the child of a fork: before anything else here. Anywhere else it does nothing.
+#[allow(unsafe_code)]
 pub(crate) fn forked() {
-    FORKS.fetch_add(1, Ordering::Relaxed);
+    let process = std::process::id();
+    if PROCESS.swap(process, Ordering::Relaxed) != process {
+        FORKS.fetch_add(1, Ordering::Relaxed);
+        later::forked();
+        worker::forked();
+        // SAFETY: the process is a new one. Python calls this in the thread that forked, before it can start another. That
+        // thread was attached when it forked, so it was in no section, and in no call of the core but for a store.
+        unsafe { specmm::fork::child() };
+    }
+}
+
+/// How many forks lie between this process and the one that loaded the module.
+pub(crate) fn forks() -> u64 {
+    FORKS.load(Ordering::Relaxed)
 }
 
 /// Which cache an object belongs to, and which process made it.
@@ -44,23 +68,20 @@ impl CacheId {
         self.forks == FORKS.load(Ordering::Relaxed)
     }
 
-    /// Refuses a call from another process, or from inside a store that is serving this cache.
+    /// Whether this thread may call the cache without a closer look. One that is serving no cache pays for two loads.
     #[inline]
-    pub(crate) fn enter(self) -> PyResult<()> {
-        // A thread that is serving no cache pays for two loads.
-        if DEPTH.get() == 0 && self.is_ours() { Ok(()) } else { self.judge() }
+    pub(crate) fn may_enter(self) -> bool {
+        DEPTH.get() == 0 && self.is_ours()
     }
 
-    #[cold]
-    fn judge(self) -> PyResult<()> {
-        let refusal = if !self.is_ours() {
-            "a cache does not survive fork: make one in the child"
-        } else if SERVING.with_borrow(|caches| caches.contains(&self)) {
-            "a store must not call the cache that it is being read for: the call could wait for itself"
-        } else {
-            return Ok(());
-        };
-        Err(Python::attach(|py| specmm_error(py, refusal)))
+    /// Refuses a call from inside a store that is serving this cache.
+    pub(crate) fn enter(self) -> PyResult<()> {
+        if SERVING.with_borrow(|caches| caches.contains(&self)) {
+            let refusal =
+                "a store must not call the cache that it is being read for: the call could wait for itself";
+            return Err(Python::attach(|py| specmm_error(py, refusal)));
+        }
+        Ok(())
     }
 
     /// Marks this thread as inside a store of this cache until the guard goes.

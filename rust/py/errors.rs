@@ -48,6 +48,11 @@ pub(crate) fn past_the_end(py: Python<'_>, offset: u64, size: u64) -> PyErr {
     exception(py, &BUS, (offset / specmm::PAGE_SIZE as u64, offset, size))
 }
 
+/// A `ClosedError`, as the core would make it.
+pub(crate) fn closed_error(py: Python<'_>, what: &str) -> PyErr {
+    raise(py, &Error::Closed(what.to_owned()))
+}
+
 /// A `SpecmmError` that is none of the named ones.
 pub(crate) fn specmm_error(py: Python<'_>, message: &str) -> PyErr {
     exception(py, &SPECMM, (message,))

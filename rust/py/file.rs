@@ -6,14 +6,17 @@ use crate::cache::PageCache;
 use crate::caller::CacheId;
 use crate::errors::raise;
 use crate::gather;
-use crate::handle::Handle;
+use crate::handle::{Handle, Origin};
 use crate::imported::Imported;
 use crate::pin::Pinned;
 use crate::results;
 use crate::slices::{self, BYTES, PAGES};
+use crate::store::PyStore;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use specmm::Advice;
+use std::ffi::OsString;
+use std::sync::Arc;
 
 /// Longest read that is tried attached. A longer copy is worth handing the interpreter over.
 const ATTACHED: usize = 64 << 10;
@@ -21,17 +24,53 @@ const ATTACHED: usize = 64 << 10;
 /// A file whose pages are in a cache.
 #[pyclass(module = "specmm", frozen, weakref)]
 pub(crate) struct File {
-    handle: Handle<specmm::File>,
+    handle: Handle<Opened>,
+}
+
+/// Where a file was opened, in a forked child once more.
+pub(crate) struct Opened {
     /// A cache that has open files is still closed at exit.
     cache: Py<PageCache>,
+    source: Source,
+}
+
+/// What a file was opened from.
+pub(crate) enum Source {
+    /// As given to `open`, the path made absolute.
+    Path { path: OsString, ra_pages: u32 },
+    /// What was given to `open_store`.
+    Store(Py<PyAny>),
+}
+
+impl Origin for Opened {
+    type Core = specmm::File;
+
+    /// The same file in this process's cache: through the descriptor that was inherited, or the same object.
+    fn inherit(&self, py: Python<'_>, parents: &specmm::File) -> PyResult<(specmm::File, CacheId)> {
+        let handle = self.cache.get().handle();
+        let id = handle.cache()?;
+        let file = match &self.source {
+            Source::Path { .. } => handle.detached(py, |cache| cache.adopt(parents)),
+            Source::Store(object) => {
+                let size = parents.size().map_err(|error| raise(py, &error))?;
+                let store = Arc::new(PyStore::new(object.bind(py), size, id)?);
+                handle.detached(py, |cache| cache.adopt_through(parents, store))
+            }
+        };
+        Ok((file?, id))
+    }
+
+    fn name(&self, file: &specmm::File) -> String {
+        format!("file {:?}", file.name())
+    }
 }
 
 impl File {
-    pub(crate) fn new(file: specmm::File, id: CacheId, cache: Py<PageCache>) -> Self {
-        Self { handle: Handle::new(file, id), cache }
+    pub(crate) fn new(file: specmm::File, id: CacheId, cache: Py<PageCache>, source: Source) -> Self {
+        Self { handle: Handle::new(file, id, Opened { cache, source }) }
     }
 
-    pub(crate) fn handle(&self) -> &Handle<specmm::File> {
+    pub(crate) fn handle(&self) -> &Handle<Opened> {
         &self.handle
     }
 
@@ -84,7 +123,7 @@ impl File {
     /// Whether `close` was called, of the file or of its cache.
     #[getter]
     fn closed(&self) -> bool {
-        self.handle.inner().is_closed() || self.cache.get().handle().inner().is_closed()
+        self.handle.is_closed(specmm::File::is_closed) || self.handle.origin.cache.get().is_closed()
     }
 
     /// Where readahead stands.
@@ -96,6 +135,9 @@ impl File {
 
     /// Closes this file; mappings of it live on. Closing twice is no error.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
+        if self.handle.close_unused() {
+            return Ok(());
+        }
         self.handle.detached(py, specmm::File::close)
     }
 
@@ -155,7 +197,7 @@ impl File {
         let handle = &slf.get().handle;
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         let pin = handle.detached(slf.py(), |file| file.pin(offset, length))?;
-        Ok(Pinned::new(pin, offset, handle.cache(), slf.clone().unbind()))
+        Ok(Pinned::new(pin, offset, handle.cache()?, slf.clone().unbind()))
     }
 
     /// Makes the file `size` bytes long.
@@ -207,6 +249,18 @@ impl File {
         RAW_FILE.call(slf.py(), (slf,))
     }
 
+    /// Pickles as path, mode, readahead and advice, and its cache.
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        static REDUCE: Imported = Imported::new("specmm._pickling", "reduce_file");
+        let (py, handle) = (slf.py(), &slf.get().handle);
+        let advice = handle.get()?.advice().map_err(|error| raise(py, &error))?.to_string();
+        let (path, ra_pages) = match &handle.origin.source {
+            Source::Path { path, ra_pages } => (Some(path), *ra_pages),
+            Source::Store(_) => (None, 0),
+        };
+        REDUCE.call(py, (slf, &handle.origin.cache, path, ra_pages, advice))
+    }
+
     fn __enter__(slf: Py<Self>) -> Py<Self> {
         slf
     }
@@ -218,7 +272,8 @@ impl File {
 
     fn __repr__(&self) -> String {
         let file = self.handle.inner();
-        let state = file.size().map_or_else(|_| "closed".to_owned(), |size| format!("{size} bytes"));
+        let size = file.size().ok().filter(|_| !self.closed());
+        let state = size.map_or_else(|| "closed".to_owned(), |size| format!("{size} bytes"));
         format!("<specmm.File {:?} mode='{}', {state}>", file.name(), self.mode())
     }
 

@@ -3,6 +3,7 @@
 use crate::args;
 use crate::buffer::Writable;
 use crate::errors::{past_the_end, raise};
+use crate::file::Opened;
 use crate::handle::Handle;
 use crate::slices::{BYTES, Pace};
 use pyo3::buffer::{Element, PyBuffer, PyUntypedBuffer};
@@ -17,7 +18,7 @@ const ATTACHED_ROWS: usize = 256;
 /// The whole of it: arguments, reads, result.
 pub(crate) fn gather<'py>(
     py: Python<'py>,
-    file: &Handle<specmm::File>,
+    file: &Handle<Opened>,
     offsets: &Bound<'py, PyAny>,
     length: u64,
     out: Option<&Bound<'py, PyAny>>,
@@ -53,7 +54,7 @@ pub(crate) fn gather<'py>(
 /// Few rows that hit are copied attached; whatever remains is read detached, in slices.
 fn read(
     py: Python<'_>,
-    file: &Handle<specmm::File>,
+    file: &Handle<Opened>,
     offsets: &[u64],
     length: usize,
     out: &mut [u8],
@@ -84,7 +85,7 @@ fn read(
 /// Rows of which one alone is more than a slice.
 fn read_long(
     py: Python<'_>,
-    file: &Handle<specmm::File>,
+    file: &Handle<Opened>,
     offsets: &[u64],
     length: usize,
     out: &mut [u8],

@@ -1,60 +1,159 @@
-//! A core object in Python's hands. The rule of the house is here: what may wait runs detached, dropping included.
+//! A core object in Python's hands. Two rules of the house are here: what may wait runs detached, dropping included; and a
+//! forked child uses nothing of its parent's but what it makes itself again.
+//!
+//! An object belongs to the process that made it. In a child the first use makes another one in its place, see [`Origin`],
+//! and so on for children of children: a chain, whose last link is the one in use. The parent's is never called nor dropped
+//! there, because it may stand still with any lock held.
 
-use crate::caller::CacheId;
-use crate::errors::raise;
+use crate::caller::{self, CacheId};
+use crate::errors::{closed_error, raise};
 use crate::interrupt;
+use crate::later;
 use pyo3::prelude::*;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-pub(crate) struct Handle<T: Send + Sync> {
+/// How a forked child makes its own.
+pub(crate) trait Origin: Send + Sync {
+    type Core: Send + Sync;
+
+    /// A new object for this process, and the cache that it belongs to. Of `parents` only what never waits is called.
+    fn inherit(&self, py: Python<'_>, parents: &Self::Core) -> PyResult<(Self::Core, CacheId)>;
+
+    /// What the object is called, for messages.
+    fn name(&self, core: &Self::Core) -> String;
+}
+
+pub(crate) struct Handle<O: Origin> {
+    first: Link<O::Core>,
+    pub(crate) origin: O,
+}
+
+/// The object of one process.
+struct Link<T: Send + Sync> {
     /// None only while it is being dropped.
     inner: Option<T>,
     cache: CacheId,
+    /// Set attached, so that no fork comes between.
+    next: OnceLock<Box<Link<T>>>,
+    /// The number of forks at which a child closed it unused. Relaxed: a close beside a running call has no order with it.
+    closed_at: AtomicU64,
 }
 
-impl<T: Send + Sync> Handle<T> {
-    pub(crate) fn new(inner: T, cache: CacheId) -> Self {
-        Self { inner: Some(inner), cache }
-    }
-
-    pub(crate) fn cache(&self) -> CacheId {
-        self.cache
+impl<O: Origin> Handle<O> {
+    pub(crate) fn new(inner: O::Core, cache: CacheId, origin: O) -> Self {
+        Self { first: Link::new(inner, cache), origin }
     }
 
     /// The core object, for calls that never wait.
     #[inline]
-    pub(crate) fn get(&self) -> PyResult<&T> {
-        self.cache.enter()?;
-        Ok(self.inner())
+    pub(crate) fn get(&self) -> PyResult<&O::Core> {
+        if self.first.cache.may_enter() { Ok(self.first.inner()) } else { self.get_slowly() }
+    }
+
+    #[cold]
+    fn get_slowly(&self) -> PyResult<&O::Core> {
+        let mut link = self.last();
+        if !link.cache.is_ours() {
+            link = Python::attach(|py| self.inherit(py, link))?;
+        }
+        link.cache.enter()?;
+        Ok(link.inner())
+    }
+
+    fn inherit<'a>(&'a self, py: Python<'_>, parents: &'a Link<O::Core>) -> PyResult<&'a Link<O::Core>> {
+        if parents.is_closed_unused() {
+            return Err(closed_error(py, &self.origin.name(parents.inner())));
+        }
+        let (inner, cache) = self.origin.inherit(py, parents.inner())?;
+        // Another thread may have been faster; then this one's is dropped.
+        let _lost = parents.next.set(Box::new(Link::new(inner, cache)));
+        Ok(parents.next.get().expect("set above"))
+    }
+
+    /// The link of this process, or the last that an ancestor made.
+    #[inline]
+    fn last(&self) -> &Link<O::Core> {
+        let mut link = &self.first;
+        while let Some(next) = link.next.get() {
+            link = next;
+        }
+        link
+    }
+
+    /// Which cache the object belongs to in this process.
+    pub(crate) fn cache(&self) -> PyResult<CacheId> {
+        self.get()?;
+        Ok(self.last().cache)
     }
 
     /// The core object whoever calls, for what a `repr` may show at any time.
     #[inline]
-    pub(crate) fn inner(&self) -> &T {
-        self.inner.as_ref().expect("emptied by drop only")
+    pub(crate) fn inner(&self) -> &O::Core {
+        self.last().inner()
     }
 
     /// Makes a call that may wait, detached from the interpreter.
     pub(crate) fn detached<R: Send>(
         &self,
         py: Python<'_>,
-        call: impl FnOnce(&T) -> specmm::Result<R> + Send,
+        call: impl FnOnce(&O::Core) -> specmm::Result<R> + Send,
     ) -> PyResult<R> {
         let inner = self.get()?;
         let (answer, interrupt) = py.detach(|| interrupt::watch(|| call(inner)));
+        later::give_back(py);
         match interrupt {
             Some(interrupt) => Err(interrupt),
             None => answer.map_err(|error| raise(py, &error)),
         }
     }
+
+    /// Whether this process has used it, or made it.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.last().cache.is_ours()
+    }
+
+    /// Closes what this process has only inherited: nothing has to be made for that. False: there is something to close.
+    pub(crate) fn close_unused(&self) -> bool {
+        let link = self.last();
+        if !link.cache.is_ours() {
+            link.closed_at.fetch_min(caller::forks(), Ordering::Relaxed);
+        }
+        !link.cache.is_ours()
+    }
+
+    /// Whether it was closed, by this process or before it was inherited.
+    pub(crate) fn is_closed(&self, closed: impl FnOnce(&O::Core) -> bool) -> bool {
+        let link = self.last();
+        closed(link.inner()) || link.is_closed_unused()
+    }
 }
 
-impl<T: Send + Sync> Drop for Handle<T> {
+impl<T: Send + Sync> Link<T> {
+    fn new(inner: T, cache: CacheId) -> Self {
+        Self { inner: Some(inner), cache, next: OnceLock::new(), closed_at: AtomicU64::new(u64::MAX) }
+    }
+
+    #[inline]
+    fn inner(&self) -> &T {
+        self.inner.as_ref().expect("emptied by drop only")
+    }
+
+    fn is_closed_unused(&self) -> bool {
+        self.closed_at.load(Ordering::Relaxed) <= caller::forks()
+    }
+}
+
+impl<T: Send + Sync> Drop for Link<T> {
     fn drop(&mut self) {
         let inner = self.inner.take();
         if self.cache.is_ours() {
             // The last handle of a cache joins its workers, and a worker may be waiting to attach. Without an
             // interpreter to attach to, the closure is dropped, and what it holds with it.
-            Python::try_attach(move |py| py.detach(move || drop(inner)));
+            Python::try_attach(move |py| {
+                py.detach(move || drop(inner));
+                later::give_back(py);
+            });
         } else {
             // Those workers are the parent's.
             std::mem::forget(inner);

@@ -29,9 +29,14 @@ pub(crate) fn watch<R>(call: impl FnOnce() -> R) -> (R, Option<PyErr>) {
     (answer, INTERRUPT.take())
 }
 
+/// Whether this thread is inside a call of the core. The core's own workers never are.
+pub(crate) fn is_called() -> bool {
+    CALLS.get() > 0
+}
+
 /// Keeps an exception that is no failure of the store. On a worker there is no caller to raise it in.
 pub(crate) fn keep(interrupt: PyErr) {
-    if CALLS.get() > 0 {
+    if is_called() {
         INTERRUPT.set(Some(interrupt));
     }
 }

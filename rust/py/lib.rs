@@ -14,11 +14,14 @@ mod gather;
 mod handle;
 mod imported;
 mod interrupt;
+mod later;
 mod mm;
+mod per_process;
 mod pin;
 mod results;
 mod slices;
 mod store;
+mod worker;
 mod workload;
 
 use pyo3::prelude::*;
@@ -28,6 +31,13 @@ use pyo3::prelude::*;
 mod _core {
     use super::args;
     use pyo3::prelude::*;
+
+    #[pymodule_init]
+    #[allow(clippy::unnecessary_wraps, reason = "as the macro wants it")]
+    fn init(_module: &Bound<'_, PyModule>) -> PyResult<()> {
+        super::caller::loaded();
+        Ok(())
+    }
 
     #[pymodule_export]
     use super::cache::PageCache;
@@ -48,14 +58,36 @@ mod _core {
     #[pymodule_export]
     const DEFAULT_CAPACITY: u64 = args::DEFAULT_CAPACITY;
 
+    /// The largest readahead window of a file for which none is given, in pages.
+    #[pymodule_export]
+    const DEFAULT_RA_PAGES: u32 = specmm::DEFAULT_RA_PAGES;
+
     #[pymodule_export]
     #[allow(non_upper_case_globals)]
     const __version__: &str = env!("CARGO_PKG_VERSION");
+
+    /// Waits until a fork finds no thread in the middle of becoming known to the interpreter, and keeps it so.
+    #[pyfunction]
+    fn before_fork(py: Python<'_>) {
+        super::worker::before_fork(py);
+    }
+
+    /// Says that the fork is over, in the parent.
+    #[pyfunction]
+    fn after_fork_in_parent() {
+        super::worker::after_fork_in_parent();
+    }
 
     /// Says that this process is the child of a fork.
     #[pyfunction]
     fn forked() {
         super::caller::forked();
+    }
+
+    /// Closes a cache unless this process has only inherited it.
+    #[pyfunction]
+    fn close_at_exit(py: Python<'_>, cache: &Bound<'_, PageCache>) -> PyResult<()> {
+        cache.get().close_at_exit(py)
     }
 
     /// Number of bytes in a size: an int, or a string such as "64MiB".

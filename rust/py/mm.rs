@@ -3,9 +3,10 @@
 use crate::args;
 use crate::buffer;
 use crate::cache::PageCache;
-use crate::errors::raise;
+use crate::caller::CacheId;
+use crate::errors::{raise, specmm_error};
 use crate::file::File;
-use crate::handle::Handle;
+use crate::handle::{Handle, Origin};
 use crate::results;
 use crate::slices::{self, BYTES, PAGES, Pace};
 use pyo3::prelude::*;
@@ -15,9 +16,25 @@ use specmm::{Error, Locking, Madvise, MmOptions, Prot, TouchReport};
 /// An address space: mappings of files, a page table and a lock.
 #[pyclass(module = "specmm", frozen, weakref)]
 pub(crate) struct Mm {
-    handle: Handle<specmm::Mm>,
+    handle: Handle<Over>,
+}
+
+/// What an address space is over.
+struct Over {
     /// A cache that has address spaces is still closed at exit.
     _cache: Py<PageCache>,
+}
+
+impl Origin for Over {
+    type Core = specmm::Mm;
+
+    fn inherit(&self, py: Python<'_>, _: &specmm::Mm) -> PyResult<(specmm::Mm, CacheId)> {
+        Err(specmm_error(py, "an address space does not survive fork: make one in the child"))
+    }
+
+    fn name(&self, _: &specmm::Mm) -> String {
+        "the address space".to_owned()
+    }
 }
 
 #[pymethods]
@@ -31,11 +48,12 @@ impl Mm {
         #[pyo3(from_py_with = args::fault_around)] fault_around: u64,
     ) -> PyResult<Self> {
         let handle = cache.get().handle();
+        let id = handle.cache()?;
         let mm = handle.detached(cache.py(), |cache| {
             let locking = locking.parse::<Locking>()?;
             specmm::Mm::new(cache, MmOptions { locking, fault_around_bytes: fault_around })
         })?;
-        Ok(Self { handle: Handle::new(mm, handle.cache()), _cache: cache.clone().unbind() })
+        Ok(Self { handle: Handle::new(mm, id, Over { _cache: cache.clone().unbind() }) })
     }
 
     /// Maps a file and returns the address; the mapping may be longer than the file, as in Linux.
@@ -196,6 +214,9 @@ impl Mm {
 
     /// Unmaps everything and closes. Closing twice is no error.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
+        if self.handle.close_unused() {
+            return Ok(());
+        }
         self.handle.detached(py, specmm::Mm::close)
     }
 

@@ -3,6 +3,7 @@
 
 use crate::caller::CacheId;
 use crate::file::File;
+use crate::later;
 use pyo3::exceptions::{PyBufferError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -28,6 +29,16 @@ impl Pinned {
     pub(crate) fn new(pin: specmm::Pinned, offset: u64, cache: CacheId, file: Py<File>) -> Self {
         let length = pin.len();
         Self { pin: Mutex::new(Some(pin)), exports: AtomicUsize::new(0), offset, length, cache, file }
+    }
+
+    fn end(&self, py: Python<'_>, pin: Option<specmm::Pinned>) {
+        if self.cache.is_ours() {
+            py.detach(|| drop(pin));
+            later::give_back(py);
+        } else {
+            // That frame is the parent's.
+            std::mem::forget(pin);
+        }
     }
 
     fn pin(&self) -> MutexGuard<'_, Option<specmm::Pinned>> {
@@ -64,7 +75,7 @@ impl Pinned {
         }
         let ended = pin.take();
         drop(pin);
-        py.detach(|| drop(ended));
+        self.end(py, ended);
         Ok(())
     }
 
@@ -128,10 +139,10 @@ impl Pinned {
 impl Drop for Pinned {
     fn drop(&mut self) {
         let pin = self.pin().take();
+        // Without an interpreter to attach to, the closure is dropped, and what it holds with it.
         if self.cache.is_ours() {
-            Python::try_attach(move |py| py.detach(move || drop(pin)));
+            Python::try_attach(move |py| self.end(py, pin));
         } else {
-            // That frame is the parent's.
             std::mem::forget(pin);
         }
     }

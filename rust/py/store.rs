@@ -4,6 +4,8 @@ use crate::args;
 use crate::buffer;
 use crate::caller::CacheId;
 use crate::interrupt;
+use crate::later::Held;
+use crate::worker;
 use pyo3::exceptions::{PyException, PyOSError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -14,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A user's store. Its methods are called attached, from any thread, with only the locks of the pages being read held.
 pub(crate) struct PyStore {
-    object: Py<PyAny>,
+    object: Held,
     cache: CacheId,
     /// Where its bytes end now. Relaxed everywhere: a read that races with a truncate may be judged by either size.
     size: AtomicU64,
@@ -33,14 +35,15 @@ impl PyStore {
             )));
         }
         let has_truncate = callable("truncate")?;
-        Ok(Self { object: object.clone().unbind(), cache, size: AtomicU64::new(size), has_truncate })
+        let object = Held::new(object.clone().unbind());
+        Ok(Self { object, cache, size: AtomicU64::new(size), has_truncate })
     }
 
     /// Calls into Python; the thread that gets here is detached, and may be one of the core's workers.
     fn attached<R>(&self, call: impl FnOnce(&Bound<'_, PyAny>) -> io::Result<R>) -> io::Result<R> {
-        Python::try_attach(|py| {
+        worker::attached(|py| {
             let _serving = self.cache.serve();
-            call(self.object.bind(py))
+            call(self.object.get().bind(py))
         })
         .unwrap_or_else(|| Err(io::Error::other("the interpreter is shutting down")))
     }
@@ -88,11 +91,10 @@ impl Store for PyStore {
 }
 
 /// What a store raised, on its way through the core as the inner error of an `io::Error`.
-#[derive(Debug)]
 pub(crate) struct StoreFailure {
     message: String,
     errno: Option<i32>,
-    cause: PyErr,
+    cause: Held,
 }
 
 impl StoreFailure {
@@ -103,7 +105,7 @@ impl StoreFailure {
 
     /// The exception itself: each waiter for the page gets it as the cause of an exception of its own.
     pub(crate) fn cause(&self, py: Python<'_>) -> PyErr {
-        self.cause.clone_ref(py)
+        PyErr::from_value(self.cause.get().bind(py).clone())
     }
 }
 
@@ -111,6 +113,12 @@ impl StoreFailure {
 impl fmt::Display for StoreFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
+    }
+}
+
+impl fmt::Debug for StoreFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreFailure").field("message", &self.message).finish_non_exhaustive()
     }
 }
 
@@ -126,5 +134,7 @@ fn failed(py: Python<'_>, call: &str, cause: PyErr) -> io::Error {
     } else {
         None
     };
-    io::Error::other(StoreFailure { message: format!("{call} raised {cause}"), errno, cause })
+    let message = format!("{call} raised {cause}");
+    let cause = Held::new(cause.into_value(py).into_any());
+    io::Error::other(StoreFailure { message, errno, cause })
 }

@@ -99,6 +99,18 @@ impl FromStr for Advice {
     }
 }
 
+impl fmt::Display for Advice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Normal => "normal",
+            Self::Random => "random",
+            Self::Sequential => "sequential",
+            Self::WillNeed => "willneed",
+            Self::DontNeed => "dontneed",
+        })
+    }
+}
+
 /// One open of a file. Mappings keep it alive after its handle is closed.
 pub(crate) struct OpenFile {
     pub(crate) mapping: Arc<AddressSpace>,
@@ -421,6 +433,14 @@ impl File {
         check_offset(offset)?;
         self.open_file()?.advise(advice, offset, length);
         Ok(())
+    }
+
+    /// How the file will be read, as was last said: normal, random or sequential.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn advice(&self) -> Result<Advice> {
+        Ok(self.open_file()?.advice())
     }
 
     /// One byte a page from page `first`, at most to the end of the file: 1 if the page is cached and up to date, as

@@ -1,0 +1,99 @@
+"""Caches and files in pickles: settings travel, bytes do not.
+
+A cache has a name, given to it when it is first pickled. Wherever the pickle is loaded, the cache of that
+name is looked up, and made with the same settings if the process has none: so all files of one cache share
+one cache again. A worker that is handed a file with each task must not start each of them with nothing. So a
+cache made that way lives until the process ends or closes it, and holds the files that were opened last:
+pages go with the last user of a file.
+"""
+
+import os
+import pickle
+import secrets
+import threading
+import weakref
+from collections.abc import Callable
+
+from specmm._core import File, PageCache
+from specmm._default import default_cache, is_default
+
+
+class _Kept:
+    """A cache that a pickle has made, and the files it holds, the one opened last at the end."""
+
+    def __init__(self, cache: PageCache) -> None:
+        self.cache = cache
+        self.files: dict[str, File] = {}
+
+    def hold(self, path: str) -> None:
+        file = self.cache.open(path, ra_pages=0)
+        with _lock:
+            self.files.pop(path, None)
+            self.files[path] = file
+            while len(self.files) > HELD:
+                del self.files[next(iter(self.files))]
+
+
+_Reduced = tuple[Callable[..., object], tuple[object, ...]]
+
+_lock = threading.Lock()
+_names: weakref.WeakKeyDictionary[PageCache, str] = weakref.WeakKeyDictionary()
+_caches: weakref.WeakValueDictionary[str, PageCache] = weakref.WeakValueDictionary()
+_kept: dict[str, _Kept] = {}
+
+HELD = 64
+"""How many files a cache made by a pickle holds open, each with a descriptor."""
+
+
+def reduce_cache(cache: PageCache, capacity: int, io: str, frame_timeout: float) -> _Reduced:
+    """What `PageCache.__reduce__` answers."""
+    if is_default(cache):
+        return default_cache, (capacity,)
+    with _lock:
+        name = _names.setdefault(cache, secrets.token_hex(16))
+        _caches[name] = cache
+    return cache_named, (name, capacity, io, frame_timeout)
+
+
+def cache_named(name: str, capacity: int, io: str, frame_timeout: float) -> PageCache:
+    """This process's cache of a name, made with these settings if there is none, or none any more."""
+    with _lock:
+        cache = _caches.get(name)
+        if cache is None or cache.closed:
+            cache = PageCache(capacity, io=io, frame_timeout=frame_timeout)  # type: ignore[arg-type]
+            _names[cache] = name
+            _caches[name] = cache
+            _kept[name] = _Kept(cache)
+        return cache
+
+
+def reduce_file(file: File, cache: PageCache, path: str | None, ra_pages: int, advice: str) -> _Reduced:
+    """What `File.__reduce__` answers."""
+    if path is None:
+        raise pickle.PicklingError(
+            f"{file.name!r} is open over a store, which only this process has: open the store where it is "
+            "needed, with PageCache.open_store"
+        )
+    # What was to be created or emptied must not be so again.
+    mode = "r+b" if file.mode in ("w+b", "x+b") else file.mode
+    return open_again, (cache, path, mode, ra_pages, advice)
+
+
+def open_again(cache: PageCache, path: str, mode: str, ra_pages: int, advice: str) -> File:
+    """Opens the file of a pickle."""
+    file = cache.open(path, mode, ra_pages=ra_pages)
+    if advice != "normal":
+        file.advise(advice)  # type: ignore[arg-type]
+    kept = _kept.get(_names.get(cache, ""))
+    if kept is not None and kept.cache is cache:
+        kept.hold(path)
+    return file
+
+
+def _forked() -> None:
+    # Another thread of the parent may have held it.
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forked)

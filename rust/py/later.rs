@@ -1,0 +1,63 @@
+//! References to Python objects that the core holds, and lets go of on any thread and under any lock.
+//!
+//! A thread that is not attached cannot give a reference back, and one that would attach for it could run a finalizer of the
+//! user's under locks of the core. So references wait here for the next call that is attached anyway. (`pyo3` has such a place
+//! of its own, behind a lock that a fork may find taken, and in the child nobody would ever give it back.)
+
+use crate::per_process::PerProcess;
+use pyo3::prelude::*;
+use std::mem::take;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// A reference that may be dropped anywhere.
+pub(crate) struct Held(Option<Py<PyAny>>);
+
+impl Held {
+    pub(crate) fn new(object: Py<PyAny>) -> Self {
+        Self(Some(object))
+    }
+
+    pub(crate) fn get(&self) -> &Py<PyAny> {
+        self.0.as_ref().expect("emptied by drop only")
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let waiting = WAITING.here();
+        waiting.objects.lock().unwrap_or_else(PoisonError::into_inner).extend(self.0.take());
+        // Relaxed: who misses it leaves it to the next.
+        waiting.count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What waits.
+static WAITING: PerProcess<Waiting> = PerProcess::new(Waiting::new());
+
+struct Waiting {
+    count: AtomicUsize,
+    objects: Mutex<Vec<Py<PyAny>>>,
+}
+
+impl Waiting {
+    const fn new() -> Self {
+        Self { count: AtomicUsize::new(0), objects: Mutex::new(Vec::new()) }
+    }
+}
+
+/// Gives back what waits. What runs then may be a finalizer of the user's: the caller holds no lock.
+#[inline]
+pub(crate) fn give_back(_py: Python<'_>) {
+    let waiting = WAITING.here();
+    if waiting.count.load(Ordering::Relaxed) > 0 {
+        waiting.count.store(0, Ordering::Relaxed);
+        let objects = take(&mut *waiting.objects.lock().unwrap_or_else(PoisonError::into_inner));
+        drop(objects);
+    }
+}
+
+/// In the child of a fork, to which the parent's references are not given back.
+pub(crate) fn forked() {
+    WAITING.renew(Waiting::new());
+}
