@@ -249,6 +249,19 @@ def test_reads_of_what_the_kernel_cannot_drop_are_not_called_cold(user_file):
     assert caches == {"miss (kernel-cached)", "warm"}
 
 
+def test_of_a_long_file_windows_are_looked_at(tmp_path):
+    path = tmp_path / "sparse"
+    with path.open("wb") as file:
+        file.truncate(2 << 30)
+    pages = (2 << 30) // 4096
+    assert read._kernel_share(str(path), 2 << 30) == 0
+    # The third window, and what lies between it and the next.
+    with path.open("rb") as file:
+        file.seek(pages * 2 // 64 * 4096)
+        file.read(6 << 20)
+    assert read._kernel_share(str(path), 2 << 30) == pytest.approx(1 / 64, rel=0.5)
+
+
 # --- what people read
 
 
