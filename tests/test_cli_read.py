@@ -256,9 +256,9 @@ def test_of_a_long_file_windows_are_looked_at(tmp_path):
     pages = (2 << 30) // 4096
     assert read._kernel_share(str(path), 2 << 30) == 0
     # The third window, and what lies between it and the next.
-    with path.open("rb") as file:
+    with path.open("r+b") as file:
         file.seek(pages * 2 // 64 * 4096)
-        file.read(6 << 20)
+        file.write(bytes(6 << 20))
     assert read._kernel_share(str(path), 2 << 30) == pytest.approx(1 / 64, rel=0.5)
 
 
