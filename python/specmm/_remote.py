@@ -11,7 +11,7 @@ import collections
 import os
 import threading
 import weakref
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -32,12 +32,12 @@ class Store(Protocol):
 class Reader(Protocol):
     """Somebody who has an object open and knows how to get at its bytes."""
 
-    fetcher: Callable[[int, int], ReadableBuffer]
-    total_requested_bytes: int
-
     @property
     def reads(self) -> bool:
         """Whether it still has the object open."""
+
+    def fetch_range(self, start: int, stop: int, /) -> ReadableBuffer:
+        """Fetches a range, on any thread."""
 
 
 class Remote:
@@ -46,29 +46,27 @@ class Remote:
     The readers are held weakly: a reader holds the File, which holds this store out of the garbage
     collector's sight. Readahead that outlives the last reader fails, which nobody notices.
 
+    There is no lock: a finalizer may run at any place, and would wait for a worker that waits for it.
+
     origin: what the object was found through. As long as this store lives, nothing else has its identity.
     """
 
     def __init__(self, origin: object) -> None:
         self._origin = origin
         self._latest: weakref.ref[Reader] | None = None
-        self._readers: weakref.WeakSet[Reader] = weakref.WeakSet()
+        self._readers: weakref.WeakValueDictionary[int, Reader] = weakref.WeakValueDictionary()
 
     def serve(self, reader: Reader) -> None:
         """Notes that this reader is about to read."""
-        with _lock:
-            self._latest = weakref.ref(reader)
-            self._readers.add(reader)
+        self._readers[id(reader)] = reader
+        self._latest = weakref.ref(reader)
 
     def read_at(self, offset: int, n: int, /) -> ReadableBuffer:
-        with _lock:
-            reader = self._latest() if self._latest is not None else None
-            if reader is None or not reader.reads:
-                reader = next((reader for reader in self._readers if reader.reads), None)
-            if reader is None:
-                raise OSError("nobody has the object open any more")
-            reader.total_requested_bytes += n
-        return reader.fetcher(offset, offset + n)
+        refs = [self._latest, *self._readers.valuerefs()]
+        for reader in (ref() for ref in refs if ref is not None):
+            if reader is not None and reader.reads:
+                return reader.fetch_range(offset, offset + n)
+        raise OSError("nobody has the object open any more")
 
 
 # A finalizer may run wherever something is allocated, and may do what asks for this lock again.

@@ -14,6 +14,7 @@ changed.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -135,6 +136,22 @@ class SpecmmCache(BaseCache):
         self._cache = cache
         self._opened: tuple[File, Remote] | None = None
 
+    @property
+    def total_requested_bytes(self) -> int:
+        return sum(list(self._requested.values()))
+
+    @total_requested_bytes.setter
+    def total_requested_bytes(self, total: int) -> None:
+        # For each thread its own, so that none is lost and no lock is needed.
+        self._requested = {0: total}
+
+    def fetch_range(self, start: int, stop: int, /) -> bytes:
+        """Fetches a range for the cache, on any thread."""
+        thread = threading.get_ident()
+        self._requested[thread] = self._requested.get(thread, 0) + stop - start
+        data: bytes = self.fetcher(start, stop)
+        return data
+
     def _fetch(self, start: int | None, stop: int | None) -> bytes:
         start = 0 if start is None else start
         stop = self.size if stop is None else min(stop, self.size)
@@ -177,7 +194,6 @@ class SpecmmCache(BaseCache):
 
     def close(self) -> None:
         """Lets go of the object. Its pages stay for others who open it."""
-        # Takes no lock: fsspec's finalizers close files.
         self._opened = None
 
     def __getstate__(self) -> dict[str, Any]:

@@ -220,6 +220,25 @@ def test_a_buffer_stays_what_it_is(cache, folder, tmp_path):
         del buffer
 
 
+def test_a_file_that_gets_shorter_meanwhile(cache, folder):
+    content = (folder / "feather").read_bytes()
+
+    class Longer:
+        """A file as it was a moment ago."""
+
+        size = len(content) + 5000
+
+        def preadinto(self, buffer, offset):
+            return file.preadinto(buffer, offset)
+
+    with cache.open(folder / "feather") as file:
+        source = ArrowFile(Longer())
+        source.seek(len(content) - 100)
+        assert source.read_buffer(5000).to_pybytes() == content[-100:]
+        assert source.tell() == len(content)
+        assert source.copied_bytes == 100
+
+
 def test_small_batches_are_not_copied(cache, table, tmp_path):
     small = table.select(["number", "price"]).slice(0, 2000)
     pa.feather.write_feather(small, tmp_path / "small", compression="uncompressed", chunksize=50)

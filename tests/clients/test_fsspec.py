@@ -333,33 +333,42 @@ def test_a_file_outlives_the_one_that_opened_the_object(fs, cache):
     second.close()
 
 
-def test_a_finalizer_may_close_a_file_anywhere(fs, cache, monkeypatch):
+def test_a_finalizer_may_close_and_read_files_anywhere(fs, cache, objects, monkeypatch):
+    objects["other"] = b"other"
     closed = opened(fs, cache)
     closed.read(10)
 
     class Collecting(dict):
         def setdefault(self, key, default):
-            closed.close()  # as the garbage collector does, which runs on any allocation
+            # As the garbage collector does, which runs on any allocation.
+            if not closed.closed:
+                closed.close()
+                with opened(fs, cache, "other") as other:
+                    answers.append(other.read())
             return super().setdefault(key, default)
 
+    answers: list[bytes] = []
     monkeypatch.setattr(_remote, "_objects", Collecting(_remote._objects))
-    answers = []
     thread = threading.Thread(target=lambda: answers.append(opened(fs, cache).read()), daemon=True)
     thread.start()
     thread.join(60)
-    assert answers == [CONTENT]
+    assert answers == [b"other", CONTENT]
 
 
-def test_a_closed_file_is_not_asked(fs, cache):
+def test_readahead_asks_a_file_that_is_open(fs, cache):
     first, second = opened(fs, cache), opened(fs, cache)
-    second.read(10)
-    kept = first.cache
     first.read(10)
-    first.close()
-    kept.fetcher = None
-    second.seek(20 * PAGE)
-    assert second.read(10) == CONTENT[20 * PAGE : 20 * PAGE + 10]
+    second.read(10)
+    _, remote = second.cache._opened
+    kept = second.cache
     second.close()
+    requested = first.cache.total_requested_bytes
+    assert remote.read_at(5, 10) == CONTENT[5:15]
+    assert first.cache.total_requested_bytes == requested + 10
+    first.close()
+    with pytest.raises(OSError, match="nobody has the object open"):
+        remote.read_at(5, 10)
+    assert kept.hit_count == 1
 
 
 def test_what_the_file_system_raises_is_raised(fs, cache):
