@@ -197,8 +197,7 @@ class SpecmmCache(BaseCache):
         self._opened = None
 
     def __getstate__(self) -> dict[str, Any]:
-        # A cache does not travel: whoever unpickles this reads through the process-wide one.
-        return {**self.__dict__, "_opened": None, "_cache": None}
+        return {**self.__dict__, "_opened": None}
 
 
 def _identity(fetcher: Any) -> tuple[Hashable | None, Hashable, object, str]:
@@ -241,7 +240,7 @@ class CachedFileSystem(ChainedFileSystem):
     """Any fsspec file system with one bounded page cache in front: `specmm::` in a chain of URLs.
 
     fs: the file system, or else target_protocol and target_options, of which one is made. cache: a
-    `PageCache` in place of the process-wide one; it is left behind when the file system is pickled.
+    `PageCache` in place of the process-wide one.
 
     What reads a part of a file goes through the cache: `open`, `cat`, `cat_file`, `cat_ranges`, `head`,
     `tail`, `read_block`. The rest, writes and `get` included, is the file system's own.
@@ -295,7 +294,7 @@ class CachedFileSystem(ChainedFileSystem):
         return token
 
     def __reduce__(self) -> Any:
-        return make_instance, (type(self), (), {"fs": self.fs})
+        return make_instance, (type(self), (), {"fs": self.fs, "cache": self._cache})
 
 
 def _pass_on(name: str) -> Callable[..., Any]:

@@ -50,7 +50,7 @@ _RA_PAGES = 1024
 class CachedStore(LocalStore):
     """`zarr.storage.LocalStore`, reading through a cache.
 
-    cache: the process-wide one unless given; it is left behind when the store is pickled.
+    cache: the process-wide one unless given.
 
     Each read looks at the file's size, times and inode first: what has changed, by whomever, is read anew. No
     file is kept open. Writes are those of `LocalStore`.
@@ -129,9 +129,6 @@ class CachedStore(LocalStore):
         )
         return file
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_cache": None}
-
 
 def _version(found: os.stat_result) -> tuple[int, ...]:
     """Changes whenever the file does."""
@@ -164,7 +161,7 @@ class _Unopened:
 class CachedZipStore(ZipStore):
     """`zarr.storage.ZipStore`, open to read, through a cache.
 
-    cache: the process-wide one unless given; it is left behind when the store is pickled.
+    cache: the process-wide one unless given.
 
     Members that are stored, as zarr stores them, are read by any number of threads at a time, and parts of
     them without the rest. Those that zip compressed are read one at a time. The archive must not change
@@ -225,7 +222,7 @@ class CachedZipStore(ZipStore):
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
-        return {name: value for name, value in state.items() if name != "_file"} | {"_cache": None}
+        return {name: value for name, value in state.items() if name != "_file"}
 
 
 def _bounds(byte_range: ByteRequest | None, size: int) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """fsspec: a cache type that shares one bounded cache, a file system in front of any other, and Files."""
 
 import gc
+import multiprocessing
 import os
 import pathlib
 import pickle
@@ -508,6 +509,7 @@ def test_a_file_system_is_pickled(fs, cache):
     assert hash(copy) == hash(cached)
     assert copy != CachedFileSystem(target_protocol="memory")
     assert copy.cat("a/data") == CONTENT
+    assert cache.stats().read_bytes == len(CONTENT), "in this process its cache is the same"
     with cached.open("a/data") as file, pickle.loads(pickle.dumps(file)) as again:
         assert again.read(100) == CONTENT[:100]
 
@@ -517,6 +519,40 @@ def test_one_target_exactly(fs):
         CachedFileSystem()
     with pytest.raises(ValueError, match="one of fs and target_protocol"):
         CachedFileSystem(fs=fs, target_protocol="memory")
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_a_file_system_in_other_processes(cache, tmp_path, start):
+    (tmp_path / "data").write_bytes(CONTENT)
+    cached = CachedFileSystem(target_protocol="file", cache=cache)
+    assert cached.cat_file(str(tmp_path / "data"), 0, 10) == CONTENT[:10]
+    before = cache.stats().reads
+    with multiprocessing.get_context(start).Pool(1) as workers:
+        parts = workers.starmap(
+            cached.cat_file,
+            [(str(tmp_path / "data"), place, place + 5000) for place in range(0, 160_000, 5000)],
+        )
+    assert b"".join(parts) == CONTENT[:160_000]
+    assert cache.stats().reads == before
+
+
+def test_an_open_file_in_a_child_of_fork(fs, cache):
+    with opened(fs, cache) as file:
+        assert file.read(10) == CONTENT[:10]
+
+        def child(answers):
+            rest = file.read()
+            with opened(fs, cache) as again:
+                answers.put((rest == CONTENT[10:], again.read() == CONTENT, file.cache.total_requested_bytes))
+
+        context = multiprocessing.get_context("fork")
+        answers = context.Queue()
+        process = context.Process(target=child, args=(answers,))
+        process.start()
+        assert answers.get(timeout=60)[:2] == (True, True)
+        process.join(60)
+        assert process.exitcode == 0
+        assert file.read() == CONTENT[10:]
 
 
 # --- an object as a File

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import multiprocessing
 import os
 import pathlib
 import pickle
@@ -198,11 +199,23 @@ def test_parts_of_a_value(cache, tmp_path):
     assert asyncio.run(store.get_partial_values(PROTOTYPE, [("none", None)])) == [None]
 
 
-def test_a_store_is_pickled_without_its_cache(cache, folder):
+def test_a_store_is_pickled_with_its_cache(cache, folder):
     store = CachedStore(folder, read_only=True, cache=cache)
     copy = pickle.loads(pickle.dumps(store))
     assert copy == store
     assert np.array_equal(zarr.open_array(copy, mode="r")[:], DATA)
+    assert cache.stats().reads > 0, "in this process it is the same"
+
+
+def test_a_store_in_other_processes(cache, folder):
+    chunks = CachedStore(folder, read_only=True, cache=cache)
+    with multiprocessing.get_context("spawn").Pool(1) as workers:
+        values = workers.map(chunks.get_sync, ["c/0/0", "c/3/5", "c/9/9"])
+    assert [value and value.to_bytes() for value in values] == [
+        (folder / "c/0/0").read_bytes(),
+        (folder / "c/3/5").read_bytes(),
+        None,
+    ]
     assert cache.stats().reads == 0
 
 
@@ -290,7 +303,7 @@ def test_a_damaged_member_is_named(cache, archive):
         asyncio.run(store.get("c/1/1", PROTOTYPE))
 
 
-def test_an_archive_is_pickled_without_its_cache(cache, archive):
+def test_an_archive_is_pickled(cache, archive):
     with CachedZipStore(archive, cache=cache) as store:
         zarr.open_array(store, mode="r")
         with pickle.loads(pickle.dumps(store)) as copy:
