@@ -117,3 +117,23 @@ cache.settle()
 cache.check()
 """
     interrupted(code, io)
+
+
+def test_ctrl_c_ends_the_wait_for_a_frame():
+    code = """
+import specmm
+class Zeros:
+    def read_at(self, offset, n):
+        return bytes(n)
+cache = specmm.PageCache(4096, frame_timeout=3600)
+file = cache.open_store(Zeros(), 1 << 20)
+with file.pin(0, 1):
+    try:
+        print("ready", flush=True)
+        file.pread(1, 8192)
+    except KeyboardInterrupt:
+        print("interrupted")
+assert file.pread(1, 8192) == bytes(1)
+cache.check()
+"""
+    interrupted(code)

@@ -41,6 +41,11 @@ pub(crate) fn keep(interrupt: PyErr) {
     }
 }
 
+/// Looks for Ctrl-C during a wait of the core.
+pub(crate) fn has_come() -> bool {
+    Python::try_attach(|py| py.check_signals().map_err(keep).is_err()).unwrap_or(true)
+}
+
 /// Whether this thread's call was interrupted: it should end, and not read on.
 pub(crate) fn is_pending() -> bool {
     INTERRUPT.with_borrow(Option::is_some)

@@ -36,6 +36,7 @@ mod _core {
     #[allow(clippy::unnecessary_wraps, reason = "as the macro wants it")]
     fn init(_module: &Bound<'_, PyModule>) -> PyResult<()> {
         super::caller::loaded();
+        specmm::cache::give_up_waiting_when(super::interrupt::has_come);
         Ok(())
     }
 

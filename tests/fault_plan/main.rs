@@ -70,10 +70,7 @@ fn program() -> Vec<Step> {
 
 /// An error that says what went wrong, as its plan has it.
 fn is_right(error: &Error, fault: Fault) -> bool {
-    let io = match error {
-        Error::Io(io) | Error::Bus { cause: Some(io), .. } => io,
-        _ => return false,
-    };
+    let (Error::Io(io) | Error::Bus { cause: Some(io), .. }) = error else { return false };
     match fault {
         Fault::Error(errno) => io.errno() == errno && io.file == "planned",
         Fault::Short(_) => io.source.to_string().contains("short read"),

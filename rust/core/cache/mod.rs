@@ -37,6 +37,9 @@ pub use pin::Pinned;
 pub(crate) use truncate::ReadError;
 pub use vm_fault::{Abort, VmFault};
 
+#[cfg(not(any(specmm_loom, specmm_shuttle)))]
+pub use vmscan::give_up_waiting_when;
+
 #[cfg(all(test, specmm_loom))]
 #[path = "../../../tests/loom/cache.rs"]
 pub(crate) mod models;

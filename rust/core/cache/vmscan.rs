@@ -39,6 +39,30 @@ const SMALL: usize = 256;
 /// How long a thread that found no frame sleeps before it looks again.
 const NAP: Duration = Duration::from_millis(1);
 
+/// How often it asks whether to go on.
+const NAPS_BETWEEN_CHECKS: u32 = 50;
+
+#[cfg(not(any(specmm_loom, specmm_shuttle)))]
+static SHOULD_GIVE_UP: crate::sync::OnceLock<fn() -> bool> = crate::sync::OnceLock::new();
+
+/// From now on a thread that waits for a frame asks `check` about twenty times a second, holding no lock; true ends its wait,
+/// and its request fails with [`Error::OutOfFrames`](crate::Error::OutOfFrames). For programs whose users may interrupt them.
+/// The first call counts, for the whole process.
+#[cfg(not(any(specmm_loom, specmm_shuttle)))]
+pub fn give_up_waiting_when(check: fn() -> bool) {
+    let _first = SHOULD_GIVE_UP.set(check);
+}
+
+#[cfg(not(any(specmm_loom, specmm_shuttle)))]
+fn should_give_up() -> bool {
+    SHOULD_GIVE_UP.get().is_some_and(|check| check())
+}
+
+#[cfg(any(specmm_loom, specmm_shuttle))]
+fn should_give_up() -> bool {
+    false
+}
+
 impl AddressSpace {
     /// Takes a locked page out of the cache if nobody else holds a reference (`__remove_mapping`), leaving `shadow` in its
     /// slot. Count before slot: a lookup that already has its reference makes this fail, a later one sees zero.
@@ -194,13 +218,15 @@ impl Shared {
     pub(crate) fn wait_for_frame(&self) -> bool {
         let deadline = Instant::now() + self.frame_timeout;
         self.count(Stat::FrameWaits, 1);
+        let mut naps = 0;
         loop {
             // References that wait for a grace period keep pages.
             crate::rcu::barrier();
             if self.frames.available() > 0 || self.reclaim(1) > 0 {
                 return true;
             }
-            if Instant::now() >= deadline {
+            naps += 1;
+            if Instant::now() >= deadline || (naps % NAPS_BETWEEN_CHECKS == 0 && should_give_up()) {
                 return false;
             }
             pause(NAP);
