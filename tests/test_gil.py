@@ -81,6 +81,94 @@ def test_a_busy_thread_goes_on_beside_cold_reads(cache, use):
     assert spins > 100_000
 
 
+class Paced:
+    """A store whose every read lasts until a busy thread has made a thousand steps more."""
+
+    STEPS = 1000
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.wanted: int | None = None  # None: first another caller has to come
+        self.reads = 0
+        self.reached = threading.Semaphore(0)
+        self.changed = threading.Condition()
+
+    def step(self) -> None:
+        with self.changed:
+            self.steps += 1
+            self.changed.notify_all()
+
+    def another_comes(self) -> None:
+        with self.changed:
+            self.wanted = self.steps + self.STEPS
+
+    def read_at(self, offset: int, n: int) -> bytes:
+        self.reached.release()
+        with self.changed:
+            went_on = self.changed.wait_for(
+                lambda: self.wanted is not None and self.steps >= self.wanted, PATIENCE
+            )
+            assert went_on, "the busy thread stands still"
+            self.wanted = None
+            self.reads += 1
+        return bytes([offset // PAGE % 256]) * n
+
+
+def use_page(use: str, file: specmm.File, mm: specmm.Mm, address: int, page: int) -> bytes:
+    """The first byte of a page, in one of the ways there are."""
+    match use:
+        case "pread":
+            return file.pread(1, page * PAGE)
+        case "preadinto":
+            found = bytearray(1)
+            file.preadinto(found, page * PAGE)
+            return found
+        case "gather":
+            return file.gather([page * PAGE], 1)
+        case "pin":
+            with file.pin(page * PAGE, 1) as pin:
+                return bytes(pin)
+        case "raw":
+            raw = file.as_raw()
+            raw.seek(page * PAGE)
+            return raw.read(1)
+        case "touch":
+            mm.touch(address + page * PAGE, 1)
+        case "fault":
+            mm.fault(address + page * PAGE)
+    return mm.load(address + page * PAGE, 1)
+
+
+@pytest.mark.parametrize("use", ["pread", "preadinto", "gather", "pin", "raw", "load", "touch", "fault"])
+def test_a_busy_thread_keeps_its_pace_beside_cold_reads(cache, pool, use):
+    """One thread reads a page, this one waits for it inside the core, and a third one's steps end the read.
+
+    Whoever kept the interpreter meanwhile would keep the third one from its steps: nothing would ever end.
+    """
+    pages = 8
+    store = Paced()
+    done = threading.Event()
+
+    def busy() -> None:
+        while not done.is_set():
+            store.step()
+
+    with cache.open_store(store, pages * PAGE, ra_pages=0) as file, specmm.Mm(cache, fault_around=PAGE) as mm:
+        address = mm.mmap(file)
+        pool.submit(busy)
+        try:
+            for page in range(pages):
+                first = pool.submit(use_page, use, file, mm, address, page)
+                assert store.reached.acquire(timeout=PATIENCE)
+                store.another_comes()
+                assert use_page(use, file, mm, address, page) == bytes([page])
+                assert first.result(PATIENCE) == bytes([page])
+        finally:
+            done.set()
+    assert store.reads == pages
+    assert store.steps >= pages * Paced.STEPS
+
+
 @pytest.mark.parametrize("locking", ["speculative", "mmap_lock"])
 def test_many_wait_for_one_page(cache, pool, locking):
     """Each waits for the page that the first one reads; none may keep the interpreter from the reader."""

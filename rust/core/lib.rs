@@ -42,6 +42,8 @@
 //! | [`rcu`] | read sections and grace periods | `kernel/rcu` |
 //! | [`sync`] | atomics in two faces, named guards, locks, wait queues | `kernel/locking` |
 //!
+//! Beside them stands `fork`: what a forked child does first.
+//!
 //! # Who waits
 //!
 //! Lock-free: a copy-out attempt ([`File::read_cached`]) and a speculative attempt (a count of zero aborts; the page lock
