@@ -10,6 +10,9 @@ import specmm
 from loader import load
 from specmm.numpy import Records
 
+# Python 3.12 warns of fork where there are threads; specmm's are none of the child's.
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
 TYPE = np.dtype([("features", "f4", (30,)), ("label", "u1")])
 draw = np.random.default_rng(9)
 TABLE = np.empty(5000, TYPE)

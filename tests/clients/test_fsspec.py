@@ -25,6 +25,8 @@ from specmm import _remote
 from specmm.fsspec import CachedFileSystem, SpecmmCache
 
 PAGE = specmm.PAGE_SIZE
+# Python 3.12 warns of fork where there are threads; specmm's are none of the child's.
+forks = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
 @pytest.fixture(autouse=True)
@@ -521,6 +523,7 @@ def test_one_target_exactly(fs):
         CachedFileSystem(fs=fs, target_protocol="memory")
 
 
+@forks
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_a_file_system_in_other_processes(cache, tmp_path, start):
     (tmp_path / "data").write_bytes(CONTENT)
@@ -536,6 +539,7 @@ def test_a_file_system_in_other_processes(cache, tmp_path, start):
     assert cache.stats().reads == before
 
 
+@forks
 def test_an_open_file_in_a_child_of_fork(fs, cache):
     with opened(fs, cache) as file:
         assert file.read(10) == CONTENT[:10]
