@@ -1,5 +1,5 @@
-//! Models of the cache room. Here: what they share, and lookups against removal and reuse. Faults, copies and truncation
-//! stand beside it.
+//! Models of the cache room. Here: what they share, and lookups against removal and reuse. Faults, copies, truncation, reclaim
+//! and pins stand beside it.
 
 use super::address_space::{Created, Lookup};
 use super::copy_out::{CopyOut, Marked};
@@ -15,8 +15,12 @@ use std::sync::Arc;
 mod copy_out;
 #[path = "filemap.rs"]
 mod filemap;
+#[path = "pin.rs"]
+mod pin;
 #[path = "truncate.rs"]
 mod truncate;
+#[path = "vmscan.rs"]
+mod vmscan;
 
 const PAGE: u64 = PAGE_SIZE as u64;
 const OURS: u8 = 0xAA;
@@ -31,8 +35,8 @@ fn shadow() -> Entry {
 fn two_files(frames: usize) -> (Arc<AddressSpace>, Arc<AddressSpace>) {
     let shared = Shared::new(frames, Io::Inline).unwrap();
     let file = |byte| {
-        let store = Arc::new(MemoryStore::new(vec![byte; PAGE_SIZE]));
-        Arc::new(AddressSpace::new(store, PAGE, "model", Arc::clone(&shared)))
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(vec![byte; PAGE_SIZE]));
+        shared.mapping(None, &store, PAGE, "model").unwrap()
     };
     let (ours, strangers) = (file(OURS), file(STRANGERS));
     cache_page(&ours, 0, OURS);
@@ -74,6 +78,13 @@ pub(crate) fn unmap_page(file: &AddressSpace, index: u64) {
 pub(crate) fn under_i_mmap<R>(file: &AddressSpace, body: impl FnOnce() -> R) -> R {
     let _lock = file.i_mmap.lock();
     body()
+}
+
+/// What a reclaimer does to the oldest inactive page; whether its frame came free.
+pub(crate) fn shrink(shared: &Shared) -> bool {
+    let (_, freed) = shared.shrink_inactive(1);
+    reach(if freed > 0 { "freed" } else { "kept" });
+    freed > 0
 }
 
 /// A reference to the page at index 0.

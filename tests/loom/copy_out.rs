@@ -4,7 +4,7 @@ use super::super::address_space::Created;
 use super::*;
 
 /// Copies our page out: the byte that all of it is, unless the attempt failed.
-fn copy(ours: &AddressSpace) -> Option<u8> {
+pub(super) fn copy(ours: &AddressSpace) -> Option<u8> {
     let mut buf = [0; PAGE_SIZE];
     match ours.copy_out(0, 0, &mut buf, Marked::Refuse, &rcu::read()) {
         CopyOut::Copied(_) => {
@@ -26,7 +26,7 @@ fn copy(ours: &AddressSpace) -> Option<u8> {
 
 /// An attempt may always fail.
 #[allow(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "as histories pass answers")]
-fn copied_is_right(page: &mut Option<u8>, copied: &Option<u8>) -> bool {
+pub(super) fn copied_is_right(page: &mut Option<u8>, copied: &Option<u8>) -> bool {
     copied.is_none() || copied == page
 }
 

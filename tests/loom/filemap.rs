@@ -8,7 +8,7 @@ use super::*;
 use crate::sync::Tally;
 
 /// A page that a fault got must be ours as long as it is locked. Answers its first byte.
-fn is_ours(ours: &AddressSpace, held: HeldPage<'_>) -> u8 {
+pub(super) fn is_ours(ours: &AddressSpace, held: HeldPage<'_>) -> u8 {
     reach("locked");
     assert!(held.lock.page().is_at(ours.id(), 0), "a truncated page: {:?}", held.handle);
     let byte = first_byte(held.handle.page());
@@ -28,7 +28,7 @@ fn speculative(ours: &AddressSpace, found: PageHandle<'_>) -> Result<u8, Abort> 
 }
 
 /// Fault-around, asked for the first page only.
-fn around(ours: &AddressSpace) -> Option<u8> {
+pub(super) fn around(ours: &AddressSpace) -> Option<u8> {
     let Some((index, held)) = ours.next_uptodate_page(&mut 0, 0, &rcu::read()) else {
         reach("skipped");
         return None;

@@ -76,7 +76,7 @@ const READY: Place = Place { mapped: true, entry: false };
 
 /// A speculative attempt; what it came to is a coverage point too. Row 43: it succeeds or says nothing. Row 44: one attempt,
 /// one commit or one abort.
-fn attempt(mm: &Mm, at: u64, write: bool) -> Result<(), Abort> {
+pub(super) fn attempt(mm: &Mm, at: u64, write: bool) -> Result<(), Abort> {
     match mm.inner.fault_speculatively(at, write) {
         Ok(result) => {
             assert!(!result.has(VmFault::ERROR), "an unvalidated state was judged: {result:?}");

@@ -9,14 +9,15 @@ use crate::shuttle_harness::{Search, Test, contents, reach, together, word, word
 use crate::store::MemoryStore;
 use crate::xarray::Entry;
 use std::sync::Arc;
+use std::time::Duration;
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
 type Threads = Vec<Box<dyn FnOnce() + Send>>;
 
-/// A cache of some frames.
+/// A cache of some frames. Nobody waits for a frame: time stands still here.
 pub(crate) fn cache_of(frames: u64, io: Io) -> PageCache {
-    PageCache::new(frames * PAGE, io).unwrap()
+    PageCache::with_timeout(frames * PAGE, io, Duration::ZERO).unwrap()
 }
 
 /// File number `n` of a cache.
@@ -44,7 +45,13 @@ pub(crate) fn finish(cache: &PageCache, files: Vec<File>) {
 }
 
 /// Reads whole words at `offset`; `None` when the cache is full. Claim: each is the file's, or zero where `may_be_zero`.
-fn read(file: &File, n: u64, offset: u64, length: usize, may_be_zero: impl Fn(u64) -> bool) -> Option<usize> {
+pub(crate) fn read(
+    file: &File,
+    n: u64,
+    offset: u64,
+    length: usize,
+    may_be_zero: impl Fn(u64) -> bool,
+) -> Option<usize> {
     let mut buf = vec![0xEE; length];
     let got = match file.pread(&mut buf, offset) {
         Ok(got) => got,
@@ -61,7 +68,7 @@ fn read(file: &File, n: u64, offset: u64, length: usize, may_be_zero: impl Fn(u6
     Some(got)
 }
 
-fn never(_word: u64) -> bool {
+pub(crate) fn never(_word: u64) -> bool {
     false
 }
 

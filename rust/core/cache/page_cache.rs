@@ -80,7 +80,7 @@ impl Files {
 
 impl Shared {
     /// Under a model checker nobody waits for a frame: time-outs are nothing it explores.
-    #[cfg(all(test, any(specmm_loom, specmm_shuttle)))]
+    #[cfg(all(test, specmm_loom))]
     pub(crate) fn new(frames: usize, io: Io) -> Result<Arc<Self>> {
         Self::with_timeout(frames, io, Duration::ZERO)
     }
@@ -136,6 +136,8 @@ impl Shared {
         size: u64,
         name: &str,
     ) -> Result<Arc<AddressSpace>> {
+        // Not under the mutex, which reclaim takes: the store is asked, which may be anybody's code.
+        let mapping = Arc::new(AddressSpace::new(Arc::clone(store), size, name, Arc::clone(self)));
         let mut files = self.files.lock();
         if let Some(known) = identity.and_then(|identity| files.local.get(&identity)).and_then(Weak::upgrade)
         {
@@ -144,7 +146,6 @@ impl Shared {
             known.revalidate()?;
             return Ok(known);
         }
-        let mapping = Arc::new(AddressSpace::new(Arc::clone(store), size, name, Arc::clone(self)));
         files.prune();
         files.all.insert(mapping.id(), Arc::downgrade(&mapping));
         if let Some(identity) = identity {

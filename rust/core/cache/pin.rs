@@ -20,7 +20,7 @@ use super::address_space::index_of;
 use super::file::File;
 use crate::error::{Error, Result};
 use crate::page::{PAGE_SIZE, PageFlags};
-use crate::sync::guard;
+use crate::sync::{guard, seeded};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -53,7 +53,7 @@ impl File {
 }
 
 impl OpenFile {
-    fn pin(self: Arc<Self>, offset: u64, within: Range<usize>) -> Result<Pinned> {
+    pub(super) fn pin(self: Arc<Self>, offset: u64, within: Range<usize>) -> Result<Pinned> {
         let index = index_of(offset);
         let end = offset + within.len() as u64;
         let mapping = &self.mapping;
@@ -78,12 +78,22 @@ impl OpenFile {
             // Truncation changes the size, then takes the locks of the pages that it cuts.
             if !guard!("pin.mapping", page.is_at(mapping.id(), index))
                 || !guard!("pin.size", end <= mapping.i_size())
-                || !page.flags().has(PageFlags::UPTODATE)
             {
                 continue;
             }
-            mapping.frames().pin(page);
-            drop(lock);
+            debug_assert!(page.flags().has(PageFlags::UPTODATE), "our reference kept {page:?}");
+            // Truncation looks for pins under the page lock, before it changes bytes.
+            seeded!(
+                "pin.seed.after_unlock",
+                {
+                    drop(lock);
+                    mapping.frames().pin(page);
+                },
+                {
+                    mapping.frames().pin(page);
+                    drop(lock);
+                }
+            );
             mapping.shared.touch(page);
             self.pins.add(1);
             let pfn = handle.into_pfn();
@@ -138,8 +148,19 @@ impl Drop for Pinned {
     fn drop(&mut self) {
         let frames = self.open.mapping.frames();
         let reference = frames.page(self.pfn).adopt();
-        frames.unpin(reference.page());
-        drop(reference);
+        let page = reference.page();
+        // A page that was truncated has no other reference: a frame is not freed while it is pinned.
+        seeded!(
+            "unpin.seed.put_first",
+            {
+                drop(reference);
+                frames.unpin(page);
+            },
+            {
+                frames.unpin(page);
+                drop(reference);
+            }
+        );
         self.open.pins.sub(1);
     }
 }

@@ -18,9 +18,8 @@ use super::page_cache::Stat;
 use super::{AddressSpace, Shared};
 use crate::page::{List, LockedPage, PageHandle, PageRef, Use, usage};
 use crate::rcu::ReadSection;
-use crate::sync::{duty, give_back, guard, pause};
+use crate::sync::{duty, give_back, guard, pause, seeded};
 use crate::xarray::Entry;
-use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -134,9 +133,23 @@ impl AddressSpace {
 
 // --- use
 
-thread_local! {
-    /// The page that this thread touched last, by the address of its descriptor.
-    static LAST_TOUCHED: Cell<usize> = const { Cell::new(0) };
+/// The page that this thread touched last, by the address of its descriptor. Model threads have one each too, which begins anew
+/// in each execution: a run must be the same again.
+mod last_touched {
+    use std::cell::Cell;
+
+    #[cfg(not(any(specmm_loom, specmm_shuttle)))]
+    thread_local! {
+        static PAGE: Cell<usize> = const { Cell::new(0) };
+    }
+    #[cfg(any(specmm_loom, specmm_shuttle))]
+    crate::sync::imp::thread_local! {
+        static PAGE: Cell<usize> = Cell::new(0);
+    }
+
+    pub(super) fn replace(page: usize) -> usize {
+        PAGE.with(|last| last.replace(page))
+    }
 }
 
 impl Shared {
@@ -151,7 +164,7 @@ impl Shared {
 
     #[cold]
     fn touch_first_or_second(&self, page: PageRef<'_>) {
-        let last = LAST_TOUCHED.replace(page.address());
+        let last = last_touched::replace(page.address());
         if page.usage().get() & usage::REFERENCED != 0 {
             if last != page.address() {
                 page.usage().set(usage::ACTIVE);
@@ -298,7 +311,7 @@ impl Shared {
 
     /// Looks at the oldest inactive pages and takes those that were used once at most (`shrink_inactive_list`). Answers how
     /// many it looked at, and how many frames came free.
-    fn shrink_inactive(&self, most: usize) -> (usize, usize) {
+    pub(super) fn shrink_inactive(&self, most: usize) -> (usize, usize) {
         let pages = self.frames.isolate(List::Inactive, most);
         // After the locks of their pages: the last user of a file takes the locks of all its pages.
         let mut mappings = Vec::new();
@@ -342,11 +355,12 @@ impl Shared {
         gather: &mut MmuGather<'_>,
     ) -> Verdict<'f> {
         // Not published yet, or taken out: its lock is not ours to try.
-        if page.mapping_id() == 0 {
+        let before = page.mapping_id();
+        if !guard!("vmscan.published", before != 0) {
             return Verdict::Keep(List::Inactive);
         }
         let Some(lock) = page.try_lock() else { return Verdict::Keep(List::Inactive) };
-        let id = page.mapping_id();
+        let id = seeded!("vmscan.seed.mapping_before_lock", before, page.mapping_id());
         let number = mappings.iter().position(|mapping| mapping.id() == id).or_else(|| {
             mappings.push(self.mapping_of(id)?);
             Some(mappings.len() - 1)

@@ -30,10 +30,11 @@ impl Workingset {
     /// The shadow of a page that is about to be evicted, if one more is allowed.
     pub(super) fn eviction(&self, capacity: usize) -> Entry {
         let age = self.age.next() & MAX_VALUE;
-        if self.shadows() >= capacity as u64 {
+        // Counted first: of several who evict at once none oversteps.
+        if self.shadows.next() > capacity as u64 {
+            self.shadows.sub(1);
             return Entry::EMPTY;
         }
-        self.shadows.add(1);
         Entry::value(age)
     }
 

@@ -233,6 +233,12 @@ pub(crate) mod models;
 #[cfg(all(test, specmm_loom))]
 #[path = "../../../tests/loom/open_question.rs"]
 mod open_question;
+#[cfg(all(test, specmm_loom))]
+#[path = "../../../tests/loom/reclaim.rs"]
+mod reclaim_models;
+#[cfg(all(test, specmm_shuttle))]
+#[path = "../../../tests/shuttle/reclaim.rs"]
+mod reclaim_shuttle_tests;
 #[cfg(all(test, specmm_shuttle))]
 #[path = "../../../tests/shuttle/mm.rs"]
 mod shuttle_tests;

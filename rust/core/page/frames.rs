@@ -7,7 +7,7 @@ use super::memory::Memory;
 use super::{Page, PageFlags, PageHandle, PageRef, buddy::Buddy};
 use crate::error::{Error, Result};
 use crate::sync::wait::WaitTable;
-use crate::sync::{AtomicU32, AtomicU64, Hint, Mutex, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Hint, Mutex, Ordering, duty, guard};
 use std::collections::HashMap;
 
 /// What a frame is taken for.
@@ -221,7 +221,9 @@ impl Frames {
         let order = page.untie();
         let mut zone = self.zone.lock();
         debug_assert!(!zone.pins.contains_key(&page.pfn()), "freeing a pinned page");
-        zone.lru.unlink(page.pfn());
+        duty!("free.unlink", {
+            zone.lru.unlink(page.pfn());
+        });
         zone.private -= u32::from(before & PageFlags::PRIVATE != 0);
         zone.buddy.free(page.pfn(), order);
         self.available.put(zone.buddy.available());
@@ -243,8 +245,10 @@ impl Frames {
     /// cache.
     pub(crate) fn put_back(&self, page: PageRef<'_>, list: List) {
         let mut zone = self.zone.lock();
-        // Whoever pinned it meanwhile puts it back, or has already.
-        if !zone.pins.contains_key(&page.pfn()) && zone.lru.list_of(page.pfn()).is_none() {
+        // Whoever pinned it meanwhile puts it back, or has already: then another may have taken it off again, and so on.
+        if guard!("put_back.pinned", !zone.pins.contains_key(&page.pfn()))
+            && guard!("put_back.once", zone.lru.list_of(page.pfn()).is_none())
+        {
             zone.lru.push(list, page.pfn());
         }
     }
@@ -261,7 +265,9 @@ impl Frames {
     pub(crate) fn pin(&self, page: PageRef<'_>) {
         let mut zone = self.zone.lock();
         *zone.pins.entry(page.pfn()).or_insert(0) += 1;
-        zone.lru.unlink(page.pfn());
+        duty!("pin.unlink", {
+            zone.lru.unlink(page.pfn());
+        });
     }
 
     /// Ends one pin. The caller still has its reference.
@@ -271,10 +277,8 @@ impl Frames {
         *pins -= 1;
         if *pins == 0 {
             zone.pins.remove(&page.pfn());
-            // Reclaim may have it in its hands, and then puts it back itself.
-            if zone.lru.list_of(page.pfn()).is_none() {
-                zone.lru.push(List::Inactive, page.pfn());
-            }
+            // What is pinned is on no list. Reclaim may have it in its hands from before, and finds it here when it is done.
+            zone.lru.push(List::Inactive, page.pfn());
         }
     }
 

@@ -202,6 +202,9 @@ impl std::fmt::Debug for PageRef<'_> {
 #[path = "../../../tests/loom/frames.rs"]
 mod frame_models;
 #[cfg(all(test, specmm_loom))]
+#[path = "../../../tests/loom/lru.rs"]
+mod lru_models;
+#[cfg(all(test, specmm_loom))]
 #[path = "../../../tests/loom/page.rs"]
 pub(crate) mod models;
 #[cfg(all(test, specmm_shuttle))]
