@@ -30,6 +30,9 @@ const EXPECTED: &[&str] = &[
     "hits",
     "misses",
     "evictions",
+    "evictions_background",
+    "refaults",
+    "pages reclaimed on request",
     "readahead_pages",
 ];
 

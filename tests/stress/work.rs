@@ -46,6 +46,9 @@ pub const OPS: &[Op] = &[
     op("advise a file", 6, |w| w.advise_file()),
     op("evict a range", 20, |w| w.evict()),
     op("drop caches", 4, |w| w.drop_caches()),
+    op("reclaim", 20, |w| w.reclaim()),
+    op("pin", 40, |w| w.pin()),
+    op("follow changes", 4, |w| w.revalidate()),
     op("filemap fault", 40, |w| w.filemap_fault()),
     op("look at everything", 4, |w| w.look()),
     op("open again", 4, |w| w.open_again()),
@@ -328,7 +331,39 @@ impl<'w> Worker<'w> {
         self.world.cache.drop_caches().map(|_| ())
     }
 
-    /// There is no reclaim: who meets the bound lets pages go.
+    fn reclaim(&mut self) -> Result<(), Error> {
+        let pages = 1 + self.below(8) as usize;
+        let went = self.world.cache.reclaim(pages)?;
+        assert!(went <= pages, "{went} of {pages} pages were reclaimed");
+        self.tally.see("pages reclaimed on request", went as u64);
+        Ok(())
+    }
+
+    /// A page's bytes as a slice, looked at twice with other operations between. (Nested ones may pin too.)
+    fn pin(&mut self) -> Result<(), Error> {
+        let (file, data) = self.file();
+        let offset = self.below(data.size);
+        let most = (PAGE - offset % PAGE).min(data.size - offset);
+        let pinned = data.file.pin(offset, 1 + self.below(most) as usize)?;
+        words::check(file, offset, &pinned, false, &mut self.tally.met);
+        let before = pinned.to_vec();
+        for _ in 0..self.below(4) {
+            match [Self::pread_long, Self::reclaim, Self::fault, Self::evict][self.below(4) as usize](self) {
+                Ok(()) | Err(Error::Bus { cause: None, .. } | Error::OutOfFrames { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        assert!(*pinned == *before, "the bytes of a pin changed");
+        Ok(())
+    }
+
+    fn revalidate(&mut self) -> Result<(), Error> {
+        let (_, data) = self.file();
+        assert!(data.file.revalidate()? <= data.size);
+        Ok(())
+    }
+
+    /// Everything is in use at the moment, or there are too many private copies: who meets that lets entries and pages go.
     fn make_room(&mut self) {
         self.zap_all().expect("a mapping that stays");
         self.zap_all().expect("a mapping that stays");

@@ -100,6 +100,8 @@ impl World {
         total.see("hits", stats.hits);
         total.see("misses", stats.misses);
         total.see("evictions", stats.evictions);
+        total.see("evictions_background", stats.evictions_background);
+        total.see("refaults", stats.refaults);
         total.see("readahead_pages", stats.readahead_pages);
         total.see("retries", stats.retries);
         for mm in &self.mms {
