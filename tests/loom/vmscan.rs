@@ -66,7 +66,7 @@ fn a_speculative_fault_against_reclaim() {
             });
         },
         reaches: &["locked", "FILE_MISS", "FILE_LOCKED", "freed", "kept", "reused"],
-        needs: &[],
+        needs: &["vmscan.keep"],
     }
     .check();
 }
@@ -224,7 +224,7 @@ fn truncation_against_reclaim() {
         twin: false,
         body: truncate_against_reclaim,
         reaches: &["freed", "kept", "truncated", "not truncated"],
-        needs: &["vmscan.seed.mapping_before_lock"],
+        needs: &["vmscan.seed.mapping_before_lock", "vmscan.busy"],
     }
     .check();
 }
@@ -268,6 +268,42 @@ fn the_final_truncation_against_reclaim() {
         body: final_truncate_against_reclaim,
         reaches: &["freed", "kept"],
         needs: &[],
+    }
+    .check();
+}
+
+/// Our page was evicted. One thread takes its shadow away, as a reclaimer does where there are too many; one brings the page back. Claims:
+/// the page stays; the shadow is counted out once. Premise: slots change under the index's mutex.
+fn shadow_against_return() {
+    let (ours, _) = two_files(1);
+    assert!(shrink(&ours.shared));
+    assert_eq!(ours.shared.workingset.shadows(), 1);
+    let history = History::new(false);
+    let remover = {
+        let (ours, history) = (Arc::clone(&ours), history.clone());
+        spawn(move || history.call("forget the shadow", || ours.forget_shadow(0), |_, ()| true))
+    };
+    let back = || cache_page(&ours, 0, OURS);
+    history.call("bring back", back, |there, &cached| cached && !std::mem::replace(there, true));
+    remover.join().unwrap();
+    history.settle();
+    let look = || (look_up(&ours), ours.shared.workingset.shadows());
+    history.call("look", look, |there, seen| *seen == (Ok(there.then_some(OURS)), 0));
+    history.check();
+    ours.frames().audit().unwrap();
+}
+
+#[test]
+fn a_shadow_against_the_pages_return() {
+    Model {
+        name: "shadow against the return of its page",
+        rows: &[40],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: false,
+        body: shadow_against_return,
+        reaches: &["found"],
+        needs: &["forget_shadow.is_one"],
     }
     .check();
 }

@@ -320,7 +320,9 @@ impl Shared {
         let looked = pages.len();
         for handle in pages {
             match self.judge(handle.page(), &mut mappings, &mut gather) {
-                Verdict::Keep(list) => self.frames.put_back(handle.page(), list),
+                Verdict::Keep(list) => {
+                    duty!("vmscan.keep", self.frames.put_back(handle.page(), list));
+                }
                 Verdict::Take(lock, mapping) => doomed.push((lock, mapping)),
             }
             // A page that goes is locked and in the cache, so ours is not the last reference.
@@ -339,7 +341,7 @@ impl Shared {
                 }
                 Err(lock) => {
                     self.workingset.forget(shadow);
-                    self.frames.put_back(lock.page(), List::Inactive);
+                    duty!("vmscan.busy", self.frames.put_back(lock.page(), List::Inactive));
                 }
             }
         }

@@ -10,7 +10,7 @@
 use super::page_cache::Stat;
 use super::{AddressSpace, Shared};
 use crate::page::{List, PageRef, usage};
-use crate::sync::Tally;
+use crate::sync::{Tally, guard};
 use crate::xarray::{Entry, MAX_VALUE};
 
 /// The age of a cache, and how many shadows it has.
@@ -112,7 +112,7 @@ impl AddressSpace {
     /// Erases the shadow at `index`, unless a page has come.
     pub(super) fn forget_shadow(&self, index: u64) {
         let mut pages = self.pages.lock();
-        if pages.get(index).as_value().is_some() {
+        if guard!("forget_shadow.is_one", pages.get(index).as_value().is_some()) {
             self.shared.workingset.forget(pages.erase(index));
         }
     }
