@@ -54,8 +54,8 @@
 //!
 //! Operation against operation: the guard, and in brackets the lock that both take. F is a speculative fault, C a classic
 //! one, L a load or store through an entry, P a copy of a resident page, R the creation and reading of pages, T truncation,
-//! E the removal of an idle page, W a change of mappings. `docs/concurrency.md` in the repository has every pair with the
-//! models that fail without its guard, and the premises that cross modules.
+//! E the removal of an idle page, S reclaim, K a pin, W a change of mappings. `docs/concurrency.md` in the repository has
+//! every pair with the models that fail without its guard, and the premises that cross modules.
 //!
 //! | | F | C | L | P |
 //! |---|---|---|---|---|
@@ -63,6 +63,7 @@
 //! | R | up to date under the page lock | the same | the same | up to date before the copy, generation after |
 //! | T | mapping and size under the page lock; T unmaps again under it | the same | T awaits a grace period | generation, slot, size |
 //! | E | a reference unless the count is zero, the slot again | the same | E leaves what is mapped | slot again, generation |
+//! | S | as E (page lock, tried by both) | the same | S awaits a grace period between entry and freeze | as E |
 //! | W | the sequence, last looked at under the leaf lock; one read section | the mmap lock | W awaits a grace period | nothing in common |
 //!
 //! | | R | T | E | W |
@@ -71,6 +72,11 @@
 //! | T | | (`invalidate_lock`) | mapping (page lock) | a mapping stays on its file's list (`i_mmap`) |
 //! | E | | | (page lock) | references that wait for a grace period |
 //! | W | | | | (mmap lock) |
+//!
+//! | | R | T | E | S | K |
+//! |---|---|---|---|---|---|
+//! | S | a mapping before the lock is tried | mapping (page lock); shadows looked for again | (page lock) | put back once (free lists' mutex) | |
+//! | K | nothing in common | pins and size under the page lock | a pin's reference | a pin's reference; pinned is on no list | nothing in common |
 //!
 //! Lock order, outermost first: mmap lock, `invalidate_lock`, page lock, `i_mmap`, leaf lock, `i_pages`. A grace period may
 //! be awaited under all but the last two, and never inside a read section.
