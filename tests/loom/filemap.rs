@@ -346,7 +346,7 @@ fn classic(file: &Arc<OpenFile>, pass: Pass, found: Option<u32>) -> Classic {
             reach("blocked");
             Classic::Blocked
         }
-        step => panic!("{step:?}"),
+        step @ Step::Unreadable(_) => panic!("{step:?}"),
     }
 }
 
