@@ -151,4 +151,3 @@ class AddressSpace:
             self.delete_page(partial)
         elif partial is not None and tail:
             partial.data[tail:] = bytes(PAGE_SIZE - tail)
-            partial.generation += 1

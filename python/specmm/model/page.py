@@ -36,7 +36,6 @@ class Page:
     pins: int = 0  # FOLL_PIN: its bytes must stay
     referenced: bool = False  # PG_referenced: used since reclaim last looked
     active: bool = False  # PG_active: used again
-    generation: int = 0  # how often its bytes were changed in place
 
     def mapped_by(self) -> list[Entry]:
         """Its entries."""

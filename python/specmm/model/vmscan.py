@@ -24,7 +24,7 @@ class Vmscan:
         self.batch = min(max(frames.capacity // 64, 1), SWAP_CLUSTER_MAX)
         self.spaces: list[AddressSpace] = []
         self.age = 0  # nonresident_age: evictions and activations so far
-        self.last_touched: tuple[Page, int] | None = None
+        self.last_touched: Page | None = None
 
     # --- use
 
@@ -35,11 +35,10 @@ class Vmscan:
         """
         if page.referenced and page.active:
             return
-        this = (page, page.generation)
-        last, self.last_touched = self.last_touched, this
+        last, self.last_touched = self.last_touched, page
         if not page.referenced:
             page.referenced = True
-        elif last != this:
+        elif last is not page:
             page.active = True
 
     # --- room

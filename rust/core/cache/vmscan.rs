@@ -133,21 +133,21 @@ impl AddressSpace {
 
 // --- use
 
-/// The page that this thread touched last, by the address of its descriptor. Model threads have one each too, which begins anew
+/// The page that this thread touched last. Model threads have one each too, which begins anew
 /// in each execution: a run must be the same again.
 mod last_touched {
     use std::cell::Cell;
 
     #[cfg(not(any(specmm_loom, specmm_shuttle)))]
     thread_local! {
-        static PAGE: Cell<usize> = const { Cell::new(0) };
+        static PAGE: Cell<(usize, u32)> = const { Cell::new((0, 0)) };
     }
     #[cfg(any(specmm_loom, specmm_shuttle))]
     crate::sync::imp::thread_local! {
-        static PAGE: Cell<usize> = Cell::new(0);
+        static PAGE: Cell<(usize, u32)> = Cell::new((0, 0));
     }
 
-    pub(super) fn replace(page: usize) -> usize {
+    pub(super) fn replace(page: (usize, u32)) -> (usize, u32) {
         PAGE.with(|last| last.replace(page))
     }
 }
@@ -164,9 +164,9 @@ impl Shared {
 
     #[cold]
     fn touch_first_or_second(&self, page: PageRef<'_>) {
-        let last = last_touched::replace(page.address());
+        let last = last_touched::replace(page.life());
         if page.usage().get() & usage::REFERENCED != 0 {
-            if last != page.address() {
+            if last != page.life() {
                 page.usage().set(usage::ACTIVE);
             }
         } else if page.usage().set(usage::REFERENCED) & usage::PREFETCHED != 0
@@ -391,7 +391,8 @@ impl Shared {
     }
 
     fn promote<'f>(&self, page: PageRef<'_>) -> Verdict<'f> {
-        page.usage().put(usage::ACTIVE);
+        page.usage().clear(usage::REFERENCED | usage::PREFETCHED);
+        page.usage().set(usage::ACTIVE);
         self.workingset.activation();
         self.count(Stat::Activations, 1);
         Verdict::Keep(List::Active)

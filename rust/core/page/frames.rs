@@ -4,7 +4,7 @@ use super::bytes::PageBytes;
 use super::lock::LOCK_BITS;
 use super::lru::{List, Lru};
 use super::memory::Memory;
-use super::{Page, PageFlags, PageHandle, PageRef, buddy::Buddy};
+use super::{Page, PageFlags, PageHandle, PageRef, buddy::Buddy, usage};
 use crate::error::{Error, Result};
 use crate::sync::wait::WaitTable;
 use crate::sync::{AtomicU32, AtomicU64, Hint, Mutex, Ordering, duty, guard};
@@ -203,7 +203,7 @@ impl Frames {
     fn hand_out(&self, pfn: u32, order: u32, purpose: Use) -> PageHandle<'_> {
         let page = self.page(pfn);
         page.tie(order);
-        page.usage().put(0);
+        page.usage().put(((page.usage().get() >> usage::LIFE_SHIFT) + 1) << usage::LIFE_SHIFT);
         if purpose == Use::Private {
             page.page.flags.fetch_or(PageFlags::PRIVATE, Ordering::Relaxed);
         }

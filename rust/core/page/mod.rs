@@ -71,6 +71,8 @@ pub mod usage {
     pub const ACTIVE: u32 = 1 << 1;
     /// Brought by readahead, and not touched yet.
     pub const PREFETCHED: u32 = 1 << 2;
+    /// From this bit on: how many lives the frame has had, so that a page is not taken for the one before it.
+    pub const LIFE_SHIFT: u32 = 8;
 }
 
 /// A frame by descriptor: no reference is implied. Cheap to copy.
@@ -168,9 +170,9 @@ impl<'f> PageRef<'f> {
         }
     }
 
-    /// Tells frames apart, those of other caches too.
-    pub(crate) fn address(self) -> usize {
-        std::ptr::from_ref(self.page).addr()
+    /// Tells pages apart, those of other caches too, and those that had the frame before (of late).
+    pub(crate) fn life(self) -> (usize, u32) {
+        (std::ptr::from_ref(self.page).addr(), self.page.usage.get() >> usage::LIFE_SHIFT)
     }
 
     /// The identity of the mapping that the page is in; 0 for none. Stale unless the page is locked.
