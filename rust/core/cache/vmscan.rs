@@ -49,7 +49,7 @@ static SHOULD_GIVE_UP: crate::sync::OnceLock<fn() -> bool> = crate::sync::OnceLo
 /// The first call counts, for the whole process.
 #[cfg(not(any(specmm_loom, specmm_shuttle)))]
 pub fn give_up_waiting_when(check: fn() -> bool) {
-    let _first = SHOULD_GIVE_UP.set(check);
+    SHOULD_GIVE_UP.get_or_init(|| check);
 }
 
 #[cfg(not(any(specmm_loom, specmm_shuttle)))]
