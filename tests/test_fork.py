@@ -214,6 +214,34 @@ print(forked(child), mm.load(address + PAGE, 1))
     assert program(code, data) == "refused b'\\x01'\n"
 
 
+def test_a_pin_shows_the_bytes_of_the_fork(data):
+    code = """
+cache = specmm.PageCache("1MiB")
+file = cache.open(sys.argv[1], "r+b")
+pin, other = file.pin(PAGE, 10), file.pin(2 * PAGE, 10)
+view = memoryview(pin)
+
+def child():
+    assert bytes(view) == bytes([1]) * 10
+    try:
+        memoryview(pin)
+    except BufferError as error:
+        assert "parent" in str(error), error
+    other.release()
+    # What the child pins is its own.
+    with file.pin(PAGE, 10) as own:
+        assert bytes(own) == bytes(view)
+    cache.close()
+    return "shown"
+
+print(forked(child), bytes(other) == bytes([2]) * 10)
+view.release(), pin.release(), other.release()
+cache.settle()
+cache.check()
+"""
+    assert program(code, data) == "shown True\n"
+
+
 def test_children_of_children(data):
     code = """
 cache = specmm.PageCache("1MiB")

@@ -41,9 +41,9 @@ pub(crate) fn keep(interrupt: PyErr) {
     }
 }
 
-/// Looks for Ctrl-C during a wait of the core.
+/// Looks for Ctrl-C during a wait of the core. It never comes to a worker.
 pub(crate) fn has_come() -> bool {
-    Python::try_attach(|py| py.check_signals().map_err(keep).is_err()).unwrap_or(true)
+    is_called() && Python::try_attach(|py| py.check_signals().map_err(keep).is_err()).unwrap_or(true)
 }
 
 /// Whether this thread's call was interrupted: it should end, and not read on.
