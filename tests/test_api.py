@@ -315,3 +315,12 @@ def test_filemap_fault_speaks_for_itself(cache, path):
         assert file.filemap_fault(3) == specmm.FilemapFault(fault.LOCKED, None)
         assert file.filemap_fault(41).abort is specmm.Abort.FILE_MISS
         assert file.filemap_fault(41, speculative=False) == specmm.FilemapFault(fault.SIGBUS, None)
+
+
+def test_each_open_has_the_name_it_was_opened_by(cache, path):
+    link = path.with_name("link.bin")
+    link.hardlink_to(path)
+    with cache.open(path) as one, cache.open(link) as other:
+        assert (one.name, other.name) == (str(path), str(link))
+        one.pread(1, 0)
+        assert other.residency(0, 1) == b"\1"

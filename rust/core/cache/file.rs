@@ -312,8 +312,8 @@ struct Handle {
 }
 
 impl File {
-    pub(super) fn new(open: OpenFile, path: Option<PathBuf>) -> Self {
-        let (name, mode) = (open.mapping.name.clone(), open.mode);
+    pub(super) fn new(open: OpenFile, name: &str, path: Option<PathBuf>) -> Self {
+        let (name, mode) = (name.to_owned(), open.mode);
         let shared = Arc::clone(&open.mapping.shared);
         Self { handle: Arc::new(Handle { open: ArcCell::new(Arc::new(open)), path, name, mode, shared }) }
     }
@@ -323,7 +323,7 @@ impl File {
     pub(crate) fn in_memory(shared: &Arc<super::Shared>, store: Arc<dyn Store>, size: u64) -> Self {
         let mapping = shared.mapping(None, &store, size, "model").expect("a store has no identity");
         let open = OpenFile::new(mapping, store, OpenMode::ReadWrite, DEFAULT_RA_PAGES);
-        Self::new(open.expect("a small window"), None)
+        Self::new(open.expect("a small window"), "model", None)
     }
 
     /// The open file, while neither it nor its cache is closed.

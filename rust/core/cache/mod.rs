@@ -2,7 +2,7 @@
 //!
 //! Owns: mappings of files to pages ([`AddressSpace`]), open files and their readahead windows ([`File`]), the speculative
 //! and the classic [`filemap`] fault, copy-out reads, truncation, the I/O queue, the bound ([`PageCache`]). Does not own
-//! address spaces of programs: `mm/` implements [`MappedRange`], through which truncation unmaps.
+//! address spaces of programs: `mm/` implements `MappedRange`, through which truncation unmaps.
 //!
 //! Mirrors `mm/filemap.c`, `mm/readahead.c`, `mm/truncate.c`, `mm/vmscan.c` and `mm/workingset.c`.
 //!

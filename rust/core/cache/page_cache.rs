@@ -308,7 +308,7 @@ impl PageCache {
         let name = path.to_string_lossy();
         let open = self.shared.open_local(path, &name, mode, ra_pages)?;
         // The working directory may change.
-        let file = File::new(open, std::path::absolute(path).ok());
+        let file = File::new(open, &name, std::path::absolute(path).ok());
         if mode == OpenMode::Create {
             file.truncate(0)?;
         }
@@ -325,7 +325,7 @@ impl PageCache {
             return Err(Error::InvalidArgument(format!("size {size} exceeds {MAX_SIZE} bytes (16 TiB)")));
         }
         let mapping = self.shared.mapping(None, &store, size, name)?;
-        Ok(File::new(OpenFile::new(mapping, store, OpenMode::ReadWrite, ra_pages)?, None))
+        Ok(File::new(OpenFile::new(mapping, store, OpenMode::ReadWrite, ra_pages)?, name, None))
     }
 
     /// The counters now.
@@ -440,6 +440,8 @@ impl PageCache {
         self.shared.closed.swap(1, Ordering::Relaxed);
         self.settle();
         self.shared.io.stop();
+        // Index nodes that evictions emptied.
+        crate::rcu::barrier();
         Ok(())
     }
 

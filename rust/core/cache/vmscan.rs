@@ -274,6 +274,8 @@ impl Shared {
             looks = looks.saturating_sub(aged + looked);
         }
         self.count(Stat::Evictions, freed as u64);
+        // Index nodes that held nothing but evicted pages wait for a grace period, and nobody else may let one pass.
+        crate::rcu::synchronize_if_much();
         freed
     }
 
