@@ -14,14 +14,6 @@ draw = random.Random(7)
 MEMBERS = {f"folder/{n}": draw.randbytes(draw.randrange(30_000)) + bytes(5000) for n in range(30)}
 
 
-@pytest.fixture
-def cache():
-    with specmm.PageCache("16MiB") as cache:
-        yield cache
-        cache.settle()
-        cache.check()
-
-
 @pytest.fixture(params=[zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED], ids=["stored", "deflated"])
 def archive(request, tmp_path):
     path = tmp_path / "archive.zip"

@@ -19,6 +19,8 @@ import specmm
 import specmm.fsspec
 from specmm.arrow import ArrowFile
 
+CAPACITY = "32MiB"
+
 ROWS = 60_000
 PAGE = specmm.PAGE_SIZE
 
@@ -44,14 +46,6 @@ def folder(table, tmp_path_factory):
     pa.feather.write_feather(table, folder / "lz4", compression="lz4")
     table.to_pandas().to_csv(folder / "csv", index=False)
     return folder
-
-
-@pytest.fixture
-def cache():
-    with specmm.PageCache("32MiB") as cache:
-        yield cache
-        cache.settle()
-        cache.check()
 
 
 pinning = functools.partial(ArrowFile, max_pins=64)

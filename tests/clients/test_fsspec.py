@@ -24,6 +24,8 @@ from bucket import CONTENT, Bucket
 from specmm import _remote
 from specmm.fsspec import CachedFileSystem, SpecmmCache
 
+CAPACITY = "4MiB"
+
 PAGE = specmm.PAGE_SIZE
 # Python 3.12 warns of fork where there are threads; specmm's are none of the child's.
 forks = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -44,14 +46,6 @@ def objects():
 def fs():
     fsspec.register_implementation("bucket", Bucket, clobber=True)
     return Bucket()
-
-
-@pytest.fixture
-def cache():
-    with specmm.PageCache("4MiB") as cache:
-        yield cache
-        cache.settle()
-        cache.check()
 
 
 def fetch(start: int, stop: int) -> bytes:

@@ -26,14 +26,6 @@ def path(tmp_path_factory):
     return path
 
 
-@pytest.fixture
-def cache():
-    with specmm.PageCache("16MiB") as cache:
-        yield cache
-        cache.settle()
-        cache.check()
-
-
 @pytest.fixture(params=["raw", "buffered"])
 def stream(request, cache, path):
     with cache.open(path) as file:

@@ -13,6 +13,8 @@ import specmm.fsspec
 from bucket import CONTENT
 from specmm.fsspec import CachedFileSystem
 
+CAPACITY = "4MiB"
+
 PAGE = specmm.PAGE_SIZE
 
 
@@ -63,14 +65,6 @@ def server():
     thread.join()
     server.server_close()
     fsspec.filesystem("http").clear_instance_cache()
-
-
-@pytest.fixture
-def cache():
-    with specmm.PageCache("4MiB") as cache:
-        yield cache
-        cache.settle()
-        cache.check()
 
 
 def test_the_cache_type(server, cache):

@@ -9,20 +9,14 @@ import pytest
 import specmm
 from specmm.numpy import Records
 
+CAPACITY = "4MiB"
+
 TYPE = np.dtype([("key", "i8"), ("price", "f4"), ("tag", "S5")])  # 17 bytes: rows straddle pages
 draw = np.random.default_rng(8)
 TABLE = np.empty(20_000, TYPE)
 TABLE["key"] = np.arange(len(TABLE))
 TABLE["price"] = draw.random(len(TABLE))
 TABLE["tag"] = [f"t{n % 1000}".encode() for n in range(len(TABLE))]
-
-
-@pytest.fixture
-def cache():
-    with specmm.PageCache("4MiB") as cache:
-        yield cache
-        cache.settle()
-        cache.check()
 
 
 @pytest.fixture

@@ -27,14 +27,6 @@ PROTOTYPE = default_buffer_prototype()
 DATA = np.random.default_rng(3).random((200, 300))
 
 
-@pytest.fixture
-def cache():
-    with specmm.PageCache("16MiB") as cache:
-        yield cache
-        cache.settle()
-        cache.check()
-
-
 class TestSuite(StoreTests[CachedStore, cpu.Buffer]):
     """zarr's suite, on the process-wide cache. It changes files in place, behind the store's back."""
 
