@@ -1,6 +1,7 @@
 """Bad arguments, the bound, and the classes of errors: each message names the value."""
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -218,3 +219,22 @@ def test_a_request_that_no_memory_could_hold(cache, path):
             mm.load(address, 1 << 40)
         with pytest.raises(specmm.BusError):
             mm.touch(address, 1 << 40)
+
+
+@pytest.mark.parametrize("timeout", [1e18, 1e9])
+def test_any_frame_timeout_can_be_waited_for(path, timeout):
+    """Also one that ends later than the clock can tell."""
+    with specmm.PageCache(PAGE, frame_timeout=timeout) as cache, cache.open(path) as file:
+        pin = file.pin(0, 1)
+        with ThreadPoolExecutor() as pool:
+            waiting = pool.submit(file.pread, 1, PAGE)
+            while not cache.stats().frame_waits:
+                pass
+            pin.release()
+            assert waiting.result() == CONTENT[PAGE : PAGE + 1]
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan"), float("inf"), "1"])
+def test_no_frame_timeout(timeout):
+    with pytest.raises((ValueError, TypeError), match="frame_timeout"):
+        specmm.PageCache(PAGE, frame_timeout=timeout)

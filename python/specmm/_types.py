@@ -148,7 +148,7 @@ class CacheStats:
     readahead_pages: int
     """Pages that readahead brought."""
     readahead_used: int
-    """Of these, the ones that were then used."""
+    """Of these, the ones that were then used; through a mapping, as soon as reclaim or munmap finds it."""
     readahead_wasted: int
     """Of these, the ones that were evicted before anybody used them."""
     evictions: int

@@ -137,6 +137,38 @@ fn mapped_pages_go_and_come_back() {
 }
 
 #[test]
+fn what_a_mapping_used_was_not_read_ahead_in_vain() {
+    let cache = cache(64, Io::Inline);
+    let file = computed(&cache, 400);
+    let mm = Mm::new(&cache, MmOptions::default()).unwrap();
+    let at = mm.mmap(&file, None, 0, Prot::Read, true).unwrap();
+    for page in 0..400 {
+        mm.load(at + page * PAGE, &mut [0; 8]).unwrap();
+    }
+    mm.close().unwrap();
+    let stats = cache.stats();
+    assert!(stats.evictions > 300, "{stats:?}");
+    assert_eq!(stats.readahead_used + stats.readahead_wasted, stats.readahead_pages, "{stats:?}");
+    // Windows around a fault reach before it, where the pages have been evicted by now.
+    assert!(stats.readahead_used >= 390, "{stats:?}");
+}
+
+#[test]
+fn a_wait_may_be_longer_than_the_clock() {
+    let cache = PageCache::with_timeout(PAGE, Io::Inline, Duration::MAX).unwrap();
+    let file = computed(&cache, 10);
+    let pin = file.pin(0, 1).unwrap();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| read_word(&file, PAGE));
+        while cache.stats().frame_waits == 0 {
+            std::thread::yield_now();
+        }
+        drop(pin);
+        waiting.join().unwrap();
+    });
+}
+
+#[test]
 fn private_copies_are_not_evicted() {
     let cache = PageCache::with_timeout(8 * PAGE, Io::Inline, Duration::ZERO).unwrap();
     let file = computed(&cache, 100);

@@ -225,7 +225,7 @@ pub struct CacheStats {
     pub retries: u64,
     /// Pages that readahead brought into the cache.
     pub readahead_pages: u64,
-    /// Of these, the ones that a read then used.
+    /// Of these, the ones that were then used: by a read at once, through a mapping when reclaim or an unmapping finds it.
     pub readahead_used: u64,
     /// Of these, the ones that were evicted before anybody used them.
     pub readahead_wasted: u64,

@@ -169,7 +169,24 @@ impl Shared {
             if last != page.life() {
                 page.usage().set(usage::ACTIVE);
             }
-        } else if page.usage().set(usage::REFERENCED) & usage::PREFETCHED != 0
+        } else {
+            page.usage().set(usage::REFERENCED);
+            self.end_prefetch(page);
+        }
+    }
+
+    /// A program used the page through an entry that is gone now (`mark_page_accessed`): the first use makes it referenced, the
+    /// next active.
+    pub(crate) fn mark_accessed(&self, page: PageRef<'_>) {
+        if page.usage().set(usage::REFERENCED) & usage::REFERENCED != 0 {
+            page.usage().set(usage::ACTIVE);
+        }
+        self.end_prefetch(page);
+    }
+
+    /// A page that is used was not read ahead in vain.
+    fn end_prefetch(&self, page: PageRef<'_>) {
+        if page.usage().get() & usage::PREFETCHED != 0
             && page.usage().clear(usage::PREFETCHED) & usage::PREFETCHED != 0
         {
             self.count(Stat::ReadaheadUsed, 1);
@@ -229,17 +246,19 @@ impl Shared {
     /// Waits until a frame can be had, at most the time-out of this cache; false if none could. The caller holds no lock that
     /// others need to free one, and takes the frame itself.
     pub(crate) fn wait_for_frame(&self) -> bool {
-        let deadline = Instant::now() + self.frame_timeout;
+        // None: later than the clock can tell.
+        let deadline = Instant::now().checked_add(self.frame_timeout);
         self.count(Stat::FrameWaits, 1);
-        let mut naps = 0;
+        let mut naps = 0_u32;
         loop {
             // References that wait for a grace period keep pages.
             crate::rcu::barrier();
             if self.frames.available() > 0 || self.reclaim(1) > 0 {
                 return true;
             }
-            naps += 1;
-            if Instant::now() >= deadline || (naps % NAPS_BETWEEN_CHECKS == 0 && should_give_up()) {
+            naps = naps.wrapping_add(1);
+            let is_over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            if is_over || (naps % NAPS_BETWEEN_CHECKS == 0 && should_give_up()) {
                 return false;
             }
             pause(NAP);
@@ -378,6 +397,7 @@ impl Shared {
             return self.promote(page);
         }
         if entries > 0 {
+            self.end_prefetch(page);
             // The first look that finds a use through an entry gives a second chance, the second makes it active.
             let before = page.usage().set(usage::REFERENCED);
             return if before & usage::REFERENCED != 0 || entries > 1 {
@@ -393,7 +413,7 @@ impl Shared {
     }
 
     fn promote<'f>(&self, page: PageRef<'_>) -> Verdict<'f> {
-        page.usage().clear(usage::REFERENCED | usage::PREFETCHED);
+        page.usage().clear(usage::REFERENCED);
         page.usage().set(usage::ACTIVE);
         self.workingset.activation();
         self.count(Stat::Activations, 1);

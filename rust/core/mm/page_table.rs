@@ -257,7 +257,7 @@ impl PageTable {
                     if !pte.is_none() && guard!("zap.owner", owner == Owner::Any || !pte.has(Pte::PRIVATE)) {
                         // What a program used counts as used when it is mapped no more (`mark_page_accessed`).
                         if pte.has(Pte::ACCESSED) && !pte.has(Pte::PRIVATE) {
-                            self.frames().page(pte.pfn()).mark_accessed();
+                            self.shared.mark_accessed(self.frames().page(pte.pfn()));
                         }
                         gather.take(leaf.clear(address, self.frames()));
                     }

@@ -162,14 +162,6 @@ impl<'f> PageRef<'f> {
         &self.page.usage
     }
 
-    /// A program used the page through an entry that is gone now (`mark_page_accessed`): the first use makes it referenced,
-    /// the next active.
-    pub(crate) fn mark_accessed(self) {
-        if self.page.usage.set(usage::REFERENCED) & usage::REFERENCED != 0 {
-            self.page.usage.set(usage::ACTIVE);
-        }
-    }
-
     /// Tells pages apart, those of other caches too, and those that had the frame before (of late).
     pub(crate) fn life(self) -> (usize, u32) {
         (std::ptr::from_ref(self.page).addr(), self.page.usage.get() >> usage::LIFE_SHIFT)
