@@ -24,7 +24,6 @@ __all__ = [
     "after_fork_in_parent",
     "before_fork",
     "close_at_exit",
-    "forked",
     "kernel_residency",
     "parse_size",
     "rows",
@@ -48,9 +47,6 @@ def before_fork() -> None:
 
 def after_fork_in_parent() -> None:
     """Says that the fork is over, in the parent."""
-
-def forked() -> None:
-    """Says that this process is the child of a fork: what its parent made is left alone from now on."""
 
 def close_at_exit(cache: PageCache) -> None:
     """Closes a cache unless this process has only inherited it."""

@@ -1,7 +1,7 @@
 """Caches that are still open when the interpreter exits are closed, their workers joined.
 
 A child of fork has no such workers. There each cache, once it is used, is an empty one of the child's own,
-and only those are closed; `_core.forked` sees to it that the extension module forgets the parent's threads.
+and only those are closed.
 """
 
 import atexit
@@ -29,6 +29,4 @@ def _close_all() -> None:
             stack.callback(_core.close_at_exit, cache)
 
 
-os.register_at_fork(
-    before=_core.before_fork, after_in_parent=_core.after_fork_in_parent, after_in_child=_core.forked
-)
+os.register_at_fork(before=_core.before_fork, after_in_parent=_core.after_fork_in_parent)

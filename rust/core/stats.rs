@@ -4,7 +4,7 @@
 //! `count_vm_event`: each thread adds to a line of its own with a plain load and store, and a reader sums the shards.
 //! Sums are exact at quiescence and monotone always.
 
-use crate::sync::{OnceLock, Tally, thread_slot};
+use crate::sync::{OnceLock, Tally, thread_number};
 
 const SHARDS: usize = if cfg!(specmm_loom) {
     5
@@ -30,7 +30,7 @@ impl<const N: usize> Shard<N> {
 #[derive(Debug)]
 pub struct Sharded<const N: usize> {
     shards: Box<[OnceLock<Box<Shard<N>>>]>,
-    /// For threads numbered beyond the shards: they add with read-modify-writes.
+    /// For threads without a number, or numbered beyond the shards: they add with read-modify-writes.
     overflow: Shard<N>,
 }
 
@@ -44,8 +44,8 @@ impl<const N: usize> Sharded<N> {
     /// Adds `n` to counter `event`.
     #[inline]
     pub fn add(&self, event: usize, n: u64) {
-        match self.shards.get(thread_slot::index()) {
-            // Exclusive: a thread number belongs to one living thread.
+        match thread_number().and_then(|number| self.shards.get(number)) {
+            // Exclusive: nobody else has the number now, and who had it before gave it back before this thread claimed it.
             Some(shard) => shard.get_or_init(|| Box::new(Shard::new())).counts[event].add_exclusive(n),
             None => self.overflow.counts[event].add(n),
         }

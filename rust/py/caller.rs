@@ -2,70 +2,43 @@
 //!
 //! A store's `read_at` runs while the pages being read are locked, so calling the same cache from it could wait for
 //! itself forever. And a forked child has the memory of its parent's cache but none of its threads: what belongs to the
-//! parent is told by the number of forks between (`handle` has what follows from it).
+//! parent is told by the number of the process that made it (`handle` has what follows from it).
+//!
+//! Finalizers call at any moment of a thread's life, its very end included, so nothing here has a destructor that could
+//! have run already.
 
 use crate::errors::specmm_error;
-use crate::{later, worker};
 use pyo3::prelude::*;
+use specmm::fork;
 use std::cell::{Cell, RefCell};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::mem::ManuallyDrop;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 thread_local! {
     /// How many store calls this thread is inside of.
     static DEPTH: Cell<usize> = const { Cell::new(0) };
-    /// The caches those calls serve.
-    static SERVING: RefCell<Vec<CacheId>> = const { RefCell::new(Vec::new()) };
-}
-
-/// How many forks lie between this process and the one that loaded the module. Relaxed: only the one thread of a fresh
-/// child writes it.
-static FORKS: AtomicU64 = AtomicU64::new(0);
-
-/// The process that made the last change to `FORKS`, or loaded the module.
-static PROCESS: AtomicU32 = AtomicU32::new(0);
-
-/// Notes the process that loads the module.
-pub(crate) fn loaded() {
-    PROCESS.store(std::process::id(), Ordering::Relaxed);
-}
-
-/// In the child of a fork: before anything else here. Anywhere else it does nothing.
-#[allow(unsafe_code)]
-pub(crate) fn forked() {
-    let process = std::process::id();
-    if PROCESS.swap(process, Ordering::Relaxed) != process {
-        FORKS.fetch_add(1, Ordering::Relaxed);
-        later::forked();
-        worker::forked();
-        // SAFETY: the process is a new one. Python calls this in the thread that forked, before it can start another. That
-        // thread was attached when it forked, so it was in no section, and in no call of the core but for a store.
-        unsafe { specmm::fork::child() };
-    }
-}
-
-/// How many forks lie between this process and the one that loaded the module.
-pub(crate) fn forks() -> u64 {
-    FORKS.load(Ordering::Relaxed)
+    /// The caches those calls serve. Empty, it holds no memory.
+    static SERVING: RefCell<ManuallyDrop<Vec<CacheId>>> = const { RefCell::new(ManuallyDrop::new(Vec::new())) };
 }
 
 /// Which cache an object belongs to, and which process made it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CacheId {
     number: u64,
-    forks: u64,
+    process: u64,
 }
 
 impl CacheId {
     pub(crate) fn next() -> Self {
         // Relaxed: only uniqueness matters.
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        Self { number: NEXT.fetch_add(1, Ordering::Relaxed), forks: FORKS.load(Ordering::Relaxed) }
+        Self { number: NEXT.fetch_add(1, Ordering::Relaxed), process: fork::epoch() }
     }
 
     /// Whether this process made the cache.
     #[inline]
     pub(crate) fn is_ours(self) -> bool {
-        self.forks == FORKS.load(Ordering::Relaxed)
+        self.process == fork::epoch()
     }
 
     /// Whether this thread may call the cache without a closer look. One that is serving no cache pays for two loads.
@@ -98,7 +71,12 @@ pub(crate) struct Serving(());
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        SERVING.with_borrow_mut(Vec::pop);
         DEPTH.set(DEPTH.get() - 1);
+        SERVING.with_borrow_mut(|caches| {
+            caches.pop();
+            if caches.is_empty() {
+                drop(std::mem::take(&mut **caches));
+            }
+        });
     }
 }

@@ -5,11 +5,12 @@
 //! and so on for children of children: a chain, whose last link is the one in use. The parent's is never called nor dropped
 //! there, because it may stand still with any lock held.
 
-use crate::caller::{self, CacheId};
+use crate::caller::CacheId;
 use crate::errors::{closed_error, raise};
 use crate::interrupt;
 use crate::later;
 use pyo3::prelude::*;
+use specmm::fork;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -36,7 +37,7 @@ struct Link<T: Send + Sync> {
     cache: CacheId,
     /// Set attached, so that no fork comes between.
     next: OnceLock<Box<Link<T>>>,
-    /// The number of forks at which a child closed it unused. Relaxed: a close beside a running call has no order with it.
+    /// The number of the child that closed it unused. Relaxed: a close beside a running call has no order with it.
     closed_at: AtomicU64,
 }
 
@@ -117,7 +118,7 @@ impl<O: Origin> Handle<O> {
     pub(crate) fn close_unused(&self) -> bool {
         let link = self.last();
         if !link.cache.is_ours() {
-            link.closed_at.fetch_min(caller::forks(), Ordering::Relaxed);
+            link.closed_at.fetch_min(fork::epoch(), Ordering::Relaxed);
         }
         !link.cache.is_ours()
     }
@@ -140,7 +141,7 @@ impl<T: Send + Sync> Link<T> {
     }
 
     fn is_closed_unused(&self) -> bool {
-        self.closed_at.load(Ordering::Relaxed) <= caller::forks()
+        self.closed_at.load(Ordering::Relaxed) <= fork::epoch()
     }
 }
 

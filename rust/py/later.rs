@@ -4,8 +4,8 @@
 //! user's under locks of the core. So references wait here for the next call that is attached anyway. (`pyo3` has such a place
 //! of its own, behind a lock that a fork may find taken, and in the child nobody would ever give it back.)
 
-use crate::per_process::PerProcess;
 use pyo3::prelude::*;
+use specmm::fork::PerProcess;
 use std::mem::take;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -25,15 +25,15 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let waiting = WAITING.here();
+        let waiting = WAITING.get();
         waiting.objects.lock().unwrap_or_else(PoisonError::into_inner).extend(self.0.take());
         // Relaxed: who misses it leaves it to the next.
         waiting.count.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// What waits.
-static WAITING: PerProcess<Waiting> = PerProcess::new(Waiting::new());
+/// What waits. To the child of a fork its parent's references are not given back.
+static WAITING: PerProcess<Waiting> = PerProcess::new(Waiting::new);
 
 struct Waiting {
     count: AtomicUsize,
@@ -49,15 +49,10 @@ impl Waiting {
 /// Gives back what waits. What runs then may be a finalizer of the user's: the caller holds no lock.
 #[inline]
 pub(crate) fn give_back(_py: Python<'_>) {
-    let waiting = WAITING.here();
+    let waiting = WAITING.get();
     if waiting.count.load(Ordering::Relaxed) > 0 {
         waiting.count.store(0, Ordering::Relaxed);
         let objects = take(&mut *waiting.objects.lock().unwrap_or_else(PoisonError::into_inner));
         drop(objects);
     }
-}
-
-/// In the child of a fork, to which the parent's references are not given back.
-pub(crate) fn forked() {
-    WAITING.renew(Waiting::new());
 }

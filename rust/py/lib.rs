@@ -16,7 +16,6 @@ mod imported;
 mod interrupt;
 mod later;
 mod mm;
-mod per_process;
 mod pin;
 mod results;
 mod slices;
@@ -35,7 +34,6 @@ mod _core {
     #[pymodule_init]
     #[allow(clippy::unnecessary_wraps, reason = "as the macro wants it")]
     fn init(_module: &Bound<'_, PyModule>) -> PyResult<()> {
-        super::caller::loaded();
         specmm::cache::give_up_waiting_when(super::interrupt::has_come);
         Ok(())
     }
@@ -77,12 +75,6 @@ mod _core {
     #[pyfunction]
     fn after_fork_in_parent() {
         super::worker::after_fork_in_parent();
-    }
-
-    /// Says that this process is the child of a fork.
-    #[pyfunction]
-    fn forked() {
-        super::caller::forked();
     }
 
     /// Closes a cache unless this process has only inherited it.

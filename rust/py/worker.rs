@@ -7,13 +7,13 @@
 #![allow(unsafe_code)]
 
 use crate::interrupt;
-use crate::per_process::PerProcess;
 use pyo3::ffi;
 use pyo3::prelude::*;
+use specmm::fork::PerProcess;
 use std::cell::OnceCell;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-static DOOR: PerProcess<Door> = PerProcess::new(Door::new());
+static DOOR: PerProcess<Door> = PerProcess::new(Door::new);
 
 /// Workers come one way, forks go the other, and never both at a time. Nobody waits for the interpreter with the mutex held.
 struct Door {
@@ -48,16 +48,11 @@ impl Door {
 
 /// Before a fork. Whoever is coming may need the interpreter for it.
 pub(crate) fn before_fork(py: Python<'_>) {
-    py.detach(|| DOOR.here().wait_while(|state| state.coming > 0, |state| state.forking += 1));
+    py.detach(|| DOOR.get().wait_while(|state| state.coming > 0, |state| state.forking += 1));
 }
 
 pub(crate) fn after_fork_in_parent() {
-    DOOR.here().change(|state| state.forking = state.forking.saturating_sub(1));
-}
-
-/// In the child of a fork.
-pub(crate) fn forked() {
-    DOOR.renew(Door::new());
+    DOOR.get().change(|state| state.forking = state.forking.saturating_sub(1));
 }
 
 thread_local! {
@@ -69,8 +64,8 @@ pub(crate) fn attached<R>(call: impl FnOnce(Python<'_>) -> R) -> Option<R> {
     if interrupt::is_called() || KNOWN.with(|known| known.get().is_some()) {
         return Python::try_attach(call);
     }
-    DOOR.here().wait_while(|state| state.forking > 0, |state| state.coming += 1);
-    let come = || DOOR.here().change(|state| state.coming -= 1);
+    DOOR.get().wait_while(|state| state.forking > 0, |state| state.coming += 1);
+    let come = || DOOR.get().change(|state| state.coming -= 1);
     let answer = Python::try_attach(|py| {
         KNOWN.with(|known| {
             known.get_or_init(|| Known::new(py));

@@ -153,7 +153,7 @@ fn the_first_two_sections() {
         twin: true,
         body: first_sections,
         reaches: &[],
-        needs: &["rcu.chunk.acquire", "rcu.chunk.publish.release", "rcu.chunk.lost"],
+        needs: &["slots.chunk.acquire", "slots.chunk.publish.release", "slots.chunk.lost"],
     }
     .check();
 }
@@ -181,7 +181,7 @@ fn a_scan_against_the_first_section() {
         twin: true,
         body: scan_against_first_section,
         reaches: &[],
-        needs: &["rcu.scan.chunk.acquire"],
+        needs: &["slots.scan.chunk.acquire"],
     }
     .check();
 }
@@ -538,6 +538,43 @@ fn two_fill_an_empty_cell() {
         body: insert_against_insert,
         reaches: &[],
         needs: &["rcu.cell.insert.release", "rcu.cell.lost"],
+    }
+    .check();
+}
+
+/// One thread puts a value in; another takes a count of its own on what it finds, and uses it outside of any section. Claim: who
+/// has a count sees the value whole.
+fn counted_by_another() {
+    let cell: Slot = Arc::new(ArcCell::empty());
+    let history = History::new(false);
+    let other = {
+        let (cell, history) = (Arc::clone(&cell), history.clone());
+        spawn(move || {
+            let put = || cell.replace(Some(fresh()));
+            history.call("put", put, |there, was| std::mem::replace(there, true) == *was);
+        })
+    };
+    let get = || {
+        let value = cell.get();
+        reach(if value.is_some() { "alive" } else { "gone" });
+        value.inspect(|value| value.0.assert_alive()).is_some()
+    };
+    history.call("get", get, |there, got| there == got);
+    other.join().unwrap();
+    history.check();
+}
+
+#[test]
+fn a_value_is_counted_whole() {
+    Model {
+        name: "RCU: a value counted by another",
+        rows: &[],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: true,
+        body: counted_by_another,
+        reaches: &["alive", "gone"],
+        needs: &["rcu.cell.get.acquire"],
     }
     .check();
 }

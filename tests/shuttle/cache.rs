@@ -173,7 +173,7 @@ fn evictions(io: Io) {
         reach("retried");
     }
     // Numbers of threads are given in order: the main thread, those above, workers, this one.
-    if crate::sync::thread::spawn(crate::sync::thread_slot::index).join().unwrap() == 1 + count + 2 {
+    if crate::sync::thread::spawn(crate::sync::thread_number).join().unwrap() == Some(1 + count + 2) {
         reach("workers");
     }
     finish(&cache, files);

@@ -2,6 +2,7 @@
 
 use super::{ArcCell, barrier, call_rcu, elapsed, read, snapshot, synchronize};
 use crate::shuttle_harness::{Search, Test, reach, together};
+use crate::sync::context::{self, Context};
 use crate::sync::{LifeCell, Tally};
 use std::sync::Arc;
 
@@ -65,6 +66,52 @@ fn many_sections_against_grace_periods() {
         body: sections_against_grace_periods,
         reaches: &["alive"],
         needs: &["rcu.scan.waits"],
+    }
+    .check();
+}
+
+/// Six threads look in a section, come to their end and look again, late; two replace what they look at, each waiting a grace
+/// period. Slots go from hand to hand. Claim: a value is alive wherever a section finds it.
+fn threads_that_end() {
+    let values: Vec<_> = (0..3).map(|_| Arc::new(LifeCell::new())).collect();
+    let cell = Arc::new(ArcCell::new(Arc::clone(&values[0])));
+    let mut threads: Vec<Box<dyn FnOnce() + Send>> = Vec::new();
+    for _ in 0..6 {
+        let cell = Arc::clone(&cell);
+        threads.push(Box::new(move || {
+            for late in [false, true, true] {
+                let section = read();
+                if let Some(value) = cell.load(&section) {
+                    value.assert_alive();
+                    reach(if late { "late" } else { "in time" });
+                }
+                drop(section);
+                if !late {
+                    context::with(Context::end);
+                }
+            }
+        }));
+    }
+    for round in 0..2 {
+        let (cell, values) = (Arc::clone(&cell), values.clone());
+        threads.push(Box::new(move || {
+            // Whoever comes second replaces what the other put there: nobody can find the first value any more.
+            cell.replace(Some(Arc::clone(&values[1 + round])));
+            synchronize();
+            values[0].kill();
+        }));
+    }
+    together(threads);
+}
+
+#[test]
+fn threads_end_and_slots_go_on() {
+    Test {
+        name: "RCU: threads that end, and late sections",
+        search: Search::Pct(1_000),
+        body: threads_that_end,
+        reaches: &["in time", "late"],
+        needs: &["slots.claim.free", "rcu.scan.waits"],
     }
     .check();
 }

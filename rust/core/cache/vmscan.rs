@@ -18,7 +18,7 @@ use super::page_cache::Stat;
 use super::{AddressSpace, Shared};
 use crate::page::{List, LockedPage, PageHandle, PageRef, Use, usage};
 use crate::rcu::ReadSection;
-use crate::sync::{duty, give_back, guard, pause, seeded};
+use crate::sync::{context, duty, give_back, guard, pause, seeded};
 use crate::xarray::Entry;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -133,25 +133,6 @@ impl AddressSpace {
 
 // --- use
 
-/// The page that this thread touched last. Model threads have one each too, which begins anew
-/// in each execution: a run must be the same again.
-mod last_touched {
-    use std::cell::Cell;
-
-    #[cfg(not(any(specmm_loom, specmm_shuttle)))]
-    thread_local! {
-        static PAGE: Cell<(usize, u32)> = const { Cell::new((0, 0)) };
-    }
-    #[cfg(any(specmm_loom, specmm_shuttle))]
-    crate::sync::imp::thread_local! {
-        static PAGE: Cell<(usize, u32)> = Cell::new((0, 0));
-    }
-
-    pub(super) fn replace(page: (usize, u32)) -> (usize, u32) {
-        PAGE.with(|last| last.replace(page))
-    }
-}
-
 impl Shared {
     /// A read found the page or brought it (`mark_page_accessed`). Reads that go on in the page where the thread's last one
     /// ended are one touch (Linux: `prev_pos` of the open file), so reading a page in small pieces does not make it active.
@@ -164,7 +145,7 @@ impl Shared {
 
     #[cold]
     fn touch_first_or_second(&self, page: PageRef<'_>) {
-        let last = last_touched::replace(page.life());
+        let last = context::with(|thread| thread.last_touched.replace(page.life()));
         if page.usage().get() & usage::REFERENCED != 0 {
             if last != page.life() {
                 page.usage().set(usage::ACTIVE);

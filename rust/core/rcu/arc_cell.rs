@@ -73,14 +73,18 @@ impl<T: Send + Sync + 'static> ArcCell<T> {
 
     /// The value with a count of its own, raised inside a section: the borrow that [`ArcCell::load`] gives cannot outlive it.
     pub fn get(&self) -> Option<Arc<T>> {
-        let section = super::read();
-        self.load(&section).map(|value| {
-            // SAFETY: `value` points into a living Arc (see `load`); the new count is owned by the result.
-            unsafe {
-                Arc::increment_strong_count(value);
-                Arc::from_raw(value)
-            }
-        })
+        let _section = super::read();
+        // Pairs as in `load`.
+        let pointer = self.pointer.load(ord!("rcu.cell.get.acquire", Acquire)).cast_const();
+        if pointer.is_null() {
+            return None;
+        }
+        // SAFETY: it came from Arc::into_raw, and the section keeps the count it stands for; the new one is the result's. Counts
+        // lie beside the value: a shared reference to the value would not do.
+        unsafe {
+            Arc::increment_strong_count(pointer);
+            Some(Arc::from_raw(pointer))
+        }
     }
 
     /// Puts another value in; the old one is dropped after a grace period. Says whether there was one.

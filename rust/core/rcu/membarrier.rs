@@ -9,7 +9,8 @@ mod imp {
     use crate::sync::{AtomicU32, OnceLock, Ordering, PerProcess, fence, light_barrier};
     use rustix::thread::{MembarrierCommand, membarrier};
 
-    static CHOSEN: PerProcess<OnceLock<bool>> = PerProcess::new(OnceLock::new());
+    /// Registration is a matter of the process: a child of a fork chooses again.
+    static CHOSEN: PerProcess<OnceLock<bool>> = PerProcess::new(OnceLock::new);
     /// The choice again, for the reader's path: one relaxed load.
     static EXPEDITED: AtomicU32 = AtomicU32::new(0);
 
@@ -23,11 +24,6 @@ mod imp {
             EXPEDITED.store(u32::from(expedited), Ordering::Relaxed);
             expedited
         });
-    }
-
-    /// In a forked child, which has no reader yet: chosen again at the first, as registration is a matter of the process.
-    pub(crate) fn forked() {
-        CHOSEN.renew(OnceLock::new());
     }
 
     #[inline]
@@ -65,6 +61,4 @@ mod imp {
     }
 }
 
-#[cfg(not(any(specmm_loom, specmm_shuttle)))]
-pub(super) use imp::forked;
 pub(super) use imp::{choose, heavy, light};

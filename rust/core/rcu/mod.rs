@@ -12,20 +12,21 @@
 //! truncates needs one anyway.
 
 mod arc_cell;
+mod deferred;
 mod domain;
 mod membarrier;
+mod section;
 
 pub use arc_cell::ArcCell;
-#[cfg(not(any(specmm_loom, specmm_shuttle)))]
-pub(crate) use domain::forked;
+pub use domain::Grace;
 #[cfg(any(specmm_loom, specmm_shuttle))]
 pub use domain::model;
-pub use domain::{Grace, ReadSection};
+pub use section::ReadSection;
 
 /// Enters a read section: what is reachable now stays allocated until the section is dropped. Sections nest.
 #[inline]
 pub fn read() -> ReadSection {
-    domain::read()
+    section::read()
 }
 
 /// Runs `work` after every section that is open now has ended. Never waits, so it may be called under any lock.
@@ -79,3 +80,6 @@ pub(crate) mod models;
 #[cfg(all(test, specmm_shuttle))]
 #[path = "../../../tests/shuttle/rcu.rs"]
 mod shuttle_tests;
+#[cfg(all(test, specmm_loom))]
+#[path = "../../../tests/loom/threads.rs"]
+mod thread_models;

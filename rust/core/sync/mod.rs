@@ -40,22 +40,30 @@ pub use imp::{
 };
 pub use std::sync::atomic::Ordering;
 
+pub(crate) mod context;
 mod guard;
 mod hint;
 #[cfg(not(any(specmm_loom, specmm_shuttle)))]
+#[allow(unsafe_code, reason = "calls of the C library")]
+mod life;
 #[allow(unsafe_code, reason = "values that are never freed")]
 mod per_process;
 pub mod rwsem;
 pub mod seqcount;
+#[allow(unsafe_code, reason = "memory that is never freed")]
+pub(crate) mod slots;
 mod tally;
-pub mod thread_slot;
 pub mod wait;
+#[cfg(not(any(specmm_loom, specmm_shuttle)))]
+#[allow(unsafe_code, reason = "system calls")]
+mod wiped;
 
+pub(crate) use context::thread_number;
 #[allow(unused_imports, reason = "not every build plants every kind")]
 pub(crate) use guard::{duty, give_back, guard, ord, ordered_fence, seeded};
 pub use hint::Hint;
-#[cfg(not(any(specmm_loom, specmm_shuttle)))]
-pub(crate) use per_process::PerProcess;
+pub(crate) use imp::{epoch as process_epoch, slots};
+pub use per_process::PerProcess;
 pub use tally::Tally;
 
 #[cfg(all(test, specmm_loom))]

@@ -13,6 +13,8 @@
 //!
 //! Not explored: load buffering, more than the last seven stores of a word, more than five threads.
 
+use super::context::Context;
+use super::slots::Slots;
 use std::cell::Cell;
 
 pub use loom::{lazy_static, thread_local};
@@ -58,6 +60,7 @@ pub fn set_pass(pass: Pass) {
 pub fn begin_execution() {
     STALE_LEFT.with(|cell| cell.set(STALE_FAILURES));
     NEXT_THREAD.with(|cell| cell.set(0));
+    set_claims_meet(false);
 }
 
 /// The pass under way.
@@ -72,6 +75,53 @@ pub(crate) fn thread_index() -> usize {
         static INDEX: usize = NEXT_THREAD.with(|next| next.replace(next.get() + 1));
     }
     INDEX.with(|index| *index)
+}
+
+thread_local! {
+    static CONTEXT: Context = Context::new();
+}
+lazy_static! {
+    static ref SLOTS: Slots = Slots::new();
+}
+
+pub(crate) use super::slots::boxed::{chunk_of_slots, drop_chunk_of_slots};
+
+pub(crate) fn slots() -> &'static Slots {
+    &SLOTS
+}
+
+pub(crate) fn with_context<R>(work: impl FnOnce(&Context) -> R) -> R {
+    CONTEXT.with(work)
+}
+
+/// The number is for counters, which are out of the checker's sight: claims are not.
+#[allow(clippy::unnecessary_wraps, reason = "as what ships")]
+pub(crate) fn thread_number() -> Option<usize> {
+    Some(thread_index())
+}
+
+/// Threads of a test end when it says so ([`Context::end`]).
+pub(crate) fn announces_end() -> bool {
+    true
+}
+
+/// Nobody forks here.
+pub(crate) fn epoch() -> u64 {
+    1
+}
+
+std::thread_local! {
+    static FIRST_LOOK_IS_THE_SAME: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether all threads look for a slot from the first one on, as in what ships, or each from one of its own: then claims do
+/// not meet, which keeps models small that are not about them.
+pub fn set_claims_meet(meet: bool) {
+    FIRST_LOOK_IS_THE_SAME.with(|cell| cell.set(meet));
+}
+
+pub(crate) fn first_look() -> usize {
+    if FIRST_LOOK_IS_THE_SAME.with(Cell::get) { 0 } else { thread_index() }
 }
 
 /// The one guard, step or ordering that is switched off in this run.

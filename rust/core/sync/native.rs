@@ -114,6 +114,9 @@ impl<T> AtomicPtr<T> {
     }
 }
 
+pub(crate) use super::life::{
+    announces_end, chunk_of_slots, drop_chunk_of_slots, epoch, first_look, slots, thread_number, with_context,
+};
 #[cfg(not(specmm_tsan))]
 pub use super::lock::{Condvar, Mutex, MutexGuard, OnceLock};
 #[cfg(specmm_mutants)]

@@ -1,33 +1,73 @@
 //! A value that a process has once, and a forked child has anew.
 //!
 //! A child of fork has the memory of its parent and one of its threads. A lock that another thread held at that moment is
-//! held for ever, and what it guards may be half changed. So the child takes a fresh value, and leaves the old one as it is.
+//! held for ever, and what it guards may be half changed. So the child makes a fresh value at its first use, and leaves its
+//! parent's as it is.
 
-use super::{AtomicPtr, Ordering};
+use super::{AtomicPtr, imp, ord};
 
-/// The first value, or in a child the one it was given by [`PerProcess::renew`].
+/// A value with the process that it belongs to.
 #[derive(Debug)]
-pub struct PerProcess<T> {
-    first: T,
-    /// Relaxed everywhere: it is written while the process has one thread, and threads that start later see it.
-    of_child: AtomicPtr<T>,
+struct Owned<T> {
+    epoch: u64,
+    value: T,
+}
+
+/// One value a process, made at its first use there. See [`crate::fork`].
+#[derive(Debug)]
+pub struct PerProcess<T: 'static> {
+    make: fn() -> T,
+    /// That of this process, else of the last ancestor that used one. Never freed: borrows of it may live on.
+    current: AtomicPtr<Owned<T>>,
 }
 
 impl<T> PerProcess<T> {
-    /// The value of the process that loads the library.
-    pub const fn new(first: T) -> Self {
-        Self { first, of_child: AtomicPtr::new(std::ptr::null_mut()) }
+    /// Values as `make` makes them. Of several that threads make at once one is kept.
+    #[cfg(not(any(specmm_loom, specmm_shuttle)))]
+    pub const fn new(make: fn() -> T) -> Self {
+        Self { make, current: AtomicPtr::new(std::ptr::null_mut()) }
+    }
+
+    /// As above; models make their statics as they run.
+    #[cfg(any(specmm_loom, specmm_shuttle))]
+    pub fn new(make: fn() -> T) -> Self {
+        Self { make, current: AtomicPtr::new(std::ptr::null_mut()) }
     }
 
     /// The value of this process.
     #[inline]
     pub fn get(&'static self) -> &'static T {
+        let epoch = imp::epoch();
+        // Pairs with the Release in `renew`: the value is whole.
         // SAFETY: null, or leaked by `renew`.
-        unsafe { self.of_child.load(Ordering::Relaxed).as_ref() }.unwrap_or(&self.first)
+        match unsafe { self.current.load(ord!("per_process.acquire", Acquire)).as_ref() } {
+            Some(current) if current.epoch == epoch => &current.value,
+            _ => self.renew(epoch),
+        }
     }
 
-    /// In a child: from now on this one. The former value is leaked, as borrows of it may live on.
-    pub fn renew(&'static self, value: T) {
-        self.of_child.store(Box::into_raw(Box::new(value)), Ordering::Relaxed);
+    #[cold]
+    fn renew(&'static self, epoch: u64) -> &'static T {
+        let fresh = Box::into_raw(Box::new(Owned { epoch, value: (self.make)() }));
+        let mut expected = std::ptr::null_mut();
+        loop {
+            // Release publishes the fresh value; Acquire for another thread's, or to see that what is there is an ancestor's.
+            let Err(found) = self.current.compare_exchange(
+                expected,
+                fresh,
+                ord!("per_process.release", Release),
+                ord!("per_process.lost", Acquire),
+            ) else {
+                // SAFETY: published, so never freed.
+                return unsafe { &(*fresh).value };
+            };
+            // SAFETY: as in `get`.
+            if let Some(faster) = unsafe { found.as_ref() }.filter(|current| current.epoch == epoch) {
+                // SAFETY: made above and given to nobody.
+                drop(unsafe { Box::from_raw(fresh) });
+                return &faster.value;
+            }
+            expected = found;
+        }
     }
 }

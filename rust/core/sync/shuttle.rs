@@ -4,6 +4,8 @@
 //! lock. It knows sequential consistency only: a missing ordering is loom's to find. In return it carries whole operations
 //! of the core with 4 to 8 threads.
 
+use super::context::Context;
+use super::slots::Slots;
 use std::cell::RefCell;
 
 pub use ::shuttle::{lazy_static, thread, thread_local};
@@ -12,6 +14,44 @@ pub use std::sync::atomic::Ordering;
 /// A number for each thread of an execution.
 pub(crate) fn thread_index() -> usize {
     ::shuttle::current::me().into()
+}
+
+thread_local! {
+    static CONTEXT: Context = Context::new();
+}
+lazy_static! {
+    static ref SLOTS: Slots = Slots::new();
+}
+
+pub(crate) use super::slots::boxed::{chunk_of_slots, drop_chunk_of_slots};
+
+pub(crate) fn slots() -> &'static Slots {
+    &SLOTS
+}
+
+pub(crate) fn with_context<R>(work: impl FnOnce(&Context) -> R) -> R {
+    CONTEXT.with(work)
+}
+
+/// The number is for counters, which are out of the checker's sight: claims are not.
+#[allow(clippy::unnecessary_wraps, reason = "as what ships")]
+pub(crate) fn thread_number() -> Option<usize> {
+    Some(thread_index())
+}
+
+/// Threads of a test end when it says so ([`Context::end`]).
+pub(crate) fn announces_end() -> bool {
+    true
+}
+
+/// Nobody forks here.
+pub(crate) fn epoch() -> u64 {
+    1
+}
+
+/// The lowest slot that is free.
+pub(crate) fn first_look() -> usize {
+    0
 }
 
 /// Guards that are switched off in this run.

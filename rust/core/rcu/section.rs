@@ -1,0 +1,106 @@
+//! Read sections: a thread announces in its slot that it is inside.
+//!
+//! A thread for which there is no slot (there are more than Linux lets a system have threads, but memory may be short) joins
+//! the *crowd*: a count of all who are inside without one.
+
+use super::domain::{domain, is_real};
+use super::membarrier;
+use crate::sync::context::{self, Context};
+use crate::sync::slots::Slot;
+use crate::sync::{Ordering, guard, ord, seeded};
+use std::marker::PhantomData;
+
+/// An open read section; not for other threads.
+#[must_use = "dropping the section ends it"]
+#[derive(Debug)]
+pub struct ReadSection {
+    _this_thread: PhantomData<*const ()>,
+}
+
+#[cfg(any(specmm_loom, specmm_shuttle))]
+impl ReadSection {
+    /// The calling thread's open section once more, for wrong ways of the mutants.
+    pub(super) fn of_this_thread() -> Self {
+        Self { _this_thread: PhantomData }
+    }
+}
+
+#[inline]
+pub(super) fn read() -> ReadSection {
+    if is_real() {
+        context::with(|thread| {
+            let nesting = thread.nesting.get();
+            if guard!("rcu.enter.outermost", nesting == 0) {
+                enter(thread);
+            }
+            thread.nesting.set(nesting + 1);
+        });
+    }
+    ReadSection { _this_thread: PhantomData }
+}
+
+#[inline]
+fn enter(thread: &Context) {
+    match thread.slot().or_else(|| claim(thread)) {
+        Some(slot) => {
+            // Relaxed: only the owner writes it.
+            let count = slot.count.load(Ordering::Relaxed) + 1;
+            // Release: the accesses of the previous section stay before it.
+            slot.count.store(count, ord!("rcu.enter.release", Release));
+        }
+        None => join_the_crowd(),
+    }
+    membarrier::light();
+}
+
+#[cold]
+fn claim(thread: &Context) -> Option<&'static Slot> {
+    membarrier::choose();
+    thread.claim()
+}
+
+#[cold]
+fn join_the_crowd() {
+    // Relaxed: a read-modify-write continues what others of the crowd released.
+    domain().crowd.fetch_add(1, Ordering::Relaxed);
+}
+
+impl Drop for ReadSection {
+    #[inline]
+    fn drop(&mut self) {
+        if is_real() {
+            context::with(|thread| {
+                let nesting = thread.nesting.get() - 1;
+                thread.nesting.set(nesting);
+                if guard!("rcu.exit.outermost", nesting == 0) {
+                    // A slot goes back when nobody is inside any more.
+                    seeded!(
+                        "rcu.seed.given_back_inside",
+                        {
+                            let slot = thread.slot_of_section();
+                            thread.section_ended();
+                            leave(slot);
+                        },
+                        {
+                            leave(thread.slot_of_section());
+                            thread.section_ended();
+                        }
+                    );
+                }
+            });
+        }
+    }
+}
+
+#[inline]
+fn leave(slot: Option<&Slot>) {
+    match slot {
+        Some(slot) => {
+            let count = slot.count.load(Ordering::Relaxed) + 1;
+            // Pairs with the scan's Acquire: the section's accesses happen before the grace period ends.
+            slot.count.store(count, ord!("rcu.exit.release", Release));
+        }
+        // Pairs with the Acquire of the look at the crowd.
+        None => _ = domain().crowd.fetch_sub(1, ord!("rcu.crowd.exit.release", Release)),
+    }
+}

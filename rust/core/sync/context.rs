@@ -1,0 +1,127 @@
+//! What each thread keeps for itself: its slot, and words of the rooms above.
+//!
+//! Owns: the bond between a thread and its slot. A thread claims one at its first section and gives it back at its end. But
+//! code of others runs after that, as destructors of thread-locals come in any order, and may enter sections. So a thread of
+//! which the end was announced is *late*: each of its outermost sections borrows a slot for as long as it lasts.
+//!
+//! The context itself has no destructor: it can be used at any moment of a thread's life. A slot says who owns it, and a thread
+//! looks each time: what a child of a fork remembers of its parent's slots does not count.
+
+use super::slots::Slot;
+use super::{Ordering, Tally, guard, imp};
+use std::cell::Cell;
+
+/// One thread's words.
+pub(crate) struct Context {
+    /// The slot claimed last, with its number and the ticket of the claim.
+    slot: Cell<Option<&'static Slot>>,
+    number: Cell<usize>,
+    ticket: Cell<u64>,
+    /// The thread's end was announced, or will not be.
+    late: Cell<bool>,
+    /// Sections that are open (`rcu`).
+    pub(crate) nesting: Cell<u32>,
+    /// The process in which this thread is running deferred work (`rcu`); 0 for none.
+    pub(crate) running: Cell<u64>,
+    /// The page touched last and its life (`cache::vmscan`).
+    pub(crate) last_touched: Cell<(usize, u32)>,
+}
+
+impl Context {
+    pub(crate) const fn new() -> Self {
+        Self {
+            slot: Cell::new(None),
+            number: Cell::new(0),
+            ticket: Cell::new(0),
+            late: Cell::new(false),
+            nesting: Cell::new(0),
+            running: Cell::new(0),
+            last_touched: Cell::new((0, 0)),
+        }
+    }
+
+    /// This thread's slot, if it has one.
+    #[inline]
+    pub(crate) fn slot(&self) -> Option<&'static Slot> {
+        let slot = self.slot.get()?;
+        guard!("context.owned", slot.is_owned_by(self.ticket.get())).then_some(slot)
+    }
+
+    /// Claims a slot for a thread that has none, for good or, if it is late, for one section. `None`: none is to be had.
+    #[cold]
+    pub(crate) fn claim(&self) -> Option<&'static Slot> {
+        static TICKETS: Tally = Tally::new();
+        self.slot.set(None);
+        if !self.late.get() && !imp::announces_end() {
+            self.late.set(true);
+        }
+        let ticket = TICKETS.next();
+        let (number, slot) = imp::slots().claim(ticket, imp::first_look())?;
+        debug_assert!(
+            slot.count.load(Ordering::Relaxed) & 1 == 0,
+            "slot {number} was given back inside a section"
+        );
+        self.number.set(number);
+        self.ticket.set(ticket);
+        self.slot.set(Some(slot));
+        Some(slot)
+    }
+
+    /// The slot of the open section: what it began with.
+    #[inline]
+    pub(crate) fn slot_of_section(&self) -> Option<&'static Slot> {
+        self.slot.get()
+    }
+
+    /// The number of this thread's slot, if it has one.
+    #[cfg(not(any(specmm_loom, specmm_shuttle)))]
+    #[inline]
+    pub(super) fn number(&self) -> Option<usize> {
+        self.slot().map(|_| self.number.get())
+    }
+
+    /// The ticket of the last claim.
+    #[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+    pub(super) fn ticket(&self) -> u64 {
+        self.ticket.get()
+    }
+
+    /// The outermost section has ended.
+    #[inline]
+    pub(crate) fn section_ended(&self) {
+        if self.late.get() {
+            self.give_back();
+        }
+    }
+
+    #[cfg_attr(any(specmm_loom, specmm_shuttle), allow(dead_code, reason = "only models of it end threads"))]
+    /// The thread is about to end. A section may be open, in a value that another thread-local keeps.
+    pub(crate) fn end(&self) {
+        self.late.set(true);
+        if self.nesting.get() == 0 {
+            self.give_back();
+        }
+    }
+
+    #[cold]
+    fn give_back(&self) {
+        // What another process claimed was wiped.
+        if let Some(slot) = self.slot.take().filter(|slot| slot.is_owned_by(self.ticket.get())) {
+            slot.give_back();
+        }
+    }
+}
+
+/// Runs `work` on the calling thread's context.
+#[inline]
+pub(crate) fn with<R>(work: impl FnOnce(&Context) -> R) -> R {
+    imp::with_context(work)
+}
+
+/// A number that no other thread has at the moment: small and dense, for counters that threads do not share. `None` where the
+/// thread has no slot: before its first section, and outside of sections when it is late.
+#[inline]
+#[must_use]
+pub(crate) fn thread_number() -> Option<usize> {
+    imp::thread_number()
+}

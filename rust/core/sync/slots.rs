@@ -1,0 +1,189 @@
+//! A line of memory for each thread that is at work: who owns it, and what it announces to those who wait for all threads.
+//!
+//! Owns: the claims. Does not own the lives of threads (`context`), nor what a slot announces (`rcu`).
+//!
+//! | word | who writes | meaning |
+//! |---|---|---|
+//! | `owner` | read-modify-writes: who claims, who gives back | the ticket of the claim; 0 is free |
+//! | `count` | the owner | odd inside a read section; goes on from owner to owner |
+//!
+//! Slots are numbered from 0; who claims takes the lowest that is free, so numbers stay below twice the greatest number of
+//! threads that were ever at work at once. They lie in chunks, each twice as long as the one before, made when they are
+//! needed, never freed, and wiped in the child of a fork: there all are free, and nobody is inside a section.
+
+use super::{AtomicPtr, AtomicU64, Ordering, guard, imp, ord};
+
+/// Slots of the first chunk, and how many chunks there may be: more slots than Linux lets a system have threads (2^22).
+const FIRST: usize = if cfg!(specmm_loom) {
+    5
+} else if cfg!(specmm_shuttle) {
+    4
+} else {
+    64
+};
+const CHUNKS: usize = if cfg!(specmm_loom) {
+    1
+} else if cfg!(specmm_shuttle) {
+    3
+} else {
+    17
+};
+
+/// One thread's announcement, on cache lines of its own.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct Slot {
+    owner: AtomicU64,
+    pub(crate) count: AtomicU64,
+}
+
+impl Slot {
+    /// Whether it was claimed with this ticket, and not given back since nor wiped.
+    #[inline]
+    pub(super) fn is_owned_by(&self, ticket: u64) -> bool {
+        // Relaxed: a thread sees its own claim and its own giving back.
+        self.owner.load(Ordering::Relaxed) == ticket
+    }
+
+    /// Ends a claim. Its owner is in no section.
+    pub(super) fn give_back(&self) {
+        // Pairs with the Acquire in `claim`: the next owner goes on where this one stopped.
+        self.owner.swap(0, ord!("slots.give_back.release", Release));
+    }
+}
+
+/// All slots.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    chunks: [AtomicPtr<Slot>; CHUNKS],
+}
+
+impl Slots {
+    #[cfg(not(any(specmm_loom, specmm_shuttle)))]
+    pub(crate) const fn new() -> Self {
+        Self { chunks: [const { AtomicPtr::new(std::ptr::null_mut()) }; CHUNKS] }
+    }
+
+    #[cfg(any(specmm_loom, specmm_shuttle))]
+    pub(crate) fn new() -> Self {
+        Self { chunks: std::array::from_fn(|_| AtomicPtr::new(std::ptr::null_mut())) }
+    }
+
+    /// Takes a free slot for `ticket`, which is not 0 and was never given out before: the lowest, but that a model may begin to
+    /// look elsewhere. `None`: all are taken, and there is no memory for more.
+    pub(crate) fn claim(&self, ticket: u64, first_look: usize) -> Option<(usize, &Slot)> {
+        for chunk in 0..CHUNKS {
+            let slots = self.chunk(chunk)?;
+            for at in 0..slots.len() {
+                let at = (first_look + at) % slots.len();
+                let slot = &slots[at];
+                // Pairs with the Release in `give_back`.
+                if slot.owner.load_then_write(Ordering::Relaxed) == 0
+                    && guard!(
+                        "slots.claim.free",
+                        slot.owner
+                            .compare_exchange(
+                                0,
+                                ticket,
+                                ord!("slots.claim.acquire", Acquire),
+                                Ordering::Relaxed
+                            )
+                            .is_ok()
+                    )
+                {
+                    return Some((length_before(chunk) + at, slot));
+                }
+            }
+        }
+        None
+    }
+
+    /// The slots of a chunk, made if need be.
+    fn chunk(&self, chunk: usize) -> Option<&[Slot]> {
+        let head = &self.chunks[chunk];
+        // Pairs with the Release below: the slots are initialised.
+        let mut slots = head.load_then_write(ord!("slots.chunk.acquire", Acquire));
+        if slots.is_null() {
+            let fresh = imp::chunk_of_slots(length(chunk))?;
+            slots = match head.compare_exchange(
+                std::ptr::null_mut(),
+                fresh,
+                ord!("slots.chunk.publish.release", Release),
+                ord!("slots.chunk.lost", Acquire),
+            ) {
+                Ok(_) => fresh,
+                Err(winner) => {
+                    // SAFETY: made above and given to nobody.
+                    unsafe { imp::drop_chunk_of_slots(fresh, length(chunk)) };
+                    winner
+                }
+            };
+        }
+        // SAFETY: published chunks have that length, are initialised and never freed.
+        Some(unsafe { std::slice::from_raw_parts(slots, length(chunk)) })
+    }
+
+    /// The slots that anybody may have claimed so far. Chunks are made in order, so the first that is missing is the end.
+    pub(crate) fn made(&self) -> impl Iterator<Item = &Slot> {
+        self.chunks
+            .iter()
+            // Pairs with the Release in `chunk`.
+            .map(|head| head.load(ord!("slots.scan.chunk.acquire", Acquire)))
+            .enumerate()
+            .take_while(|(_, slots)| !slots.is_null())
+            // SAFETY: as in `chunk`.
+            .flat_map(|(chunk, slots)| unsafe { std::slice::from_raw_parts(slots, length(chunk)) })
+    }
+
+    /// Does what the kernel does in the child of a fork, whose one thread calls this.
+    #[cfg(any(not(any(specmm_loom, specmm_shuttle)), all(test, specmm_loom)))]
+    pub(crate) fn wipe(&self) {
+        for slot in self.made() {
+            slot.owner.swap(0, Ordering::Relaxed);
+            slot.count.swap(0, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Slots outlive the threads of a process, but not those of one execution under shuttle.
+#[cfg(specmm_shuttle)]
+impl Drop for Slots {
+    fn drop(&mut self) {
+        for (chunk, head) in self.chunks.iter().enumerate() {
+            let slots = head.load(Ordering::Relaxed);
+            if !slots.is_null() {
+                // SAFETY: published once, and every thread of the execution has ended.
+                unsafe { imp::drop_chunk_of_slots(slots, length(chunk)) };
+            }
+        }
+    }
+}
+
+const fn length(chunk: usize) -> usize {
+    FIRST << chunk
+}
+
+/// Of all chunks before.
+const fn length_before(chunk: usize) -> usize {
+    FIRST * ((1 << chunk) - 1)
+}
+
+/// Chunks as the model checkers need them: their atomics cannot be zeroed memory.
+#[cfg(any(specmm_loom, specmm_shuttle))]
+pub(super) mod boxed {
+    use super::{AtomicU64, Slot};
+
+    #[allow(clippy::unnecessary_wraps, reason = "as what ships")]
+    pub(crate) fn chunk_of_slots(length: usize) -> Option<*mut Slot> {
+        let slots: Box<[Slot]> =
+            (0..length).map(|_| Slot { owner: AtomicU64::new(0), count: AtomicU64::new(0) }).collect();
+        Some(Box::into_raw(slots).cast())
+    }
+
+    /// # Safety
+    /// They were made by [`chunk_of_slots`] with this length, and nobody uses them any more.
+    pub(crate) unsafe fn drop_chunk_of_slots(slots: *mut Slot, length: usize) {
+        // SAFETY: by the caller's promise.
+        drop(unsafe { Box::from_raw(std::ptr::slice_from_raw_parts_mut(slots, length)) });
+    }
+}

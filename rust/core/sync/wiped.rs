@@ -1,0 +1,107 @@
+//! Memory that the child of a fork finds zeroed, and what tells one process of a family from another.
+//!
+//! A pid does not tell: the first process of a pid namespace is number 1, as its parent may be. A hook does not either: C code
+//! forks without asking. What the kernel does to memory tells always (`MADV_WIPEONFORK`, Linux 4.14); where it does not know
+//! that advice, a handler of `pthread_atfork` wipes, which misses only forks that bypass the C library.
+
+use super::{AtomicPtr, AtomicU64, Ordering, Tally};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+use std::ptr::{NonNull, null_mut};
+
+/// Zeroed memory that is taken from the system as it is used, and zeroed again in each child: by the kernel, else by `wipe`.
+/// `None`: the system has none.
+pub(super) fn map(bytes: usize, wipe: extern "C" fn()) -> Option<NonNull<u8>> {
+    // SAFETY: a fresh private mapping at an address of the kernel's choice touches nothing that exists.
+    let start = unsafe {
+        mmap_anonymous(
+            null_mut(),
+            bytes,
+            ProtFlags::READ | ProtFlags::WRITE,
+            MapFlags::PRIVATE | MapFlags::NORESERVE,
+        )
+    };
+    let start = NonNull::new(start.ok()?.cast::<u8>())?;
+    // The variable is for tests of the other way.
+    let by_kernel = std::env::var_os("SPECMM_NO_WIPEONFORK").is_none()
+        // SAFETY: the range is the mapping just made.
+        && unsafe { madvise(start.as_ptr().cast(), bytes, Advice::LinuxWipeOnFork) }.is_ok();
+    if !by_kernel {
+        wipe_by_hand(wipe);
+    }
+    Some(start)
+}
+
+/// Gives back memory that nobody but the caller knows.
+pub(super) fn unmap(start: NonNull<u8>, bytes: usize) {
+    // SAFETY: the caller got it from `map` and gave its address to nobody.
+    let _leaked_if_refused = unsafe { munmap(start.as_ptr().cast(), bytes) };
+}
+
+#[cold]
+fn wipe_by_hand(wipe: extern "C" fn()) {
+    // SAFETY: handlers do nothing but store into memory that is never given back.
+    let _short_of_memory = unsafe { libc::pthread_atfork(None, None, Some(wipe)) };
+}
+
+/// A word in wiped memory: 0 where nobody has asked yet, else the number of this process. Relaxed throughout: the word says
+/// nothing of other memory, and the kernel has zeroed it.
+static WORD: AtomicPtr<AtomicU64> = AtomicPtr::new(null_mut());
+
+/// In place of the word, if there is no page to be had.
+static PLAIN: AtomicU64 = AtomicU64::new(0);
+
+/// The greatest number given out in this process or, before its fork, in an ancestor.
+static LAST: Tally = Tally::new();
+
+/// The number of this process among its ancestors and itself: greater than each of theirs. The first call in a child of a
+/// fork, however it was made, gives it one.
+#[inline]
+pub(crate) fn epoch() -> u64 {
+    // SAFETY: null, or a word that is never given back.
+    match unsafe { WORD.load(Ordering::Relaxed).as_ref() } {
+        Some(word) => match word.load(Ordering::Relaxed) {
+            0 => begin(word),
+            epoch => epoch,
+        },
+        None => begin(word()),
+    }
+}
+
+#[cold]
+fn begin(word: &AtomicU64) -> u64 {
+    let mine = LAST.next();
+    match word.compare_exchange(0, mine, Ordering::Relaxed, Ordering::Relaxed) {
+        Ok(_) => mine,
+        Err(faster) => faster,
+    }
+}
+
+#[cold]
+fn word() -> &'static AtomicU64 {
+    const BYTES: usize = size_of::<AtomicU64>();
+    let mapped = map(BYTES, wipe_word);
+    let mine = mapped.map_or((&raw const PLAIN).cast_mut(), |page| page.as_ptr().cast());
+    let word = match WORD.compare_exchange(null_mut(), mine, Ordering::Relaxed, Ordering::Relaxed) {
+        Ok(_) => {
+            if mapped.is_none() {
+                wipe_by_hand(wipe_word);
+            }
+            mine
+        }
+        Err(faster) => {
+            if let Some(page) = mapped {
+                unmap(page, BYTES);
+            }
+            faster
+        }
+    };
+    // SAFETY: a static, or a page of zeros that is never given back.
+    unsafe { &*word }
+}
+
+extern "C" fn wipe_word() {
+    // SAFETY: as in `epoch`.
+    if let Some(word) = unsafe { WORD.load(Ordering::Relaxed).as_ref() } {
+        word.store(0, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,273 @@
+//! Models of slots, of those who have none, and of threads that come to their end.
+
+use super::{ArcCell, read, synchronize};
+use crate::loom_harness::{History, Model, reach, spawn};
+use crate::sync::context::{self, Context};
+use crate::sync::model::set_claims_meet;
+use crate::sync::{LifeCell, PerProcess, slots};
+use std::sync::Arc;
+
+struct Value(LifeCell);
+
+impl Drop for Value {
+    fn drop(&mut self) {
+        self.0.kill();
+    }
+}
+
+fn fresh() -> Arc<Value> {
+    Arc::new(Value(LifeCell::new()))
+}
+
+/// Looks in a section whether the cell holds something; if so it must be alive.
+fn look(cell: &ArcCell<Value>, history: &History<bool>) {
+    let look = || {
+        let section = read();
+        let value = cell.load(&section);
+        reach(if value.is_some() { "alive" } else { "gone" });
+        value.inspect(|value| value.0.assert_alive()).is_some()
+    };
+    history.call("look", look, |there, seen| there == seen);
+}
+
+/// Takes the value out and waits a grace period, which drops it.
+fn free(cell: &ArcCell<Value>, history: &History<bool>) {
+    let free = || {
+        cell.replace(None);
+        synchronize();
+    };
+    history.call("free", free, |there, ()| std::mem::replace(there, false));
+}
+
+fn end_of_thread() {
+    context::with(Context::end);
+}
+
+/// A thread has a section, comes to its end and has another, late; a second thread has its first section and looks for a slot
+/// meanwhile. Claim: no slot is two threads', and each is left with nobody inside, as the grace period at the end finds out.
+fn claim_against_late_section() {
+    set_claims_meet(true);
+    let history = History::new(0_u32);
+    let pass = |history: &History<u32>| history.call("pass", || drop(read()), |_, ()| true);
+    let late = {
+        let history = history.clone();
+        spawn(move || {
+            pass(&history);
+            end_of_thread();
+            pass(&history);
+        })
+    };
+    pass(&history);
+    late.join().unwrap();
+    synchronize();
+    history.check();
+}
+
+#[test]
+fn a_claim_against_a_late_section() {
+    Model {
+        name: "threads: a claim against a late section",
+        rows: &[],
+        preemption_bound: None,
+        grace_periods: true,
+        twin: false,
+        body: claim_against_late_section,
+        reaches: &[],
+        needs: &[
+            "slots.claim.free",
+            "slots.claim.acquire",
+            "slots.give_back.release",
+            "rcu.seed.given_back_inside",
+        ],
+    }
+    .check();
+}
+
+/// The thread of a forked child, which had a slot in its parent, has a section; so has another that began in the child. Claim: a
+/// slot of the parent's is nobody's. Premise: the kernel wipes slots in the child.
+fn sections_of_a_child() {
+    set_claims_meet(true);
+    let history = History::new(0_u32);
+    let pass = |history: &History<u32>| history.call("pass", || drop(read()), |_, ()| true);
+    drop(read());
+    slots().wipe();
+    let other = {
+        let history = history.clone();
+        spawn(move || pass(&history))
+    };
+    pass(&history);
+    other.join().unwrap();
+    synchronize();
+    history.check();
+}
+
+#[test]
+fn the_sections_of_a_child() {
+    Model {
+        name: "threads: sections in the child of a fork",
+        rows: &[],
+        preemption_bound: None,
+        grace_periods: true,
+        twin: false,
+        body: sections_of_a_child,
+        reaches: &[],
+        needs: &["context.owned"],
+    }
+    .check();
+}
+
+/// A thread looks, comes to its end and looks again, late; another frees. Claim: a late section is waited for as any other.
+fn late_section_against_grace_period() {
+    let cell = Arc::new(ArcCell::new(fresh()));
+    let history = History::new(true);
+    let late = {
+        let (cell, history) = (Arc::clone(&cell), history.clone());
+        spawn(move || {
+            drop(read());
+            end_of_thread();
+            look(&cell, &history);
+        })
+    };
+    free(&cell, &history);
+    late.join().unwrap();
+    history.check();
+}
+
+#[test]
+fn a_late_section_against_a_grace_period() {
+    Model {
+        name: "threads: a late section against a grace period",
+        rows: &[10],
+        preemption_bound: None,
+        grace_periods: true,
+        twin: false,
+        body: late_section_against_grace_period,
+        reaches: &["alive", "gone"],
+        needs: &[],
+    }
+    .check();
+}
+
+/// A thread looks and comes to its end; a second one looks, in the slot that the first gave back or in another; a third frees.
+/// Claim: the scan waits for whoever is inside, whose slot it was before.
+fn scan_against_reuse() {
+    set_claims_meet(true);
+    let cell = Arc::new(ArcCell::new(fresh()));
+    let history = History::new(true);
+    let ending = {
+        let (cell, history) = (Arc::clone(&cell), history.clone());
+        spawn(move || {
+            look(&cell, &history);
+            end_of_thread();
+        })
+    };
+    let beginning = {
+        let (cell, history) = (Arc::clone(&cell), history.clone());
+        spawn(move || look(&cell, &history))
+    };
+    free(&cell, &history);
+    ending.join().unwrap();
+    beginning.join().unwrap();
+    history.check();
+}
+
+#[test]
+fn a_scan_against_the_next_owner_of_a_slot() {
+    Model {
+        name: "threads: a scan against the next owner of a slot",
+        rows: &[10],
+        preemption_bound: Some(3),
+        grace_periods: true,
+        twin: false,
+        body: scan_against_reuse,
+        reaches: &["alive", "gone"],
+        needs: &[],
+    }
+    .check();
+}
+
+/// No slot is left. Some threads look, and one frees. Claim: the crowd is waited for.
+fn crowd_against_grace_period(looking: usize) {
+    let mut ticket = 1_000_000;
+    while slots().claim(ticket, 0).is_some() {
+        ticket += 1;
+    }
+    let cell = Arc::new(ArcCell::new(fresh()));
+    let history = History::new(true);
+    let looking = (0..looking).map(|_| {
+        let (cell, history) = (Arc::clone(&cell), history.clone());
+        spawn(move || look(&cell, &history))
+    });
+    let looking: Vec<_> = looking.collect();
+    free(&cell, &history);
+    for thread in looking {
+        thread.join().unwrap();
+    }
+    history.check();
+}
+
+#[test]
+fn the_crowd_against_a_grace_period() {
+    Model {
+        name: "threads: one without a slot against a grace period",
+        rows: &[10],
+        preemption_bound: None,
+        grace_periods: true,
+        twin: false,
+        body: || crowd_against_grace_period(1),
+        reaches: &["alive", "gone"],
+        needs: &["rcu.crowd.waits", "rcu.crowd.exit.release", "rcu.crowd.scan.acquire"],
+    }
+    .check();
+}
+
+#[test]
+fn two_of_the_crowd_against_a_grace_period() {
+    Model {
+        name: "threads: two without a slot against a grace period",
+        rows: &[10],
+        preemption_bound: Some(3),
+        grace_periods: true,
+        twin: false,
+        body: || crowd_against_grace_period(2),
+        reaches: &["alive", "gone"],
+        needs: &[],
+    }
+    .check();
+}
+
+/// Two threads ask for the value of their process, which nobody has made yet. Claim: one value is kept, and both see it whole.
+fn two_make_a_value() {
+    let value: &'static PerProcess<LifeCell> = Box::leak(Box::new(PerProcess::new(LifeCell::new)));
+    let history = History::new(None);
+    let get = |history: &History<Option<usize>>| {
+        let get = || {
+            let life = value.get();
+            life.assert_alive();
+            std::ptr::from_ref(life).addr()
+        };
+        history.call("get", get, |value, seen| *value.get_or_insert(*seen) == *seen);
+    };
+    let other = {
+        let history = history.clone();
+        spawn(move || get(&history))
+    };
+    get(&history);
+    other.join().unwrap();
+    history.check();
+}
+
+#[test]
+fn two_make_a_value_of_their_process() {
+    Model {
+        name: "threads: a value of the process made by two",
+        rows: &[],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: true,
+        body: two_make_a_value,
+        reaches: &[],
+        needs: &["per_process.acquire", "per_process.release", "per_process.lost"],
+    }
+    .check();
+}
