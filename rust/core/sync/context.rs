@@ -13,8 +13,8 @@ use std::cell::Cell;
 
 /// One thread's words.
 pub(crate) struct Context {
-    /// The slot claimed last, with its number and the ticket of the claim.
-    slot: Cell<Option<&'static Slot>>,
+    /// The slot claimed last, with its number and the ticket of the claim; nobody's slot if it was given back.
+    slot: Cell<&'static Slot>,
     number: Cell<usize>,
     ticket: Cell<u64>,
     /// The thread's end was announced, or will not be.
@@ -28,9 +28,9 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    pub(crate) const fn new() -> Self {
+    pub(crate) const fn new(nobodys: &'static Slot) -> Self {
         Self {
-            slot: Cell::new(None),
+            slot: Cell::new(nobodys),
             number: Cell::new(0),
             ticket: Cell::new(0),
             late: Cell::new(false),
@@ -43,7 +43,7 @@ impl Context {
     /// This thread's slot, if it has one.
     #[inline]
     pub(crate) fn slot(&self) -> Option<&'static Slot> {
-        let slot = self.slot.get()?;
+        let slot = self.slot.get();
         guard!("context.owned", slot.is_owned_by(self.ticket.get())).then_some(slot)
     }
 
@@ -51,7 +51,7 @@ impl Context {
     #[cold]
     pub(crate) fn claim(&self) -> Option<&'static Slot> {
         static TICKETS: Tally = Tally::new();
-        self.slot.set(None);
+        self.slot.set(imp::nobodys_slot());
         if !self.late.get() && !imp::announces_end() {
             self.late.set(true);
         }
@@ -63,14 +63,15 @@ impl Context {
         );
         self.number.set(number);
         self.ticket.set(ticket);
-        self.slot.set(Some(slot));
+        self.slot.set(slot);
         Some(slot)
     }
 
-    /// The slot of the open section: what it began with.
+    /// The slot that the open section began with, if it did with one.
     #[inline]
     pub(crate) fn slot_of_section(&self) -> Option<&'static Slot> {
-        self.slot.get()
+        let slot = self.slot.get();
+        (!std::ptr::eq(slot, imp::nobodys_slot())).then_some(slot)
     }
 
     /// The number of this thread's slot, if it has one.
@@ -106,7 +107,8 @@ impl Context {
     #[cold]
     fn give_back(&self) {
         // What another process claimed was wiped.
-        if let Some(slot) = self.slot.take().filter(|slot| slot.is_owned_by(self.ticket.get())) {
+        let slot = self.slot.replace(imp::nobodys_slot());
+        if slot.is_owned_by(self.ticket.get()) {
             slot.give_back();
         }
     }

@@ -17,8 +17,15 @@ pub(crate) fn slots() -> &'static Slots {
     &SLOTS
 }
 
+static NOBODYS: Slot = Slot::nobodys();
+
+#[inline]
+pub(crate) fn nobodys_slot() -> &'static Slot {
+    &NOBODYS
+}
+
 thread_local! {
-    static CONTEXT: Context = const { Context::new() };
+    static CONTEXT: Context = const { Context::new(&NOBODYS) };
 }
 
 #[inline]

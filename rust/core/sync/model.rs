@@ -14,7 +14,7 @@
 //! Not explored: load buffering, more than the last seven stores of a word, more than five threads.
 
 use super::context::Context;
-use super::slots::Slots;
+use super::slots::{Slot, Slots};
 use std::cell::Cell;
 
 pub use loom::{lazy_static, thread_local};
@@ -78,16 +78,21 @@ pub(crate) fn thread_index() -> usize {
 }
 
 thread_local! {
-    static CONTEXT: Context = Context::new();
+    static CONTEXT: Context = Context::new(&NOBODYS);
 }
 lazy_static! {
     static ref SLOTS: Slots = Slots::new();
+    static ref NOBODYS: Slot = Slot::nobodys();
 }
 
 pub(crate) use super::slots::boxed::{chunk_of_slots, drop_chunk_of_slots};
 
 pub(crate) fn slots() -> &'static Slots {
     &SLOTS
+}
+
+pub(crate) fn nobodys_slot() -> &'static Slot {
+    &NOBODYS
 }
 
 pub(crate) fn with_context<R>(work: impl FnOnce(&Context) -> R) -> R {

@@ -115,7 +115,8 @@ impl<T> AtomicPtr<T> {
 }
 
 pub(crate) use super::life::{
-    announces_end, chunk_of_slots, drop_chunk_of_slots, epoch, first_look, slots, thread_number, with_context,
+    announces_end, chunk_of_slots, drop_chunk_of_slots, epoch, first_look, nobodys_slot, slots,
+    thread_number, with_context,
 };
 #[cfg(not(specmm_tsan))]
 pub use super::lock::{Condvar, Mutex, MutexGuard, OnceLock};

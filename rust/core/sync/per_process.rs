@@ -21,7 +21,7 @@ pub struct PerProcess<T: 'static> {
     current: AtomicPtr<Owned<T>>,
 }
 
-impl<T> PerProcess<T> {
+impl<T: Send + Sync> PerProcess<T> {
     /// Values as `make` makes them. Of several that threads make at once one is kept.
     #[cfg(not(any(specmm_loom, specmm_shuttle)))]
     pub const fn new(make: fn() -> T) -> Self {

@@ -5,7 +5,7 @@
 //! of the core with 4 to 8 threads.
 
 use super::context::Context;
-use super::slots::Slots;
+use super::slots::{Slot, Slots};
 use std::cell::RefCell;
 
 pub use ::shuttle::{lazy_static, thread, thread_local};
@@ -17,16 +17,21 @@ pub(crate) fn thread_index() -> usize {
 }
 
 thread_local! {
-    static CONTEXT: Context = Context::new();
+    static CONTEXT: Context = Context::new(&NOBODYS);
 }
 lazy_static! {
     static ref SLOTS: Slots = Slots::new();
+    static ref NOBODYS: Slot = Slot::nobodys();
 }
 
 pub(crate) use super::slots::boxed::{chunk_of_slots, drop_chunk_of_slots};
 
 pub(crate) fn slots() -> &'static Slots {
     &SLOTS
+}
+
+pub(crate) fn nobodys_slot() -> &'static Slot {
+    &NOBODYS
 }
 
 pub(crate) fn with_context<R>(work: impl FnOnce(&Context) -> R) -> R {

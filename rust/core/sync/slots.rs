@@ -38,6 +38,18 @@ pub struct Slot {
 }
 
 impl Slot {
+    /// No thread's: no ticket is that high.
+    #[cfg(not(any(specmm_loom, specmm_shuttle)))]
+    pub(crate) const fn nobodys() -> Self {
+        Self { owner: AtomicU64::new(u64::MAX), count: AtomicU64::new(0) }
+    }
+
+    /// As above; models make their statics as they run.
+    #[cfg(any(specmm_loom, specmm_shuttle))]
+    pub(crate) fn nobodys() -> Self {
+        Self { owner: AtomicU64::new(u64::MAX), count: AtomicU64::new(0) }
+    }
+
     /// Whether it was claimed with this ticket, and not given back since nor wiped.
     #[inline]
     pub(super) fn is_owned_by(&self, ticket: u64) -> bool {
