@@ -9,6 +9,8 @@ import time
 def run(code: str, *arguments: object) -> str:
     command = [sys.executable, "-W", "error", "-c", code, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    # In full: a program's traceback is what tells.
+    print(f"exit code {done.returncode}", done.stderr, sep="\n", end="")
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
