@@ -137,6 +137,24 @@ fn mapped_pages_go_and_come_back() {
 }
 
 #[test]
+fn a_page_that_was_just_copied_goes_when_its_turn_comes() {
+    let cache = cache(8, Io::Inline);
+    let file = cache.open_store(Arc::new(Computed::default()), 8 * PAGE, "computed", 0).unwrap();
+    let mm = Mm::new(&cache, MmOptions { fault_around_bytes: PAGE, ..MmOptions::default() }).unwrap();
+    let at = mm.mmap(&file, None, 0, Prot::ReadWrite, false).unwrap();
+    mm.load(at, &mut [0; 8]).unwrap();
+    for page in 1..7 {
+        read_word(&file, page * PAGE);
+    }
+    // The entry's reference to the page now waits for a grace period.
+    mm.store(at, &[1; 8]).unwrap();
+    read_word(&file, 7 * PAGE);
+    assert_eq!(file.residency(0, None).unwrap(), [0, 1, 1, 1, 1, 1, 1, 1]);
+    mm.close().unwrap();
+    cache.check().unwrap();
+}
+
+#[test]
 fn what_a_mapping_used_was_not_read_ahead_in_vain() {
     let cache = cache(64, Io::Inline);
     let file = computed(&cache, 400);

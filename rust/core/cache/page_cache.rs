@@ -51,6 +51,8 @@ pub(crate) struct Shared {
     pub(crate) xarray_nodes: Arc<Tally>,
     pub(crate) io: IoQueue,
     pub(super) workingset: Workingset,
+    /// References to pages that wait for a grace period: of entries that were replaced.
+    pub(crate) deferred_puts: Tally,
     /// How long a request waits for a frame when none can be freed.
     pub(super) frame_timeout: Duration,
     stats: Sharded<STATS>,
@@ -91,6 +93,7 @@ impl Shared {
             xarray_nodes: Arc::new(Tally::new()),
             io: IoQueue::new(io),
             workingset: Workingset::default(),
+            deferred_puts: Tally::new(),
             frame_timeout,
             stats: Sharded::default(),
             closed: AtomicU32::new(0),

@@ -260,6 +260,7 @@ impl Shared {
     /// Takes up to `target` pages out of the cache, those that were not used for longest first (`shrink_node`). Answers how
     /// many frames came free.
     pub(crate) fn reclaim(&self, target: usize) -> usize {
+        self.put_deferred();
         let frames = self.frames.usage();
         let mut looks = LOOKS * (frames.active + frames.inactive);
         let mut freed = 0;
@@ -277,6 +278,14 @@ impl Shared {
         // Index nodes that held nothing but evicted pages wait for a grace period, and nobody else may let one pass.
         crate::rcu::synchronize_if_much();
         freed
+    }
+
+    /// References that wait for a grace period make pages look busy whose turn it is, and which page goes would depend on when
+    /// one ended. (Those that another thread is about to put are left to it: reclaim waits for nobody's work.)
+    fn put_deferred(&self) {
+        if self.deferred_puts.get() > 0 {
+            crate::rcu::synchronize();
+        }
     }
 
     /// Moves the oldest active pages to the inactive list, but those that were used since they were last looked at

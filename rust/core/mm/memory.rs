@@ -254,7 +254,11 @@ impl<'m> Fault<'m, '_> {
     /// A program may still be reading through the entry that was replaced.
     fn put_after_grace_period(&self, pfn: u32) {
         let shared = std::sync::Arc::clone(&self.mm.shared);
-        let put = move || drop(shared.frames.page(pfn).adopt());
+        shared.deferred_puts.add(1);
+        let put = move || {
+            drop(shared.frames.page(pfn).adopt());
+            shared.deferred_puts.sub(1);
+        };
         seeded!("do_wp_page.seed.put_at_once", put(), rcu::call_rcu(put));
     }
 
