@@ -10,11 +10,12 @@ TARGET = $(or $(CARGO_TARGET_DIR),target)
 LOOM := RUSTFLAGS='--cfg specmm_loom' CARGO_TARGET_DIR=target/loom
 UNDER_SHUTTLE := RUSTFLAGS='--cfg specmm_shuttle' CARGO_TARGET_DIR=target/shuttle
 
-.PHONY: help preflight preflight-ci packages faults test test-rust test-python lint loom loom-quick guards shuttle free asan tsan bench bench-python hit-ratio counts spin wheel deep ci clean
+.PHONY: help preflight preflight-ci packages faults test test-rust test-python property lint loom loom-quick guards shuttle free asan tsan bench bench-python hit-ratio counts spin wheel deep ci clean
 
 help:
 	@echo 'make faults   the main job: fault a real file, with and without the mmap lock (FAULTS="FILE --seconds 5")'
 	@echo 'make test     Rust and Python tests and the quick models, within 10 minutes'
+	@echo 'make property the tests that draw their inputs, ten times with fresh seeds (RUNS=3)'
 	@echo 'make lint     formatters, linters and types'
 	@echo 'make loom     every model, to completion, held against the committed table (MODELS=--update)'
 	@echo 'make guards   every guard switched off in turn: some model must fail (GUARDS=NAME shows how)'
@@ -72,6 +73,15 @@ test-rust: | preflight
 # SPECMM_HYPOTHESIS chooses the profile: dev (the default), ci or deep.
 test-python: .venv-dev/installed
 	.venv-dev/bin/python -m pytest $(PYTEST)
+
+# The tests that draw their inputs, each run with another seed, which it prints, and with no memory of what failed before.
+property: .venv-dev/installed
+	set -e; for run in $$(seq $(or $(RUNS),10)); do \
+	    seed=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' '); memory=$$(mktemp -d); \
+	    echo "run $$run: make test-python PYTEST='-m hypothesis --hypothesis-seed=$$seed'"; \
+	    HYPOTHESIS_STORAGE_DIRECTORY=$$memory .venv-dev/bin/python -m pytest -q -m hypothesis --hypothesis-seed=$$seed; \
+	    rm -r $$memory; \
+	done
 
 # --- models: a test whose name begins with `big_` is left to `make loom`; SPECMM_DEEP=1 takes the bounds away. QUICK='NAME
 # --nocapture' runs some with what they print
@@ -155,6 +165,7 @@ deep: export SPECMM_DEEP = 1
 deep: export SPECMM_HYPOTHESIS = deep
 deep: loom shuttle test-python
 	$(MAKE) guards GUARDS=--all
+	SPECMM_HYPOTHESIS=dev $(MAKE) property
 
 # Jobs that need a Debian package are targets of their own, added to `ci` as they land; .ci/run installs PACKAGES, and
 # each is a tool that preflight asks for by name: a missing one fails, nothing is skipped.

@@ -6,21 +6,41 @@ import pathlib
 import pytest
 from hypothesis import HealthCheck, settings
 
+import differential_program
 import specmm
 from samples import CONTENT
 
-# Chosen by name alone: hypothesis has a profile of its own for `CI=true`, which would otherwise apply.
-# No deadline: these examples do real input and output.
-settings.register_profile("dev", deadline=None, max_examples=100)
-settings.register_profile("ci", deadline=None, max_examples=200, derandomize=True, print_blob=True)
+# No deadline: these examples do real input and output. What a busy machine or an unlucky draw makes slow or
+# large has not failed.
 settings.register_profile(
-    "deep",
+    "any",
     deadline=None,
-    max_examples=5000,
-    stateful_step_count=200,
-    suppress_health_check=[HealthCheck.too_slow],
+    suppress_health_check=[
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+        HealthCheck.filter_too_much,
+        HealthCheck.large_base_example,
+    ],
 )
+any_profile = settings.get_profile("any")
+# Chosen by name alone: hypothesis has a profile of its own for `CI=true`, which would otherwise apply.
+settings.register_profile("dev", any_profile, max_examples=100)
+settings.register_profile("ci", any_profile, max_examples=200, derandomize=True, print_blob=True)
+settings.register_profile("deep", any_profile, max_examples=5000, stateful_step_count=200)
 settings.load_profile(os.environ.get("SPECMM_HYPOTHESIS", "dev"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What a differential machine found is seen at once, also if the run does not live to report it."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+    if capture is None:
+        return
+
+    def say(text: str) -> None:
+        with capture.global_and_fixture_disabled():
+            differential_program.on_stderr(text)
+
+    differential_program.say = say
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import precondition
 
 from differential_draws import (
     BAD_PAGES,
@@ -38,6 +38,7 @@ from differential_draws import (
     WRITES,
     Place,
 )
+from differential_program import ProgramMachine, initialize, rule
 from differential_refused import CLOSED, REFUSED
 from differential_sides import BASE, PAGE, Difference, PatternStore, Side, content, differences, tell
 from specmm import model
@@ -47,7 +48,7 @@ REACHED: Counter[str] = Counter()
 MAPPED = precondition(lambda self: any(mm.vmas.sorted for mm in self.model.mms))
 
 
-class FaultPathMachine(RuleBasedStateMachine):
+class FaultPathMachine(ProgramMachine):
     """Two files, two address spaces, few frames."""
 
     subject: ClassVar[Any] = None  # a module or namespace with PageCache and Mm; None: specmm
@@ -87,6 +88,7 @@ class FaultPathMachine(RuleBasedStateMachine):
         ]
         self.model = self.sides[0]
         self.seeds = 0
+        self.changes = 0  # to the file on disk
         self.top = BASE  # the highest address that was ever mapped
         for mm, (locking, fault_around) in enumerate(zip(lockings, around, strict=True)):
             self.both(lambda side, args=(mm, locking, fault_around): side.new_mm(*args))
@@ -116,7 +118,7 @@ class FaultPathMachine(RuleBasedStateMachine):
             raise Difference("\n".join(found))
         return told[0]
 
-    def teardown(self) -> None:
+    def finish(self) -> None:
         if not hasattr(self, "sides"):
             return
         try:
@@ -294,8 +296,11 @@ class FaultPathMachine(RuleBasedStateMachine):
         """Somebody else sets the size of the file on disk; a store has nothing to say about it."""
         at = self.file(file)
         if self.model.stores[at] is None:
+            self.changes += 1
             for side in self.sides:
                 os.truncate(side.path, size)
+                # By a clock of our own: the system's may tick between two changes for one side only.
+                os.utime(side.path, (self.changes, self.changes))
         self.both(lambda side: side.files[at].revalidate())
 
     @rule(
@@ -457,9 +462,9 @@ class FaultPlanMachine(FaultPathMachine):
             if side.stores[at] is not None:
                 side.stores[at].plan = None
 
-    def teardown(self) -> None:
+    def finish(self) -> None:
         if hasattr(self, "sides"):
             for store in self.sides[1].stores:
                 if store is not None:
                     REACHED.update({f"planned {how}": count for how, count in store.fired.items()})
-        super().teardown()
+        super().finish()

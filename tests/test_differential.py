@@ -1,12 +1,10 @@
 """specmm against its reference model, over random programs; and the machine against models that are wrong."""
 
 import faulthandler
-import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -15,7 +13,17 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from differential import REACHED, FaultPathMachine, FaultPlanMachine
+from differential_found import FOUND
+from differential_program import run_programs
 from differential_sides import BASE, PAGE, Difference
+from differential_wrong import (
+    WRONG,
+    copy_of_the_model,
+    cuts_a_pinned_page_in_place,
+    forgets_anon_vma_when_merging,
+    keeps_the_tail_of_a_page_that_is_cut,
+    maps_a_page_with_the_marker_around_a_fault,
+)
 from specmm import model
 
 # Every cause that needs no race. FILE_EOF needs one: the page has to leave the file between lookup and test.
@@ -45,16 +53,23 @@ RECLAIM = {
 }
 
 PROFILE = os.environ.get("SPECMM_HYPOTHESIS", "dev")
+SHORTENING_SECONDS = 300 if PROFILE == "deep" else 30
 
 
-def test_specmm_and_its_model_agree_after_every_call() -> None:
-    # Neither many programs nor making a failing one short, which may take minutes, is a hang.
-    faulthandler.dump_traceback_later(6 * 3600 if PROFILE == "deep" else 900, exit=True, file=sys.__stderr__)
+def run(machine: type[FaultPathMachine], at_least: int = 0) -> None:
+    """Random programs, until one shows a difference."""
+    # Many programs are no hang, also where the machine is slow.
+    faulthandler.dump_traceback_later(6 * 3600 if PROFILE == "deep" else 1800, exit=True, file=sys.__stderr__)
     REACHED.clear()
-    phases = [phase for phase in Phase if phase != Phase.explain]
-    run_state_machine_as_test(
-        FaultPathMachine, settings=settings(phases=phases, suppress_health_check=list(HealthCheck))
+    how = settings(
+        max_examples=max(settings().max_examples, at_least), suppress_health_check=list(HealthCheck)
     )
+    run_programs(machine, how, SHORTENING_SECONDS)
+
+
+@pytest.mark.hypothesis
+def test_specmm_and_its_model_agree_after_every_call() -> None:
+    run(FaultPathMachine)
     reached = {cause for cause, count in REACHED.items() if count}
     assert reached <= ONE_THREAD_CAUSES | RECLAIM
     # A short run draws other programs each time, and may miss one.
@@ -62,42 +77,55 @@ def test_specmm_and_its_model_agree_after_every_call() -> None:
         assert reached == ONE_THREAD_CAUSES | RECLAIM
 
 
+@pytest.mark.hypothesis
 def test_specmm_and_its_model_agree_when_reads_go_wrong() -> None:
-    REACHED.clear()
-    run_state_machine_as_test(
-        FaultPlanMachine,
-        settings=settings(
-            max_examples=max(settings().max_examples, 60), suppress_health_check=list(HealthCheck)
-        ),
-    )
-    fired = {how for how, count in REACHED.items() if how.startswith("planned") and count}
-    assert fired
+    run(FaultPlanMachine, at_least=60)
     if PROFILE != "dev":
+        fired = {how for how, count in REACHED.items() if how.startswith("planned") and count}
         assert fired == {f"planned {how}" for how in ("error", "short", "interrupted", "slow")}
+
+
+@pytest.mark.parametrize("machine", [FaultPathMachine, FaultPlanMachine], ids=lambda each: each.__name__)
+@pytest.mark.parametrize("program", FOUND, ids=lambda program: program.__name__)
+def test_specmm_and_its_model_agree_where_they_once_did_not(
+    program: Callable[[FaultPathMachine], None], machine: type[FaultPathMachine]
+) -> None:
+    state = machine()
+    try:
+        program(state)
+    finally:
+        state.teardown()
 
 
 # --- programs that random ones seldom are
 
 
+def machine_of(subject: Any, machine: type[FaultPathMachine]) -> type[FaultPathMachine]:
+    """Of a model that is wrong on purpose nobody needs to be told."""
+    return type("TwinMachine", (machine,), {"subject": subject, "is_quiet": True}) if subject else machine
+
+
 @contextmanager
-def machine_against(subject: Any) -> Iterator[FaultPathMachine]:
+def machine_against(
+    subject: Any, machine: type[FaultPathMachine] = FaultPathMachine, around: str = "4KiB"
+) -> Iterator[Any]:
     """A machine with a mapping of 16 pages, private and writable, whose file has 40 and is in the cache."""
-    machine: FaultPathMachine = type("Machine", (FaultPathMachine,), {"subject": subject})()
+    state = machine_of(subject, machine)()
     try:
-        machine.set_up(
+        state.set_up(
             frames=200,
             sizes=(40 * PAGE, 0),
             ra_pages=(32, 32),
             on_disk=False,
             lockings=("speculative", "mmap_lock"),
-            around=("4KiB", "4KiB"),
+            around=(around, around),
             bad_pages=frozenset(),
             first=[(0, 0, 16 * PAGE, ("rw", False))],
         )
-        machine.both(lambda side: side.files[0].advise("willneed"))
-        yield machine
+        state.both(lambda side: side.files[0].advise("willneed"))
+        yield state
     finally:
-        machine.teardown()
+        state.teardown()
 
 
 def mappings_that_merge_share_their_anon_vma(subject: Any) -> None:
@@ -143,7 +171,38 @@ def page_tables_live_as_long_as_a_mapping_in_their_span(subject: Any) -> None:
         assert abort_at(16) == "PUD"
 
 
-PROGRAMS = [mappings_that_merge_share_their_anon_vma, page_tables_live_as_long_as_a_mapping_in_their_span]
+def a_page_that_is_cut_ends_in_zeros(subject: Any) -> None:
+    """What was beyond the new end does not come back when the file grows again."""
+    with machine_against(subject) as machine:
+        machine.truncate(file=0, size=5 * PAGE + 100)
+        machine.extend(file=0, by=PAGE)
+        machine.pread(file=0, index=5, byte=0, n=PAGE)
+
+
+def a_pin_keeps_its_bytes_when_its_page_is_cut(subject: Any) -> None:
+    """The page leaves the file instead."""
+    with machine_against(subject) as machine:
+        machine.pin(file=0, index=5, byte=0, n=PAGE)
+        machine.truncate(file=0, size=5 * PAGE + 100)
+
+
+def the_marker_stays_for_the_fault_that_meets_it(subject: Any) -> None:
+    """Fault-around maps what is around it."""
+    with machine_against(subject, around="64KiB") as machine:
+        machine.both(lambda side: side.files[0].advise("dontneed"))
+        machine.pread(file=0, index=0, byte=0, n=PAGE)
+        machine.both(lambda side: side.mms[0].fault(BASE))
+        told = machine.both(lambda side: side.mms[0].pagemap(BASE, 5 * PAGE))
+        assert told == bytes([1, 0, 1, 1, 0])
+
+
+PROGRAMS = [
+    mappings_that_merge_share_their_anon_vma,
+    page_tables_live_as_long_as_a_mapping_in_their_span,
+    a_page_that_is_cut_ends_in_zeros,
+    a_pin_keeps_its_bytes_when_its_page_is_cut,
+    the_marker_stays_for_the_fault_that_meets_it,
+]
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
@@ -154,162 +213,10 @@ def test_specmm_and_its_model_agree_where(program: Callable[[Any], None]) -> Non
 # --- positive controls: a copy of the model with one thing wrong is found out
 
 
-def forgets_the_marker(twin: Any) -> None:
-    right = twin.readahead.Readahead.do_page_cache_ra
-    twin.readahead.Readahead.do_page_cache_ra = lambda self, index, nr, _: right(self, index, nr, 0)
-
-
-def credits_an_aborted_attempt(twin: Any) -> None:
-    right = twin.fault.FaultHandler.speculative_attempt
-
-    def wrong(self: Any, address: int, *, write: bool) -> Any:
-        attempt = right(self, address, write=write)
-        if attempt.abort is not None:
-            self.credit(address, 1)
-        return attempt
-
-    twin.fault.FaultHandler.speculative_attempt = wrong
-
-
-def credits_a_fault_that_missed(twin: Any) -> None:
-    right = twin.fault.FaultHandler.classic_pass
-
-    def wrong(self: Any, address: int, **how: bool) -> Any:
-        one = right(self, address, **how)
-        one.missed = False
-        return one
-
-    twin.fault.FaultHandler.classic_pass = wrong
-
-
-def keeps_the_tail_of_a_page_that_is_cut(twin: Any) -> None:
-    right = twin.address_space.AddressSpace.set_size
-
-    def wrong(self: Any, size: int) -> None:
-        page = self.pages.get(size // model.PAGE_SIZE)
-        before = bytes(page.data) if page is not None else b""
-        right(self, size)
-        if page is not None and size % model.PAGE_SIZE:
-            page.data[:] = before
-
-    twin.address_space.AddressSpace.set_size = wrong
-
-
-def maps_a_page_with_the_marker_around_a_fault(twin: Any) -> None:
-    right = twin.memory.Fault.do_fault_around
-
-    def wrong(self: Any) -> int:
-        pages = self.vma.file.f_mapping.pages.values()
-        marked = [page for page in pages if page.readahead]
-        for page in marked:
-            page.readahead = False
-        try:
-            return right(self)
-        finally:
-            for page in marked:
-                page.readahead = True
-
-    twin.memory.Fault.do_fault_around = wrong
-
-
-def keeps_page_tables_when_unmapping(twin: Any) -> None:
-    twin.page_table.PageTable.free_tables = lambda *_: None
-    twin.cache.PageCache.check_mm = lambda _, mm: [
-        entry.page for table in mm.page_table.leaves.values() for entry in table.values()
-    ]
-
-
-def forgets_anon_vma_when_merging(twin: Any) -> None:
-    right = twin.vma.VmaList.merge
-
-    def wrong(self: Any, start: int, end: int) -> None:
-        before = {vma.start: vma.anon_vma for vma in self}
-        right(self, start, end)
-        for vma in self:
-            vma.anon_vma = before[vma.start]
-
-    twin.vma.VmaList.merge = wrong
-    twin.cache.PageCache.check = lambda _: None  # which would find it at once
-
-
-def takes_the_newest_page(twin: Any) -> None:
-    def wrong(pages: list[Any], most: int) -> list[Any]:
-        taken, pages[:] = (
-            pages[len(pages) - min(most, len(pages)) :],
-            pages[: len(pages) - min(most, len(pages))],
-        )
-        return taken
-
-    twin.vmscan.isolate = wrong
-
-
-def counts_every_piece_of_a_page(twin: Any) -> None:
-    right = twin.vmscan.Vmscan.touch
-
-    def wrong(self: Any, page: Any) -> None:
-        self.last_touched = None
-        right(self, page)
-
-    twin.vmscan.Vmscan.touch = wrong
-
-
-def gives_no_second_chance_to_what_is_mapped(twin: Any) -> None:
-    twin.page.Page.clear_young = lambda _: 0
-
-
-def forgets_what_was_evicted(twin: Any) -> None:
-    twin.vmscan.Vmscan.refault = lambda *_: None
-
-
-def cuts_a_pinned_page_in_place(twin: Any) -> None:
-    right = twin.address_space.AddressSpace.set_size
-
-    def wrong(self: Any, size: int) -> None:
-        page = self.pages.get(size // model.PAGE_SIZE)
-        pins = page.pins if page is not None else 0
-        if page is not None:
-            page.pins = 0
-        right(self, size)
-        if page is not None:
-            page.pins = pins
-
-    twin.address_space.AddressSpace.set_size = wrong
-
-
-WRONG = [
-    takes_the_newest_page,
-    counts_every_piece_of_a_page,
-    gives_no_second_chance_to_what_is_mapped,
-    forgets_what_was_evicted,
-    cuts_a_pinned_page_in_place,
-    forgets_the_marker,
-    credits_an_aborted_attempt,
-    credits_a_fault_that_missed,
-    keeps_the_tail_of_a_page_that_is_cut,
-    maps_a_page_with_the_marker_around_a_fault,
-    keeps_page_tables_when_unmapping,
-]
-
-
-def copy_of_the_model(name: str) -> ModuleType:
-    """Another module made from the same source, so that what is changed in it is not changed in the model."""
-    origin = Path(str(model.__file__))
-    spec = importlib.util.spec_from_file_location(
-        name, origin, submodule_search_locations=[str(origin.parent)]
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    twin = importlib.util.module_from_spec(spec)
-    sys.modules[name] = twin
-    spec.loader.exec_module(twin)
-    return twin
-
-
 def run_against(twin: ModuleType, examples: int) -> None:
     """A fixed series of programs, without the work of making a failing one short."""
-    machine = type("TwinMachine", (FaultPathMachine,), {"subject": twin})
     run_state_machine_as_test(
-        machine,
+        machine_of(twin, FaultPathMachine),
         settings=settings(
             max_examples=examples,
             stateful_step_count=50,
@@ -330,11 +237,22 @@ def test_a_model_that_is_wrong_is_found_out(wrong: Callable[[Any], None]) -> Non
         run_against(twin, 400)
 
 
-def test_a_model_that_forgets_anon_vma_when_merging_is_found_out_by_the_program_for_it() -> None:
-    twin = copy_of_the_model("twin_that_forgets_anon_vma")
-    forgets_anon_vma_when_merging(twin)
+@pytest.mark.parametrize(
+    ("wrong", "program"),
+    [
+        (forgets_anon_vma_when_merging, mappings_that_merge_share_their_anon_vma),
+        (keeps_the_tail_of_a_page_that_is_cut, a_page_that_is_cut_ends_in_zeros),
+        (cuts_a_pinned_page_in_place, a_pin_keeps_its_bytes_when_its_page_is_cut),
+        (maps_a_page_with_the_marker_around_a_fault, the_marker_stays_for_the_fault_that_meets_it),
+    ],
+)
+def test_a_model_that_is_wrong_is_found_out_by_the_program_for_it(
+    wrong: Callable[[Any], None], program: Callable[[Any], None]
+) -> None:
+    twin = copy_of_the_model(f"twin_that_{wrong.__name__}")
+    wrong(twin)
     with pytest.raises(Difference):
-        mappings_that_merge_share_their_anon_vma(twin)
+        program(twin)
 
 
 def test_a_copy_that_is_right_is_not_reported() -> None:

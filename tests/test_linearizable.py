@@ -334,6 +334,7 @@ def tiny_histories(draw: st.DrawFn) -> list[Operation]:
     return [Operation(*each, *span) for each, span in zip(calls, spans, strict=True)]
 
 
+@pytest.mark.hypothesis
 def test_the_search_agrees_with_brute_force() -> None:
     verdicts: Counter[bool] = Counter()
 

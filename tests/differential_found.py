@@ -1,0 +1,32 @@
+"""Programs on which the two sides once differed, each as short as it got, for any of the machines."""
+
+from __future__ import annotations
+
+from differential import FaultPathMachine
+
+
+def the_page_of_a_private_copy_goes_when_its_turn_comes(state: FaultPathMachine) -> None:
+    """The entry's reference to it waited for a grace period, and reclaim took the page for one in use."""
+    state.set_up(
+        frames=40,
+        sizes=(103463, 110315),
+        ra_pages=(5, 32),
+        on_disk=False,
+        lockings=("speculative", "mmap_lock"),
+        around=("4KiB", "4KiB"),
+        bad_pages=frozenset(),
+        first=[
+            (0, 0, 20480, ("rw", False)),
+            (0, 0, 192512, ("rw", False)),
+            (1, 0, 4096, ("rw", False)),
+            (1, 3, 16384, ("rw", False)),
+        ],
+    )
+    state.read(mm=0, program=[("fault", (0, 517, 0, False), 1)])
+    state.write(mm=1, program=[("fault", (3, 0, 0, False), 1)])
+    state.write(mm=0, program=[("touch", (5, 12, 0, False), 12288)])
+    state.write(mm=1, program=[("fault", (0, 0, 0, False), 1)])
+    state.write(mm=0, program=[("touch", (0, 0, 0, False), 8)])
+
+
+FOUND = [the_page_of_a_private_copy_goes_when_its_turn_comes]
