@@ -26,6 +26,7 @@ from hypothesis.stateful import precondition
 from differential_draws import (
     BAD_PAGES,
     BYTES,
+    EXTREME_CALLS,
     FILES,
     INDEXES,
     KINDS,
@@ -38,6 +39,7 @@ from differential_draws import (
     WRITES,
     Place,
 )
+from differential_extremes import CALLS, named
 from differential_program import ProgramMachine, initialize, rule
 from differential_refused import CLOSED, REFUSED
 from differential_sides import BASE, PAGE, Difference, PatternStore, Side, content, differences, tell
@@ -107,9 +109,9 @@ class FaultPathMachine(ProgramMachine):
         self.seeds += 1
         self.both(lambda side: side.open_store(self.seeds, size, ra_pages))
 
-    def both(self, call: Callable[[Side], object]) -> Any:
+    def both(self, call: Callable[[Side], object], more: Callable[[Exception], object] | None = None) -> Any:
         """The same call to both. What each answers or raises must be equal, and all that shows afterwards."""
-        told = [tell(lambda side=side: call(side)) for side in self.sides]
+        told = [tell(lambda side=side: call(side), more) for side in self.sides]
         if told[0] != told[1]:
             raise Difference(f"answer: specmm {told[1]!r}, model {told[0]!r}")
         ours, theirs = (side.observe(self.top) for side in self.sides)
@@ -468,3 +470,22 @@ class FaultPlanMachine(FaultPathMachine):
                 if store is not None:
                     REACHED.update({f"planned {how}": count for how, count in store.fired.items()})
         super().finish()
+
+
+class ExtremesMachine(FaultPathMachine):
+    """The same with calls whose numbers lie at their extremes, in any place, in any state."""
+
+    @rule(mm=MMS, file=FILES, calls=EXTREME_CALLS)
+    def extreme(self, mm: int, file: int, calls: list[tuple[str, tuple[str | None, ...]]]) -> None:
+        """Some are right."""
+        at = self.file(file)
+        for what, names in calls:
+            call = CALLS[what]
+            numbers = call.numbers(names)
+            if not call.too_much(*numbers):
+                self.both(
+                    lambda side, call=call, numbers=numbers: call.call(
+                        side, side.mms[mm], side.files[at], *numbers
+                    ),
+                    lambda error, numbers=numbers: named(error, numbers),
+                )

@@ -2,6 +2,7 @@
 
 from hypothesis import strategies as st
 
+from differential_extremes import CALLS, EXTREMES
 from differential_sides import PAGE
 
 FILES = st.integers(0, 5)
@@ -31,4 +32,13 @@ READS = st.lists(
 )
 WRITES = st.lists(
     st.tuples(st.sampled_from(["fault", "store", "store", "touch"]), PLACES, AMOUNTS), min_size=1, max_size=6
+)
+# What is called, and which extremes stand in which of its places.
+EXTREME_CALLS = st.lists(
+    st.tuples(
+        st.sampled_from(sorted(CALLS)),
+        st.tuples(*[st.one_of(st.none(), st.sampled_from(sorted(EXTREMES)))] * 3),
+    ),
+    min_size=1,
+    max_size=6,
 )

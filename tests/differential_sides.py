@@ -216,7 +216,7 @@ def differences(subject: dict[str, Any], model: dict[str, Any]) -> list[str]:
     return lines
 
 
-def tell(call: Callable[[], Any]) -> Any:
+def tell(call: Callable[[], Any], more: Callable[[Exception], object] | None = None) -> Any:
     """What a call answers or raises, in words that do not depend on whose classes it uses."""
     try:
         return plain(call())
@@ -226,7 +226,8 @@ def tell(call: Callable[[], Any]) -> Any:
             raise
         if name == "BusError":
             return name, error.args, plain_os_error(error.__cause__)
-        return name, plain_os_error(error)
+        told = name, plain_os_error(error)
+        return told if more is None else (*told, more(error))
 
 
 def plain_os_error(error: BaseException | None) -> Any:

@@ -147,6 +147,22 @@ def cuts_a_pinned_page_in_place(twin: Any) -> None:
     twin.address_space.AddressSpace.set_size = wrong
 
 
+def takes_numbers_of_any_length(twin: Any) -> None:
+    twin.file.natural = lambda _, value: int(value)
+
+
+def names_no_number(twin: Any) -> None:
+    right = twin.file.natural
+
+    def wrong(what: str, value: Any) -> int:
+        try:
+            return int(right(what, value))
+        except ValueError:
+            raise ValueError(what) from None
+
+    twin.file.natural = wrong
+
+
 # What random programs meet soon.
 WRONG = [
     takes_the_newest_page,

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from differential import REACHED, FaultPathMachine, FaultPlanMachine
+from differential import REACHED, ExtremesMachine, FaultPathMachine, FaultPlanMachine
+from differential_extremes import CALLS, EXTREMES
 from differential_found import FOUND
 from differential_program import run_programs
 from differential_sides import BASE, PAGE, Difference
@@ -23,6 +24,8 @@ from differential_wrong import (
     forgets_anon_vma_when_merging,
     keeps_the_tail_of_a_page_that_is_cut,
     maps_a_page_with_the_marker_around_a_fault,
+    names_no_number,
+    takes_numbers_of_any_length,
 )
 from specmm import model
 
@@ -83,6 +86,12 @@ def test_specmm_and_its_model_agree_when_reads_go_wrong() -> None:
     if PROFILE != "dev":
         fired = {how for how, count in REACHED.items() if how.startswith("planned") and count}
         assert fired == {f"planned {how}" for how in ("error", "short", "interrupted", "slow")}
+
+
+@pytest.mark.hypothesis
+def test_specmm_and_its_model_agree_on_extreme_numbers() -> None:
+    """In any state, several at once."""
+    run(ExtremesMachine)
 
 
 @pytest.mark.parametrize("machine", [FaultPathMachine, FaultPlanMachine], ids=lambda each: each.__name__)
@@ -210,6 +219,23 @@ def test_specmm_and_its_model_agree_where(program: Callable[[Any], None]) -> Non
     program(None)
 
 
+# --- the ends of every number that a call takes
+
+
+@pytest.mark.parametrize("what", CALLS)
+def test_specmm_and_its_model_agree_on_each_extreme_number(what: str) -> None:
+    call_with_each_extreme(what, None)
+
+
+def call_with_each_extreme(what: str, subject: Any) -> None:
+    """In each place of the call, the others plain."""
+    places = len(CALLS[what].plain)
+    for place in range(places):
+        with machine_against(subject, ExtremesMachine) as machine:
+            alone = [tuple(name if at == place else None for at in range(places)) for name in EXTREMES]
+            machine.extreme(mm=0, file=0, calls=[(what, names) for names in alone])
+
+
 # --- positive controls: a copy of the model with one thing wrong is found out
 
 
@@ -253,6 +279,16 @@ def test_a_model_that_is_wrong_is_found_out_by_the_program_for_it(
     wrong(twin)
     with pytest.raises(Difference):
         program(twin)
+
+
+@pytest.mark.parametrize(
+    "wrong", [takes_numbers_of_any_length, names_no_number], ids=lambda wrong: wrong.__name__
+)
+def test_a_model_that_is_wrong_about_numbers_is_found_out(wrong: Callable[[Any], None]) -> None:
+    twin = copy_of_the_model(f"twin_that_{wrong.__name__}")
+    wrong(twin)
+    with pytest.raises(Difference):
+        call_with_each_extreme("pread", twin)
 
 
 def test_a_copy_that_is_right_is_not_reported() -> None:

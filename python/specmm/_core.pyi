@@ -406,7 +406,8 @@ class Mm:
         """Reads `n` bytes at an address as a program would, faulting where needed.
 
         BusError past the end of the file or when the page cannot be read, SegmentationError where the mapping
-        does not allow it or none is there, OutOfFramesError when the cache has no room.
+        does not allow it or none is there, OutOfFramesError when the cache has no room. ValueError for a
+        range that leaves the address space, before anything of it is read.
         """
 
     def store(self, addr: int, data: ReadableBuffer) -> None:

@@ -19,7 +19,10 @@ pub(crate) fn frame_timeout(value: &Bound<'_, PyAny>) -> PyResult<Duration> {
         PyTypeError::new_err(format!("frame_timeout must be a number of seconds: {}", repr(value)))
     })?;
     Duration::try_from_secs_f64(seconds).map_err(|_| {
-        PyValueError::new_err(format!("frame_timeout must be a number of seconds, 0 or more: {seconds}"))
+        PyValueError::new_err(format!(
+            "frame_timeout must be a number of seconds, 0 or more: {}",
+            repr(value)
+        ))
     })
 }
 

@@ -8,7 +8,7 @@ use crate::errors::{raise, specmm_error};
 use crate::file::File;
 use crate::handle::{Handle, Origin};
 use crate::results;
-use crate::slices::{self, BYTES, PAGES, Pace};
+use crate::slices::{self, BYTES, FIRST, PAGES, Pace};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use specmm::{Error, Locking, Madvise, MmOptions, Prot, TouchReport};
@@ -115,6 +115,7 @@ impl Mm {
                 self.handle.detached(py, |mm| mm.load(addr, buf))
             });
         }
+        self.handle.detached(py, |mm| mm.check_range(addr, n))?;
         slices::collect(py, n, BYTES as u64, |done, wanted| {
             let mut bytes = vec![0; wanted as usize];
             self.handle.detached(py, |mm| mm.load(addr + done, &mut bytes))?;
@@ -132,6 +133,9 @@ impl Mm {
         let data = buffer::bytes_of(data)?;
         if data.is_empty() {
             return self.handle.detached(py, |mm| mm.store(addr, &[]));
+        }
+        if data.len() > BYTES {
+            self.handle.detached(py, |mm| mm.check_range(addr, data.len() as u64))?;
         }
         for (number, slice) in data.chunks(BYTES).enumerate() {
             py.check_signals()?;
@@ -166,6 +170,9 @@ impl Mm {
         #[pyo3(from_py_with = args::stride)] stride: u64,
         write: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
+        if length.checked_div(stride).is_some_and(|touches| touches >= FIRST) {
+            self.handle.detached(py, |mm| mm.check_range(addr, length))?;
+        }
         let mut sum = TouchReport::default();
         let mut pace = Pace::new();
         let mut done = 0;
@@ -191,6 +198,10 @@ impl Mm {
         #[pyo3(from_py_with = args::exact_length)] length: u64,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let page = specmm::PAGE_SIZE as u64;
+        // An address within a page is refused by the first slice.
+        if length > PAGES * page && addr % page == 0 {
+            self.handle.detached(py, |mm| mm.check_range(addr, length))?;
+        }
         slices::collect(py, length.div_ceil(page), PAGES, |done, wanted| {
             self.handle.detached(py, |mm| mm.pagemap(addr + done * page, wanted * page))
         })

@@ -11,13 +11,16 @@ pub(crate) const BYTES: usize = 1 << 20;
 /// Pages told of in one slice.
 pub(crate) const PAGES: u64 = 1 << 20;
 
+/// Touches or reads made in a first slice.
+pub(crate) const FIRST: u64 = 16;
+
 /// How many touches or reads one slice makes. Each may be a hit of some nanoseconds or a read that takes seconds, so the
 /// slices grow while they are short and shrink when they are long.
 pub(crate) struct Pace(u64);
 
 impl Pace {
     pub(crate) fn new() -> Self {
-        Self(16)
+        Self(FIRST)
     }
 
     /// Makes one slice, of at most the number it is given.

@@ -9,7 +9,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from .address_space import AddressSpace
-from .arguments import MAX_BYTES, byte_count, choice, natural
+from .arguments import (
+    MAX_BYTES,
+    MAX_RA_PAGES,
+    at_most,
+    byte_count,
+    choice,
+    natural,
+    pages_ahead,
+    seconds,
+)
 from .errors import ClosedError, expect
 from .file import File
 from .outcomes import CacheStats
@@ -20,6 +29,8 @@ from .vmscan import Vmscan
 
 if TYPE_CHECKING:
     from .mm import Mm
+
+MAX_FRAMES = 1 << 30
 
 OPEN_FLAGS = {
     "rb": os.O_RDONLY,
@@ -33,12 +44,13 @@ class PageCache:
     """Pages of any number of files, never more than `capacity` bytes of them. All I/O is inline."""
 
     def __init__(self, capacity: int | str, *, io: str = "inline", frame_timeout: float = 0.0) -> None:
+        size = byte_count("capacity", capacity)
+        seconds("frame_timeout", frame_timeout)
         choice("io", io, ("inline", "threads"))
-        if frame_timeout < 0:
-            raise ValueError(f"frame_timeout {frame_timeout} is negative")
-        frames = byte_count("capacity", capacity) // PAGE_SIZE
+        frames = size // PAGE_SIZE
         if frames == 0:
-            raise ValueError(f"capacity {capacity!r} is less than a page")
+            raise ValueError(f"capacity of {size} bytes is less than a page")
+        at_most("capacity", size, MAX_FRAMES * PAGE_SIZE + PAGE_SIZE - 1)
         self.frames = Frames(frames)
         self.counters: Counter[str] = Counter()
         self.vmscan = Vmscan(self.frames, self.counters)
@@ -51,9 +63,10 @@ class PageCache:
 
     def open(self, path: str | os.PathLike[str], mode: str = "rb", *, ra_pages: int = 32) -> File:
         """A file by its path. Opens of one file share its pages."""
+        ra_pages = pages_ahead("ra_pages", ra_pages)
         self.check_open()
         mode = choice("mode", mode if mode.endswith("b") else mode + "b", tuple(OPEN_FLAGS))
-        natural("ra_pages", ra_pages)
+        at_most("ra_pages", ra_pages, MAX_RA_PAGES)
         if Path(path).is_dir():
             raise IsADirectoryError(21, "Is a directory", os.fspath(path))
         descriptor = os.open(path, OPEN_FLAGS[mode] | os.O_CLOEXEC, 0o666)
@@ -73,10 +86,12 @@ class PageCache:
 
     def open_store(self, store: UserStore, size: int, *, name: str = "", ra_pages: int = 32) -> File:
         """A file whose bytes an object provides. Each call is a file of its own."""
+        size, ra_pages = natural("size", size), pages_ahead("ra_pages", ra_pages)
         self.check_open()
-        natural("ra_pages", ra_pages)
+        at_most("size", size, MAX_BYTES)
+        at_most("ra_pages", ra_pages, MAX_RA_PAGES)
         user = Store(store, name)
-        mapping = self.add_space(user, natural("size", size, MAX_BYTES))
+        mapping = self.add_space(user, size)
         return self.add_file(File(self, mapping, user, name, "r+b", ra_pages))
 
     def add_file(self, file: File) -> File:
@@ -126,8 +141,9 @@ class PageCache:
 
     def reclaim(self, pages: int) -> int:
         """Evicts up to so many pages, those that were not used for longest first; how many went."""
+        pages = natural("pages", pages)
         self.check_open()
-        return self.vmscan.reclaim(natural("pages", pages))
+        return self.vmscan.reclaim(pages)
 
     def drop_caches(self) -> int:
         """Drops every page that nobody maps; how many that were."""

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from .address_space import AddressSpace
-from .arguments import MAX_BYTES, choice, natural
+from .arguments import MAX_BYTES, at_most, choice, flag, natural, natural_or_none
 from .errors import BusError, ClosedError
 from .filemap import filemap_fault, filemap_fault_speculative, filemap_get_page, filemap_read
 from .outcomes import FilemapFault, ReadaheadState, VmFault
@@ -77,8 +77,10 @@ class File:
 
     def pread(self, n: int, offset: int) -> bytes:
         """As os.pread: short only at the end of the file."""
+        n, offset = natural("n", n), natural("offset", offset)
         self.check_open()
-        return filemap_read(self.f_ra, natural("n", n), natural("offset", offset, MAX_BYTES))
+        at_most("offset", offset, MAX_BYTES)
+        return filemap_read(self.f_ra, n, offset)
 
     def preadinto(self, buffer: bytearray | memoryview, offset: int) -> int:
         """The same, into a buffer; how many bytes."""
@@ -91,9 +93,16 @@ class File:
         self, offsets: Iterable[int], length: int, *, out: bytearray | memoryview | None = None
     ) -> bytearray | memoryview:
         """Many preads, one after the other; past the end of the file is a BusError with its offset."""
+        length = natural("length", length)
+        wanted = [natural("offset", offset) for offset in offsets]
+        for offset in wanted:
+            at_most("offset", offset, MAX_BYTES)
+        if len(wanted) * length >> 63:
+            raise MemoryError(f"{len(wanted)} reads of {length} bytes")
         self.check_open()
-        wanted = [natural("offset", offset, MAX_BYTES) for offset in offsets]
-        result = bytearray(len(wanted) * natural("length", length)) if out is None else out
+        if out is None and wanted and length > self.f_mapping.i_size:
+            raise BusError(wanted[0] // PAGE_SIZE, wanted[0], self.f_mapping.i_size)
+        result = bytearray(len(wanted) * length) if out is None else out
         view = memoryview(result).cast("B")
         if len(view) != len(wanted) * length:
             raise ValueError(f"out has {len(view)} bytes, not {len(wanted)} * {length}")
@@ -106,11 +115,12 @@ class File:
 
     def pin(self, offset: int, length: int) -> Pinned:
         """A snapshot of bytes of one page, whose frame is held for it."""
+        offset, length = natural("offset", offset), natural("length", length)
         self.check_open()
-        natural("offset", offset, MAX_BYTES)
+        at_most("offset", offset, MAX_BYTES)
         most = PAGE_SIZE - offset % PAGE_SIZE
-        if not 1 <= natural("length", length) <= most:
-            raise ValueError(f"length {length} is not between 1 and {most}, the rest of the page")
+        if not 1 <= length <= most:
+            raise ValueError(f"length {length} at offset {offset} is not 1 to {most}, the rest of the page")
         mapping, index = self.f_mapping, offset // PAGE_SIZE
         if offset + length > mapping.i_size:
             raise BusError(index, offset, mapping.i_size)
@@ -128,8 +138,8 @@ class File:
 
     def filemap_fault(self, index: int, *, speculative: bool = True) -> FilemapFault:
         """One attempt, or passes until the page is there or cannot be. Publishes nothing: no credit."""
+        index, speculative = natural("index", index), flag("speculative", speculative)
         self.check_open()
-        natural("index", index, MAX_BYTES // PAGE_SIZE)
         if speculative:
             attempt = filemap_fault_speculative(self.f_ra, index)
             return FilemapFault(attempt.result, attempt.abort)
@@ -145,13 +155,14 @@ class File:
 
     def advise(self, advice: str, offset: int = 0, length: int | None = None) -> None:
         """generic_fadvise: the first three hold for this open and ignore the range."""
+        offset, length = natural("offset", offset), natural_or_none("length", length)
         self.check_open()
         if advice == "hugepage":
             raise io.UnsupportedOperation("huge pages do not exist yet")
         choice("advice", advice, ADVICE)
-        natural("offset", offset, MAX_BYTES)
+        at_most("offset", offset, MAX_BYTES)
         size = self.f_mapping.i_size
-        end = size if length is None else offset + natural("length", length)
+        end = size if length is None else offset + length
         match advice:
             case "willneed":
                 self.willneed(offset, min(end, size))
@@ -176,11 +187,11 @@ class File:
 
     def truncate(self, size: int) -> None:
         """ftruncate: the store first; if it refuses, nothing has changed."""
+        size = natural("size", size)
         self.check_open()
-        natural("size", size)
         if self.mode == "rb":
             raise OSError(errno.EINVAL, "open for reading only", self.name)
-        natural("size", size, MAX_BYTES)
+        at_most("size", size, MAX_BYTES)
         self.store.truncate(size)
         self.f_mapping.set_size(size)
         self.f_mapping.version = self.f_mapping.store.version()
@@ -193,11 +204,12 @@ class File:
 
     def residency(self, first: int = 0, count: int | None = None) -> bytes:
         """mincore: one byte a page up to the end of the file, 1 = in the cache and up to date."""
+        first, count = natural("first", first), natural_or_none("count", count)
         self.check_open()
         end = self.f_mapping.max_off
         if count is not None:
-            end = min(end, first + natural("count", count))
-        found = (self.f_mapping.pages.get(index) for index in range(natural("first", first), end))
+            end = min(end, first + count)
+        found = (self.f_mapping.pages.get(index) for index in range(first, end))
         return bytes(page is not None and page.uptodate for page in found)
 
     # --- the end

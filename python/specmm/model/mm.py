@@ -9,7 +9,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from .arguments import byte_count, choice, natural, page_aligned
+from .arguments import byte_count, choice, flag, natural, natural_or_none, page_aligned
 from .errors import BusError, ClosedError, OutOfFramesError, SegmentationError
 from .fault import FaultHandler
 from .outcomes import EVENTS, FaultOutcome, TouchReport, VmFault
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from .cache import PageCache
     from .file import File
 
-MAX_OFFSET = 1 << 44
-
 
 class Mm:
     """struct mm_struct: mappings, page table, events."""
@@ -31,10 +29,11 @@ class Mm:
         self, cache: PageCache, *, locking: str = "speculative", fault_around: int | str = "64KiB"
     ) -> None:
         around = byte_count("fault_around", fault_around)
+        cache.check_open()
+        self.locking = choice("locking", locking, ("mmap_lock", "speculative"))
         if not PAGE_SIZE <= around <= PAGE_SIZE << LEAF or around & (around - 1):
             raise ValueError(f"fault_around {around} is not a power of two from 4 KiB to 2 MiB")
         self.cache = cache
-        self.locking = choice("locking", locking, ("mmap_lock", "speculative"))
         self.closed = False
         self.vmas = VmaList()
         self.page_table = PageTable(cache.frames)
@@ -42,7 +41,6 @@ class Mm:
         self.faults = FaultHandler(
             self.vmas, self.page_table, self.events, locking == "speculative", around // PAGE_SIZE
         )
-        cache.check_open()
         cache.mms.append(self)
 
     # --- mappings: each of these takes the mmap lock once, as soon as its arguments make sense
@@ -51,23 +49,23 @@ class Mm:
         self, file: File, length: int | None = None, offset: int = 0, *, prot: str = "r", shared: bool = True
     ) -> int:
         """Maps the file at the lowest address that has room. The range may exceed the file."""
+        length, offset = natural_or_none("length", length), natural("offset", offset)
+        shared = flag("shared", shared)
+        file.check_open()
         self.check_open()
         choice("prot", prot, ("r", "rw"))
-        if prot == "rw" and shared:
-            raise io.UnsupportedOperation("a shared mapping cannot be writable yet")
-        page_aligned("offset", natural("offset", offset, MAX_OFFSET))
         if file.cache is not self.cache:
             raise ValueError(f"{file.name!r} belongs to another cache")
+        page_aligned("offset", offset)
         if length is None:
             length = file.size - offset
             if length <= 0:
                 raise ValueError(f"offset {offset} is at or after the end of the file, {file.size}")
-        file.check_open()
-        if natural("length", length, ADDRESS_SPACE_END) == 0:
-            raise ValueError("length is 0")
+        _, length = page_range(0, length)
+        if prot == "rw" and shared:
+            raise io.UnsupportedOperation("a shared mapping cannot be writable yet")
 
         self.events["mmap_lock_write"] += 1
-        length = pages_for(length) * PAGE_SIZE
         start = self.vmas.unmapped_area(length)
         flags = VmFlags(write=prot == "rw", shared=shared)
         vma = Vma(start, start + length, offset >> PAGE_SHIFT, file, flags, self.page_table)
@@ -77,7 +75,9 @@ class Mm:
 
     def munmap(self, addr: int, length: int) -> None:
         """Unmaps what is mapped in the range; there must be something."""
-        start, end = self.page_range(addr, length)
+        addr, length = natural("addr", addr), natural("length", length)
+        self.check_open()
+        start, end = page_range(addr, length)
         self.events["mmap_lock_write"] += 1
         if not self.vmas.overlapping(start, end):
             raise ValueError(f"nothing is mapped in {start:#x}..{end:#x}")
@@ -94,8 +94,10 @@ class Mm:
 
     def mprotect(self, addr: int, length: int, prot: str) -> None:
         """Allows or forbids writing. What was read-only stays so in the page table until a write faults."""
-        start, end = self.page_range(addr, length)
+        addr, length = natural("addr", addr), natural("length", length)
+        self.check_open()
         write = choice("prot", prot, ("r", "rw")) == "rw"
+        start, end = page_range(addr, length)
         self.events["mmap_lock_write"] += 1
         if write and any(vma.flags.shared for vma in self.vmas.covering(start, end)):
             raise io.UnsupportedOperation("a shared mapping cannot be writable yet")
@@ -105,8 +107,10 @@ class Mm:
 
     def madvise(self, addr: int, length: int, advice: str) -> None:
         """How the range will be accessed, or that its pages are not needed now."""
-        start, end = self.page_range(addr, length)
+        addr, length = natural("addr", addr), natural("length", length)
+        self.check_open()
         choice("advice", advice, ("normal", "random", "sequential", "dontneed"))
+        start, end = page_range(addr, length)
         if advice == "dontneed":
             self.events["mmap_lock_read"] += 1
             self.vmas.covering(start, end)
@@ -122,24 +126,14 @@ class Mm:
             vma.flags = replace(vma.flags, **changes)
         self.vmas.merge(start, end)
 
-    def page_range(self, addr: int, length: int) -> tuple[int, int]:
-        """The range of pages, if it is one."""
-        self.check_open()
-        start = page_aligned("addr", addr)
-        if natural("length", length) == 0:
-            raise ValueError("length is 0")
-        end = start + pages_for(length) * PAGE_SIZE
-        if end > ADDRESS_SPACE_END:
-            raise ValueError(f"{start:#x}..{end:#x} is beyond the end of the address space")
-        return start, end
-
     # --- access
 
     def load(self, addr: int, n: int) -> bytes:
         """Reads as a program would."""
+        addr, n = natural("addr", addr), natural("n", n)
         self.check_open()
         data = bytearray()
-        for address, length in pieces(natural("addr", addr), natural("n", n)):
+        for address, length in pieces(addr, n):
             entry, _ = self.access(address, write=False)
             at = address % PAGE_SIZE
             data += entry.page.data[at : at + length]
@@ -147,9 +141,9 @@ class Mm:
 
     def store(self, addr: int, data: bytes) -> None:
         """Writes as a program would: what was written before a fault that fails stays written."""
+        addr, rest = natural("addr", addr), memoryview(data).cast("B")
         self.check_open()
-        rest = memoryview(data).cast("B")
-        for address, length in pieces(natural("addr", addr), len(rest)):
+        for address, length in pieces(addr, len(rest)):
             entry, _ = self.access(address, write=True)
             at = address % PAGE_SIZE
             entry.page.data[at : at + length] = rest[:length]
@@ -157,10 +151,13 @@ class Mm:
 
     def touch(self, addr: int, length: int, *, stride: int = PAGE_SIZE, write: bool = False) -> TouchReport:
         """A one-byte access every `stride` bytes. A write stores the byte that is there."""
+        addr, length, stride = natural("addr", addr), natural("length", length), natural("stride", stride)
+        write = flag("write", write)
         self.check_open()
-        if natural("stride", stride) == 0:
+        if stride == 0:
             raise ValueError("stride is 0")
-        addresses = range(natural("addr", addr), addr + natural("length", length), stride)
+        within_address_space(addr, length, addr + length)
+        addresses = range(addr, addr + length, stride)
         faults = [outcome for each in addresses for outcome in self.access(each, write=write)[1]]
         return TouchReport(
             len(addresses),
@@ -197,17 +194,20 @@ class Mm:
 
     def fault(self, addr: int, *, write: bool = False) -> FaultOutcome:
         """One fault; what goes wrong is told in its result."""
+        addr, write = natural("addr", addr), flag("write", write)
         self.check_open()
-        outcome, _ = self.faults.handle(natural("addr", addr), write=write)
+        outcome, _ = self.faults.handle(addr, write=write)
         return outcome
 
     # --- inspection
 
     def pagemap(self, addr: int, length: int) -> bytes:
         """One byte a page: 1 present, 2 writable, 4 private copy."""
+        addr, length = natural("addr", addr), natural("length", length)
         self.check_open()
-        first = natural("addr", addr) >> PAGE_SHIFT
-        end = pages_for(addr + natural("length", length))
+        page_aligned("addr", addr)
+        within_address_space(addr, length, addr + length)
+        first, end = addr >> PAGE_SHIFT, pages_for(addr + length)
         shown = bytearray(end - first)
         for number, entry in self.page_table.present(first, end):
             shown[number - first] = 1 | entry.writable << 1 | entry.page.private << 2
@@ -242,9 +242,26 @@ class Mm:
         self.close()
 
 
+def page_range(addr: int, length: int) -> tuple[int, int]:
+    """The range of pages, if it is one."""
+    page_aligned("addr", addr)
+    if length == 0:
+        raise ValueError("length is 0")
+    end = addr + pages_for(length) * PAGE_SIZE
+    within_address_space(addr, length, end)
+    return addr, end
+
+
+def within_address_space(addr: int, length: int, end: int) -> None:
+    """No range may go on beyond it."""
+    if end > ADDRESS_SPACE_END:
+        raise ValueError(f"{length} bytes at {addr:#x} are beyond the end of the address space")
+
+
 def pieces(addr: int, n: int) -> Iterator[tuple[int, int]]:
     """The parts of a range that lie in one page each."""
     end = addr + n
+    within_address_space(addr, n, end)
     while addr < end:
         length = min(PAGE_SIZE - addr % PAGE_SIZE, end - addr)
         yield addr, length

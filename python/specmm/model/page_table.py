@@ -94,7 +94,8 @@ class PageTable:
             low, high = first >> bits, (end - 1 >> bits) + 1
             return range(low + (not spans_gap(low, bits)), high - (not spans_gap(high - 1, bits)))
 
-        for leaf in freed(LEAF):
-            expect(not self.leaves.pop(leaf, {}), "a table with entries was freed")
+        doomed = freed(LEAF)
+        for leaf in [leaf for leaf in self.leaves if leaf in doomed]:
+            expect(not self.leaves.pop(leaf), "a table with entries was freed")
         self.pmds.difference_update(freed(PMD))
         self.puds.difference_update(freed(PUD))

@@ -37,7 +37,7 @@ impl PageCache {
         let identity = store.identity().map_err(io_error)?;
         let size = store.size().map_err(io_error)?.unwrap_or_else(|| open.mapping.i_size());
         let mapping = self.shared().mapping(identity, &store, size, name)?;
-        Ok(File::new(open.again(mapping, store)?, file.name(), file.path().map(Path::to_owned)))
+        Ok(File::new(open.again(mapping, store), file.name(), file.path().map(Path::to_owned)))
     }
 }
 

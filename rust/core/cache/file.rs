@@ -134,13 +134,8 @@ impl OpenFile {
         store: Arc<dyn Store>,
         mode: OpenMode,
         ra_pages: u32,
-    ) -> Result<Self> {
-        if ra_pages > MAX_RA_PAGES {
-            return Err(Error::InvalidArgument(format!(
-                "ra_pages {ra_pages} exceeds {MAX_RA_PAGES} (1 GiB)"
-            )));
-        }
-        Ok(Self {
+    ) -> Self {
+        Self {
             mapping,
             store,
             mode,
@@ -151,16 +146,16 @@ impl OpenFile {
             prev_pos: AtomicU64::new(u64::MAX),
             mmap_miss: AtomicU32::new(0),
             pins: Tally::new(),
-        })
+        }
     }
 
     /// This open once more, over other pages and another store.
-    pub(super) fn again(&self, mapping: Arc<AddressSpace>, store: Arc<dyn Store>) -> Result<Self> {
-        let open = Self::new(mapping, store, self.mode, self.base_ra_pages)?;
+    pub(super) fn again(&self, mapping: Arc<AddressSpace>, store: Arc<dyn Store>) -> Self {
+        let open = Self::new(mapping, store, self.mode, self.base_ra_pages);
         // Relaxed: nobody else has it yet.
         open.ra_pages.store(self.ra_pages.load(Ordering::Relaxed), Ordering::Relaxed);
         open.advice.store(self.advice.load(Ordering::Relaxed), Ordering::Relaxed);
-        Ok(open)
+        open
     }
 
     pub(super) fn store(&self) -> &Arc<dyn Store> {
@@ -323,7 +318,7 @@ impl File {
     pub(crate) fn in_memory(shared: &Arc<super::Shared>, store: Arc<dyn Store>, size: u64) -> Self {
         let mapping = shared.mapping(None, &store, size, "model").expect("a store has no identity");
         let open = OpenFile::new(mapping, store, OpenMode::ReadWrite, DEFAULT_RA_PAGES);
-        Self::new(open.expect("a small window"), "model", None)
+        Self::new(open, "model", None)
     }
 
     /// The open file, while neither it nor its cache is closed.
@@ -523,8 +518,15 @@ impl File {
         // What "w" and "x" ask for was done long ago.
         let mode = if open.mode.is_writable() { OpenMode::ReadWrite } else { OpenMode::Read };
         let now = self.handle.shared.open_local(path, self.name(), mode, open.base_ra_pages)?;
-        open.again(Arc::clone(&now.mapping), Arc::clone(&now.store)).map(Some)
+        Ok(Some(open.again(Arc::clone(&now.mapping), Arc::clone(&now.store))))
     }
+}
+
+pub(super) fn check_ra_pages(ra_pages: u32) -> Result<()> {
+    if ra_pages > MAX_RA_PAGES {
+        return Err(Error::InvalidArgument(format!("ra_pages {ra_pages} exceeds {MAX_RA_PAGES} (1 GiB)")));
+    }
+    Ok(())
 }
 
 pub(super) fn check_offset(offset: u64) -> Result<()> {

@@ -173,7 +173,7 @@ impl Shared {
         let size = store.size().map_err(io_error)?.unwrap_or(0);
         let store: Arc<dyn Store> = Arc::new(store);
         let mapping = self.mapping(Some(identity), &store, size, name)?;
-        OpenFile::new(mapping, store, mode, ra_pages)
+        Ok(OpenFile::new(mapping, store, mode, ra_pages))
     }
 
     /// The file is gone.
@@ -266,6 +266,9 @@ pub struct CacheStats {
     pub io_seconds: f64,
 }
 
+/// Frames are numbered below 2^30.
+const MAX_FRAMES: u64 = 1 << 30;
+
 impl PageCache {
     /// A cache of `capacity_bytes`, rounded down to pages, all of it reserved (not touched) now. A request for which no
     /// frame can be freed waits [`DEFAULT_FRAME_TIMEOUT`].
@@ -288,6 +291,11 @@ impl PageCache {
                 "capacity of {capacity_bytes} bytes is less than one page of {PAGE_SIZE}"
             )));
         }
+        if frames > MAX_FRAMES {
+            return Err(Error::InvalidArgument(format!(
+                "capacity of {capacity_bytes} bytes exceeds {MAX_FRAMES} pages (4 TiB)"
+            )));
+        }
         let frames = usize::try_from(frames).unwrap_or(usize::MAX);
         Ok(Self { shared: Shared::with_timeout(frames, io, frame_timeout)? })
     }
@@ -305,9 +313,11 @@ impl PageCache {
     /// Opens a regular file. Two opens of one file (device and inode) share its pages.
     ///
     /// # Errors
-    /// [`Error::Io`] with what open(2) says, or EISDIR or EINVAL for what is not a regular file; [`Error::Closed`].
+    /// [`Error::Io`] with what open(2) says, or EISDIR or EINVAL for what is not a regular file;
+    /// [`Error::InvalidArgument`] for more than 2^18 `ra_pages`, before anything is opened or made; [`Error::Closed`].
     pub fn open(&self, path: &Path, mode: OpenMode, ra_pages: u32) -> Result<File> {
         self.shared.require_open()?;
+        super::file::check_ra_pages(ra_pages)?;
         let name = path.to_string_lossy();
         let open = self.shared.open_local(path, &name, mode, ra_pages)?;
         // The working directory may change.
@@ -321,14 +331,15 @@ impl PageCache {
     /// Caches any [`Store`] of `size` bytes.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for a size beyond 16 TiB; [`Error::Closed`].
+    /// [`Error::InvalidArgument`] for a size beyond 16 TiB or more than 2^18 `ra_pages`; [`Error::Closed`].
     pub fn open_store(&self, store: Arc<dyn Store>, size: u64, name: &str, ra_pages: u32) -> Result<File> {
         self.shared.require_open()?;
         if size > MAX_SIZE {
             return Err(Error::InvalidArgument(format!("size {size} exceeds {MAX_SIZE} bytes (16 TiB)")));
         }
+        super::file::check_ra_pages(ra_pages)?;
         let mapping = self.shared.mapping(None, &store, size, name)?;
-        Ok(File::new(OpenFile::new(mapping, store, OpenMode::ReadWrite, ra_pages)?, name, None))
+        Ok(File::new(OpenFile::new(mapping, store, OpenMode::ReadWrite, ra_pages), name, None))
     }
 
     /// The counters now.

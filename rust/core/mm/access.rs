@@ -37,6 +37,7 @@ impl Mm {
     /// Loads `buf.len()` bytes from `address`, faulting as needed.
     ///
     /// # Errors
+    /// [`Error::InvalidArgument`] for a range that leaves the address space, before anything of it is loaded;
     /// [`Error::Segmentation`] where nothing is mapped, [`Error::Bus`] beyond the end of the file or where it cannot be
     /// read, [`Error::OutOfFrames`], [`Error::Closed`]. Earlier pages may have been copied.
     pub fn load(&self, address: u64, buf: &mut [u8]) -> Result<()> {
@@ -92,6 +93,15 @@ impl Mm {
             at = at.saturating_add(stride);
         }
         Ok(report)
+    }
+
+    /// Refuses a range that leaves the address space, as every access to it will: for who makes one long access of several.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`], [`Error::Closed`].
+    pub fn check_range(&self, address: u64, length: u64) -> Result<()> {
+        self.inner.require_open()?;
+        end_of(address, length).map(drop)
     }
 
     /// The entries of a range, one byte a page (`/proc/pid/pagemap`): 0 none, else 1 present plus 2 writable plus 4 private.
