@@ -172,5 +172,4 @@ WRONG = [
     forgets_the_marker,
     credits_an_aborted_attempt,
     credits_a_fault_that_missed,
-    keeps_page_tables_when_unmapping,
 ]
