@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import IO
 
 TESTS = Path(__file__).parent
 REPEATED = r"To repeat it:\n\n(.*?teardown\(\)\n)"
@@ -13,53 +14,65 @@ TOLD = re.compile(r"WrongMachine fails after (\d+) steps.*?" + REPEATED, re.DOTA
 SHORTER = re.compile(r"WrongMachine fails in (\d+) steps as well.*?" + REPEATED, re.DOTALL)
 
 
-def planted(seconds: float) -> subprocess.Popen[str]:
+def planted(folder: Path, seconds: float) -> subprocess.Popen[str]:
     """A run of pytest, capturing as by default, that finds a difference and makes it shorter for so long."""
     return subprocess.Popen(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "differential_planted.py"],
         cwd=TESTS,
-        env=os.environ | {"SHORTENING_SECONDS": str(seconds)},
+        env=os.environ | {"SHORTENING_SECONDS": str(seconds), "TMPDIR": str(folder)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def is_repeated_by(lines: str) -> bool:
+def read_until_told(stream: IO[str]) -> str:
+    told = ""
+    while not TOLD.search(told):
+        line = stream.readline()
+        assert line, told
+        told += line
+    return told
+
+
+def is_repeated_by(lines: str, folder: Path) -> bool:
     again = subprocess.run(
-        [sys.executable, "-c", lines], cwd=TESTS, stderr=subprocess.PIPE, text=True, timeout=120, check=False
+        [sys.executable, "-c", lines],
+        cwd=TESTS,
+        env=os.environ | {"TMPDIR": str(folder)},
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=200,
+        check=False,
     )
     return again.returncode == 1 and "differential_sides.Difference: " in again.stderr
 
 
-def test_a_difference_is_told_before_it_is_made_shorter() -> None:
-    run = planted(seconds=3600)
-    told = ""
-    try:
+def test_a_difference_is_told_before_it_is_made_shorter(tmp_path: Path) -> None:
+    with planted(tmp_path, seconds=3600) as run:
         assert run.stderr is not None
-        for line in run.stderr:
-            told += line
-            if TOLD.search(told):
-                break
-        assert run.poll() is None, "it is being made shorter"
-    finally:
-        run.kill()
-        run.communicate()
+        try:
+            told = read_until_told(run.stderr)
+            assert run.poll() is None, "it is being made shorter"
+        finally:
+            run.kill()
     found = TOLD.search(told)
-    assert found is not None, told
+    assert found is not None
     assert "\nDifference: " in told
-    assert is_repeated_by(found[2])
+    assert is_repeated_by(found[2], tmp_path)
 
 
-def test_making_it_shorter_has_an_end() -> None:
-    start = time.monotonic()
-    run = planted(seconds=2)
-    _, told = run.communicate(timeout=280)
-    took = time.monotonic() - start
+def test_making_it_shorter_has_an_end(tmp_path: Path) -> None:
+    with planted(tmp_path, seconds=2) as run:
+        assert run.stderr is not None
+        told = read_until_told(run.stderr)
+        start = time.monotonic()
+        told += run.stderr.read()
+        took = time.monotonic() - start
     assert run.returncode == 1
     first, shorter = TOLD.search(told), SHORTER.search(told)
-    assert first is not None, told
+    assert first is not None
     assert shorter is not None, told
     assert int(shorter[1]) <= int(first[1])
-    assert is_repeated_by(shorter[2])
+    assert is_repeated_by(shorter[2], tmp_path)
     assert took < 60, f"{took} s"
