@@ -29,4 +29,20 @@ def the_page_of_a_private_copy_goes_when_its_turn_comes(state: FaultPathMachine)
     state.write(mm=0, program=[("touch", (0, 0, 0, False), 8)])
 
 
-FOUND = [the_page_of_a_private_copy_goes_when_its_turn_comes]
+def a_read_of_more_than_the_cache_holds(state: FaultPathMachine) -> None:
+    """It is made of reads of 1 MiB, and readahead does not see beyond each."""
+    state.set_up(
+        frames=200,
+        sizes=(167936, 110592),
+        ra_pages=(8, 32),
+        on_disk=True,
+        lockings=("speculative", "mmap_lock"),
+        around=("16KiB", "2MiB"),
+        bad_pages=frozenset({9}),
+        first=[],
+    )
+    state.extend(file=1, by=1884160)
+    state.pread(file=1, index=0, byte=0, n=1 << 40)
+
+
+FOUND = [the_page_of_a_private_copy_goes_when_its_turn_comes, a_read_of_more_than_the_cache_holds]

@@ -349,7 +349,8 @@ def test_the_search_agrees_with_brute_force() -> None:
         verdicts[order is not None] += len(history) > 2
 
     agree()
-    assert min(verdicts[True], verdicts[False]) > 5
+    assert verdicts[True] > 0
+    assert verdicts[False] > 0
 
 
 # --- the projection against the model that it is taken from

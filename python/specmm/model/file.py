@@ -20,6 +20,8 @@ from .store import Store
 if TYPE_CHECKING:
     from .cache import PageCache
 
+LONG = 1 << 20  # bytes that are read without a look at what else the program is to do
+
 ADVICE = ("normal", "random", "sequential", "willneed", "dontneed")
 
 
@@ -80,7 +82,13 @@ class File:
         n, offset = natural("n", n), natural("offset", offset)
         self.check_open()
         at_most("offset", offset, MAX_BYTES)
-        return filemap_read(self.f_ra, n, offset)
+        return self.read(n, offset)
+
+    def read(self, n: int, offset: int) -> bytes:
+        """A long read is several, between which a program may be interrupted: readahead sees each alone."""
+        n = min(n, max(0, self.f_mapping.i_size - offset))
+        parts = [(at, min(LONG, n - at)) for at in range(0, n, LONG)]
+        return b"".join(filemap_read(self.f_ra, length, offset + at) for at, length in parts)
 
     def preadinto(self, buffer: bytearray | memoryview, offset: int) -> int:
         """The same, into a buffer; how many bytes."""
@@ -110,7 +118,7 @@ class File:
             size = self.f_mapping.i_size
             if length and offset + length > size:
                 raise BusError(offset // PAGE_SIZE, offset, size)
-            view[number * length :][:length] = filemap_read(self.f_ra, length, offset)
+            view[number * length :][:length] = self.read(length, offset)
         return result
 
     def pin(self, offset: int, length: int) -> Pinned:
