@@ -31,6 +31,7 @@ from differential_draws import (
     INDEXES,
     KINDS,
     LENGTHS,
+    LONG,
     MMS,
     PLACES,
     READS,
@@ -195,12 +196,14 @@ class FaultPathMachine(ProgramMachine):
 
     # --- files
 
-    @rule(file=FILES, index=INDEXES, byte=BYTES, n=st.sampled_from([1, 10, PAGE, 3 * PAGE, 20 * PAGE + 7]))
+    @rule(
+        file=FILES, index=INDEXES, byte=BYTES, n=st.sampled_from([1, 10, PAGE, 3 * PAGE, 20 * PAGE + 7, LONG])
+    )
     def pread(self, file: int, index: int, byte: int, n: int) -> None:
         at = self.file(file)
         self.both(lambda side: side.files[at].pread(n, index * PAGE + byte))
 
-    @rule(file=FILES, times=st.integers(1, 6), n=st.sampled_from([1000, PAGE, 2 * PAGE, 5 * PAGE]))
+    @rule(file=FILES, times=st.integers(1, 6), n=st.sampled_from([1000, PAGE, 2 * PAGE, 5 * PAGE, LONG]))
     def pread_on(self, file: int, times: int, n: int) -> None:
         """From where the last read ended."""
         at = self.file(file)
@@ -211,7 +214,7 @@ class FaultPathMachine(ProgramMachine):
     @rule(
         file=FILES,
         rows=st.lists(st.tuples(INDEXES, BYTES), max_size=40),
-        length=st.sampled_from([8, 1, 100, PAGE, 2 * PAGE + 10, 0]),
+        length=st.sampled_from([8, 1, 100, PAGE, 2 * PAGE + 10, 0, LONG]),
         stray=st.booleans(),
         into=st.booleans(),
     )
@@ -259,7 +262,7 @@ class FaultPathMachine(ProgramMachine):
         advice=st.sampled_from(["normal", "random", "sequential", "willneed", "willneed", "dontneed"]),
         index=INDEXES,
         byte=BYTES,
-        length=st.one_of(st.none(), st.integers(0, 30 * PAGE)),
+        length=st.one_of(st.none(), st.integers(0, 30 * PAGE), st.just(LONG)),
     )
     def advise(self, file: int, advice: str, index: int, byte: int, length: int | None) -> None:
         at = self.file(file)

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from differential_extremes import CALLS, EXTREMES
 from differential_sides import PAGE
 
+LONG = 300 * PAGE + 9  # more than a call does at once, and than most files have
 FILES = st.integers(0, 5)
 MMS = st.integers(0, 1)
 BYTES = st.sampled_from([0, 0, 1, 100, PAGE - 1])
@@ -26,7 +27,7 @@ LENGTHS = st.tuples(
 # Of a range; 0 stands for all that is mapped in one piece.
 SPANS = st.one_of(st.integers(0, 3).map(lambda pages: pages * PAGE), st.just(0), LENGTHS)
 KINDS = st.sampled_from([("rw", False)] * 3 + [("r", True), ("r", False)])
-AMOUNTS = st.sampled_from([1, 8, PAGE, 3 * PAGE, 5 * PAGE + 9, 20 * PAGE, 0])
+AMOUNTS = st.sampled_from([1, 8, PAGE, 3 * PAGE, 5 * PAGE + 9, 20 * PAGE, 0, LONG])
 READS = st.lists(
     st.tuples(st.sampled_from(["fault", "fault", "load", "touch"]), PLACES, AMOUNTS), min_size=1, max_size=6
 )
