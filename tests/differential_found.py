@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from differential import FaultPathMachine
+
+
+def set_up(state: FaultPathMachine, **told: Any) -> None:
+    """Two files in 200 frames, but for what is told."""
+    plain = {
+        "frames": 200,
+        "sizes": (103463, 110315),
+        "ra_pages": (32, 32),
+        "on_disk": False,
+        "lockings": ("speculative", "mmap_lock"),
+        "around": ("4KiB", "4KiB"),
+        "bad_pages": frozenset(),
+        "first": [],
+    }
+    state.set_up(**(plain | told))
 
 
 def the_page_of_a_private_copy_goes_when_its_turn_comes(state: FaultPathMachine) -> None:
     """The entry's reference to it waited for a grace period, and reclaim took the page for one in use."""
-    state.set_up(
-        frames=40,
-        sizes=(103463, 110315),
-        ra_pages=(5, 32),
-        on_disk=False,
-        lockings=("speculative", "mmap_lock"),
-        around=("4KiB", "4KiB"),
-        bad_pages=frozenset(),
-        first=[
-            (0, 0, 20480, ("rw", False)),
-            (0, 0, 192512, ("rw", False)),
-            (1, 0, 4096, ("rw", False)),
-            (1, 3, 16384, ("rw", False)),
-        ],
-    )
+    lengths = [(0, 0, 20480), (0, 0, 192512), (1, 0, 4096), (1, 3, 16384)]
+    set_up(state, frames=40, ra_pages=(5, 32), first=[(*each, ("rw", False)) for each in lengths])
     state.read(mm=0, program=[("fault", (0, 517, 0, False), 1)])
     state.write(mm=1, program=[("fault", (3, 0, 0, False), 1)])
     state.write(mm=0, program=[("touch", (5, 12, 0, False), 12288)])
@@ -29,20 +33,11 @@ def the_page_of_a_private_copy_goes_when_its_turn_comes(state: FaultPathMachine)
     state.write(mm=0, program=[("touch", (0, 0, 0, False), 8)])
 
 
-def a_read_of_more_than_the_cache_holds(state: FaultPathMachine) -> None:
+def a_read_of_more_than_a_call_does_at_once(state: FaultPathMachine) -> None:
     """It is made of reads of 1 MiB, and readahead does not see beyond each."""
-    state.set_up(
-        frames=200,
-        sizes=(167936, 110592),
-        ra_pages=(8, 32),
-        on_disk=True,
-        lockings=("speculative", "mmap_lock"),
-        around=("16KiB", "2MiB"),
-        bad_pages=frozenset({9}),
-        first=[],
-    )
-    state.extend(file=1, by=1884160)
+    set_up(state)
+    state.extend(file=1, by=460 * 4096)
     state.pread(file=1, index=0, byte=0, n=1 << 40)
 
 
-FOUND = [the_page_of_a_private_copy_goes_when_its_turn_comes, a_read_of_more_than_the_cache_holds]
+FOUND = [the_page_of_a_private_copy_goes_when_its_turn_comes, a_read_of_more_than_a_call_does_at_once]
