@@ -63,9 +63,9 @@ class FaultPathMachine(ProgramMachine):
     # --- set-up
 
     @initialize(
-        frames=st.sampled_from([3, 5, 12, 24, 40, 64, 200]),
+        frames=st.sampled_from([3, 5, 12, 24, 40, 64, 200, 1, 300, 1100]),
         sizes=st.tuples(SIZES, SIZES),
-        ra_pages=st.tuples(*[st.sampled_from([32, 32, 16, 8, 5, 1, 0])] * 2),
+        ra_pages=st.tuples(*[st.sampled_from([32, 32, 16, 8, 5, 1, 0, 300])] * 2),
         on_disk=st.booleans(),
         lockings=st.sampled_from([("speculative", "mmap_lock"), ("speculative", "speculative")]),
         around=st.tuples(*[st.sampled_from(["4KiB", "64KiB", "16KiB", "4KiB", "2MiB"])] * 2),
