@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -221,11 +222,12 @@ CALLS |= {
 }
 
 
-def named(error: BaseException | None, arguments: tuple[Any, ...]) -> list[int]:
-    """Which arguments a message names, of those that are hard to mistake."""
-    text = str(error)
+def named(error: BaseException, numbers: tuple[Any, ...]) -> list[int]:
+    """Which places a message names, of those whose numbers are hard to mistake."""
     return [
-        at for at, argument in enumerate(arguments) if any(way in text for way in ways_to_write(argument))
+        at
+        for at, value in enumerate(numbers)
+        if any(re.search(rf"(?<!\w){re.escape(way)}(?!\w)", str(error)) for way in ways_to_write(value))
     ]
 
 

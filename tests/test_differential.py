@@ -129,14 +129,17 @@ def machine_of(subject: Any, machine: type[FaultPathMachine]) -> type[FaultPathM
 def machine_against(
     subject: Any, machine: type[FaultPathMachine] = FaultPathMachine, around: str = "4KiB"
 ) -> Iterator[Any]:
-    """A machine with a mapping of 16 pages, private and writable, whose file has 40 and is in the cache."""
+    """A machine with a mapping of 16 pages, private and writable, whose file has 40 and is in the cache.
+
+    The second file is on disk.
+    """
     state = machine_of(subject, machine)()
     try:
         state.set_up(
             frames=200,
-            sizes=(40 * PAGE, 0),
+            sizes=(40 * PAGE, 40 * PAGE),
             ra_pages=(32, 32),
-            on_disk=False,
+            on_disk=True,
             lockings=("speculative", "mmap_lock"),
             around=(around, around),
             bad_pages=frozenset(),
@@ -239,12 +242,16 @@ def test_specmm_and_its_model_agree_on_each_extreme_number(what: str) -> None:
 
 
 def call_with_each_extreme(what: str, subject: Any) -> None:
-    """In each place of the call, the others plain."""
+    """In each place of the call, the others plain, on either kind of file."""
     places = len(CALLS[what].plain)
-    for place in range(places):
+    alone = [
+        (what, tuple(name if at == place else None for at in range(places)))
+        for place in range(places)
+        for name in EXTREMES
+    ]
+    for file in (0, 1):
         with machine_against(subject, ExtremesMachine) as machine:
-            alone = [tuple(name if at == place else None for at in range(places)) for name in EXTREMES]
-            machine.extreme(mm=0, file=0, calls=[(what, names) for names in alone])
+            machine.extreme(mm=0, file=file, calls=alone)
 
 
 # --- positive controls: a copy of the model with one thing wrong is found out

@@ -48,6 +48,20 @@ macro_rules! optional {
 
 optional!(count length);
 
+/// And for flags.
+macro_rules! flag {
+    ($($name:ident)*) => {
+        $(pub(crate) fn $name(value: &Bound<'_, PyAny>) -> PyResult<bool> {
+            value.extract().map_err(|_| {
+                let (name, kind) = (stringify!($name), type_name(value));
+                PyTypeError::new_err(format!("{name} must be a bool, not {kind}: {}", repr(value)))
+            })
+        })*
+    };
+}
+
+flag!(shared speculative write);
+
 /// A length that must be given.
 pub(crate) fn exact_length(value: &Bound<'_, PyAny>) -> PyResult<u64> {
     unsigned("length", value)

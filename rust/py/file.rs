@@ -236,7 +236,7 @@ impl File {
         &self,
         py: Python<'py>,
         #[pyo3(from_py_with = args::index)] index: u64,
-        speculative: bool,
+        #[pyo3(from_py_with = args::speculative)] speculative: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
         let fault = self.handle.detached(py, |file| file.filemap_fault(index, speculative))?;
         results::filemap_fault(py, fault)

@@ -65,7 +65,7 @@ impl Mm {
         #[pyo3(from_py_with = args::length)] length: Option<u64>,
         #[pyo3(from_py_with = args::offset)] offset: u64,
         prot: &str,
-        shared: bool,
+        #[pyo3(from_py_with = args::shared)] shared: bool,
     ) -> PyResult<u64> {
         let file = f.get().handle().get()?;
         self.handle.detached(py, |mm| mm.mmap(file, length, offset, prot.parse::<Prot>()?, shared))
@@ -150,7 +150,7 @@ impl Mm {
         &self,
         py: Python<'py>,
         #[pyo3(from_py_with = args::addr)] addr: u64,
-        write: bool,
+        #[pyo3(from_py_with = args::write)] write: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
         let outcome = self.handle.detached(py, |mm| Ok(mm.fault(addr, write)))?;
         if let Some(error @ Error::Closed(_)) = &outcome.error {
@@ -168,7 +168,7 @@ impl Mm {
         #[pyo3(from_py_with = args::addr)] addr: u64,
         #[pyo3(from_py_with = args::exact_length)] length: u64,
         #[pyo3(from_py_with = args::stride)] stride: u64,
-        write: bool,
+        #[pyo3(from_py_with = args::write)] write: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
         if length.checked_div(stride).is_some_and(|touches| touches >= FIRST) {
             self.handle.detached(py, |mm| mm.check_range(addr, length))?;

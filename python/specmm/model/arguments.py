@@ -81,7 +81,7 @@ def flag(what: str, value: object) -> bool:
     """A bool, also numpy's."""
     kind = type(value)
     if not (kind is bool or (kind.__module__ == "numpy" and kind.__name__ in ("bool", "bool_"))):
-        raise TypeError(f"{what} must be a bool, not {kind.__name__}")
+        raise TypeError(f"{what} must be a bool, not {kind.__name__}: {value!r}")
     return bool(value)
 
 

@@ -67,7 +67,10 @@ class LocalFile(Store):
         return data
 
     def truncate(self, size: int) -> None:
-        os.ftruncate(self.descriptor, size)
+        try:
+            os.ftruncate(self.descriptor, size)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self.name) from error
 
     def size(self) -> int | None:
         return os.fstat(self.descriptor).st_size
