@@ -23,6 +23,7 @@ __all__ = [
     "abort_glosses",
     "after_fork_in_parent",
     "before_fork",
+    "check_target",
     "close_at_exit",
     "kernel_residency",
     "parse_size",
@@ -50,6 +51,9 @@ def after_fork_in_parent() -> None:
 
 def close_at_exit(cache: PageCache) -> None:
     """Closes a cache unless this process has only inherited it."""
+
+def check_target(buffer: WriteableBuffer) -> None:
+    """Raises TypeError unless the bytes of a file may be read into a buffer, as `File.preadinto` does."""
 
 def parse_size(size: int | str) -> int:
     """Number of bytes in a size: an int, or digits and B, KiB, MiB, GiB, TiB, KB, MB, GB or TB.
@@ -244,8 +248,8 @@ class File:
     def preadinto(self, buffer: WriteableBuffer, offset: int) -> int:
         """Reads into a writable, contiguous buffer of any shape; returns the number of bytes read.
 
-        Fewer than fit at the end of the file only. Nobody else should touch the buffer meanwhile. Errors as
-        `pread`.
+        Fewer than fit at the end of the file only. Nobody else should touch the buffer meanwhile. TypeError
+        for memory of Python objects, such as numpy's dtype=object; other errors as `pread`.
         """
 
     @overload

@@ -28,14 +28,14 @@ from fsspec.implementations.chained import ChainedFileSystem
 from fsspec.spec import AbstractBufferedFile, make_instance
 from fsspec.utils import tokenize
 
-from specmm._core import PAGE_SIZE, File, PageCache
+from specmm._core import PAGE_SIZE, File, PageCache, check_target
 from specmm._default import default_cache
 from specmm._remote import Remote, open_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from _typeshed import ReadableBuffer
+    from _typeshed import ReadableBuffer, WriteableBuffer
 
 __all__ = ["CachedFile", "CachedFileSystem", "SpecmmCache", "open"]
 
@@ -230,6 +230,12 @@ def _innermost(fs: Any) -> Any:
 
 class CachedFile(AbstractBufferedFile):
     """A file of a `CachedFileSystem`, open to read."""
+
+    def readinto(self, b: WriteableBuffer) -> int:
+        # What is inherited takes any memory for plain bytes, also that of Python objects.
+        check_target(b)
+        got: int = super().readinto(b)
+        return got
 
     def _fetch_range(self, start: int, end: int) -> bytes:
         data: bytes = _innermost(self.fs).cat_file(self.path, start=start, end=end)

@@ -127,4 +127,4 @@ pub use cache::{
 };
 pub use error::{Error, Result};
 pub use mm::{FaultOutcome, Locking, Madvise, Mm, MmOptions, Prot, TouchReport};
-pub use page::{PAGE_SHIFT, PAGE_SIZE};
+pub use page::{Out, PAGE_SHIFT, PAGE_SIZE};

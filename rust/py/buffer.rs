@@ -2,38 +2,95 @@
 #![allow(unsafe_code)]
 
 use crate::args;
-use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::PyTypeError;
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyMemoryView};
+use specmm::Out;
+use std::ffi::{CStr, c_int};
+use std::ptr::NonNull;
 
-/// A writable, contiguous buffer. Its exporter can neither free nor resize it while this lives.
-pub(crate) struct Writable(PyUntypedBuffer);
+/// A writable, contiguous buffer of plain bytes. Its exporter can neither free nor resize it while this lives.
+pub(crate) struct Writable {
+    /// It may point into itself.
+    view: Box<ffi::Py_buffer>,
+}
 
 impl Writable {
     pub(crate) fn new(object: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let buffer = PyUntypedBuffer::get(object)?;
-        if buffer.readonly() || !buffer.is_c_contiguous() {
+        let target = Self::exported(object, ffi::PyBUF_CONTIG | ffi::PyBUF_FORMAT).map_err(|error| {
+            // SAFETY: the object is alive.
+            let has_buffer = unsafe { ffi::PyObject_CheckBuffer(object.as_ptr()) } != 0;
+            if !has_buffer || Self::exported(object, ffi::PyBUF_CONTIG).is_ok() {
+                return error;
+            }
             let kind = args::type_name(object);
+            PyTypeError::new_err(format!("buffer must be writable and contiguous: {kind} is not"))
+        })?;
+        let format = target.format();
+        if holds_objects(format) {
             return Err(PyTypeError::new_err(format!(
-                "buffer must be writable and contiguous: {kind} is not"
+                "buffer must hold no Python objects: its format is '{}'",
+                format.escape_ascii()
             )));
         }
-        Ok(Self(buffer))
+        Ok(target)
+    }
+
+    fn exported(object: &Bound<'_, PyAny>, flags: c_int) -> PyResult<Self> {
+        let mut view = Box::new(ffi::Py_buffer::new());
+        // SAFETY: the object is alive and the view is ours to be filled. It stays where it is until it is released.
+        if unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), &raw mut *view, flags) } != 0 {
+            return Err(PyErr::fetch(object.py()));
+        }
+        Ok(Self { view })
+    }
+
+    /// What its elements are, as PEP 3118 has it.
+    fn format(&self) -> &[u8] {
+        if self.view.format.is_null() {
+            return b"B";
+        }
+        // SAFETY: a format is a string that lives as long as the view.
+        unsafe { CStr::from_ptr(self.view.format) }.to_bytes()
     }
 
     /// The bytes to fill; also while detached, as with `readinto` of Python's own files.
-    pub(crate) fn bytes(&mut self) -> &mut [u8] {
-        let length = self.0.len_bytes();
-        if length == 0 {
-            return &mut [];
-        }
-        // SAFETY: the buffer is contiguous, writable and pinned by its exporter while `self` lives, and `&mut self`
-        // makes this the only slice from here. Python's contract for a buffer under `readinto` is that nobody else
-        // touches it; a program that does gets torn bytes.
-        unsafe { std::slice::from_raw_parts_mut(self.0.buf_ptr().cast(), length) }
+    pub(crate) fn out(&mut self) -> Out<'_> {
+        let pointer = NonNull::new(self.view.buf.cast()).unwrap_or(NonNull::dangling());
+        let length = usize::try_from(self.view.len).expect("a length");
+        // SAFETY: the buffer is contiguous and writable, as was asked for, and its exporter keeps it where it is while `self`
+        // lives; only one of no bytes may be nowhere. A program that looks at it meanwhile gets torn bytes, as under
+        // `readinto`.
+        unsafe { Out::from_raw(pointer, length) }
     }
+}
+
+impl Drop for Writable {
+    fn drop(&mut self) {
+        // What runs here may be a finalizer of the user's.
+        Python::attach(|_| {
+            // SAFETY: the view was filled, and is released once.
+            unsafe { ffi::PyBuffer_Release(&raw mut *self.view) }
+        });
+    }
+}
+
+/// Whether a format has the code of objects in it: bytes of a file would become pointers.
+fn holds_objects(format: &[u8]) -> bool {
+    let mut is_name = false;
+    let mut before = 0;
+    for &code in format {
+        match code {
+            b':' => is_name = !is_name,
+            // After an order of bytes comes a code, whatever a name before it may look like.
+            b'O' if !is_name || b"@=<>!^".contains(&before) => return true,
+            _ => {}
+        }
+        before = code;
+    }
+    false
 }
 
 /// The bytes of a bytes-like object: those of `bytes` themselves, of anything else a copy that nobody changes.

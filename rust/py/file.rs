@@ -14,7 +14,7 @@ use crate::slices::{self, BYTES, PAGES};
 use crate::store::PyStore;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use specmm::Advice;
+use specmm::{Advice, Out};
 use std::ffi::OsString;
 use std::sync::Arc;
 
@@ -81,18 +81,22 @@ impl File {
     }
 
     /// Fills the buffer from the file: a short hit attached, anything else detached, in slices.
-    fn fill(&self, py: Python<'_>, buf: &mut [u8], offset: u64) -> PyResult<usize> {
+    fn fill(&self, py: Python<'_>, mut out: Out<'_>, offset: u64) -> PyResult<usize> {
+        let length = out.len();
         // Of an empty request only the arguments are judged, which the hit does not do.
-        if buf.len() <= ATTACHED {
-            let hit = if buf.is_empty() { None } else { self.handle.get()?.read_cached(buf, offset) };
-            return hit.map_or_else(|| self.handle.detached(py, |file| file.pread(buf, offset)), Ok);
+        if length <= ATTACHED {
+            let file = self.handle.get()?;
+            let hit = if out.is_empty() { None } else { file.read_cached_into(out.part(0..length), offset) };
+            return hit.map_or_else(|| self.handle.detached(py, |file| file.pread_into(out, offset)), Ok);
         }
         let mut done = 0;
-        for slice in buf.chunks_mut(BYTES) {
+        while done < length {
             py.check_signals()?;
-            let got = self.handle.detached(py, |file| file.pread(slice, offset + done as u64))?;
+            let wanted = BYTES.min(length - done);
+            let slice = out.part(done..done + wanted);
+            let got = self.handle.detached(py, |file| file.pread_into(slice, offset + done as u64))?;
             done += got;
-            if got < slice.len() {
+            if got < wanted {
                 break;
             }
         }
@@ -156,7 +160,7 @@ impl File {
         let n = self.available(py, n, offset)?;
         let mut got = 0;
         let bytes = PyBytes::new_with(py, n, |buf| {
-            got = self.fill(py, buf, offset)?;
+            got = self.fill(py, buf.into(), offset)?;
             Ok(())
         })?;
         // Somebody made the file shorter meanwhile.
@@ -171,9 +175,9 @@ impl File {
         #[pyo3(from_py_with = args::offset)] offset: u64,
     ) -> PyResult<usize> {
         let mut buffer = Writable::new(buffer)?;
-        let bytes = buffer.bytes();
-        let n = self.available(py, bytes.len() as u64, offset)?;
-        self.fill(py, &mut bytes[..n], offset)
+        let mut out = buffer.out();
+        let n = self.available(py, out.len() as u64, offset)?;
+        self.fill(py, out.part(0..n), offset)
     }
 
     /// Reads `length` bytes at each offset, in order, into `out` or a fresh bytearray.

@@ -10,6 +10,7 @@ use pyo3::buffer::{Element, PyBuffer, PyUntypedBuffer};
 use pyo3::exceptions::{PyMemoryError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyByteArray;
+use specmm::Out;
 
 /// What is tried attached at most, in bytes and in rows. More is worth handing the interpreter over.
 const ATTACHED_BYTES: usize = 64 << 10;
@@ -39,14 +40,14 @@ pub(crate) fn gather<'py>(
         None => PyByteArray::new_with(py, total, |_| Ok(()))?.into_any(),
     };
     let mut buffer = Writable::new(&object)?;
-    let bytes = buffer.bytes();
-    if bytes.len() != total {
+    let out = buffer.out();
+    if out.len() != total {
         return Err(PyValueError::new_err(format!(
             "out must have {rows} * {length} = {total} bytes: it has {}",
-            bytes.len()
+            out.len()
         )));
     }
-    read(py, file, &offsets, length, bytes)?;
+    read(py, file, &offsets, length, out)?;
     drop(buffer);
     Ok(object)
 }
@@ -57,14 +58,16 @@ fn read(
     file: &Handle<Opened>,
     offsets: &[u64],
     length: usize,
-    out: &mut [u8],
+    mut out: Out<'_>,
 ) -> PyResult<()> {
+    let total = out.len();
     let mut done = 0;
-    if out.len() <= ATTACHED_BYTES && offsets.len() <= ATTACHED_ROWS {
-        done = file.get()?.gather_cached(offsets, length, out).map_err(|error| raise(py, &error))?;
+    if total <= ATTACHED_BYTES && offsets.len() <= ATTACHED_ROWS {
+        let hits = file.get()?.gather_cached_into(offsets, length, out.part(0..total));
+        done = hits.map_err(|error| raise(py, &error))?;
     }
     if length > BYTES {
-        return read_long(py, file, &offsets[done..], length, &mut out[done * length..]);
+        return read_long(py, file, &offsets[done..], length, out.part(done * length..total));
     }
     // A row may be a hit of some nanoseconds or a read that takes seconds.
     let mut pace = Pace::new();
@@ -72,9 +75,9 @@ fn read(
     while done < offsets.len() {
         let answer = pace.paced(|rows| {
             let end = offsets.len().min(done + rows.min(most) as usize);
-            let (slice, room) = (&offsets[done..end], &mut out[done * length..end * length]);
+            let (slice, room) = (&offsets[done..end], out.part(done * length..end * length));
             done = end;
-            file.detached(py, |file| file.gather(slice, length, room))
+            file.detached(py, |file| file.gather_into(slice, length, room))
         });
         answer?;
         py.check_signals()?;
@@ -88,16 +91,18 @@ fn read_long(
     file: &Handle<Opened>,
     offsets: &[u64],
     length: usize,
-    out: &mut [u8],
+    mut out: Out<'_>,
 ) -> PyResult<()> {
-    for (&offset, row) in offsets.iter().zip(out.chunks_mut(length)) {
+    for (number, &offset) in offsets.iter().enumerate() {
         let size = file.get()?.size().map_err(|error| raise(py, &error))?;
         if offset + length as u64 > size {
             return Err(past_the_end(py, offset, size));
         }
-        for (number, slice) in row.chunks_mut(BYTES).enumerate() {
-            let (at, wanted) = (offset + (number * BYTES) as u64, slice.len());
-            file.detached(py, |file| file.gather(&[at], wanted, slice))?;
+        let mut row = out.part(number * length..(number + 1) * length);
+        for done in (0..length).step_by(BYTES) {
+            let wanted = BYTES.min(length - done);
+            let slice = row.part(done..done + wanted);
+            file.detached(py, |file| file.gather_into(&[offset + done as u64], wanted, slice))?;
             py.check_signals()?;
         }
     }

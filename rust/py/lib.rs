@@ -29,6 +29,7 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = true)]
 mod _core {
     use super::args;
+    use super::buffer::Writable;
     use pyo3::prelude::*;
 
     #[pymodule_init]
@@ -81,6 +82,12 @@ mod _core {
     #[pyfunction]
     fn close_at_exit(py: Python<'_>, cache: &Bound<'_, PageCache>) -> PyResult<()> {
         cache.get().close_at_exit(py)
+    }
+
+    /// Raises `TypeError` unless the bytes of a file may be read into a buffer, as `preadinto` does.
+    #[pyfunction]
+    fn check_target(buffer: &Bound<'_, PyAny>) -> PyResult<()> {
+        Writable::new(buffer).map(drop)
     }
 
     /// Number of bytes in a size: an int, or a string such as "64MiB".

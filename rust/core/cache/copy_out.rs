@@ -13,7 +13,7 @@ use super::AddressSpace;
 use super::address_space::index_of;
 use super::page_cache::Stat;
 use super::vmscan::is_active;
-use crate::page::{PAGE_SIZE, PageFlags, PageRef};
+use crate::page::{Out, PAGE_SIZE, PageFlags, PageRef};
 use crate::rcu::ReadSection;
 use crate::sync::guard;
 
@@ -38,13 +38,13 @@ pub(crate) enum Marked {
 }
 
 impl AddressSpace {
-    /// One attempt to copy `buf.len()` bytes from `within` of the page at `index`. The range lies inside the page.
+    /// One attempt to copy `out.len()` bytes from `within` of the page at `index`. The range lies inside the page.
     #[inline]
     pub(crate) fn copy_out(
         &self,
         index: u64,
         within: usize,
-        buf: &mut [u8],
+        mut out: Out<'_>,
         marked: Marked,
         section: &ReadSection,
     ) -> CopyOut<'_> {
@@ -65,16 +65,17 @@ impl AddressSpace {
         {
             return CopyOut::Unavailable;
         }
-        let end = index * PAGE_SIZE as u64 + (within + buf.len()) as u64;
+        let length = out.len();
+        let end = index * PAGE_SIZE as u64 + (within + length) as u64;
         if !guard!("copy_out.size", end <= self.i_size()) {
             return CopyOut::Unavailable;
         }
-        page.bytes().read(within, buf);
+        page.bytes().read_into(within, out.part(0..length));
         if page.is_generation(generation) && guard!("copy_out.slot_again", found.is_unchanged()) {
             CopyOut::Copied(page)
         } else {
             // These bytes may be another file's.
-            buf.fill(0);
+            out.zero();
             CopyOut::Changed
         }
     }
@@ -82,28 +83,28 @@ impl AddressSpace {
     /// The lock-free hit: the whole range from the cache, or nothing. Answers the bytes copied: fewer than asked only at
     /// the end of the file.
     #[inline]
-    pub(crate) fn read_cached(&self, buf: &mut [u8], offset: u64, section: &ReadSection) -> Option<usize> {
-        let n = usize::try_from(self.i_size().saturating_sub(offset)).unwrap_or(usize::MAX).min(buf.len());
+    pub(crate) fn read_cached(&self, mut out: Out<'_>, offset: u64, section: &ReadSection) -> Option<usize> {
+        let n = usize::try_from(self.i_size().saturating_sub(offset)).unwrap_or(usize::MAX).min(out.len());
         let within = (offset % PAGE_SIZE as u64) as usize;
         // Most reads lie in one page, and their cost is counted in instructions.
         if n <= PAGE_SIZE - within && n > 0 {
-            let page = self.hit(index_of(offset), within, &mut buf[..n], section)?;
+            let page = self.hit(index_of(offset), within, out.part(0..n), section)?;
             self.shared.touch(page);
             self.shared.count(Stat::Hits, 1);
             return Some(n);
         }
-        self.read_cached_pages(&mut buf[..n], offset, section)
+        self.read_cached_pages(out.part(0..n), offset, section)
     }
 
-    fn read_cached_pages(&self, buf: &mut [u8], offset: u64, section: &ReadSection) -> Option<usize> {
+    fn read_cached_pages(&self, mut out: Out<'_>, offset: u64, section: &ReadSection) -> Option<usize> {
         let (mut done, mut pages, mut all_active) = (0, 0, true);
-        while done < buf.len() {
+        while done < out.len() {
             let at = offset + done as u64;
             let within = (at % PAGE_SIZE as u64) as usize;
-            let step = (buf.len() - done).min(PAGE_SIZE - within);
-            let Some(page) = self.hit(index_of(at), within, &mut buf[done..done + step], section) else {
+            let step = (out.len() - done).min(PAGE_SIZE - within);
+            let Some(page) = self.hit(index_of(at), within, out.part(done..done + step), section) else {
                 // All or nothing: the caller gets no part of a read that failed.
-                buf[..done].fill(0);
+                out.part(0..done).zero();
                 return None;
             };
             all_active &= is_active(page);
@@ -121,8 +122,8 @@ impl AddressSpace {
 
     /// One page's part of a hit.
     #[inline]
-    fn hit(&self, index: u64, within: usize, buf: &mut [u8], section: &ReadSection) -> Option<PageRef<'_>> {
-        match self.copy_out(index, within, buf, Marked::Refuse, section) {
+    fn hit(&self, index: u64, within: usize, out: Out<'_>, section: &ReadSection) -> Option<PageRef<'_>> {
+        match self.copy_out(index, within, out, Marked::Refuse, section) {
             CopyOut::Copied(page) => Some(page),
             CopyOut::Unavailable => None,
             CopyOut::Changed => {

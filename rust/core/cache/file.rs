@@ -7,7 +7,7 @@ use super::filemap::{Pass, Pattern, Step};
 use super::readahead::Window;
 use super::{Abort, AddressSpace, VmFault};
 use crate::error::{Error, IoError, Result};
-use crate::page::{PAGE_SIZE, PageFlags};
+use crate::page::{Out, PAGE_SIZE, PageFlags};
 use crate::rcu::ArcCell;
 use crate::store::{MAX_SIZE, Store};
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, Tally};
@@ -390,9 +390,16 @@ impl File {
     #[inline]
     #[must_use]
     pub fn read_cached(&self, buf: &mut [u8], offset: u64) -> Option<usize> {
+        self.read_cached_into(buf.into(), offset)
+    }
+
+    /// As [`File::read_cached`], into raw memory: of `Some(n)` the first `n` bytes are written.
+    #[inline]
+    #[must_use]
+    pub fn read_cached_into(&self, out: Out<'_>, offset: u64) -> Option<usize> {
         let section = crate::rcu::read();
         self.handle.shared.require_open().ok()?;
-        self.handle.open.load(&section)?.mapping.read_cached(buf, offset, &section)
+        self.handle.open.load(&section)?.mapping.read_cached(out, offset, &section)
     }
 
     /// Reads into `buf` from `offset` as pread(2) does: short only at the end of the file.
@@ -400,10 +407,19 @@ impl File {
     /// # Errors
     /// [`Error::Io`] if the store fails, [`Error::OutOfFrames`], [`Error::Closed`], [`Error::InvalidArgument`].
     pub fn pread(&self, buf: &mut [u8], offset: u64) -> Result<usize> {
+        self.pread_into(buf.into(), offset)
+    }
+
+    /// As [`File::pread`], into raw memory: of `Ok(n)` the first `n` bytes are written.
+    ///
+    /// # Errors
+    /// As [`File::pread`].
+    pub fn pread_into(&self, mut out: Out<'_>, offset: u64) -> Result<usize> {
         check_offset(offset)?;
-        match self.read_cached(buf, offset) {
+        let room = out.len();
+        match self.read_cached_into(out.part(0..room), offset) {
             Some(n) => Ok(n),
-            None => self.open_file()?.buffered_read(buf, offset),
+            None => self.open_file()?.buffered_read(out, offset),
         }
     }
 

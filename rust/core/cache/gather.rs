@@ -6,7 +6,7 @@
 use super::file::check_offset;
 use super::{File, OpenFile};
 use crate::error::{Error, Result};
-use crate::page::PAGE_SIZE;
+use crate::page::{Out, PAGE_SIZE};
 use std::sync::Arc;
 
 /// What one read section copies at most, in reads and in bytes: grace periods wait for it.
@@ -36,16 +36,25 @@ impl File {
     /// [`Error::Bus`] for a range past the end of the file, with its offset; [`Error::InvalidArgument`] for an offset
     /// beyond 16 TiB or an `out` of another size; otherwise as [`File::pread`].
     pub fn gather(&self, offsets: &[u64], length: usize, out: &mut [u8]) -> Result<()> {
-        let mut done = self.gather_cached(offsets, length, out)?;
+        self.gather_into(offsets, length, out.into())
+    }
+
+    /// As [`File::gather`], into raw memory: after `Ok` all of it is written.
+    ///
+    /// # Errors
+    /// As [`File::gather`].
+    pub fn gather_into(&self, offsets: &[u64], length: usize, mut out: Out<'_>) -> Result<()> {
+        let total = out.len();
+        let mut done = self.gather_cached_into(offsets, length, out.part(0..total))?;
         let open = self.open_file()?;
         while let Some(&offset) = offsets.get(done) {
-            let row = &mut out[done * length..][..length];
+            let row = out.part(done * length..(done + 1) * length);
             open.whole(offset, length)?;
             if open.buffered_read(row, offset)? < length {
                 return Err(past_the_end(offset, open.mapping.i_size()));
             }
             done += 1;
-            done += open.gather_cached(&offsets[done..], length, &mut out[done * length..])?;
+            done += open.gather_cached(&offsets[done..], length, out.part(done * length..total))?;
         }
         Ok(())
     }
@@ -56,6 +65,14 @@ impl File {
     /// # Errors
     /// As [`File::gather`], which judges in the same order.
     pub fn gather_cached(&self, offsets: &[u64], length: usize, out: &mut [u8]) -> Result<usize> {
+        self.gather_cached_into(offsets, length, out.into())
+    }
+
+    /// As [`File::gather_cached`], into raw memory: of what was served all is written.
+    ///
+    /// # Errors
+    /// As [`File::gather`].
+    pub fn gather_cached_into(&self, offsets: &[u64], length: usize, out: Out<'_>) -> Result<usize> {
         if offsets.len().checked_mul(length) != Some(out.len()) {
             return Err(Error::InvalidArgument(format!(
                 "{} reads of {length} bytes do not fill a buffer of {} bytes",
@@ -68,13 +85,13 @@ impl File {
 }
 
 impl OpenFile {
-    fn gather_cached(self: &Arc<Self>, offsets: &[u64], length: usize, out: &mut [u8]) -> Result<usize> {
+    fn gather_cached(self: &Arc<Self>, offsets: &[u64], length: usize, mut out: Out<'_>) -> Result<usize> {
         let mut done = 0;
         let batch = SECTION_READS.min(SECTION_BYTES / length.max(1)).max(1);
         for offsets in offsets.chunks(batch) {
             let section = crate::rcu::read();
             for &offset in offsets {
-                let row = &mut out[done * length..][..length];
+                let row = out.part(done * length..(done + 1) * length);
                 self.whole(offset, length)?;
                 match self.mapping.read_cached(row, offset, &section) {
                     Some(n) if n == length => done += 1,

@@ -6,14 +6,14 @@ use super::file::OpenFile;
 use super::filemap::FoundOrCreated;
 use super::page_cache::Stat;
 use crate::error::{Error, Result};
-use crate::page::{PAGE_SIZE, PageFlags, PageHandle};
+use crate::page::{Out, PAGE_SIZE, PageFlags, PageHandle};
 use std::sync::Arc;
 
 impl OpenFile {
-    /// Reads into `buf` from `offset`; short only at the end of the file.
-    pub(super) fn buffered_read(self: &Arc<Self>, buf: &mut [u8], offset: u64) -> Result<usize> {
+    /// Reads into `out` from `offset`; short only at the end of the file.
+    pub(super) fn buffered_read(self: &Arc<Self>, mut out: Out<'_>, offset: u64) -> Result<usize> {
         let mapping = &self.mapping;
-        let room = buf.len();
+        let room = out.len();
         let wanted = |size: u64| usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX).min(room);
         let mut done = 0;
         loop {
@@ -43,7 +43,7 @@ impl OpenFile {
             };
             let section = crate::rcu::read();
             // Anything but a copy means that the page or the size changed meanwhile: once more from the size.
-            match mapping.copy_out(index, within, &mut buf[done..done + step], Marked::Serve, &section) {
+            match mapping.copy_out(index, within, out.part(done..done + step), Marked::Serve, &section) {
                 CopyOut::Copied(page) => {
                     mapping.shared.touch(page);
                     done += step;

@@ -5,7 +5,7 @@
 //! one location are undefined in Rust). What the bytes *mean* at a moment is the business of the flags, the generation
 //! and the page lock.
 
-use super::PAGE_SIZE;
+use super::{Out, PAGE_SIZE};
 use crate::sync::{AtomicU64, Ordering, ordered_fence};
 
 /// 64-bit words in a page.
@@ -29,38 +29,42 @@ impl<'f> PageBytes<'f> {
     /// When the range leaves the page.
     #[inline]
     pub fn read(self, offset: usize, buf: &mut [u8]) {
-        assert!(offset + buf.len() <= PAGE_SIZE, "{} bytes at {offset} leave the page", buf.len());
-        if offset % 8 == 0 && buf.len() % 8 == 0 {
-            self.read_words(offset / 8, buf);
+        self.read_into(offset, Out::from(buf));
+    }
+
+    /// As [`PageBytes::read`], into raw memory, all of which is written.
+    ///
+    /// # Panics
+    /// When the range leaves the page.
+    #[inline]
+    pub fn read_into(self, offset: usize, out: Out<'_>) {
+        assert!(offset + out.len() <= PAGE_SIZE, "{} bytes at {offset} leave the page", out.len());
+        if offset % 8 == 0 && out.len() % 8 == 0 {
+            let words = self.words(offset / 8, out.len() / 8);
+            out.put_words(words);
         } else {
-            self.read_ragged(offset, buf);
+            self.read_ragged(offset, out);
         }
     }
 
-    /// Reads whole words.
     #[inline]
-    fn read_words(self, first: usize, buf: &mut [u8]) {
-        let from = &self.words[first..first + buf.len() / 8];
-        for (word, bytes) in from.iter().zip(buf.chunks_exact_mut(8)) {
-            bytes.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
-        }
+    fn words(self, first: usize, count: usize) -> impl ExactSizeIterator<Item = u64> {
+        self.words[first..first + count].iter().map(|word| word.load(Ordering::Relaxed))
     }
 
     /// Reads a range that begins or ends inside a word.
-    fn read_ragged(self, offset: usize, buf: &mut [u8]) {
-        let skip = offset % 8;
-        let head = buf.len().min(8 - skip);
-        let (head, rest) = buf.split_at_mut(if skip == 0 { 0 } else { head });
-        if skip != 0 {
-            let word = self.words[offset / 8].load(Ordering::Relaxed).to_ne_bytes();
-            head.copy_from_slice(&word[skip..skip + head.len()]);
+    fn read_ragged(self, offset: usize, mut out: Out<'_>) {
+        let word = |at: usize| self.words[at].load(Ordering::Relaxed).to_ne_bytes();
+        let (first, skip) = (offset / 8, offset % 8);
+        let head = if skip == 0 { 0 } else { out.len().min(8 - skip) };
+        if head > 0 {
+            out.part(0..head).put(&word(first)[skip..]);
         }
-        let first = offset.div_ceil(8);
-        let (whole, tail) = rest.split_at_mut(rest.len() / 8 * 8);
-        self.read_words(first, whole);
-        if !tail.is_empty() {
-            let word = self.words[first + whole.len() / 8].load(Ordering::Relaxed).to_ne_bytes();
-            tail.copy_from_slice(&word[..tail.len()]);
+        let (first, whole) = (offset.div_ceil(8), (out.len() - head) / 8);
+        let (done, end) = (head + whole * 8, out.len());
+        out.part(head..done).put_words(self.words(first, whole));
+        if done < end {
+            out.part(done..end).put(&word(first + whole));
         }
     }
 

@@ -24,6 +24,8 @@ mod frames;
 mod lock;
 mod lru;
 mod memory;
+#[allow(unsafe_code, reason = "raw memory that a caller gives")]
+mod out;
 mod refcount;
 
 pub use bytes::{PageBytes, WORDS};
@@ -31,6 +33,7 @@ pub use flags::PageFlags;
 pub use frames::{FrameUsage, Frames, Use};
 pub use lock::LockedPage;
 pub(crate) use lru::List;
+pub use out::Out;
 pub use refcount::PageHandle;
 
 use crate::sync::{AtomicU32, AtomicU64, Hint, Ordering, guard, ord, ordered_fence};
