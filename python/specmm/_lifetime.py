@@ -11,19 +11,22 @@ import weakref
 
 from specmm import _core
 
-_open: weakref.WeakSet[_core.PageCache] = weakref.WeakSet()
+# Not a WeakSet, which cannot be walked while others add to it.
+_open: set[weakref.ref[_core.PageCache]] = set()
 
 
 def register(cache: _core.PageCache) -> None:
     """Notes a cache that has to be closed at exit; the extension module calls this for each new one."""
-    _open.add(cache)
+    _open.add(weakref.ref(cache, _open.discard))
 
 
 @atexit.register
 def _close_all() -> None:
     # Every cache is closed even when one fails; what failed is then reported by the interpreter.
     with contextlib.ExitStack() as stack:
-        for cache in list(_open):
+        for cache in [ref() for ref in list(_open)]:
+            if cache is None:
+                continue
             # With a page pinned it stays open, and the pin good, to the very end.
             stack.enter_context(contextlib.suppress(BufferError))
             stack.callback(_core.close_at_exit, cache)

@@ -7,15 +7,18 @@ cache made that way lives until the process ends or closes it, and holds the fil
 pages go with the last user of a file.
 """
 
+import collections
+import contextlib
 import os
 import pickle
-import secrets
-import threading
 import weakref
 from collections.abc import Callable
 
 from specmm._core import File, PageCache
 from specmm._default import default_cache, is_default
+
+HELD = 64
+"""How many files a cache made by a pickle holds open, each with a descriptor."""
 
 
 class _Kept:
@@ -23,48 +26,60 @@ class _Kept:
 
     def __init__(self, cache: PageCache) -> None:
         self.cache = cache
-        self.files: dict[str, File] = {}
+        self.files: collections.OrderedDict[str, File] = collections.OrderedDict()
 
     def hold(self, path: str) -> None:
         file = self.cache.open(path, ra_pages=0)
-        with _lock:
-            self.files.pop(path, None)
-            self.files[path] = file
-            while len(self.files) > HELD:
-                del self.files[next(iter(self.files))]
+        self.files.pop(path, None)
+        self.files[path] = file
+        while len(self.files) > HELD:
+            self.files.popitem(last=False)
 
 
 _Reduced = tuple[Callable[..., object], tuple[object, ...]]
 
-_lock = threading.Lock()
+# No lock, as in `_default`: each step takes one operation of a list or a dict.
 _names: weakref.WeakKeyDictionary[PageCache, str] = weakref.WeakKeyDictionary()
 _caches: weakref.WeakValueDictionary[str, PageCache] = weakref.WeakValueDictionary()
-_kept: dict[str, _Kept] = {}
-
-HELD = 64
-"""How many files a cache made by a pickle holds open, each with a descriptor."""
+# For each name what was made, by one thread or by several at a time: the first that is not closed counts.
+_kept: dict[str, list[_Kept]] = {}
 
 
 def reduce_cache(cache: PageCache, capacity: int, io: str, frame_timeout: float) -> _Reduced:
     """What `PageCache.__reduce__` answers."""
     if is_default(cache):
         return default_cache, (capacity,)
-    with _lock:
-        name = _names.setdefault(cache, secrets.token_hex(16))
-        _caches[name] = cache
+    name = _names.setdefault(cache, os.urandom(16).hex())
+    _caches[name] = cache
     return cache_named, (name, capacity, io, frame_timeout)
 
 
 def cache_named(name: str, capacity: int, io: str, frame_timeout: float) -> PageCache:
     """This process's cache of a name, made with these settings if there is none, or none any more."""
-    with _lock:
-        cache = _caches.get(name)
-        if cache is None or cache.closed:
-            cache = PageCache(capacity, io=io, frame_timeout=frame_timeout)  # type: ignore[arg-type]
-            _names[cache] = name
-            _caches[name] = cache
-            _kept[name] = _Kept(cache)
+    cache = _caches.get(name)
+    if cache is not None and not cache.closed:
         return cache
+    kept = _kept.setdefault(name, [])
+    made = _first_open(kept)
+    if made is None:
+        own = _Kept(PageCache(capacity, io=io, frame_timeout=frame_timeout))  # type: ignore[arg-type]
+        _names[own.cache] = name
+        kept.append(own)
+        made = _first_open(kept) or own
+        if made is not own:
+            # Somebody was faster.
+            kept.remove(own)
+    _caches[name] = made.cache
+    return made.cache
+
+
+def _first_open(kept: list[_Kept]) -> _Kept | None:
+    for each in kept.copy():
+        if not each.cache.closed:
+            return each
+        with contextlib.suppress(ValueError):
+            kept.remove(each)
+    return None
 
 
 def reduce_file(file: File, cache: PageCache, path: str | None, ra_pages: int, advice: str) -> _Reduced:
@@ -84,16 +99,7 @@ def open_again(cache: PageCache, path: str, mode: str, ra_pages: int, advice: st
     file = cache.open(path, mode, ra_pages=ra_pages)
     if advice != "normal":
         file.advise(advice)  # type: ignore[arg-type]
-    kept = _kept.get(_names.get(cache, ""))
-    if kept is not None and kept.cache is cache:
-        kept.hold(path)
+    for kept in _kept.get(_names.get(cache, ""), []).copy():
+        if kept.cache is cache:
+            kept.hold(path)
     return file
-
-
-def _forked() -> None:
-    # Another thread of the parent may have held it.
-    global _lock
-    _lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_forked)

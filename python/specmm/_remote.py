@@ -8,8 +8,7 @@ each object, which stays while its cache does, up to a number of objects.
 from __future__ import annotations
 
 import collections
-import os
-import threading
+import contextlib
 import weakref
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -46,8 +45,6 @@ class Remote:
     The readers are held weakly: a reader holds the File, which holds this store out of the garbage
     collector's sight. Readahead that outlives the last reader fails, which nobody notices.
 
-    There is no lock: a finalizer may run at any place, and would wait for a worker that waits for it.
-
     origin: what the object was found through. As long as this store lives, nothing else has its identity.
     """
 
@@ -69,15 +66,25 @@ class Remote:
         raise OSError("nobody has the object open any more")
 
 
-# A finalizer may run wherever something is allocated, and may do what asks for this lock again.
-_lock = threading.RLock()
-# For each cache its objects, the longest unused first: version, File and store. Of versions only the newest
-# is kept.
-_objects: weakref.WeakKeyDictionary[
-    PageCache, collections.OrderedDict[Hashable, tuple[Hashable, File, Any]]
-] = weakref.WeakKeyDictionary()
-
 _S = TypeVar("_S", bound=Store)
+
+
+class _Opened:
+    """One version of an object."""
+
+    def __init__(self, version: Hashable, file: File, store: Any) -> None:
+        self.version = version
+        self.file = file
+        self.store = store
+
+
+# No lock, as in `_default`: each step takes one operation of a list or a dict.
+#
+# For each cache its objects, the longest unused first. Of versions only the newest is kept, but for the
+# moment in which several threads open one: then the first counts.
+_objects: weakref.WeakKeyDictionary[PageCache, collections.OrderedDict[Hashable, list[_Opened]]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 def open_object(
@@ -92,31 +99,30 @@ def open_object(
 ) -> tuple[File, _S]:
     """The File of an object, with its store, shared with all who gave the same cache, key, version and size.
 
-    key: None shares nothing; otherwise it belongs to one kind of store. store: serves unless another one does
-    already. The File is not to be closed: it goes when the last one lets go of it.
+    key: None shares nothing; otherwise it belongs to one kind of store, and consists of Python's own types.
+    store: serves unless another one does already. The File is not to be closed: it goes when the last one
+    lets go of it.
     """
     if key is None:
         return cache.open_store(store, size, name=name, ra_pages=ra_pages), store
-    # What is let go of here ends outside the lock, as the end of a File may have to wait.
-    gone: list[object] = []
-    with _lock:
-        objects = _objects.setdefault(cache, collections.OrderedDict())
-        known = objects.get(key)
-        if known is None or known[0] != (version, size):
-            gone.append(known)
-            known = (version, size), cache.open_store(store, size, name=name, ra_pages=ra_pages), store
-            objects[key] = known
+    objects = _objects.setdefault(cache, collections.OrderedDict())
+    versions = objects.setdefault(key, [])
+    with contextlib.suppress(KeyError):
+        # Whoever has pushed it out meanwhile did so among thousands.
         objects.move_to_end(key)
-        while len(objects) > OBJECTS:
-            gone.append(objects.popitem(last=False))
-    return known[1], known[2]
+    known = _first(versions, (version, size))
+    if known is None:
+        own = _Opened((version, size), cache.open_store(store, size, name=name, ra_pages=ra_pages), store)
+        before = versions.copy()
+        versions.append(own)
+        known = _first(versions, own.version) or own
+        for gone in before if known is own else [own]:
+            with contextlib.suppress(ValueError):
+                versions.remove(gone)
+    while len(objects) > OBJECTS:
+        objects.popitem(last=False)
+    return known.file, known.store
 
 
-def _forked() -> None:
-    """In a child of fork nobody else runs: whoever held the lock is gone, and so are the pages."""
-    global _lock
-    _lock = threading.RLock()
-    _objects.clear()
-
-
-os.register_at_fork(after_in_child=_forked)
+def _first(versions: list[_Opened], version: Hashable) -> _Opened | None:
+    return next((each for each in versions.copy() if each.version == version), None)

@@ -119,7 +119,7 @@ class CachedStore(LocalStore):
         version = _version(found)
         file, _ = open_object(
             self._cache or default_cache(),
-            (_Unopened, path),
+            (_Unopened, str(path)),
             version,
             found.st_size,
             _Unopened(path, version),

@@ -1,10 +1,12 @@
-//! Classes that the Python side of the package defines, looked up once.
+//! What the Python side of the package defines, looked up once.
+//!
+//! Every module is there by then: the package imports them all.
 
 use pyo3::call::PyCallArgs;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
-/// A class or function of a Python module, imported at its first use.
+/// A class or function of a Python module, looked up at its first use.
 pub(crate) struct Imported {
     module: &'static str,
     name: &'static str,
@@ -17,7 +19,12 @@ impl Imported {
     }
 
     pub(crate) fn get<'py>(&self, py: Python<'py>) -> PyResult<&Bound<'py, PyAny>> {
-        self.object.import(py, self.module, self.name)
+        if self.object.get(py).is_none() {
+            // Not while the cell is held: a finalizer that runs here may come for the same object.
+            let object = py.import(self.module)?.getattr(self.name)?.unbind();
+            let _somebody_was_faster = self.object.set(py, object);
+        }
+        Ok(self.object.get(py).expect("set above").bind(py))
     }
 
     pub(crate) fn call<'py, A>(&self, py: Python<'py>, arguments: A) -> PyResult<Bound<'py, PyAny>>

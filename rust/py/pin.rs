@@ -8,16 +8,27 @@ use pyo3::exceptions::{PyBufferError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::ffi::c_int;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+
+// A pointer to it is used and given back on any thread.
+const _: fn() = || {
+    fn may_be_anywhere<T: Send + Sync>() {}
+    may_be_anywhere::<specmm::Pinned>();
+};
+
+/// In place of a number of views.
+const RELEASED: usize = usize::MAX;
 
 /// Bytes of one page that do not change while this lives: a snapshot.
+///
+/// There is no lock: an exception that is raised may run a finalizer, and that may come back here.
 #[pyclass(module = "specmm", frozen, weakref)]
 pub(crate) struct Pinned {
-    /// None once it is released.
-    pin: Mutex<Option<specmm::Pinned>>,
-    /// Views of it that are alive. Relaxed: it changes and is read attached, and once more under the mutex.
-    exports: AtomicUsize,
+    /// Null once it is released. Who counts in `views` may follow it; who made those `RELEASED` takes it.
+    pin: AtomicPtr<specmm::Pinned>,
+    /// Views of it that are alive, or `RELEASED`. Its acquire and release order what was done through the pin before its end.
+    views: AtomicUsize,
     offset: u64,
     length: usize,
     cache: CacheId,
@@ -28,10 +39,11 @@ pub(crate) struct Pinned {
 impl Pinned {
     pub(crate) fn new(pin: specmm::Pinned, offset: u64, cache: CacheId, file: Py<File>) -> Self {
         let length = pin.len();
-        Self { pin: Mutex::new(Some(pin)), exports: AtomicUsize::new(0), offset, length, cache, file }
+        let pin = AtomicPtr::new(Box::into_raw(Box::new(pin)));
+        Self { pin, views: AtomicUsize::new(0), offset, length, cache, file }
     }
 
-    fn end(&self, py: Python<'_>, pin: Option<specmm::Pinned>) {
+    fn end(&self, py: Python<'_>, pin: Box<specmm::Pinned>) {
         if self.cache.is_ours() {
             py.detach(|| drop(pin));
             later::give_back(py);
@@ -41,8 +53,25 @@ impl Pinned {
         }
     }
 
-    fn pin(&self) -> MutexGuard<'_, Option<specmm::Pinned>> {
-        self.pin.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Takes the pin, for the one who has made `views` `RELEASED` or owns `self`.
+    fn take(&self) -> Option<Box<specmm::Pinned>> {
+        let pin = NonNull::new(self.pin.swap(ptr::null_mut(), Ordering::Relaxed))?;
+        // SAFETY: it came from a box, and whoever swaps it out is the only one to have it.
+        Some(unsafe { Box::from_raw(pin.as_ptr()) })
+    }
+
+    /// Counts one view more, unless it is released.
+    fn add_view(&self) -> bool {
+        let more = |views| if views == RELEASED { None } else { Some(views + 1) };
+        self.views.fetch_update(Ordering::Acquire, Ordering::Relaxed, more).is_ok()
+    }
+
+    fn remove_view(&self) {
+        self.views.fetch_sub(1, Ordering::Release);
+    }
+
+    fn is_released(&self) -> bool {
+        self.views.load(Ordering::Relaxed) == RELEASED
     }
 }
 
@@ -63,20 +92,21 @@ impl Pinned {
     /// Whether `release` was called.
     #[getter]
     fn released(&self) -> bool {
-        self.pin().is_none()
+        self.is_released()
     }
 
     /// Ends the pin; `BufferError` while views of it live. Twice is no error.
     fn release(&self, py: Python<'_>) -> PyResult<()> {
-        let mut pin = self.pin();
-        let views = self.exports.load(Ordering::Relaxed);
-        if views > 0 {
-            return Err(PyBufferError::new_err(format!("{views} views of the pin are still in use")));
+        match self.views.compare_exchange(0, RELEASED, Ordering::Acquire, Ordering::Relaxed) {
+            Ok(_) => {
+                if let Some(pin) = self.take() {
+                    self.end(py, pin);
+                }
+                Ok(())
+            }
+            Err(RELEASED) => Ok(()),
+            Err(views) => Err(PyBufferError::new_err(format!("{views} views of the pin are still in use"))),
         }
-        let ended = pin.take();
-        drop(pin);
-        self.end(py, ended);
-        Ok(())
     }
 
     fn __len__(&self) -> usize {
@@ -96,49 +126,48 @@ impl Pinned {
     /// Called by the interpreter with a view to fill, as its buffer protocol says.
     unsafe fn __getbuffer__(slf: &Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
         let this = slf.get();
-        let guard = this.pin();
-        let Some(pin) = guard.as_ref() else {
+        if this.is_released() {
             return Err(PyValueError::new_err("the pin is released"));
-        };
+        }
         if !this.cache.is_ours() {
             return Err(PyBufferError::new_err(
                 "the pin belongs to the parent process: pin again in this one",
             ));
         }
+        // Before anything that may run Python code, which might release it.
+        if !this.add_view() {
+            return Err(PyValueError::new_err("the pin is released"));
+        }
+        // SAFETY: the pin is not taken while a view counts.
+        let bytes = unsafe { &*this.pin.load(Ordering::Relaxed) };
+        let length = bytes.len().try_into().expect("a page's");
         // SAFETY: `view` is the interpreter's to be filled. The bytes stay where and what they are while the pin lives,
         // which the view keeps: it holds a reference to this object, and `release` refuses while it is counted.
         let filled = unsafe {
-            ffi::PyBuffer_FillInfo(
-                view,
-                slf.as_ptr(),
-                pin.as_ptr().cast_mut().cast(),
-                pin.len().try_into()?,
-                1,
-                flags,
-            )
+            ffi::PyBuffer_FillInfo(view, slf.as_ptr(), bytes.as_ptr().cast_mut().cast(), length, 1, flags)
         };
         if filled != 0 {
+            this.remove_view();
             return Err(PyErr::fetch(slf.py()));
         }
-        this.exports.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
     /// # Safety
     /// Called by the interpreter with a view that `__getbuffer__` filled.
     unsafe fn __releasebuffer__(&self, _view: *mut ffi::Py_buffer) {
-        self.exports.fetch_sub(1, Ordering::Relaxed);
+        self.remove_view();
     }
 
     fn __repr__(&self) -> String {
-        let state = if self.pin().is_none() { ", released" } else { "" };
+        let state = if self.is_released() { ", released" } else { "" };
         format!("<specmm.Pinned {} bytes at {}{state}>", self.length, self.offset)
     }
 }
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        let pin = self.pin().take();
+        let Some(pin) = self.take() else { return };
         // Without an interpreter to attach to, the closure is dropped, and what it holds with it.
         if self.cache.is_ours() {
             Python::try_attach(move |py| self.end(py, pin));
