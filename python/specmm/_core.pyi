@@ -26,6 +26,7 @@ __all__ = [
     "check_target",
     "close_at_exit",
     "kernel_residency",
+    "open_regular",
     "parse_size",
     "rows",
     "run_faults",
@@ -54,6 +55,12 @@ def close_at_exit(cache: PageCache) -> None:
 
 def check_target(buffer: WriteableBuffer) -> None:
     """Raises TypeError unless the bytes of a file may be read into a buffer, as `File.preadinto` does."""
+
+def open_regular(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> int:
+    """Opens the regular file that a path names to read, and answers the descriptor.
+
+    OSError for anything else, naming what it is; nothing is waited for.
+    """
 
 def parse_size(size: int | str) -> int:
     """Number of bytes in a size: an int, or digits and B, KiB, MiB, GiB, TiB, KB, MB, GB or TB.

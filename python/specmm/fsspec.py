@@ -13,7 +13,9 @@ changed.
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import threading
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -68,8 +70,7 @@ def open(
     else:
         path = fs._strip_protocol(urlpath)
     details = fs.info(path)
-    if details.get("type") == "directory":
-        raise IsADirectoryError(path)
+    _require_file(details, path)
     if details.get("size") is None:
         raise ValueError(f"{fs} does not tell the size of {path!r}")
     # Inside another cache's file system the bytes would be cached twice, and the inner read refused.
@@ -77,6 +78,15 @@ def open(
     return (cache or default_cache()).open_store(
         _Object(fs, path), details["size"], name=path, ra_pages=ra_pages
     )
+
+
+def _require_file(details: dict[str, Any], path: str) -> None:
+    """Refuses what a file system knows to be something else."""
+    match details.get("type"):
+        case "directory":
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        case "other":
+            raise OSError(errno.EINVAL, "not a regular file", path)
 
 
 class _Object:
@@ -290,9 +300,11 @@ class CachedFileSystem(ChainedFileSystem):
             return self.fs._open(path, mode, **kwargs)
         kwargs.pop("cache_type", None)
         options = {"cache": self._cache, **(cache_options or {})}
-        return CachedFile(
+        file = CachedFile(
             self, path, mode, block_size or "default", cache_type="specmm", cache_options=options, **kwargs
         )
+        _require_file(file.details, path)
+        return file
 
     @property
     def _fs_token(self) -> str:

@@ -29,7 +29,7 @@ except ImportError as error:
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import LocalStore, ZipStore
 
-from specmm._core import PAGE_SIZE, File, PageCache
+from specmm._core import PAGE_SIZE, File, PageCache, open_regular
 from specmm._default import default_cache
 from specmm._remote import open_object
 
@@ -144,7 +144,7 @@ class _Unopened:
 
     def read_at(self, offset: int, n: int, /) -> memoryview:
         data = memoryview(bytearray(n))
-        with self._path.open("rb", buffering=0) as file:
+        with os.fdopen(self._open(), "rb", buffering=0) as file:
             got = 0
             # Both before and after, as it may be written to at this moment.
             self._check(file.fileno())
@@ -153,9 +153,19 @@ class _Unopened:
             self._check(file.fileno())
         return data[:got]
 
+    def _open(self) -> int:
+        try:
+            return open_regular(self._path)
+        except OSError as error:
+            # It is no longer a file.
+            raise self._stale() if error.errno in (errno.EINVAL, errno.EISDIR) else error from None
+
     def _check(self, fd: int) -> None:
         if _version(os.fstat(fd)) != self._version:
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(self._path))
+            raise self._stale()
+
+    def _stale(self) -> OSError:
+        return OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(self._path))
 
 
 class CachedZipStore(ZipStore):
@@ -173,10 +183,12 @@ class CachedZipStore(ZipStore):
         self._cache = cache
 
     def _sync_open(self) -> None:
+        # First, as it refuses what is no regular file, and zarr would wait for it.
+        file = (self._cache or default_cache()).open(self.path)
         super()._sync_open()
         # In place of the archive that zarr opened comes one that reads through the cache.
         self._zf.close()
-        self._file = (self._cache or default_cache()).open(self.path)
+        self._file = file
         self._zf = zipfile.ZipFile(self._file.as_raw())
 
     def close(self) -> None:

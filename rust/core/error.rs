@@ -35,9 +35,25 @@ impl IoError {
     /// The errno, or EIO where the store gave none.
     #[must_use]
     pub fn errno(&self) -> i32 {
-        self.source.raw_os_error().unwrap_or(rustix::io::Errno::IO.raw_os_error())
+        let is_not_regular = || self.source.get_ref()?.downcast_ref::<NotRegular>();
+        self.source.raw_os_error().unwrap_or_else(|| {
+            let errno = is_not_regular().map_or(rustix::io::Errno::IO, |_| rustix::io::Errno::INVAL);
+            errno.raw_os_error()
+        })
     }
 }
+
+/// A path names something that is no regular file; what, in words.
+#[derive(Debug)]
+pub(crate) struct NotRegular(pub(crate) &'static str);
+
+impl fmt::Display for NotRegular {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "not a regular file: it is {}", self.0)
+    }
+}
+
+impl std::error::Error for NotRegular {}
 
 /// The store ended before the bytes that the cache expected.
 #[derive(Debug)]

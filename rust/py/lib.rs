@@ -30,7 +30,12 @@ use pyo3::prelude::*;
 mod _core {
     use super::args;
     use super::buffer::Writable;
+    use super::errors::raise;
     use pyo3::prelude::*;
+    use specmm::error::{Error, IoError};
+    use specmm::store::{self, Opening};
+    use std::os::fd::IntoRawFd;
+    use std::path::PathBuf;
 
     #[pymodule_init]
     #[allow(clippy::unnecessary_wraps, reason = "as the macro wants it")]
@@ -88,6 +93,16 @@ mod _core {
     #[pyfunction]
     fn check_target(buffer: &Bound<'_, PyAny>) -> PyResult<()> {
         Writable::new(buffer).map(drop)
+    }
+
+    /// Opens the regular file that a path names to read, and answers the descriptor. Of anything else nothing is waited for.
+    #[pyfunction]
+    #[allow(clippy::needless_pass_by_value, reason = "an argument from Python")]
+    fn open_regular(py: Python<'_>, #[pyo3(from_py_with = args::path)] path: PathBuf) -> PyResult<i32> {
+        let opened = py.detach(|| store::open_regular(&path, Opening::default()));
+        let file =
+            opened.map_err(|error| raise(py, &Error::Io(IoError::new(error, &path.to_string_lossy()))))?;
+        Ok(file.into_raw_fd())
     }
 
     /// Number of bytes in a size: an int, or a string such as "64MiB".

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-from pathlib import Path
 
 from specmm import _core
 from specmm.cli.errors import UsageError
@@ -50,13 +49,11 @@ def file(path: str, *, empty: str) -> int:
     empty: what an empty one is useless for.
     """
     try:
-        with Path(path).open("rb") as opened:
+        with os.fdopen(_core.open_regular(path), "rb") as opened:
             size = os.fstat(opened.fileno()).st_size
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise UsageError(f"{path!r} cannot be read: {reason}") from None
-    if not Path(path).is_file():
-        raise UsageError(f"{path!r} is not a regular file")
     if size == 0:
         raise UsageError(f"{path!r} is empty: there is nothing to {empty}")
     return size

@@ -179,7 +179,7 @@ def _child(plan: dict[str, Any]) -> dict[str, Any]:
 
 def _drop(path: str) -> None:
     """Asks the kernel to forget the file; pages that are dirty or that others have mapped stay."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = _core.open_regular(path)
     try:
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:

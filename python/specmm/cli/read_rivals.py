@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import specmm
+from specmm import _core
 
 PAGE = specmm.PAGE_SIZE
 
@@ -71,7 +72,7 @@ class Pread:
     """`os.pread`: no memory of its own, the kernel's page cache under it."""
 
     def __init__(self, path: str, size: int, _bound: int, pattern: str) -> None:
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._fd = _core.open_regular(path)
         how = os.POSIX_FADV_SEQUENTIAL if pattern == "sequential" else os.POSIX_FADV_RANDOM
         os.posix_fadvise(self._fd, 0, 0, how)
         self._size = size
@@ -103,7 +104,7 @@ class Mmap:
     """Slices of `mmap.mmap`, as it is mostly used: nothing bounds what stays resident."""
 
     def __init__(self, path: str, size: int, _bound: int, pattern: str) -> None:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = _core.open_regular(path)
         try:
             self._map = mmap.mmap(fd, 0, prot=mmap.PROT_READ)
         finally:

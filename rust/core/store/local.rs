@@ -1,6 +1,6 @@
 //! A regular file on this machine.
 
-use super::{MAX_SIZE, Store};
+use super::{MAX_SIZE, Opening, Store, open_regular};
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
@@ -19,33 +19,13 @@ impl LocalFile {
     /// that it is missing. Never truncates.
     ///
     /// # Errors
-    /// What open(2) says; EISDIR for a directory and EINVAL for anything else that is not a regular file.
+    /// As [`open_regular`]; EFBIG beyond 16 TiB.
     pub fn open(path: &Path, writable: bool, create: bool, exclusive: bool) -> io::Result<Self> {
-        // Looking first keeps the open from blocking on a FIFO; looking again keeps it honest.
-        if !exclusive {
-            match std::fs::metadata(path) {
-                Ok(metadata) => Self::require_regular(&metadata)?,
-                Err(error) if create && error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-        let file =
-            File::options().read(true).write(writable).create(create).create_new(exclusive).open(path)?;
-        Self::require_regular(&file.metadata()?)?;
-        Ok(Self { file, writable })
-    }
-
-    fn require_regular(metadata: &std::fs::Metadata) -> io::Result<()> {
-        if metadata.is_dir() {
-            return Err(rustix::io::Errno::ISDIR.into());
-        }
-        if !metadata.is_file() {
-            return Err(rustix::io::Errno::INVAL.into());
-        }
-        if metadata.size() > MAX_SIZE {
+        let file = open_regular(path, Opening { write: writable, create, exclusive })?;
+        if file.metadata()?.size() > MAX_SIZE {
             return Err(rustix::io::Errno::FBIG.into());
         }
-        Ok(())
+        Ok(Self { file, writable })
     }
 
     /// Device and inode number: two opens of one file have the same.

@@ -6,10 +6,12 @@
 mod faulty;
 mod local;
 mod memory;
+mod regular;
 
 pub use faulty::{Fault, FaultyStore, Plan};
 pub use local::LocalFile;
 pub use memory::MemoryStore;
+pub use regular::{Opening, open_regular};
 
 use std::io;
 

@@ -7,6 +7,7 @@ use super::sigbus::Guard;
 use super::space::{Kind, Space};
 use crate::error::{Error, IoError, Result};
 use crate::page::PAGE_SIZE;
+use crate::store::{Opening, open_regular};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 use std::ffi::c_void;
 use std::fs::File;
@@ -46,7 +47,8 @@ impl Drop for Mapping {
 impl Kernel {
     pub(super) fn new(path: &Path) -> Result<Self> {
         let name = path.to_string_lossy().into_owned();
-        let file = File::open(path).map_err(|error| Error::Io(IoError::new(error, &name)))?;
+        let file =
+            open_regular(path, Opening::default()).map_err(|error| Error::Io(IoError::new(error, &name)))?;
         Ok(Self { file, name, sigbus: Guard::new() })
     }
 

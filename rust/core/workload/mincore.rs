@@ -8,6 +8,7 @@
 
 use crate::error::{Error, IoError, Result};
 use crate::page::PAGE_SIZE;
+use crate::store::{Opening, open_regular};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::fs::File;
 use std::io;
@@ -19,7 +20,7 @@ use std::path::Path;
 /// What open(2), fstat(2), mmap(2) and mincore(2) say.
 pub fn kernel_residency(path: &Path, first: u64, count: u64) -> Result<Vec<u8>> {
     let ask = || {
-        let file = File::open(path)?;
+        let file = open_regular(path, Opening::default())?;
         let pages = file.metadata()?.len().div_ceil(PAGE_SIZE as u64);
         let count = count.min(pages.saturating_sub(first));
         if count == 0 { Ok(Vec::new()) } else { residency(&file, first, count) }
