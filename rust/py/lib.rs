@@ -13,6 +13,7 @@ mod file;
 mod gather;
 mod handle;
 mod imported;
+mod interpreter;
 mod interrupt;
 mod later;
 mod mm;
@@ -38,8 +39,8 @@ mod _core {
     use std::path::PathBuf;
 
     #[pymodule_init]
-    #[allow(clippy::unnecessary_wraps, reason = "as the macro wants it")]
-    fn init(_module: &Bound<'_, PyModule>) -> PyResult<()> {
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        super::interpreter::require_main(module.py())?;
         specmm::cache::give_up_waiting_when(super::interrupt::has_come);
         Ok(())
     }
