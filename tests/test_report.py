@@ -1,7 +1,9 @@
 """Residency as a strip and counters by cause, in text and in notebooks."""
 
 import dataclasses
+import itertools
 import os
+import time
 import xml.etree.ElementTree as ElementTree
 
 import pytest
@@ -16,9 +18,15 @@ from specmm.cli import machine
 STRIPS = st.binary(max_size=300).map(lambda drawn: bytes(byte & 1 for byte in drawn))
 
 
+def parts(residency, count):
+    """The sums over `count` parts of a strip of one byte a page."""
+    pairs = itertools.pairwise(_report.bounds(len(residency), count))
+    return _report.Residency(len(residency), [residency.count(1, start, end) for start, end in pairs])
+
+
 @given(STRIPS, st.integers(1, 100))
 def test_cells_are_equal_parts_that_add_up(residency, count):
-    found = _report.cells(residency, count)
+    found = _report.cells(parts(residency, count))
     assert len(found) == min(count, len(residency))
     if found:
         lengths = [
@@ -32,30 +40,31 @@ def test_cells_are_equal_parts_that_add_up(residency, count):
 
 @given(STRIPS, st.integers(1, 100), st.booleans())
 def test_a_cell_looks_empty_or_full_only_when_it_is(residency, count, ascii_only):
-    drawn = _report.strip(residency, count, ascii_only=ascii_only)
+    drawn = _report.strip(parts(residency, count), ascii_only=ascii_only)
     empty, full = (".", "#") if ascii_only else ("·", "█")
-    for mark, share in zip(drawn, _report.cells(residency, count), strict=True):
+    for mark, share in zip(drawn, _report.cells(parts(residency, count)), strict=True):
         assert (mark == empty) == (share == 0)
         assert (mark == full) == (share == 1)
     assert not ascii_only or drawn.isascii()
 
 
 def test_fuller_cells_are_drawn_higher():
-    drawn = [_report.strip(bytes([1] * n + [0] * (20 - n)), 1) for n in range(21)]
+    drawn = [_report.strip(_report.Residency(20, [n])) for n in range(21)]
     assert drawn == sorted(drawn, key="·▁▂▃▄▅▆▇█".index)
     assert len(set(drawn)) == 9
 
 
 def test_a_strip_without_cells_is_refused():
     with pytest.raises(ValueError, match="0"):
-        _report.cells(b"\1", 0)
+        _report.bounds(1, 0)
 
 
 def test_a_file_of_any_length_has_a_strip():
-    assert _report.strip(b"") == ""
-    assert _report.share(b"") is None
-    assert _report.strip(b"\1\0") == "█·"
-    ElementTree.fromstring(_report.strip_html(b""))
+    nothing = _report.Residency(0, [])
+    assert _report.strip(nothing) == ""
+    assert _report.share(nothing) is None
+    assert _report.strip(_report.Residency(2, [1, 0])) == "█·"
+    ElementTree.fromstring(_report.strip_html(nothing))
 
 
 def test_every_counter_has_a_gloss():
@@ -78,6 +87,39 @@ def test_a_file_shows_where_it_is_resident(cache, path):
     bars = [bar for bar in tree.iter("{http://www.w3.org/2000/svg}rect") if bar.get("fill") != "none"]
     assert len(bars) == resident.count(1)
     assert "closed" in file._repr_html_()
+
+
+@given(st.sets(st.integers(0, 99)), st.integers(1, 120))
+def test_sums_of_a_file_are_those_of_its_pages(touched, count):
+    with (
+        specmm.PageCache("1MiB", io="inline") as cache,
+        cache.open_store(Store(lambda _offset, n: bytes(n)), 100 * PAGE - 7, ra_pages=0) as file,
+    ):
+        for page in touched:
+            file.pread(1, page * PAGE)
+        assert _core.resident_in(file, count) == tuple(parts(file.residency(), count))
+
+
+def test_a_sparse_file_of_two_tebibytes_is_shown_in_milliseconds(cache, tmp_path):
+    path = tmp_path / "sparse"
+    path.touch()
+    os.truncate(path, 2 << 40)
+    with cache.open(path, ra_pages=0) as file:
+        file.pread(1, 1 << 40)
+        took = []
+        for _ in range(5):
+            began = time.perf_counter()
+            shown = file._repr_html_()
+            took.append(time.perf_counter() - began)
+    assert "1 of 536,870,912 pages" in shown
+    assert min(took) < 0.05
+
+
+def test_parts_out_of_range_are_refused(cache, path):
+    with cache.open(path) as file:
+        for count in (0, 65_537, 1 << 62):
+            with pytest.raises(ValueError, match=str(count)):
+                _core.resident_in(file, count)
 
 
 def test_names_are_escaped(cache):

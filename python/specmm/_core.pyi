@@ -28,6 +28,7 @@ __all__ = [
     "kernel_residency",
     "open_regular",
     "parse_size",
+    "resident_in",
     "rows",
     "run_faults",
     "workloads",
@@ -66,6 +67,13 @@ def parse_size(size: int | str) -> int:
     """Number of bytes in a size: an int, or digits and B, KiB, MiB, GiB, TiB, KB, MB, GB or TB.
 
     ValueError for anything else, TypeError for what is neither an int nor a string.
+    """
+
+def resident_in(file: File, parts: int) -> tuple[int, list[int]]:
+    """Pages of a file, and in each of at most `parts` equal parts of it how many are resident.
+
+    Takes as long as there are pages in the cache, however long the file is. ValueError for no parts, or more
+    than 65,536.
     """
 
 def workloads() -> dict[str, str]:

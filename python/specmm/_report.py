@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import html
 import itertools
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from specmm import _core
 
 if TYPE_CHECKING:
     from specmm._core import File, PageCache
     from specmm._types import CacheStats
 
 CELLS: Final = 64
-"""Cells of a strip, when nobody says how many."""
+"""Cells of a strip in a notebook, or in a document."""
 
 _LEVELS: Final = "·▁▂▃▄▅▆▇█"
 _ASCII: Final = ".:-=+*%@#"
@@ -71,25 +73,40 @@ GLOSSES: Final[dict[str, dict[str, str]]] = {
 # --- strips
 
 
-def cells(residency: bytes, count: int = CELLS) -> list[float]:
-    """The share of resident pages in each of at most `count` equal parts of a file.
+class Residency(NamedTuple):
+    """How much of a file is resident."""
 
-    residency: one byte a page, 0 or 1, as from `File.residency`. A file with fewer pages has a cell for each.
-    """
+    pages: int
+    """Pages of the file."""
+    parts: Sequence[int]
+    """Resident ones in each of its equal parts; a file with fewer pages than parts has one for each."""
+
+    @property
+    def resident(self) -> int:
+        """Resident ones in all."""
+        return sum(self.parts)
+
+
+def bounds(pages: int, count: int) -> list[int]:
+    """Where at most `count` equal parts of a file begin, and where the last one ends."""
     if count < 1:
         raise ValueError(f"a strip has at least one cell: {count}")
-    pages = len(residency)
-    if not pages:
-        return []
     count = min(count, pages)
-    bounds = [pages * cell // count for cell in range(count + 1)]
-    return [residency.count(1, start, end) / (end - start) for start, end in itertools.pairwise(bounds)]
+    return [pages * part // count for part in range(count + 1)] if pages else []
 
 
-def strip(residency: bytes, count: int = CELLS, *, ascii_only: bool = False) -> str:
+def cells(residency: Residency) -> list[float]:
+    """The share of resident pages in each part."""
+    lengths = (
+        end - start for start, end in itertools.pairwise(bounds(residency.pages, len(residency.parts) or 1))
+    )
+    return [resident / length for resident, length in zip(residency.parts, lengths, strict=True)]
+
+
+def strip(residency: Residency, *, ascii_only: bool = False) -> str:
     """One character a cell, from "·" for none to "█" for all of its pages; "." to "#" in plain ASCII."""
     levels = _ASCII if ascii_only else _LEVELS
-    return "".join(levels[_level(share, len(levels) - 1)] for share in cells(residency, count))
+    return "".join(levels[_level(share, len(levels) - 1)] for share in cells(residency))
 
 
 def _level(share: float, top: int) -> int:
@@ -99,17 +116,17 @@ def _level(share: float, top: int) -> int:
     return min(1 + int(share * (top - 1)), top - 1)
 
 
-def share(residency: bytes) -> float | None:
+def share(residency: Residency) -> float | None:
     """How much of a file is there; None of an empty one."""
-    return residency.count(1) / len(residency) if residency else None
+    return residency.resident / residency.pages if residency.pages else None
 
 
 # --- notebooks
 
 
-def strip_html(residency: bytes, count: int = CELLS) -> str:
+def strip_html(residency: Residency) -> str:
     """The strip as a picture that any notebook shows, without scripts or styles of its own."""
-    shares = cells(residency, count)
+    shares = cells(residency)
     bars = "".join(
         f'<rect x="{10 * at}" y="0" width="10" height="16" fill="{_COLOUR}" fill-opacity="{level:.3f}"/>'
         for at, level in enumerate(shares)
@@ -141,7 +158,7 @@ def file_html(file: File) -> str:
     name = html.escape(file.name)
     if file.closed:
         return f"<p><b>specmm.File</b> {name}: closed</p>"
-    residency = file.residency()
+    residency = Residency(*_core.resident_in(file, CELLS))
     return (
         f"<p><b>specmm.File</b> {name}, {file.size:,} bytes: {_words(residency)}<br>"
         f"{strip_html(residency)}</p>"
@@ -182,5 +199,5 @@ def _value(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.3f} s"
 
 
-def _words(residency: bytes) -> str:
-    return f"{residency.count(1):,} of {len(residency):,} pages"
+def _words(residency: Residency) -> str:
+    return f"{residency.resident:,} of {residency.pages:,} pages"

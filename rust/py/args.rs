@@ -35,7 +35,7 @@ macro_rules! unsigned {
     };
 }
 
-unsigned!(addr first index n offset pages size stride);
+unsigned!(addr first index n offset pages parts size stride);
 
 /// The same for those that may be None.
 macro_rules! optional {

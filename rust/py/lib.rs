@@ -90,6 +90,17 @@ mod _core {
         cache.get().close_at_exit(py)
     }
 
+    /// Pages of a file, and how many are resident in each of at most so many equal parts.
+    #[pyfunction]
+    fn resident_in(
+        py: Python<'_>,
+        file: &Bound<'_, File>,
+        #[pyo3(from_py_with = args::parts)] parts: u64,
+    ) -> PyResult<(u64, Vec<u64>)> {
+        let parts = usize::try_from(parts).unwrap_or(usize::MAX);
+        file.get().handle().detached(py, |file| file.resident_in(parts))
+    }
+
     /// Raises `TypeError` unless the bytes of a file may be read into a buffer, as `preadinto` does.
     #[pyfunction]
     fn check_target(buffer: &Bound<'_, PyAny>) -> PyResult<()> {

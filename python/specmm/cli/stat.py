@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import itertools
 import json
 import random
 import shutil
@@ -23,8 +24,11 @@ CAPACITY = 64 << 20
 COUNT = 4096
 SIZE = 4096
 
-# How many cells the strips of the JSON document have.
-_CELLS = 64
+# What stands beside a strip in a line: its name and its share.
+_MARGIN = len("kernel before") + 14
+
+# Pages of the kernel's that are asked for at a time: some tens of milliseconds.
+_SLICE = 1 << 18
 
 _DESCRIPTION = """\
 Shows which parts of a file are in the kernel's page cache. With --reads, reads of it are made first through a
@@ -56,27 +60,45 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Reads, if asked to, and shows what is where."""
-    arguments.file(options.file, empty="show")
     path = options.file
+    size = arguments.file(path, empty="show")
+    width = max(80, shutil.get_terminal_size((110, 24)).columns)
+    cells = _report.CELLS if options.json else min(width - _MARGIN, 96)
     result: dict[str, Any] = {"file": {"path": path, "fstype": machine.file_system(path)}}
-    strips = {"kernel": _core.kernel_residency(path)}
     stats = None
-    if options.reads is not None:
-        with progress("specmm stat") as show:
-            strips = {"kernel before": strips["kernel"]}
-            strips["specmm"], stats, result["reads"] = _read(options, show)
-        strips["kernel after"] = _core.kernel_residency(path)
+    with progress("specmm stat") as show:
+        if options.reads is None:
+            strips = {"kernel": _kernel(path, size, cells, show)}
+        else:
+            strips = {"kernel before": _kernel(path, size, cells, show)}
+            strips["specmm"], stats, result["reads"] = _read(options, cells, show)
+            strips["kernel after"] = _kernel(path, arguments.file(path, empty="show"), cells, show)
     result["file"]["size"] = arguments.file(path, empty="show")
     result["residency"] = {name.replace(" ", "_"): _summary(strip) for name, strip in strips.items()}
     result["stats"] = None if stats is None else dataclasses.asdict(stats)
     if options.json:
         print(json.dumps(result, indent=2))
     else:
-        _show(result, strips, stats)
+        _show(result, strips, stats, width)
     return 0
 
 
-def _read(options: argparse.Namespace, show: Any) -> tuple[bytes, specmm.CacheStats, dict[str, Any]]:
+def _kernel(path: str, size: int, cells: int, show: Any) -> _report.Residency:
+    """What the kernel holds, asked for in slices: an answer is a byte for each page."""
+    pages = -(-size // specmm.PAGE_SIZE)
+    parts = []
+    for start, end in itertools.pairwise(_report.bounds(pages, cells)):
+        resident = 0
+        for first in range(start, end, _SLICE):
+            show(first / pages, f"{first:,} of the kernel's {pages:,} pages looked at")
+            resident += _core.kernel_residency(path, first, min(_SLICE, end - first)).count(1)
+        parts.append(resident)
+    return _report.Residency(pages, parts)
+
+
+def _read(
+    options: argparse.Namespace, cells: int, show: Any
+) -> tuple[_report.Residency, specmm.CacheStats, dict[str, Any]]:
     """Makes the reads; the residency and counters right after them, and what was read."""
     try:
         cache = specmm.PageCache(options.capacity)
@@ -86,10 +108,11 @@ def _read(options: argparse.Namespace, show: Any) -> tuple[bytes, specmm.CacheSt
         file.advise(options.reads)
         began = time.monotonic()
         done = length = 0
-        for done, offset in enumerate(offsets := list(_offsets(options, file.size)), 1):
+        count, offsets = _offsets(options, file.size)
+        for done, offset in enumerate(offsets, 1):
             length += len(file.pread(options.size, offset))
             if done % 256 == 0:
-                show(done / len(offsets), f"{done} of {len(offsets)} reads")
+                show(done / count, f"{done} of {count} reads")
         seconds = time.monotonic() - began
         # What readahead has started belongs to the picture.
         cache.settle()
@@ -101,34 +124,39 @@ def _read(options: argparse.Namespace, show: Any) -> tuple[bytes, specmm.CacheSt
             "seconds": seconds,
             "capacity": options.capacity,
         }
-        return file.residency(), cache.stats(), reads
+        return _report.Residency(*_core.resident_in(file, cells)), cache.stats(), reads
 
 
-def _offsets(options: argparse.Namespace, size: int) -> Iterator[int]:
+def _offsets(options: argparse.Namespace, size: int) -> tuple[int, Iterator[int]]:
+    """How many reads, and where they begin."""
     slots = -(-size // options.size)
     if options.reads == "sequential":
-        yield from (slot * options.size for slot in range(min(options.count or slots, slots)))
-    else:
-        draw = random.Random(options.seed)  # noqa: S311 - offsets, not secrets
-        for _ in range(options.count or COUNT):
-            yield draw.randrange(slots) * options.size
+        count = min(options.count or slots, slots)
+        return count, (slot * options.size for slot in range(count))
+    draw = random.Random(options.seed)  # noqa: S311 - offsets, not secrets
+    count = options.count or COUNT
+    return count, (draw.randrange(slots) * options.size for _ in range(count))
 
 
-def _summary(strip: bytes) -> dict[str, Any]:
+def _summary(strip: _report.Residency) -> dict[str, Any]:
     return {
-        "pages": len(strip),
-        "resident": strip.count(1),
-        "cells": [round(each, 4) for each in _report.cells(strip, _CELLS)],
+        "pages": strip.pages,
+        "resident": strip.resident,
+        "cells": [round(each, 4) for each in _report.cells(strip)],
     }
 
 
 # --- what people read
 
 
-def _show(result: dict[str, Any], strips: dict[str, bytes], stats: specmm.CacheStats | None) -> None:
+def _show(
+    result: dict[str, Any],
+    strips: dict[str, _report.Residency],
+    stats: specmm.CacheStats | None,
+    width: int,
+) -> None:
     file = result["file"]
-    width = max(80, shutil.get_terminal_size((110, 24)).columns)
-    pages = len(strips.get("kernel", strips.get("specmm", b"")))
+    pages = strips["kernel" if stats is None else "specmm"].pages
     print(
         f"{file['path']}, {file['fstype']}: {figures.size(file['size'])}, {pages:,} pages; opened read-only."
     )
@@ -139,7 +167,7 @@ def _show(result: dict[str, Any], strips: dict[str, bytes], stats: specmm.CacheS
             f"bound {figures.size(reads['capacity'])}: {figures.nanoseconds(reads['seconds'] * 1e9)}."
         )
     print()
-    for line in _strips(strips, width):
+    for line in _strips(strips):
         print(line)
     if stats is None:
         note = (
@@ -158,16 +186,15 @@ def _show(result: dict[str, Any], strips: dict[str, bytes], stats: specmm.CacheS
         Table(["counter", "value", "what it counts"], rows, gloss=True).show()
 
 
-def _strips(strips: dict[str, bytes], width: int) -> Iterator[str]:
+def _strips(strips: dict[str, _report.Residency]) -> Iterator[str]:
     """The strips under each other, with one legend."""
     name_width = max(map(len, strips))
     ascii_only = not _encodes("·█")
     for name, strip in strips.items():
         told = figures.share(_report.share(strip))
-        cells = min(width - name_width - 14, 96)
-        drawn = _report.strip(strip, cells, ascii_only=ascii_only)
+        drawn = _report.strip(strip, ascii_only=ascii_only)
         yield f"{name.ljust(name_width)}  |{drawn}|  {told}"
-    each = -(-len(strip) // max(len(drawn), 1))
+    each = -(-strip.pages // max(len(drawn), 1))
     none, whole = (".", "#") if ascii_only else ("·", "█")
     size = figures.size(each * specmm.PAGE_SIZE)
     yield f"{''.ljust(name_width)}   a cell is {size} or less; {none} none of it, {whole} all"

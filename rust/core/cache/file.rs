@@ -7,7 +7,7 @@ use super::filemap::{Pass, Pattern, Step};
 use super::readahead::Window;
 use super::{Abort, AddressSpace, VmFault};
 use crate::error::{Error, IoError, Result};
-use crate::page::{Out, PAGE_SIZE, PageFlags};
+use crate::page::{Out, PAGE_SIZE};
 use crate::rcu::ArcCell;
 use crate::store::{MAX_SIZE, Store};
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, Tally};
@@ -452,23 +452,6 @@ impl File {
     /// [`Error::Closed`].
     pub fn advice(&self) -> Result<Advice> {
         Ok(self.open_file()?.advice())
-    }
-
-    /// One byte a page from page `first`, at most to the end of the file: 1 if the page is cached and up to date, as
-    /// mincore(2).
-    ///
-    /// # Errors
-    /// [`Error::Closed`].
-    pub fn residency(&self, first: u64, count: Option<u64>) -> Result<Vec<u8>> {
-        let open = self.open_file()?;
-        let pages = open.mapping.pages_in_file();
-        let last = count.map_or(pages, |count| first.saturating_add(count).min(pages));
-        let section = crate::rcu::read();
-        let resident = |index| {
-            let page = open.mapping.peek(index, &section);
-            u8::from(page.is_some_and(|page| page.flags().has(PageFlags::UPTODATE)))
-        };
-        Ok((first..last).map(resident).collect())
     }
 
     /// The readahead window and the miss counter.

@@ -20,6 +20,7 @@ mod page_cache;
 mod pin;
 mod read;
 pub mod readahead;
+mod residency;
 mod truncate;
 mod vm_fault;
 mod vmscan;

@@ -1,0 +1,119 @@
+//! Which pages of a file are in the cache.
+//!
+//! Owns: the answers, page by page and in sum. They are of a moment that is gone, as those of mincore(2) are.
+
+use super::File;
+use crate::error::{Error, Result};
+use crate::page::PageFlags;
+
+const MAX_PARTS: usize = 1 << 16;
+
+/// Entries looked at in one read section: grace periods wait for it.
+const SECTION_ENTRIES: usize = 1024;
+
+impl File {
+    /// One byte a page from page `first`, at most to the end of the file: 1 if the page is cached and up to date, as
+    /// mincore(2).
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn residency(&self, first: u64, count: Option<u64>) -> Result<Vec<u8>> {
+        let open = self.open_file()?;
+        let pages = open.mapping.pages_in_file();
+        let last = count.map_or(pages, |count| first.saturating_add(count).min(pages));
+        let section = crate::rcu::read();
+        let resident = |index| {
+            let page = open.mapping.peek(index, &section);
+            u8::from(page.is_some_and(|page| page.flags().has(PageFlags::UPTODATE)))
+        };
+        Ok((first..last).map(resident).collect())
+    }
+
+    /// How many pages the file has, and in each of `parts` equal parts of it, or one for each page if it has fewer, how many
+    /// are cached and up to date. Takes as long as there are pages in the cache, however long the file is.
+    ///
+    /// ```
+    /// # use specmm::{Io, PageCache, store::MemoryStore};
+    /// # use std::sync::Arc;
+    /// let cache = PageCache::new(1 << 20, Io::Inline)?;
+    /// let file = cache.open_store(Arc::new(MemoryStore::new(vec![7; 40_960])), 40_960, "sevens", 0)?;
+    /// file.pread(&mut [0; 8192], 0)?;
+    /// assert_eq!(file.resident_in(3)?, (10, vec![2, 0, 0]));
+    /// # Ok::<(), specmm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for no parts or more than 65,536, [`Error::Closed`].
+    pub fn resident_in(&self, parts: usize) -> Result<(u64, Vec<u64>)> {
+        if parts == 0 || parts > MAX_PARTS {
+            return Err(Error::InvalidArgument(format!("parts must be 1 to {MAX_PARTS}: {parts}")));
+        }
+        let open = self.open_file()?;
+        let pages = open.mapping.pages_in_file();
+        let parts = (parts as u64).min(pages);
+        let mut resident = vec![0; parts as usize];
+        let mut next = Some(0);
+        while let Some(from) = next {
+            next = open.mapping.each_resident(from, pages, |index| {
+                // The part whose first page is `pages * part / parts` or below, rounded down.
+                resident[(((index + 1) * parts - 1) / pages) as usize] += 1;
+            });
+        }
+        Ok((pages, resident))
+    }
+}
+
+impl super::AddressSpace {
+    /// Goes through the resident pages from `from` on and below `end`, in one read section; where to go on, if not at the end.
+    fn each_resident(&self, from: u64, end: u64, mut each: impl FnMut(u64)) -> Option<u64> {
+        let section = crate::rcu::read();
+        let mut next = from;
+        for _ in 0..SECTION_ENTRIES {
+            let (index, entry) = self.pages.next(next, end.checked_sub(1)?, None, &section)?;
+            let page = entry.as_page().map(|pfn| self.frames().page(pfn));
+            if page.is_some_and(|page| page.flags().has(PageFlags::UPTODATE)) {
+                each(index);
+            }
+            next = index + 1;
+        }
+        Some(next)
+    }
+}
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests {
+    use crate::store::MemoryStore;
+    use crate::{Io, PAGE_SIZE, PageCache};
+    use std::sync::Arc;
+
+    #[test]
+    fn parts_are_sums_of_pages() {
+        let cache = PageCache::new(64 * PAGE_SIZE as u64, Io::Inline).unwrap();
+        for pages in [0_usize, 1, 2, 7, 100] {
+            let store = Arc::new(MemoryStore::new(vec![1; pages * PAGE_SIZE]));
+            let file = cache.open_store(store, (pages * PAGE_SIZE) as u64, "ones", 0).unwrap();
+            for page in (0..pages).filter(|page| page % 3 != 1) {
+                file.pread(&mut [0], (page * PAGE_SIZE) as u64).unwrap();
+            }
+            let residency = file.residency(0, None).unwrap();
+            for parts in [1, 2, 3, 7, 64, 1000] {
+                let (of, resident) = file.resident_in(parts).unwrap();
+                assert_eq!(of as usize, pages);
+                let count = parts.min(pages);
+                let sum = |part: usize| {
+                    let range = pages * part / count..pages * (part + 1) / count;
+                    residency[range].iter().map(|&byte| u64::from(byte)).sum()
+                };
+                assert_eq!(resident, (0..count).map(sum).collect::<Vec<u64>>(), "{pages} in {parts}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_file_is_no_longer_than_what_is_cached() {
+        let cache = PageCache::new(1 << 20, Io::Inline).unwrap();
+        let file = cache.open_store(Arc::new(MemoryStore::new(Vec::new())), 1 << 44, "nothing", 0).unwrap();
+        assert_eq!(file.resident_in(3).unwrap(), (1 << 32, vec![0; 3]));
+        assert!(file.resident_in(0).is_err() && file.resident_in(65_537).is_err());
+    }
+}
