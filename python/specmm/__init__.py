@@ -15,8 +15,9 @@ import sys
 if sys.platform != "linux":
     raise ImportError("specmm runs on Linux only")
 
-# What the child of a fork may need is there: in the child an import could wait for a thread of the parent's.
-from specmm import _lifetime, _pickling, _raw, _report  # noqa: F401
+# The first for the command. A forked child may need the others, where an import could wait for one of its
+# parent's threads.
+from specmm import _early, _lifetime, _pickling, _raw, _report  # noqa: F401
 from specmm._core import PAGE_SIZE, File, Mm, PageCache, Pinned, __version__
 from specmm._default import configure, open
 from specmm._errors import (

@@ -2,7 +2,7 @@
 
 import sys
 
-from specmm.cli import main
+from specmm.cli.process import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run())

@@ -9,7 +9,6 @@ Exit codes: 0 done, 1 something went wrong or does not hold, 2 an argument canno
 """
 
 import argparse
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -17,14 +16,15 @@ from typing import NoReturn
 
 import specmm
 from specmm.cli import check, faults, read, stat
-from specmm.cli.errors import UsageError
+from specmm.cli.errors import UsageError, say
 
 
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line; `--help` has the rest."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}\n")
+        say(f"{self.prog}: {message}")
+        self.exit(2)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -42,22 +42,22 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and answers its exit code."""
-    options = _parser().parse_args(arguments)
-    prog = f"specmm {options.command}"
+    prog = "specmm"
     before = signal.getsignal(signal.SIGTERM)
     try:
+        options = _parser().parse_args(arguments)
+        prog = f"specmm {options.command}"
         signal.signal(signal.SIGTERM, _terminated)
         code: int = options.run(options)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        print(f"{prog}: interrupted", file=sys.stderr)
+        say(f"{prog}: interrupted")
         return 130
     except BrokenPipeError:
-        # Whoever read our output has gone. Python flushes once more at exit: into nothing.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output has gone.
         return 128 + signal.SIGPIPE
     except (UsageError, OSError, specmm.SpecmmError) as error:
-        print(f"{prog}: {error}", file=sys.stderr)
+        say(f"{prog}: {error}")
         return 2 if isinstance(error, UsageError) else 1
     finally:
         signal.signal(signal.SIGTERM, before)

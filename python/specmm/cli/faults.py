@@ -4,14 +4,13 @@ import argparse
 import importlib.util
 import json
 import os
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from specmm import _core
 from specmm.cli import arguments, faults_text, machine
-from specmm.cli.errors import UsageError
+from specmm.cli.errors import UsageError, say
 from specmm.cli.faults_json import document
 from specmm.cli.progress import progress
 from specmm.cli.sample import sample_file
@@ -93,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
         report = _measure(options, path, threads, rows, show)
         result = document(report, machine_found, path, machine.file_system(path), temporary=temporary)
     for warning in faults_text.warnings(result):
-        print(f"specmm faults: {warning}", file=sys.stderr)
+        say(f"specmm faults: {warning}")
     if options.plot is not None:
         from specmm.cli.faults_plot import draw
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from specmm.cli.errors import say
+
 Show = Callable[[float, str], None]
 
 _PATIENCE = 1.0
@@ -52,6 +54,6 @@ def _lines(title: str) -> Show:
         nonlocal last
         if time.monotonic() - last >= _EVERY:
             last = time.monotonic()
-            print(f"{title}: {done:.0%} done, {now}", file=sys.stderr, flush=True)
+            say(f"{title}: {done:.0%} done, {now}")
 
     return show

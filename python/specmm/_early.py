@@ -1,0 +1,22 @@
+"""The `specmm` command's first step: until it can end in order, Ctrl-C ends it as the signal does.
+
+The package is imported before any code of the command's, and takes long enough to be interrupted: with a
+traceback, if it were left to Python. A program that imports the package is left alone.
+"""
+
+import os
+import signal
+import sys
+
+
+def _is_command() -> bool:
+    """Whether this process is `specmm` or `python -m specmm`."""
+    if not getattr(sys, "argv", None):
+        return False
+    if sys.argv[0] == "-m":
+        return ("-m", "specmm") in zip(sys.orig_argv, sys.orig_argv[1:], strict=False)
+    return os.path.basename(sys.argv[0]) == "specmm"  # noqa: PTH119 - quickly
+
+
+if _is_command() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
