@@ -5,6 +5,7 @@
 //! fills them, marks them up to date and unlocks.
 //! A failed run stays in the cache, not up to date: the next reader of a page tries that page alone and meets the error.
 
+use super::idle::wait_for_work;
 use super::page_cache::Stat;
 use super::{AddressSpace, Shared};
 use crate::error::{IoError, ShortRead};
@@ -48,6 +49,8 @@ struct State {
     reclaiming: bool,
     stopping: bool,
     workers: Vec<thread::JoinHandle<()>>,
+    /// Workers that were idle and are ending.
+    retired: Vec<thread::JoinHandle<()>>,
 }
 
 #[derive(Default)]
@@ -110,6 +113,9 @@ impl IoQueue {
         if state.stopping {
             return false;
         }
+        // Those that have ended need not be waited for.
+        #[cfg(not(any(specmm_loom, specmm_shuttle)))]
+        state.retired.retain(|worker| !worker.is_finished());
         while state.workers.len() < WORKERS {
             let queue = Arc::clone(&self.queue);
             match thread::Builder::new().name("specmm-io".into()).spawn(move || queue.work()) {
@@ -133,7 +139,9 @@ impl IoQueue {
         let workers = {
             let mut state = self.queue.state.lock();
             state.stopping = true;
-            std::mem::take(&mut state.workers)
+            let mut workers = std::mem::take(&mut state.workers);
+            workers.append(&mut state.retired);
+            workers
         };
         self.queue.work.notify_all();
         for worker in workers {
@@ -156,7 +164,11 @@ impl Queue {
                 if state.stopping {
                     return;
                 }
-                state = self.work.wait(state);
+                let is_idle;
+                (state, is_idle) = wait_for_work(&self.work, state);
+                if is_idle && state.waiting.is_empty() && !state.stopping {
+                    return state.retire();
+                }
             };
             drop(state);
             let reclaims = matches!(job, Job::Reclaim(_));
@@ -172,6 +184,16 @@ impl Queue {
                 self.idle.notify_all();
             }
         }
+    }
+}
+
+impl State {
+    /// The calling worker ends.
+    fn retire(&mut self) {
+        let is_me = |worker: &thread::JoinHandle<()>| worker.thread().id() == thread::current().id();
+        let (me, others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.workers).into_iter().partition(is_me);
+        self.workers = others;
+        self.retired.extend(me);
     }
 }
 

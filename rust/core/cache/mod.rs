@@ -14,6 +14,7 @@ mod copy_out;
 mod file;
 pub mod filemap;
 mod gather;
+mod idle;
 mod io;
 mod mmu_gather;
 mod page_cache;

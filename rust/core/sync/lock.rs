@@ -42,6 +42,10 @@ impl Condvar {
     pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
         self.0.wait(guard).unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+    /// As [`Condvar::wait`], but for so long at most.
+    pub fn wait_for<'a, T>(&self, guard: MutexGuard<'a, T>, time: std::time::Duration) -> MutexGuard<'a, T> {
+        self.0.wait_timeout(guard, time).unwrap_or_else(std::sync::PoisonError::into_inner).0
+    }
     /// Wakes one waiter.
     pub fn notify_one(&self) {
         self.0.notify_one();

@@ -216,6 +216,11 @@ impl Condvar {
     pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
         self.0.wait(guard).unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+    /// As [`Condvar::wait`]: there is no time.
+    pub fn wait_for<'a, T>(&self, guard: MutexGuard<'a, T>, time: std::time::Duration) -> MutexGuard<'a, T> {
+        let _ = time;
+        self.wait(guard)
+    }
     /// Wakes one waiter.
     pub fn notify_one(&self) {
         self.0.notify_one();

@@ -85,6 +85,14 @@ impl Condvar {
         }
         mutex.lock()
     }
+    /// As [`Condvar::wait`], but for so long at most.
+    pub fn wait_for<'a, T>(&self, guard: MutexGuard<'a, T>, time: Duration) -> MutexGuard<'a, T> {
+        let mutex = guard.mutex;
+        drop(guard);
+        // Spuriously awake, as a waiter must bear.
+        std::thread::sleep(time.min(Duration::from_micros(50)));
+        mutex.lock()
+    }
     /// Wakes one waiter; here, all: a waiter must bear that anyway.
     pub fn notify_one(&self) {
         self.notify_all();
