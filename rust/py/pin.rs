@@ -126,6 +126,8 @@ impl Pinned {
     /// Called by the interpreter with a view to fill, as its buffer protocol says.
     unsafe fn __getbuffer__(slf: &Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
         let this = slf.get();
+        // SAFETY: `view` is the interpreter's to be filled; this says that it is not, until it is.
+        unsafe { (*view).obj = ptr::null_mut() };
         if this.is_released() {
             return Err(PyValueError::new_err("the pin is released"));
         }
