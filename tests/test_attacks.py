@@ -10,12 +10,14 @@ from programs import run
 # Draws calls of everything that is public, with arguments of every kind. Each answer is a value or one of the errors that are
 # documented; afterwards the caches balance and files read right.
 HOSTILE = r"""
-import array, ctypes, faulthandler, gc, io, pathlib, random, sys, warnings
+import array, ctypes, faulthandler, gc, io, os, pathlib, random, sys, warnings
 import numpy as np
 import specmm, specmm.numpy
 faulthandler.enable()
 faulthandler.dump_traceback_later(50, exit=True)
 path, seed, calls = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+# Names drawn at random may become files.
+os.chdir(os.path.dirname(path))
 draw = random.Random(seed)
 class Raised(Exception): pass
 EXPECTED = (ValueError, TypeError, OSError, MemoryError, BufferError, OverflowError, specmm.SpecmmError, Raised)
