@@ -80,14 +80,14 @@ const OPERATIONS: &[(&str, Operation)] = &[
         world.other.truncate(world.page() * PAGE_SIZE as u64 + 5).unwrap();
         world.other.truncate(SIZE).unwrap();
     }),
-    ("revalidate", |world| drop(world.other.revalidate().unwrap())),
+    ("revalidate", |world| _ = world.other.revalidate().unwrap()),
     ("residency", |world| drop(world.file.residency(0, None).unwrap())),
     ("filemap_fault", |world| {
         for speculative in [true, false] {
             world.file.filemap_fault(world.page(), speculative).unwrap();
         }
     }),
-    ("touch", |world| drop(world.mm.touch(world.address, SIZE, PAGE_SIZE as u64, false).unwrap())),
+    ("touch", |world| _ = world.mm.touch(world.address, SIZE, PAGE_SIZE as u64, false).unwrap()),
     ("mmap", |world| {
         let at = world.mm.mmap(&world.other, Some(SIZE), 0, Prot::ReadWrite, false).unwrap();
         // Others make the file shorter.
@@ -107,7 +107,7 @@ const OPERATIONS: &[(&str, Operation)] = &[
         world.cache.drop_caches().unwrap();
     }),
     ("stats and settle", |world| {
-        drop(world.cache.stats());
+        let _ = world.cache.stats();
         world.cache.settle();
     }),
     ("a cache", |world| {
