@@ -30,7 +30,7 @@ fn tree(frames: &Frames, pages: usize) -> XArray {
     let mut locked = tree.lock();
     for index in 0..pages {
         let handle = frames.alloc(Use::File).expect("a frame a page");
-        locked.store(index as u64, Entry::page(handle.page().pfn()));
+        locked.store(index as u64, Entry::page(handle.page().pfn())).expect("memory for the index");
         // The cache's own reference, for the life of the bench.
         std::mem::forget(handle);
     }

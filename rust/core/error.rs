@@ -1,5 +1,6 @@
 //! What can go wrong, with the value that was wrong.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -135,6 +136,14 @@ pub enum Error {
         /// What a frame was wanted for.
         what: String,
     },
+    /// The system gave no memory for something that grows with a capacity, a window, an argument or what is cached. Linux:
+    /// ENOMEM.
+    OutOfMemory {
+        /// What it was for.
+        what: Cow<'static, str>,
+        /// Bytes asked for.
+        bytes: usize,
+    },
     /// The object was closed before.
     Closed(String),
     /// The self-audit found a contradiction.
@@ -145,6 +154,13 @@ pub enum Error {
     Unsupported(String),
     /// Something cannot be closed while pins of it live.
     Pinned(String),
+}
+
+impl Error {
+    #[cold]
+    pub(crate) fn out_of_memory(what: &'static str, bytes: usize) -> Self {
+        Self::OutOfMemory { what: Cow::Borrowed(what), bytes }
+    }
 }
 
 impl fmt::Display for Error {
@@ -165,6 +181,9 @@ impl fmt::Display for Error {
             }
             Self::OutOfFrames { capacity, holders, what } => {
                 write!(f, "none of the {capacity} frames can be freed ({holders}): none left for {what}")
+            }
+            Self::OutOfMemory { what, bytes } => {
+                write!(f, "the system has no room for {what}: {bytes} bytes")
             }
             Self::Closed(what) => write!(f, "{what} is closed"),
             Self::Io(error) => error.fmt(f),

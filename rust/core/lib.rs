@@ -42,7 +42,7 @@
 //! | [`rcu`] | read sections and grace periods | `kernel/rcu` |
 //! | [`sync`] | atomics in two faces, named guards, locks, wait queues | `kernel/locking` |
 //!
-//! Beside them stands `fork`: what a forked child does first.
+//! Beside them stand `fork`, what a forked child does first, and `reserve`, memory that may be refused.
 //!
 //! # Who waits
 //!
@@ -96,6 +96,7 @@ pub mod error;
 pub mod fork;
 pub mod mm;
 pub mod page;
+mod reserve;
 #[allow(unsafe_code, reason = "grace periods hand raw pointers from readers to their freer")]
 pub mod rcu;
 pub mod stats;

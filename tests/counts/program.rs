@@ -75,7 +75,7 @@ fn tree(entries: u64) -> XArray {
     let tree = XArray::new(Arc::new(Tally::new()));
     let mut locked = tree.lock();
     for index in 0..entries {
-        locked.store(index, Entry::page(index as u32));
+        locked.store(index, Entry::page(index as u32)).expect("memory for the index");
     }
     drop(locked);
     tree

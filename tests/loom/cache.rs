@@ -52,7 +52,7 @@ fn open_file(store: Arc<dyn Store>) -> Arc<OpenFile> {
 /// Caches a page, up to date, if a frame is free.
 pub(crate) fn cache_page(file: &AddressSpace, index: u64, byte: u8) -> bool {
     let Some(handle) = file.frames().alloc(Use::File) else { return false };
-    let held = file.insert(index, handle).expect("the slot is empty");
+    let held = file.insert(index, handle).expect("memory").expect("the slot is empty");
     held.handle.page().bytes().write(0, &[byte; PAGE_SIZE]);
     held.lock.set_uptodate();
     drop(held);

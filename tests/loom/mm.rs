@@ -46,7 +46,7 @@ pub(super) fn around(
     let mm = Mm::over(shared, options).unwrap();
     let at = mm.mmap(&file, Some(pages * PAGE), 0, prot, shared_mapping).unwrap();
     for page in 0..pages {
-        mm.inner.tables.walk_alloc(at + page * PAGE, &rcu::read());
+        mm.inner.tables.walk_alloc(at + page * PAGE, &rcu::read()).expect("memory");
     }
     (mm, file, at)
 }

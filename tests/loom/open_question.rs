@@ -145,7 +145,7 @@ fn race_with(protocol: Protocol, mappers: usize) {
     for _ in 1..mappers {
         let other = Mm::over(Arc::clone(&mm.inner.shared), mm.inner.options).unwrap();
         let at = other.mmap(&file, Some(PAGE), 0, Prot::Read, true).unwrap();
-        other.inner.tables.walk_alloc(at, &rcu::read());
+        other.inner.tables.walk_alloc(at, &rcu::read()).expect("memory");
         spaces.push((other, at));
     }
     let frames = &mm.inner.shared.frames;

@@ -18,8 +18,8 @@ const STRANGERS: u8 = 0x55;
 
 /// Tables that reach address 0 and no address space around them.
 fn tables() -> Arc<PageTable> {
-    let tables = PageTable::new(Shared::new(2, Io::Inline).unwrap());
-    tables.walk_alloc(0, &rcu::read());
+    let tables = PageTable::new(Shared::new(2, Io::Inline).unwrap()).unwrap();
+    tables.walk_alloc(0, &rcu::read()).expect("memory");
     Arc::new(tables)
 }
 

@@ -23,14 +23,14 @@ impl Shared {
     fn new(entries: &[u64]) -> Self {
         let array = XArray::new(Arc::new(Tally::new()));
         for &index in entries {
-            array.lock().store(index, Entry::page(index as u32 + 1));
+            array.lock().store(index, Entry::page(index as u32 + 1)).unwrap();
         }
         let map = entries.iter().map(|&index| (index, index as u32 + 1)).collect();
         Self { array: Arc::new(array), identity: Arc::new(Protected::new()), history: History::new(map) }
     }
     fn store(&self, index: u64) {
         let pfn = index as u32 + 1;
-        let store = || self.array.lock().store(index, Entry::page(pfn)).as_page();
+        let store = || self.array.lock().store(index, Entry::page(pfn)).unwrap().as_page();
         self.history.call("store", store, move |map, old| map.insert(index, pfn) == *old);
     }
     fn erase(&self, index: u64) {
@@ -306,7 +306,7 @@ fn next_with_a_mark_against_shrinking() {
         twin: true,
         body: || {
             let shared = Shared::new(&[0, 1]);
-            assert!(shared.array.lock().set_mark(0, Mark::Dirty));
+            assert!(shared.array.lock().set_mark(0, Mark::Dirty).unwrap());
             shared.race(
                 |shared| shared.erase(1),
                 |shared| {

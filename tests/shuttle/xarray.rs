@@ -12,13 +12,13 @@ use std::sync::Arc;
 fn growth_and_shrinking() {
     let nodes = Arc::new(Tally::new());
     let array = Arc::new(XArray::new(Arc::clone(&nodes)));
-    array.lock().store(0, Entry::page(0));
+    array.lock().store(0, Entry::page(0)).unwrap();
     let mut threads: Vec<Box<dyn FnOnce() + Send>> = Vec::new();
     for indices in [[5_u32, 60, 1], [17, 2, 33]] {
         let array = Arc::clone(&array);
         threads.push(Box::new(move || {
             for index in indices {
-                array.lock().store(u64::from(index), Entry::page(index));
+                array.lock().store(u64::from(index), Entry::page(index)).unwrap();
             }
             for index in indices {
                 assert_eq!(array.lock().erase(u64::from(index)), Entry::page(index));

@@ -11,6 +11,7 @@
 //! | `i_mmap` | its mutex | its mutex |
 
 use super::{MmuGather, Shared};
+use crate::error::{Error, Result};
 use crate::page::{Frames, LockedPage, PAGE_SHIFT, PAGE_SIZE, PageHandle, PageRef, Use};
 use crate::rcu::ReadSection;
 use crate::store::Store;
@@ -65,6 +66,8 @@ pub(super) enum Created<'f> {
     Exists,
     /// No frame is free.
     NoFrame,
+    /// No memory for the index.
+    NoMemory(Error),
 }
 
 impl AddressSpace {
@@ -163,28 +166,35 @@ impl AddressSpace {
     pub(super) fn add_page(&self, index: u64) -> Created<'_> {
         let Some(handle) = self.shared.alloc_page(Use::File) else { return Created::NoFrame };
         match self.insert(index, handle) {
-            Some(held) => Created::New(held),
-            None => Created::Exists,
+            Ok(Some(held)) => Created::New(held),
+            Ok(None) => Created::Exists,
+            Err(error) => Created::NoMemory(error),
         }
     }
 
-    /// Publishes a fresh page. `None` if the slot is taken.
-    pub(crate) fn insert<'f>(&'f self, index: u64, handle: PageHandle<'f>) -> Option<HeldPage<'f>> {
+    /// Publishes a fresh page. `None` if the slot is taken. An error, if there is no memory for the index, leaves no trace.
+    pub(crate) fn insert<'f>(&'f self, index: u64, handle: PageHandle<'f>) -> Result<Option<HeldPage<'f>>> {
         let page = handle.page();
         // Locked before it can be found: who finds it waits for its bytes.
         let lock = page.try_lock().expect("nobody else knows a fresh page");
         lock.set_identity(self.id, index);
         let mut pages = self.pages.lock();
-        if !guard!("insert.slot_free", pages.get(index).as_page().is_none()) {
-            drop(pages);
-            duty!("insert.lost.clear_mapping", lock.clear_mapping());
-            return None;
-        }
-        let cache_reference = page.get();
-        let old = pages.store(index, Entry::page(cache_reference.into_pfn()));
+        let stored = if guard!("insert.slot_free", pages.get(index).as_page().is_none()) {
+            let of_the_cache = page.get();
+            pages.store(index, Entry::page(page.pfn())).map(|old| {
+                let _kept_by_the_slot = of_the_cache.into_pfn();
+                Some(old)
+            })
+        } else {
+            Ok(None)
+        };
         drop(pages);
+        let Ok(Some(old)) = stored else {
+            duty!("insert.lost.clear_mapping", lock.clear_mapping());
+            return stored.map(|_| None);
+        };
         self.shared.refault(page, old);
-        Some(HeldPage { lock, handle })
+        Ok(Some(HeldPage { lock, handle }))
     }
 
     /// Takes a page out of the cache (`page_cache_delete`) and gives its reference to the caller, who puts it. Slot and

@@ -251,6 +251,7 @@ impl OpenFile {
                     VmFault::LOCKED | missed
                 }
                 Step::Beyond(_) | Step::Unreadable(_) => VmFault::SIGBUS,
+                Step::NoMemory(_) => VmFault::OOM,
                 Step::Blocked(blocked) => {
                     result |= missed;
                     if self.unblock(index, blocked) {
@@ -405,7 +406,8 @@ impl File {
     /// Reads into `buf` from `offset` as pread(2) does: short only at the end of the file.
     ///
     /// # Errors
-    /// [`Error::Io`] if the store fails, [`Error::OutOfFrames`], [`Error::Closed`], [`Error::InvalidArgument`].
+    /// [`Error::Io`] if the store fails, [`Error::OutOfFrames`], [`Error::OutOfMemory`], [`Error::Closed`],
+    /// [`Error::InvalidArgument`].
     pub fn pread(&self, buf: &mut [u8], offset: u64) -> Result<usize> {
         self.pread_into(buf.into(), offset)
     }

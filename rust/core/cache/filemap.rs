@@ -12,7 +12,7 @@ use super::Abort;
 use super::address_space::{AddressSpace, Created, HeldPage, Lookup};
 use super::file::OpenFile;
 use super::readahead::{MMAP_LOTSAMISS, MMAP_MISS_MAX};
-use crate::error::IoError;
+use crate::error::{Error, IoError};
 use crate::page::{LockedPage, PageFlags, PageHandle, PageRef};
 use crate::rcu::ReadSection;
 use crate::sync::{Ordering, give_back, guard, seeded};
@@ -48,6 +48,8 @@ pub(crate) enum Step<'f> {
     Beyond(u64),
     /// The page cannot be read.
     Unreadable(IoError),
+    /// No memory for the index of the file.
+    NoMemory(Error),
     /// Something must be waited for first.
     Blocked(Blocked),
 }
@@ -264,6 +266,7 @@ impl OpenFile {
             let handle = match found.take().map_or_else(|| self.find_or_create(index), FoundOrCreated::Page) {
                 FoundOrCreated::Page(handle) => handle,
                 FoundOrCreated::Beyond(size) => return Step::Beyond(size),
+                FoundOrCreated::NoMemory(error) => return Step::NoMemory(error),
                 // Without the caller's lock a frame may be waited for.
                 FoundOrCreated::NoFrame => return Step::Blocked(Blocked::Page),
             };
@@ -290,6 +293,7 @@ impl OpenFile {
             let handle = match found.take().map_or_else(|| self.find_or_create(index), FoundOrCreated::Page) {
                 FoundOrCreated::Page(handle) => handle,
                 FoundOrCreated::Beyond(size) => return Step::Beyond(size),
+                FoundOrCreated::NoMemory(error) => return Step::NoMemory(error),
                 // What was waited for is gone again: once more.
                 FoundOrCreated::NoFrame => return Step::Blocked(Blocked::Page),
             };
@@ -335,6 +339,7 @@ impl OpenFile {
                 // Perhaps the last one went to this page, by another's hand.
                 Created::NoFrame if mapping.peek(index, &crate::rcu::read()).is_some() => {}
                 Created::NoFrame => return FoundOrCreated::NoFrame,
+                Created::NoMemory(error) => return FoundOrCreated::NoMemory(error),
             }
         }
     }
@@ -373,7 +378,7 @@ impl OpenFile {
                 }
                 true
             }
-            FoundOrCreated::Beyond(_) => true,
+            FoundOrCreated::Beyond(_) | FoundOrCreated::NoMemory(_) => true,
             FoundOrCreated::NoFrame => false,
         }
     }
@@ -415,4 +420,6 @@ pub(super) enum FoundOrCreated<'f> {
     Beyond(u64),
     /// No frame is free.
     NoFrame,
+    /// No memory for the index.
+    NoMemory(Error),
 }

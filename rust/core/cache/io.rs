@@ -9,7 +9,8 @@ use super::idle::wait_for_work;
 use super::page_cache::Stat;
 use super::{AddressSpace, Shared};
 use crate::error::{IoError, ShortRead};
-use crate::page::{LockedPage, PAGE_SIZE, PageFlags};
+use crate::page::{Frames, LockedPage, PAGE_SIZE, PageFlags};
+use crate::reserve;
 use crate::sync::{Condvar, Mutex, guard, thread};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -79,8 +80,8 @@ impl IoQueue {
             return request.run();
         }
         let mut state = self.queue.state.lock();
-        if !self.has_workers(&mut state) {
-            // No thread to be had: the caller reads.
+        if !self.has_workers(&mut state) || state.waiting.try_reserve(1).is_err() {
+            // No thread or no place in the queue to be had: the caller reads.
             drop(state);
             return request.run();
         }
@@ -97,7 +98,7 @@ impl IoQueue {
             return;
         }
         let mut state = self.queue.state.lock();
-        if state.reclaiming || !self.has_workers(&mut state) {
+        if state.reclaiming || !self.has_workers(&mut state) || state.waiting.try_reserve(1).is_err() {
             return;
         }
         state.reclaiming = true;
@@ -199,10 +200,44 @@ impl State {
 
 impl Request {
     fn run(self) {
-        let frames = self.mapping.frames();
-        let pages: Vec<_> = self.pfns.iter().map(|&pfn| frames.page(pfn).adopt_lock()).collect();
+        let Self { mapping, mut first, pfns } = self;
+        let mut locks = Locks { frames: mapping.frames(), pfns: pfns.into_iter() };
+        let count = locks.pfns.len();
+        let rooms = reserve::vec(count, "a window").and_then(|pages| {
+            let buffer = reserve::zeros(count * PAGE_SIZE, "a window")?;
+            Ok((pages, buffer))
+        });
         // Nobody asked for these bytes yet: whoever does reads again and gets the error.
-        let _met_again = self.mapping.read_run(&pages, self.first);
+        if let Ok((mut pages, mut buffer)) = rooms {
+            pages.extend(&mut locks);
+            let _met_again = mapping.read_run(&pages, first, &mut buffer);
+        } else {
+            // Page by page needs no memory.
+            for page in &mut locks {
+                let _met_again = mapping.read_page(&page, first);
+                first += 1;
+            }
+        }
+    }
+}
+
+/// The locks of a run's pages; those that are not taken out are given back.
+struct Locks<'f> {
+    frames: &'f Frames,
+    pfns: std::vec::IntoIter<u32>,
+}
+
+impl<'f> Iterator for Locks<'f> {
+    type Item = LockedPage<'f>;
+
+    fn next(&mut self) -> Option<LockedPage<'f>> {
+        self.pfns.next().map(|pfn| self.frames.page(pfn).adopt_lock())
+    }
+}
+
+impl Drop for Locks<'_> {
+    fn drop(&mut self) {
+        self.for_each(drop);
     }
 }
 
@@ -213,15 +248,14 @@ impl AddressSpace {
         if !guard!("read_page.not_uptodate", !page.page().flags().has(PageFlags::UPTODATE)) {
             return Ok(());
         }
-        self.read_run(std::slice::from_ref(page), index)
+        self.read_run(std::slice::from_ref(page), index, &mut [0; PAGE_SIZE])
     }
 
-    /// Fills a run of locked pages from the store, all or none.
-    fn read_run(&self, pages: &[LockedPage<'_>], first: u64) -> Result<(), IoError> {
+    /// Fills a run of locked pages from the store, all or none. The store writes into `buffer`, zeros of that size that are this
+    /// thread's own: page bytes are only ever touched as atomics.
+    fn read_run(&self, pages: &[LockedPage<'_>], first: u64, buffer: &mut [u8]) -> Result<(), IoError> {
         let offset = first * PAGE_SIZE as u64;
-        let room = pages.len() * PAGE_SIZE;
-        // The store writes into a buffer of this thread's own: page bytes are only ever touched as atomics.
-        let mut buffer = vec![0; room];
+        let room = buffer.len();
         let (size, expected, read) = loop {
             let size = self.i_size();
             let expected = usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX).min(room);

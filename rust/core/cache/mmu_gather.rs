@@ -2,26 +2,52 @@
 //!
 //! A program that read an entry just before it was cleared may still be using the page. So the entries' references are
 //! collected, a grace period is awaited (the TLB flush of this library), and only then are they put: no frame is reused
-//! while anybody can reach it through an entry. One wait serves all pages of a batch.
+//! while anybody can reach it through an entry. One wait serves all pages of a batch. If there is no memory to collect more, the
+//! batch ends early, at [`MmuGather::make_room`].
 
 use crate::page::Frames;
+
+const FEW: usize = 32;
 
 #[must_use = "finish() waits and puts the references"]
 pub(crate) struct MmuGather<'f> {
     frames: &'f Frames,
-    pfns: Vec<u32>,
+    /// The first few, for which memory is never missing.
+    few: [u32; FEW],
+    length: usize,
+    /// The others.
+    many: Vec<u32>,
     /// Entries lost rights: nothing to put, but the wait is owed.
     changed: bool,
 }
 
 impl<'f> MmuGather<'f> {
     pub(crate) fn new(frames: &'f Frames) -> Self {
-        Self { frames, pfns: Vec::new(), changed: false }
+        Self { frames, few: [0; FEW], length: 0, many: Vec::new(), changed: false }
     }
 
-    /// Takes over the reference of a cleared entry.
+    /// How many references may be taken over now, of `wanted`: one at least. May wait for a grace period, so it is not called
+    /// inside a read section.
+    pub(crate) fn make_room(&mut self, wanted: usize) -> usize {
+        if self.room() < wanted && self.many.try_reserve(wanted).is_err() && self.room() == 0 {
+            self.flush();
+        }
+        self.room().min(wanted)
+    }
+
+    fn room(&self) -> usize {
+        FEW - self.length + self.many.capacity() - self.many.len()
+    }
+
+    /// Takes over the reference of a cleared entry, for which there is room.
     pub(crate) fn take(&mut self, pfn: u32) {
-        self.pfns.push(pfn);
+        if let Some(place) = self.few.get_mut(self.length) {
+            *place = pfn;
+            self.length += 1;
+        } else {
+            debug_assert!(self.many.len() < self.many.capacity(), "no room was made");
+            self.many.push(pfn);
+        }
     }
 
     /// An entry was write-protected.
@@ -36,13 +62,19 @@ impl<'f> MmuGather<'f> {
     }
 
     /// Flushes and puts. Not inside a read section; allowed under a page lock.
-    pub(crate) fn finish(self) {
-        if self.pfns.is_empty() && !self.changed {
+    pub(crate) fn finish(mut self) {
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        if self.length == 0 && !self.changed {
             return;
         }
         crate::sync::duty!("gather.flush", crate::rcu::synchronize());
-        for pfn in self.pfns {
+        let few = std::mem::take(&mut self.length);
+        for pfn in self.few[..few].iter().copied().chain(self.many.drain(..)) {
             drop(self.frames.page(pfn).adopt());
         }
+        self.changed = false;
     }
 }

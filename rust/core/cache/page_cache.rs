@@ -150,6 +150,10 @@ impl Shared {
             return Ok(known);
         }
         files.prune();
+        if identity.is_some() && files.local.try_reserve(1).is_err() {
+            let bytes = files.local.len() * size_of::<((u64, u64), Weak<AddressSpace>)>();
+            return Err(Error::out_of_memory("the table of open files", bytes));
+        }
         files.all.insert(mapping.id(), Arc::downgrade(&mapping));
         if let Some(identity) = identity {
             files.local.insert(identity, Arc::downgrade(&mapping));
@@ -186,8 +190,15 @@ impl Shared {
         self.files.lock().all.get(&id).and_then(Weak::upgrade)
     }
 
-    pub(super) fn living_files(&self) -> Vec<Arc<AddressSpace>> {
-        self.files.lock().all.values().filter_map(Weak::upgrade).collect()
+    /// The files that have users, one after the other, each held while it is looked at. The last user of one takes the mutex.
+    pub(super) fn living_files(&self) -> impl Iterator<Item = Arc<AddressSpace>> {
+        let mut from = 0;
+        std::iter::from_fn(move || {
+            let files = self.files.lock();
+            let (id, file) = files.all.range(from..).find_map(|(&id, file)| Some((id, file.upgrade()?)))?;
+            from = id + 1;
+            Some(file)
+        })
     }
 }
 
@@ -270,11 +281,12 @@ pub struct CacheStats {
 const MAX_FRAMES: u64 = 1 << 30;
 
 impl PageCache {
-    /// A cache of `capacity_bytes`, rounded down to pages, all of it reserved (not touched) now. A request for which no
-    /// frame can be freed waits [`DEFAULT_FRAME_TIMEOUT`].
+    /// A cache of `capacity_bytes`, rounded down to pages. Address space for all of it is taken now, memory as it is used. A
+    /// request for which no frame can be freed waits [`DEFAULT_FRAME_TIMEOUT`].
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for less than a page or more than the system has room for.
+    /// [`Error::InvalidArgument`] for less than a page or more than 4 TiB; [`Error::OutOfMemory`] for more than the system has
+    /// room for.
     pub fn new(capacity_bytes: u64, io: Io) -> Result<Self> {
         Self::with_timeout(capacity_bytes, io, DEFAULT_FRAME_TIMEOUT)
     }
@@ -283,7 +295,8 @@ impl PageCache {
     /// before it fails with [`Error::OutOfFrames`].
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for less than a page or more than the system has room for.
+    /// [`Error::InvalidArgument`] for less than a page or more than 4 TiB; [`Error::OutOfMemory`] for more than the system has
+    /// room for.
     pub fn with_timeout(capacity_bytes: u64, io: Io, frame_timeout: Duration) -> Result<Self> {
         let frames = capacity_bytes / PAGE_SIZE as u64;
         if frames == 0 {
@@ -403,7 +416,7 @@ impl PageCache {
     /// [`Error::Closed`].
     pub fn drop_caches(&self) -> Result<u64> {
         self.shared.require_open()?;
-        Ok(self.shared.living_files().iter().map(|file| file.invalidate(0, u64::MAX)).sum())
+        Ok(self.shared.living_files().map(|file| file.invalidate(0, u64::MAX)).sum())
     }
 
     /// Audits the cache at quiescence (nobody else is using it): locks free, counts balanced, trees sound, every cached
@@ -429,7 +442,7 @@ impl PageCache {
                 "{in_use} frames are in use, but files cache {cached} and {private} are private copies"
             )));
         }
-        let shadows: u64 = shared.living_files().iter().map(|file| file.count_shadows()).sum();
+        let shadows: u64 = shared.living_files().map(|file| file.count_shadows()).sum();
         if shadows != shared.workingset.shadows() || shadows > shared.frames.capacity() as u64 {
             return Err(Error::Invariant(format!(
                 "{shadows} shadows, {} by the count, for {} frames",

@@ -70,6 +70,7 @@ impl OpenFile {
             FoundOrCreated::Page(handle) => handle,
             // The caller looks at the size again.
             FoundOrCreated::Beyond(_) => return Ok(None),
+            FoundOrCreated::NoMemory(error) => return Err(error),
             FoundOrCreated::NoFrame => {
                 return Err(mapping.shared.out_of_frames(format!("page {index} of {}", mapping.name)));
             }

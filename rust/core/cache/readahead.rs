@@ -231,10 +231,10 @@ impl OpenFile {
     }
 
     /// Creates the absent pages of a plan and hands each run of new ones to I/O (`do_page_cache_ra`,
-    /// `page_cache_ra_unbounded`). Stops where no frame is left.
+    /// `page_cache_ra_unbounded`). Stops where no frame or no memory is left.
     fn submit(self: &Arc<Self>, plan: Plan) {
         let mapping = &self.mapping;
-        let mut runs: Vec<(u64, Vec<u32>)> = Vec::new();
+        let mut runs = Vec::new();
         {
             // From the size check to the insertion truncation must not intervene.
             let _stable =
@@ -250,28 +250,41 @@ impl OpenFile {
                 if mapping.peek(index, &crate::rcu::read()).is_some() {
                     continue;
                 }
+                let Some(run) = run_for(&mut runs, index) else { break };
                 match mapping.add_page(index) {
                     Created::New(held) => {
                         if marker == Some(i) {
                             held.lock.set_readahead();
                         }
                         held.handle.page().usage().set(usage::PREFETCHED);
-                        let pfn = held.lock.into_pfn();
+                        run.push(held.lock.into_pfn());
                         drop(held.handle);
-                        match runs.last_mut() {
-                            Some((first, run)) if *first + run.len() as u64 == index => run.push(pfn),
-                            _ => runs.push((index, vec![pfn])),
-                        }
                     }
                     Created::Exists => {}
-                    Created::NoFrame => break,
+                    Created::NoFrame | Created::NoMemory(_) => break,
                 }
             }
         }
         for (first, run) in runs {
-            mapping.shared.io.submit(mapping, first, run);
+            if !run.is_empty() {
+                mapping.shared.io.submit(mapping, first, run);
+            }
         }
     }
+}
+
+/// New pages that follow each other: the index of the first, and the frames.
+type Run = (u64, Vec<u32>);
+
+/// The run that a page at `index` continues or begins, with room for it. None: there is no memory.
+fn run_for(runs: &mut Vec<Run>, index: u64) -> Option<&mut Vec<u32>> {
+    if runs.last().is_none_or(|(first, run)| first + run.len() as u64 != index) {
+        runs.try_reserve(1).ok()?;
+        runs.push((index, Vec::new()));
+    }
+    let (_, run) = runs.last_mut()?;
+    run.try_reserve(1).ok()?;
+    Some(run)
 }
 
 #[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]

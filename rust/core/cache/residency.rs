@@ -5,6 +5,7 @@
 use super::File;
 use crate::error::{Error, Result};
 use crate::page::PageFlags;
+use crate::reserve;
 
 const MAX_PARTS: usize = 1 << 16;
 
@@ -16,17 +17,19 @@ impl File {
     /// mincore(2).
     ///
     /// # Errors
-    /// [`Error::Closed`].
+    /// [`Error::OutOfMemory`] for the answer, [`Error::Closed`].
     pub fn residency(&self, first: u64, count: Option<u64>) -> Result<Vec<u8>> {
         let open = self.open_file()?;
         let pages = open.mapping.pages_in_file();
         let last = count.map_or(pages, |count| first.saturating_add(count).min(pages));
+        let mut answer = reserve::vec(last.saturating_sub(first) as usize, "the residency of pages")?;
         let section = crate::rcu::read();
         let resident = |index| {
             let page = open.mapping.peek(index, &section);
             u8::from(page.is_some_and(|page| page.flags().has(PageFlags::UPTODATE)))
         };
-        Ok((first..last).map(resident).collect())
+        answer.extend((first..last).map(resident));
+        Ok(answer)
     }
 
     /// How many pages the file has, and in each of `parts` equal parts of it, or one for each page if it has fewer, how many
@@ -43,7 +46,7 @@ impl File {
     /// ```
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for no parts or more than 65,536, [`Error::Closed`].
+    /// [`Error::InvalidArgument`] for no parts or more than 65,536, [`Error::OutOfMemory`], [`Error::Closed`].
     pub fn resident_in(&self, parts: usize) -> Result<(u64, Vec<u64>)> {
         if parts == 0 || parts > MAX_PARTS {
             return Err(Error::InvalidArgument(format!("parts must be 1 to {MAX_PARTS}: {parts}")));
@@ -51,7 +54,8 @@ impl File {
         let open = self.open_file()?;
         let pages = open.mapping.pages_in_file();
         let parts = (parts as u64).min(pages);
-        let mut resident = vec![0; parts as usize];
+        let mut resident = reserve::vec(parts as usize, "the residency of parts")?;
+        resident.resize(parts as usize, 0);
         let mut next = Some(0);
         while let Some(from) = next {
             next = open.mapping.each_resident(from, pages, |index| {

@@ -16,7 +16,7 @@ use super::address_space::Lookup;
 use super::mmu_gather::MmuGather;
 use super::page_cache::Stat;
 use super::{AddressSpace, Shared};
-use crate::page::{List, LockedPage, PageHandle, PageRef, Use, usage};
+use crate::page::{Batch, List, LockedPage, PageHandle, PageRef, Use, usage};
 use crate::rcu::ReadSection;
 use crate::sync::{context, duty, give_back, guard, pause, seeded};
 use crate::xarray::Entry;
@@ -25,9 +25,6 @@ use std::time::{Duration, Instant};
 
 /// References on an idle cached page: the cache's own.
 const CACHE_ONLY: u32 = 1;
-
-/// Most pages looked at with one wait for a grace period (`SWAP_CLUSTER_MAX`).
-const BATCH: usize = 32;
 
 /// A page is looked at no more often in one call: once to clear each mark of use, and once to take it.
 const LOOKS: usize = 4;
@@ -71,7 +68,7 @@ impl AddressSpace {
         if !page.freeze(CACHE_ONLY) {
             return false;
         }
-        pages.store(page.index(), shadow);
+        pages.replace(page.index(), shadow);
         duty!("remove_mapping.clear_mapping", lock.clear_mapping());
         drop(pages);
         duty!("remove_mapping.generation", lock.advance_generation());
@@ -195,7 +192,7 @@ enum Verdict<'f> {
 impl Shared {
     /// How many pages are freed at a time.
     fn batch(&self) -> usize {
-        (self.frames.capacity() / 64).clamp(1, BATCH)
+        (self.frames.capacity() / 64).clamp(1, Batch::<()>::MOST)
     }
 
     /// Free frames below which the background makes room, up to twice as many. Small caches do without.
@@ -292,7 +289,7 @@ impl Shared {
     /// (`shrink_active_list`). Answers how many were looked at.
     fn shrink_active(&self) -> usize {
         let pages = self.frames.isolate(List::Active, self.batch());
-        for handle in &pages {
+        for handle in pages.iter() {
             let page = handle.page();
             if self.was_used(page) {
                 self.frames.put_back(page, List::Active);
@@ -325,16 +322,18 @@ impl Shared {
     pub(super) fn shrink_inactive(&self, most: usize) -> (usize, usize) {
         let pages = self.frames.isolate(List::Inactive, most);
         // After the locks of their pages: the last user of a file takes the locks of all its pages.
-        let mut mappings = Vec::new();
+        let mut mappings = Batch::new();
         let mut gather = MmuGather::new(&self.frames);
-        let mut doomed = Vec::new();
+        let mut doomed = Batch::new();
         let looked = pages.len();
         for handle in pages {
             match self.judge(handle.page(), &mut mappings, &mut gather) {
                 Verdict::Keep(list) => {
                     duty!("vmscan.keep", self.frames.put_back(handle.page(), list));
                 }
-                Verdict::Take(lock, mapping) => doomed.push((lock, mapping)),
+                Verdict::Take(lock, mapping) => {
+                    doomed.push((lock, mapping));
+                }
             }
             // A page that goes is locked and in the cache, so ours is not the last reference.
         }
@@ -364,7 +363,7 @@ impl Shared {
     fn judge<'f>(
         &self,
         page: PageRef<'f>,
-        mappings: &mut Vec<Arc<AddressSpace>>,
+        mappings: &mut Batch<Arc<AddressSpace>>,
         gather: &mut MmuGather<'_>,
     ) -> Verdict<'f> {
         // Not published yet, or taken out: its lock is not ours to try.
@@ -374,10 +373,8 @@ impl Shared {
         }
         let Some(lock) = page.try_lock() else { return Verdict::Keep(List::Inactive) };
         let id = seeded!("vmscan.seed.mapping_before_lock", before, page.mapping_id());
-        let number = mappings.iter().position(|mapping| mapping.id() == id).or_else(|| {
-            mappings.push(self.mapping_of(id)?);
-            Some(mappings.len() - 1)
-        });
+        let known = mappings.iter().position(|mapping| mapping.id() == id);
+        let number = known.or_else(|| Some(mappings.push(self.mapping_of(id)?)));
         // Truncated before we had the lock, or its file is going altogether.
         let Some(number) = number else { return Verdict::Keep(List::Inactive) };
         let mapping = &mappings[number];

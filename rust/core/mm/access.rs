@@ -8,6 +8,7 @@ use super::{Mm, MmInner};
 use crate::error::{Error, Result};
 use crate::page::PAGE_SIZE;
 use crate::rcu;
+use crate::reserve;
 use crate::sync::guard;
 
 /// What a run of touches came to.
@@ -107,14 +108,16 @@ impl Mm {
     /// The entries of a range, one byte a page (`/proc/pid/pagemap`): 0 none, else 1 present plus 2 writable plus 4 private.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for an unaligned address or a range that leaves the address space; [`Error::Closed`].
+    /// [`Error::InvalidArgument`] for an unaligned address or a range that leaves the address space;
+    /// [`Error::OutOfMemory`] for the answer, [`Error::Closed`].
     pub fn pagemap(&self, address: u64, length: u64) -> Result<Vec<u8>> {
         self.inner.require_open()?;
         if address % PAGE_SIZE as u64 != 0 {
             return Err(Error::InvalidArgument(format!("address {address:#x} is not page-aligned")));
         }
         let end = end_of(address, length)?;
-        let mut map = vec![0; (end - address).div_ceil(PAGE_SIZE as u64) as usize];
+        let pages = (end - address).div_ceil(PAGE_SIZE as u64) as usize;
+        let mut map = reserve::zeros(pages, "the entries of a range")?;
         self.inner.tables.for_each_leaf(address, end, |leaf, from, to| {
             for at in (from..to).step_by(PAGE_SIZE) {
                 let pte = leaf.get(at);

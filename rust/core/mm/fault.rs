@@ -149,6 +149,9 @@ impl MmInner {
                 End::Unreadable(error) => {
                     (VmFault::SIGBUS | major, Some((vma.file().mapping.i_size(), Some(error))))
                 }
+                End::NoMemory(error) => {
+                    return Classic { result: VmFault::OOM | major, tried, error: Some(error) };
+                }
                 End::NoFrame => {
                     drop(lock);
                     // Freeing pages of files makes no room for more private copies than are allowed.

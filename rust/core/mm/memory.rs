@@ -9,7 +9,7 @@ use super::page_table::{LeafLocked, Missing, Pte, Walk};
 use super::vma::{VmFlags, VmaCopy};
 use crate::cache::filemap::{Answer, Blocked, Pass, Step};
 use crate::cache::{Abort, VmFault};
-use crate::error::IoError;
+use crate::error::{Error, IoError};
 use crate::page::{PAGE_SIZE, PageHandle, Use};
 use crate::rcu::{self, ReadSection};
 use crate::sync::{duty, guard, seeded};
@@ -271,8 +271,10 @@ impl<'m> Fault<'m, '_> {
     pub(super) fn handle_classically(&mut self, pass: Pass) -> ClassicPass<'m> {
         let seen = {
             let section = rcu::read();
-            let walk = self.mm.tables.walk_alloc(self.address, &section);
-            walk.get(self.address)
+            match self.mm.tables.walk_alloc(self.address, &section) {
+                Ok(walk) => walk.get(self.address),
+                Err(error) => return ClassicPass::out_of_memory(error),
+            }
         };
         if !seen.is_none() {
             return self.upgrade_classically(seen);
@@ -288,10 +290,14 @@ impl<'m> Fault<'m, '_> {
         };
         if copy.is_none() && self.may_fault_around() {
             let section = rcu::read();
-            let walk = self.mm.tables.walk_alloc(self.address, &section);
-            // The classic form never aborts.
-            if self.map_pages(&walk, Mode::Classic, &section).unwrap_or(false) {
-                return ClassicPass::done(VmFault::NOPAGE);
+            match self.mm.tables.walk_alloc(self.address, &section) {
+                // The classic form never aborts.
+                Ok(walk) => {
+                    if self.map_pages(&walk, Mode::Classic, &section).unwrap_or(false) {
+                        return ClassicPass::done(VmFault::NOPAGE);
+                    }
+                }
+                Err(error) => return ClassicPass::out_of_memory(error),
             }
         }
         let Answer { step, missed } =
@@ -312,7 +318,10 @@ impl<'m> Fault<'m, '_> {
                     None => (held.handle, 0),
                 };
                 let section = rcu::read();
-                let walk = self.mm.tables.walk_alloc(self.address, &section);
+                let walk = match self.mm.tables.walk_alloc(self.address, &section) {
+                    Ok(walk) => walk,
+                    Err(error) => return ClassicPass::out_of_memory(error),
+                };
                 let major = if missed { VmFault::MAJOR } else { VmFault::NONE };
                 match self.finish_fault(&walk, Mode::Classic, page, bits) {
                     Ok(Finish::Twin) => End::Done(VmFault::LOCKED | VmFault::NOPAGE | major),
@@ -321,6 +330,7 @@ impl<'m> Fault<'m, '_> {
             }
             Step::Beyond(size) => End::Beyond(size),
             Step::Unreadable(error) => End::Unreadable(error),
+            Step::NoMemory(error) => End::NoMemory(error),
             Step::Blocked(blocked) => End::Blocked(blocked, copy),
         };
         ClassicPass { end, missed }
@@ -337,7 +347,10 @@ impl<'m> Fault<'m, '_> {
             None
         };
         let section = rcu::read();
-        let walk = self.mm.tables.walk_alloc(self.address, &section);
+        let walk = match self.mm.tables.walk_alloc(self.address, &section) {
+            Ok(walk) => walk,
+            Err(error) => return ClassicPass::out_of_memory(error),
+        };
         let locked = walk.lock();
         // Changed meanwhile: the access is tried again and faults again if it must.
         self.upgrade(&locked, seen, copy);
@@ -362,11 +375,17 @@ pub(super) enum End<'a> {
     Unreadable(IoError),
     /// No frame for a private copy, for now.
     NoFrame,
+    /// With OOM: no memory for a page table or the index of the file.
+    NoMemory(Error),
     /// Drop the lock, wait, come again. The frame for a private copy is held meanwhile, as in Linux.
     Blocked(Blocked, Option<PageHandle<'a>>),
 }
 
 impl ClassicPass<'_> {
+    fn out_of_memory(error: Error) -> Self {
+        Self { end: End::NoMemory(error), missed: false }
+    }
+
     fn done(result: VmFault) -> Self {
         Self { end: End::Done(result), missed: false }
     }

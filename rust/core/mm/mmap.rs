@@ -12,6 +12,7 @@ use super::{Mm, MmInner};
 use crate::cache::{File, MmuGather};
 use crate::error::{Error, Result};
 use crate::page::PAGE_SIZE;
+use crate::reserve;
 use crate::sync::{duty, seeded};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -107,7 +108,8 @@ impl Mm {
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for an offset that is not page-aligned, an empty range, or no room; [`Error::Unsupported`]
-    /// for a shared writable mapping (it needs write-back, which this release lacks); [`Error::Closed`].
+    /// for a shared writable mapping (it needs write-back, which this release lacks); [`Error::OutOfMemory`],
+    /// [`Error::Closed`].
     pub fn mmap(
         &self,
         file: &File,
@@ -155,7 +157,7 @@ impl Mm {
             flags = flags.with(VmFlags::WRITE);
         }
         let lock = inner.lock.write();
-        let mut vmas = inner.vmas.all();
+        let mut vmas = inner.vmas.all()?;
         let (at, start) = find_gap(&vmas, length)
             .ok_or_else(|| Error::InvalidArgument(format!("no gap of {length} bytes is left")))?;
         let range = (start, start + length, offset / page);
@@ -173,7 +175,8 @@ impl Mm {
     /// the range is still running.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for an unaligned or empty range, or one in which nothing is mapped; [`Error::Closed`].
+    /// [`Error::InvalidArgument`] for an unaligned or empty range, or one in which nothing is mapped; [`Error::OutOfMemory`],
+    /// [`Error::Closed`].
     pub fn munmap(&self, address: u64, length: u64) -> Result<()> {
         self.inner.require_open()?;
         self.inner.munmap(Range::new(address, length)?)
@@ -238,23 +241,30 @@ fn shared_write() -> Error {
 impl MmInner {
     fn munmap(&self, range: Range) -> Result<()> {
         let lock = self.lock.write();
-        let mut vmas = self.vmas.all();
+        let mut vmas = self.vmas.all()?;
         let (first, last) = overlapping(&vmas, range);
         if first == last {
             return Err(range.unmapped_error("not mapped"));
         }
+        let mut detached = reserve::vec(last - first, "the mappings that go")?;
         split(&mut vmas, range.start, &lock);
         split(&mut vmas, range.end, &lock);
         let (first, last) = overlapping(&vmas, range);
         let floor = first.checked_sub(1).map_or(0, |before| vmas[before].copy().end);
         let ceiling = vmas.get(last).map_or(TASK_SIZE, |next| next.copy().start);
-        let detached: Vec<_> = vmas.drain(first..last).collect();
-        self.detach(lock, detached, vmas, (floor, ceiling));
+        detached.extend(vmas.drain(first..last));
+        self.detach(lock, Arc::new(detached), vmas, (floor, ceiling));
         Ok(())
     }
 
     /// Takes mappings away, leaving `rest`, and with them all that they held.
-    fn detach(&self, lock: MmapWrite<'_>, detached: Vec<Arc<Vma>>, rest: Vec<Arc<Vma>>, gap: (u64, u64)) {
+    fn detach(
+        &self,
+        lock: MmapWrite<'_>,
+        detached: Arc<Vec<Arc<Vma>>>,
+        rest: Vec<Arc<Vma>>,
+        gap: (u64, u64),
+    ) {
         // Detached before the sequence becomes even: a snapshot from before fails, a later fault does not find them.
         let lock = seeded!(
             "munmap.seed.detach_late",
@@ -312,7 +322,7 @@ impl MmInner {
         check: impl Fn(VmFlags) -> Result<()>,
         change: impl Fn(VmFlags) -> VmFlags,
     ) -> Result<()> {
-        let mut vmas = self.vmas.all();
+        let mut vmas = self.vmas.all()?;
         if !is_covered(&vmas, range) {
             return Err(range.unmapped_error("not wholly mapped"));
         }
@@ -334,7 +344,7 @@ impl MmInner {
     /// Everything, at the end.
     pub(super) fn unmap_all(&self) {
         let lock = self.lock.write();
-        self.detach(lock, self.vmas.all(), Vec::new(), (0, TASK_SIZE));
+        self.detach(lock, self.vmas.array(), Vec::new(), (0, TASK_SIZE));
     }
 }
 

@@ -115,7 +115,7 @@ impl Mm {
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for a fault-around that is not a power of two between one page and 2 MiB;
-    /// [`Error::Closed`] if the cache is.
+    /// [`Error::OutOfMemory`]; [`Error::Closed`] if the cache is.
     pub fn new(cache: &PageCache, options: MmOptions) -> Result<Self> {
         cache.shared().require_open()?;
         Self::over(Arc::clone(cache.shared()), options)
@@ -130,7 +130,7 @@ impl Mm {
             )));
         }
         let events = Arc::new(Events::default());
-        let tables = Arc::new(PageTable::new(Arc::clone(&shared)));
+        let tables = Arc::new(PageTable::new(Arc::clone(&shared))?);
         let inner = MmInner {
             shared,
             lock: MmapLock::new(Arc::clone(&events)),

@@ -20,8 +20,10 @@
 //! section ([`LeafLocked`] borrows it), where `rcu::synchronize` panics: no owner of it ever waits for a grace period.
 
 use crate::cache::{MmuGather, Shared};
+use crate::error::Result;
 use crate::page::{Frames, PAGE_SHIFT, PAGE_SIZE, PageHandle};
 use crate::rcu::{self, ArcCell, ReadSection};
+use crate::reserve;
 use crate::sync::{
     AtomicU32, AtomicU64, LifeCell, Ordering, Tally, duty, guard, ord, seeded, spin_hint, yield_now,
 };
@@ -128,17 +130,24 @@ impl Drop for Gauge {
 trait Table: Send + Sync + Sized + 'static {
     /// Bytes that one table of this kind maps.
     const SPAN: u64;
-    fn new(tables: &Arc<Tally>) -> Self;
+    fn new(tables: &Arc<Tally>) -> Result<Self>;
     fn life(&self) -> LifeCell;
     /// Unlinks the tables below that lie in `gap` and touch `range`; `base` is this table's first address.
     fn free_below(&self, base: u64, range: (u64, u64), gap: (u64, u64));
 }
 
+/// What a table holds.
+fn slots<T>(empty: impl FnMut() -> T) -> Result<Box<[T]>> {
+    let mut slots = reserve::vec(FANOUT, "a page table")?;
+    slots.resize_with(FANOUT, empty);
+    Ok(slots.into_boxed_slice())
+}
+
 impl Table for Leaf {
     const SPAN: u64 = LEAF_SPAN;
-    fn new(tables: &Arc<Tally>) -> Self {
-        let entries = (0..FANOUT).map(|_| AtomicU64::new(0)).collect();
-        Self { lock: AtomicU32::new(0), entries, gauge: Gauge::new(tables) }
+    fn new(tables: &Arc<Tally>) -> Result<Self> {
+        let entries = slots(|| AtomicU64::new(0))?;
+        Ok(Self { lock: AtomicU32::new(0), entries, gauge: Gauge::new(tables) })
     }
     fn life(&self) -> LifeCell {
         self.gauge.life
@@ -148,8 +157,8 @@ impl Table for Leaf {
 
 impl<T: Table> Table for Directory<T> {
     const SPAN: u64 = T::SPAN << LEVEL_BITS;
-    fn new(tables: &Arc<Tally>) -> Self {
-        Self { slots: (0..FANOUT).map(|_| ArcCell::empty()).collect(), gauge: Gauge::new(tables) }
+    fn new(tables: &Arc<Tally>) -> Result<Self> {
+        Ok(Self { slots: slots(ArcCell::empty)?, gauge: Gauge::new(tables) })
     }
     fn life(&self) -> LifeCell {
         self.gauge.life
@@ -183,8 +192,13 @@ impl<T: Table> Directory<T> {
         self.cell(address).load(section).inspect(|table| table.life().assert_alive())
     }
 
-    fn walk_alloc<'s>(&'s self, address: u64, section: &'s ReadSection) -> &'s T {
-        self.cell(address).load_or_insert(section, || Arc::new(T::new(&self.gauge.tables)))
+    fn walk_alloc<'s>(&'s self, address: u64, section: &'s ReadSection) -> Result<&'s T> {
+        let cell = self.cell(address);
+        if let Some(table) = cell.load(section) {
+            return Ok(table);
+        }
+        let fresh = Arc::new(T::new(&self.gauge.tables)?);
+        Ok(cell.load_or_insert(section, || fresh))
     }
 }
 
@@ -216,9 +230,9 @@ pub(super) struct PageTable {
 }
 
 impl PageTable {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>) -> Result<Self> {
         let tables = Arc::new(Tally::new());
-        Self { root: Pgd::new(&tables), shared, tables }
+        Ok(Self { root: Pgd::new(&tables)?, shared, tables })
     }
 
     pub(super) fn frames(&self) -> &Frames {
@@ -232,7 +246,7 @@ impl PageTable {
 
     /// Walks to the leaf of `address` without allocating.
     #[inline]
-    pub(super) fn walk<'s>(&'s self, address: u64, section: &'s ReadSection) -> Result<Walk<'s>, Missing> {
+    pub(super) fn walk<'s>(&'s self, address: u64, section: &'s ReadSection) -> std::result::Result<Walk<'s>, Missing> {
         let beyond = |span: u64| Missing::Upper((address & !(span - 1)) + span);
         let pud = self.root.walk(address, section).ok_or_else(|| beyond(Pud::SPAN))?;
         let pmd = pud.walk(address, section).ok_or_else(|| beyond(Pmd::SPAN))?;
@@ -242,15 +256,16 @@ impl PageTable {
 
     /// Walks to the leaf of `address`, making the tables that are missing. The caller holds the mmap lock, so none of them
     /// is unlinked meanwhile.
-    pub(super) fn walk_alloc<'s>(&'s self, address: u64, section: &'s ReadSection) -> Walk<'s> {
-        let pmd = self.root.walk_alloc(address, section).walk_alloc(address, section);
-        let leaf = pmd.walk_alloc(address, section);
-        Walk::new(pmd, leaf, address, section)
+    pub(super) fn walk_alloc<'s>(&'s self, address: u64, section: &'s ReadSection) -> Result<Walk<'s>> {
+        let pmd = self.root.walk_alloc(address, section)?.walk_alloc(address, section)?;
+        let leaf = pmd.walk_alloc(address, section)?;
+        Ok(Walk::new(pmd, leaf, address, section))
     }
 
     /// Clears the entries of `start..end`, giving their references to `gather` (`zap_page_range`).
     pub(super) fn zap(&self, start: u64, end: u64, owner: Owner, gather: &mut MmuGather<'_>) {
-        self.for_each_leaf(start, end, |leaf, from, to| {
+        let room = |gather: &mut MmuGather<'_>, pages| gather.make_room(pages);
+        self.for_each_part(start, end, gather, room, |gather, leaf, from, to| {
             let mut clear = |leaf: &LeafLocked<'_>| {
                 for address in (from..to).step_by(PAGE_SIZE) {
                     let pte = leaf.get(address);
@@ -303,13 +318,28 @@ impl PageTable {
 
     /// Visits the leaves of `start..end` with the part of the range that each covers.
     pub(super) fn for_each_leaf(&self, start: u64, end: u64, mut visit: impl FnMut(&Walk<'_>, u64, u64)) {
+        self.for_each_part(start, end, &mut (), |(), pages| pages, |(), leaf, from, to| visit(leaf, from, to));
+    }
+
+    /// The same in parts that have no more pages than `room` says, which is asked outside any section how many of some it
+    /// may be.
+    fn for_each_part<C>(
+        &self,
+        start: u64,
+        end: u64,
+        context: &mut C,
+        room: impl Fn(&mut C, usize) -> usize,
+        mut visit: impl FnMut(&mut C, &Walk<'_>, u64, u64),
+    ) {
         let mut at = start;
         while at < end {
+            let pages = (end - at).div_ceil(PAGE_SIZE as u64).min(FANOUT as u64) as usize;
+            let part = end.min(at + ((room(context, pages) as u64) << PAGE_SHIFT));
             let section = rcu::read();
             match self.walk(at, &section) {
                 Ok(walk) => {
-                    let to = end.min(walk.first + LEAF_SPAN);
-                    visit(&walk, at, to);
+                    let to = part.min(walk.first + LEAF_SPAN);
+                    visit(context, &walk, at, to);
                     at = to;
                 }
                 Err(Missing::Leaf) => at = (at & !(LEAF_SPAN - 1)) + LEAF_SPAN,
@@ -458,7 +488,7 @@ impl LeafLocked<'_> {
 
     /// Changes a present entry if it is still exactly `seen`. Release publishes a private copy's bytes, as in
     /// [`LeafLocked::set`].
-    pub(super) fn replace(&self, address: u64, seen: Pte, next: Pte) -> Result<(), Pte> {
+    pub(super) fn replace(&self, address: u64, seen: Pte, next: Pte) -> std::result::Result<(), Pte> {
         self.walk
             .entry(address)
             .compare_exchange(seen.0, next.0, ord!("pte.replace.release", Release), Ordering::Relaxed)

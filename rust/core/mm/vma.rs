@@ -10,6 +10,7 @@ use crate::cache::filemap::Pattern;
 use crate::cache::{MappedRange, MmuGather, OpenFile};
 use crate::page::{PAGE_SHIFT, PAGE_SIZE};
 use crate::rcu::{ArcCell, ReadSection};
+use crate::reserve;
 use crate::sync::{AtomicU64, LifeCell, Ordering, Tally, seeded};
 use std::sync::Arc;
 
@@ -236,6 +237,9 @@ pub(crate) struct Vmas {
 
 type VmaArray = Vec<Arc<Vma>>;
 
+/// Mappings that one change adds at most: it cuts two in two.
+const MOST_ADDED: usize = 2;
+
 impl Vmas {
     pub(crate) fn new() -> Self {
         Self { array: ArcCell::new(Arc::new(Vec::new())) }
@@ -262,9 +266,21 @@ impl Vmas {
         array.get(array.partition_point(|vma| vma.end() <= address)).map(|vma| &**vma)
     }
 
-    /// All mappings, held by count: for writers, who build the next array from them.
-    pub(super) fn all(&self) -> VmaArray {
-        self.load(&crate::rcu::read()).to_vec()
+    /// All mappings, held by count, and room for what one change adds: for writers, who build the next array from them.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
+    pub(super) fn all(&self) -> crate::Result<VmaArray> {
+        let section = crate::rcu::read();
+        let vmas = self.load(&section);
+        let mut all = reserve::vec(vmas.len() + MOST_ADDED, "the array of mappings")?;
+        all.extend_from_slice(vmas);
+        Ok(all)
+    }
+
+    /// The array itself.
+    pub(super) fn array(&self) -> Arc<VmaArray> {
+        self.array.get().unwrap_or_default()
     }
 
     /// Publishes the next array; the old one goes after a grace period, and with it whatever only it held.
@@ -288,7 +304,7 @@ impl Vmas {
 
     /// The mappings that are not in the next array die now.
     fn declare_dead_without(&self, next: &[Arc<Vma>]) {
-        for vma in self.all().iter().filter(|vma| !next.iter().any(|kept| Arc::ptr_eq(vma, kept))) {
+        for vma in self.array().iter().filter(|vma| !next.iter().any(|kept| Arc::ptr_eq(vma, kept))) {
             vma.life.kill();
         }
     }

@@ -1,14 +1,14 @@
 //! The frames of one cache: a fixed number, preallocated. This is the bound.
 
-use super::bytes::PageBytes;
+use super::batch::Batch;
+use super::bytes::{PageBytes, WORDS};
 use super::lock::LOCK_BITS;
 use super::lru::{List, Lru};
-use super::memory::Memory;
+use super::memory::Zeroed;
 use super::{Page, PageFlags, PageHandle, PageRef, buddy::Buddy, usage};
 use crate::error::{Error, Result};
 use crate::sync::wait::WaitTable;
-use crate::sync::{AtomicU32, AtomicU64, Hint, Mutex, Ordering, duty, guard};
-use std::collections::HashMap;
+use crate::sync::{AtomicU64, Hint, Mutex, Ordering, duty, guard};
 
 /// What a frame is taken for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,8 +22,9 @@ pub enum Use {
 /// The arena, its descriptors, the free lists and the page lock's wait queues.
 #[derive(Debug)]
 pub struct Frames {
-    pages: Box<[Page]>,
-    memory: Memory,
+    pages: Zeroed<Page>,
+    /// The arena.
+    words: Zeroed<AtomicU64>,
     pub(super) waits: WaitTable,
     zone: Mutex<Zone>,
     /// What the zone has free, for those who only want a hint.
@@ -35,8 +36,10 @@ pub struct Frames {
 struct Zone {
     buddy: Buddy,
     lru: Lru,
-    /// How often a frame is pinned, if it is.
-    pins: HashMap<u32, u32>,
+    /// How often each frame is pinned.
+    pins: Zeroed<u32>,
+    /// How many are.
+    pinned: u32,
     private: u32,
 }
 
@@ -56,10 +59,11 @@ pub struct FrameUsage {
 }
 
 impl Frames {
-    /// `count` frames.
+    /// `count` frames, none of them touched.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for no frames, more than 2^30, or more than the system has room for.
+    /// [`Error::InvalidArgument`] for no frames or more than 2^30; [`Error::OutOfMemory`] for more than the system has room
+    /// for.
     pub fn new(count: usize) -> Result<Self> {
         if count == 0 || count > 1 << 30 {
             return Err(Error::InvalidArgument(format!(
@@ -67,24 +71,26 @@ impl Frames {
                 1 << 30
             )));
         }
-        let memory = Memory::new(count)?;
-        let pages = (0..count)
-            .map(|_| Page {
-                flags: AtomicU32::new(0),
-                refcount: AtomicU32::new(0),
-                mapcount: AtomicU32::new(0),
-                compound: AtomicU32::new(0),
-                generation: AtomicU64::new(0),
-                mapping: AtomicU64::new(0),
-                index: AtomicU64::new(0),
-                usage: Hint::new(0),
-            })
-            .collect();
-        let zone =
-            Zone { buddy: Buddy::new(count as u32), lru: Lru::new(count), pins: HashMap::new(), private: 0 };
+        Self::allocate(count).map_err(|error| match error {
+            Error::OutOfMemory { what, bytes } => {
+                let what = format!("{what} of a cache with a capacity of {count} pages").into();
+                Error::OutOfMemory { what, bytes }
+            }
+            error => error,
+        })
+    }
+
+    fn allocate(count: usize) -> Result<Self> {
+        let zone = Zone {
+            buddy: Buddy::new(count as u32)?,
+            lru: Lru::new(count)?,
+            pins: Zeroed::new(count, "the counts of pins")?,
+            pinned: 0,
+            private: 0,
+        };
         Ok(Self {
-            pages,
-            memory,
+            pages: Zeroed::new(count, "the descriptors")?,
+            words: Zeroed::new(count * WORDS, "the frames")?,
             waits: WaitTable::new(LOCK_BITS),
             zone: Mutex::new(zone),
             available: Hint::new(count as u32),
@@ -104,7 +110,7 @@ impl Frames {
         FrameUsage {
             in_use: self.capacity() - zone.buddy.available() as usize,
             private: zone.private as usize,
-            pinned: zone.pins.len(),
+            pinned: zone.pinned as usize,
             active: zone.lru.length(List::Active) as usize,
             inactive: zone.lru.length(List::Inactive) as usize,
         }
@@ -143,8 +149,13 @@ impl Frames {
     }
 
     #[inline]
+    fn words_of(&self, pfn: u32) -> &[AtomicU64] {
+        &self.words[pfn as usize * WORDS..][..WORDS]
+    }
+
+    #[inline]
     pub(super) fn bytes_of(&self, pfn: u32) -> PageBytes<'_> {
-        PageBytes::new(self.memory.words(pfn as usize))
+        PageBytes::new(self.words_of(pfn))
     }
 
     /// The bytes of a pinned page.
@@ -154,7 +165,7 @@ impl Frames {
     #[cfg(not(any(specmm_loom, specmm_shuttle)))]
     #[allow(unsafe_code, reason = "the promise is the pin's")]
     pub(crate) unsafe fn pinned_bytes(&self, pfn: u32) -> &[u8] {
-        let words = self.memory.words(pfn as usize);
+        let words = self.words_of(pfn);
         // SAFETY: initialised memory of that length that outlives the borrow; by the caller's promise it is only loaded from.
         unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), size_of_val(words)) }
     }
@@ -220,7 +231,7 @@ impl Frames {
         debug_assert!(before & PageFlags::LOCKED == 0, "freeing a locked page");
         let order = page.untie();
         let mut zone = self.zone.lock();
-        debug_assert!(!zone.pins.contains_key(&page.pfn()), "freeing a pinned page");
+        debug_assert!(zone.pins[page.pfn() as usize] == 0, "freeing a pinned page");
         duty!("free.unlink", {
             zone.lru.unlink(page.pfn());
         });
@@ -230,12 +241,12 @@ impl Frames {
     }
 
     /// Takes up to `most` pages off the old end of a list, each with a reference (`isolate_lru_pages`).
-    pub(crate) fn isolate(&self, list: List, most: usize) -> Vec<PageHandle<'_>> {
+    pub(crate) fn isolate(&self, list: List, most: usize) -> Batch<PageHandle<'_>> {
         let mut zone = self.zone.lock();
         // A count of zero: its last owner waits for the mutex to free it.
-        let taken: Vec<_> =
+        let taken: Batch<_> =
             zone.lru.oldest_first(list).filter_map(|pfn| self.page(pfn).try_get()).take(most).collect();
-        for page in &taken {
+        for page in taken.iter() {
             zone.lru.unlink(page.page().pfn());
         }
         taken
@@ -246,7 +257,7 @@ impl Frames {
     pub(crate) fn put_back(&self, page: PageRef<'_>, list: List) {
         let mut zone = self.zone.lock();
         // Whoever pinned it meanwhile puts it back, or has already: then another may have taken it off again, and so on.
-        if guard!("put_back.pinned", !zone.pins.contains_key(&page.pfn()))
+        if guard!("put_back.pinned", zone.pins[page.pfn() as usize] == 0)
             && guard!("put_back.once", zone.lru.list_of(page.pfn()).is_none())
         {
             zone.lru.push(list, page.pfn());
@@ -264,7 +275,9 @@ impl Frames {
     /// Pins a page of a file; the caller keeps its reference until it unpins. Reclaim does not see the page meanwhile.
     pub(crate) fn pin(&self, page: PageRef<'_>) {
         let mut zone = self.zone.lock();
-        *zone.pins.entry(page.pfn()).or_insert(0) += 1;
+        let pins = &mut zone.pins[page.pfn() as usize];
+        *pins += 1;
+        zone.pinned += u32::from(*pins == 1);
         duty!("pin.unlink", {
             zone.lru.unlink(page.pfn());
         });
@@ -273,10 +286,10 @@ impl Frames {
     /// Ends one pin. The caller still has its reference.
     pub(crate) fn unpin(&self, page: PageRef<'_>) {
         let mut zone = self.zone.lock();
-        let pins = zone.pins.get_mut(&page.pfn()).expect("the page is pinned");
-        *pins -= 1;
+        let pins = &mut zone.pins[page.pfn() as usize];
+        *pins = pins.checked_sub(1).expect("the page is pinned");
         if *pins == 0 {
-            zone.pins.remove(&page.pfn());
+            zone.pinned -= 1;
             // What is pinned is on no list. Reclaim may have it in its hands from before, and finds it here when it is done.
             zone.lru.push(List::Inactive, page.pfn());
         }
@@ -284,12 +297,18 @@ impl Frames {
 
     /// How often a page is pinned: somebody relies on its bytes to stay. Pins are made under the page lock.
     pub(crate) fn pins(&self, page: PageRef<'_>) -> u32 {
-        self.zone.lock().pins.get(&page.pfn()).copied().unwrap_or(0)
+        self.zone.lock().pins[page.pfn() as usize]
+    }
+
+    /// The descriptors that may have been used. The others are not even looked at: that would take memory for them.
+    fn touched(&self) -> &[Page] {
+        let touched = self.zone.lock().buddy.touched();
+        &self.pages[..touched as usize]
     }
 
     /// Pages that are locked now: being read, as a rule.
     pub(crate) fn count_locked(&self) -> usize {
-        self.pages
+        self.touched()
             .iter()
             .filter(|page| PageFlags(page.flags.load(Ordering::Relaxed)).has(PageFlags::LOCKED))
             .count()
@@ -305,8 +324,8 @@ impl Frames {
             return Err(Error::Invariant("somebody sleeps in a page wait queue".into()));
         }
         let (mut used, mut single) = (0, 0);
-        for pfn in 0..self.capacity() {
-            let page = self.page(pfn as u32);
+        for page in self.touched() {
+            let page = PageRef { frames: self, page };
             if page.flags().has(PageFlags::LOCKED) {
                 return wrong(page, "locked at quiescence");
             }

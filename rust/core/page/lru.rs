@@ -2,7 +2,11 @@
 //!
 //! Owns: the links. Does not own the policy (`cache::vmscan`). Mirrors `struct lruvec`: a page begins on the inactive list,
 //! what is used again is moved to the active one, and pages that are pinned or being looked at are on neither. Everything
-//! here happens under the mutex of the free lists, so a frame that is free is on no list and no atomics are needed.
+//! here happens under the mutex of the free lists, so a frame that is free is on no list and no atomics are needed. Links begin
+//! as zeros, so that those of frames that were never used are never touched.
+
+use super::memory::Zeroed;
+use crate::error::Result;
 
 /// A list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,36 +17,49 @@ pub(crate) enum List {
     Active = 1,
 }
 
-const NONE: u32 = u32::MAX >> TAG_BITS;
-/// The tag says which list the frame is on: 0 none, else list + 1. Frames are numbered below 2^30.
-const TAG_BITS: u32 = 2;
-const TAG_SHIFT: u32 = 32 - TAG_BITS;
-
-#[derive(Debug, Clone, Copy)]
-struct Link {
-    tag_and_newer: u32,
+/// A frame's neighbours. All zeros: it is on no list.
+///
+/// | word | bits 0 to 30 | bit 31 |
+/// |---|---|---|
+/// | `newer` | the next newer frame plus one, or 0 at the new end | the frame is on a list |
+/// | `older` | the next older frame plus one, or 0 at the old end | that list is the active one |
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Link {
+    newer: u32,
     older: u32,
 }
 
-#[derive(Debug, Clone, Copy)]
+const FLAG: u32 = 1 << 31;
+
+/// The frame that a word names.
+fn named(word: u32) -> Option<u32> {
+    (word & !FLAG).checked_sub(1)
+}
+
+/// The part of a word that names a frame.
+fn name(pfn: Option<u32>) -> u32 {
+    pfn.map_or(0, |pfn| pfn + 1)
+}
+
+#[derive(Debug, Clone, Copy, Default)]
 struct Ends {
-    newest: u32,
-    oldest: u32,
+    newest: Option<u32>,
+    oldest: Option<u32>,
     length: u32,
 }
 
 /// Both lists.
 #[derive(Debug)]
 pub(super) struct Lru {
-    links: Box<[Link]>,
+    links: Zeroed<Link>,
     ends: [Ends; 2],
 }
 
 impl Lru {
-    pub(super) fn new(frames: usize) -> Self {
-        let unlinked = Link { tag_and_newer: NONE, older: NONE };
-        let empty = Ends { newest: NONE, oldest: NONE, length: 0 };
-        Self { links: vec![unlinked; frames].into(), ends: [empty; 2] }
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
+    pub(super) fn new(frames: usize) -> Result<Self> {
+        Ok(Self { links: Zeroed::new(frames, "the lists of pages")?, ends: [Ends::default(); 2] })
     }
 
     pub(super) fn length(&self, list: List) -> u32 {
@@ -51,62 +68,54 @@ impl Lru {
 
     /// The list that a frame is on.
     pub(super) fn list_of(&self, pfn: u32) -> Option<List> {
-        match self.links[pfn as usize].tag_and_newer >> TAG_SHIFT {
-            0 => None,
-            1 => Some(List::Inactive),
-            _ => Some(List::Active),
-        }
+        let Link { newer, older } = self.links[pfn as usize];
+        let list = if older & FLAG == 0 { List::Inactive } else { List::Active };
+        (newer & FLAG != 0).then_some(list)
     }
 
     /// Puts a frame that is on no list at the new end of one.
     pub(super) fn push(&mut self, list: List, pfn: u32) {
         debug_assert_eq!(self.list_of(pfn), None, "frame {pfn} is on a list already");
         let ends = &mut self.ends[list as usize];
-        let older = std::mem::replace(&mut ends.newest, pfn);
+        let older = ends.newest.replace(pfn);
         ends.length += 1;
-        self.links[pfn as usize] = Link { tag_and_newer: (list as u32 + 1) << TAG_SHIFT | NONE, older };
-        if older == NONE {
-            self.ends[list as usize].oldest = pfn;
-        } else {
-            self.set_newer(older, pfn);
+        self.links[pfn as usize] = Link { newer: FLAG, older: list as u32 * FLAG | name(older) };
+        match older {
+            Some(older) => self.set_newer(older, Some(pfn)),
+            None => self.ends[list as usize].oldest = Some(pfn),
         }
     }
 
     /// Takes a frame off its list, if it is on one.
     pub(super) fn unlink(&mut self, pfn: u32) -> Option<List> {
         let list = self.list_of(pfn)?;
-        let (newer, older) = (self.newer(pfn), self.links[pfn as usize].older);
-        let ends = &mut self.ends[list as usize];
-        ends.length -= 1;
-        if newer == NONE {
-            ends.newest = older;
+        let link = std::mem::take(&mut self.links[pfn as usize]);
+        let (newer, older) = (named(link.newer), named(link.older));
+        self.ends[list as usize].length -= 1;
+        match newer {
+            Some(newer) => self.set_older(newer, older),
+            None => self.ends[list as usize].newest = older,
         }
-        if older == NONE {
-            ends.oldest = newer;
+        match older {
+            Some(older) => self.set_newer(older, newer),
+            None => self.ends[list as usize].oldest = newer,
         }
-        if newer != NONE {
-            self.links[newer as usize].older = older;
-        }
-        if older != NONE {
-            self.set_newer(older, newer);
-        }
-        self.links[pfn as usize] = Link { tag_and_newer: NONE, older: NONE };
         Some(list)
     }
 
     /// The frames of a list, the oldest first.
     pub(super) fn oldest_first(&self, list: List) -> impl Iterator<Item = u32> + '_ {
-        let known = |pfn: u32| (pfn != NONE).then_some(pfn);
-        std::iter::successors(known(self.ends[list as usize].oldest), move |&pfn| known(self.newer(pfn)))
+        std::iter::successors(self.ends[list as usize].oldest, |&pfn| named(self.links[pfn as usize].newer))
     }
 
-    fn newer(&self, pfn: u32) -> u32 {
-        self.links[pfn as usize].tag_and_newer & NONE
+    fn set_newer(&mut self, pfn: u32, newer: Option<u32>) {
+        let word = &mut self.links[pfn as usize].newer;
+        *word = *word & FLAG | name(newer);
     }
 
-    fn set_newer(&mut self, pfn: u32, newer: u32) {
-        let link = &mut self.links[pfn as usize].tag_and_newer;
-        *link = *link & !NONE | newer;
+    fn set_older(&mut self, pfn: u32, older: Option<u32>) {
+        let word = &mut self.links[pfn as usize].older;
+        *word = *word & FLAG | name(older);
     }
 }
 
@@ -118,10 +127,16 @@ mod tests {
 
     const FRAMES: u32 = 6;
 
+    #[test]
+    fn the_last_frame_of_the_largest_cache_has_a_name() {
+        let last = (1 << 30) - 1;
+        assert_eq!((named(name(Some(last))), named(FLAG | name(Some(last))), named(FLAG)), (Some(last), Some(last), None));
+    }
+
     proptest! {
         #[test]
         fn the_lists_are_two_queues(steps in prop::collection::vec((0..FRAMES, 0..3_u8), 1..200)) {
-            let mut lru = Lru::new(FRAMES as usize);
+            let mut lru = Lru::new(FRAMES as usize).unwrap();
             let mut queues = [VecDeque::new(), VecDeque::new()];
             for (pfn, step) in steps {
                 let was = queues.iter().position(|queue| queue.contains(&pfn));

@@ -1,33 +1,69 @@
-//! The arena: anonymous memory for the bytes of all frames, taken from the system page by page as it is used.
+//! Arrays sized by the capacity of a cache: memory that begins zeroed and that the system gives page by page, as it is used.
+//!
+//! So a cache costs, at first, a few calls of mmap(2), however large it is. What lives here begins as all bytes zero.
+
+use crate::sync::AtomicU64;
+
+/// What begins as zeros.
+///
+/// # Safety
+/// All bytes zero are a value of the type, and dropping one does nothing.
+pub(super) unsafe trait Zero: Sized {
+    /// That value, for the model checkers.
+    #[cfg(any(specmm_loom, specmm_shuttle))]
+    fn zero() -> Self;
+}
+
+macro_rules! begins_as_zeros {
+    ($($type:ty: $zero:expr),*) => {$(
+        // SAFETY: integers and atomics of them, for which zero is a value, and no drop.
+        unsafe impl Zero for $type {
+            #[cfg(any(specmm_loom, specmm_shuttle))]
+            fn zero() -> Self {
+                $zero
+            }
+        }
+    )*};
+}
+
+begins_as_zeros! {
+    u32: 0,
+    u64: 0,
+    AtomicU64: AtomicU64::new(0),
+    super::Page: super::Page::unused(),
+    super::lru::Link: super::lru::Link::default()
+}
 
 #[cfg(not(any(specmm_loom, specmm_shuttle)))]
-#[allow(unsafe_code, reason = "the arena is raw memory from mmap(2)")]
 mod imp {
-    use super::super::PAGE_SIZE;
+    use super::Zero;
     use crate::error::{Error, Result};
-    use crate::page::WORDS;
-    use crate::sync::AtomicU64;
     use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
     use std::ptr::NonNull;
 
+    /// An array of zeros, untouched.
     #[derive(Debug)]
-    pub(crate) struct Memory {
-        words: NonNull<AtomicU64>,
-        frames: usize,
+    pub(in super::super) struct Zeroed<T: Zero> {
+        first: NonNull<T>,
+        length: usize,
     }
 
-    // SAFETY: the memory is owned, fixed, and only ever accessed as atomics.
-    unsafe impl Send for Memory {}
+    // SAFETY: the memory is owned, as a boxed slice owns its.
+    unsafe impl<T: Zero + Send> Send for Zeroed<T> {}
     // SAFETY: as above.
-    unsafe impl Sync for Memory {}
+    unsafe impl<T: Zero + Sync> Sync for Zeroed<T> {}
 
-    impl Memory {
-        pub(crate) fn new(frames: usize) -> Result<Self> {
-            let refused = || {
-                Error::InvalidArgument(format!("capacity of {frames} pages: the system has no room for it"))
-            };
-            let bytes =
-                frames.checked_mul(PAGE_SIZE).filter(|&n| isize::try_from(n).is_ok()).ok_or_else(refused)?;
+    impl<T: Zero> Zeroed<T> {
+        /// At least one, for `what`.
+        ///
+        /// # Errors
+        /// [`Error::OutOfMemory`], with that name.
+        pub(in super::super) fn new(length: usize, what: &'static str) -> Result<Self> {
+            let bytes = length.saturating_mul(size_of::<T>());
+            let refused = || Error::out_of_memory(what, bytes);
+            if isize::try_from(bytes).is_err() {
+                return Err(refused());
+            }
             // SAFETY: a fresh private mapping at an address of the kernel's choice touches nothing that exists.
             let start = unsafe {
                 mmap_anonymous(
@@ -38,45 +74,63 @@ mod imp {
                 )
             }
             .map_err(|_| refused())?;
-            let words = NonNull::new(start.cast()).ok_or_else(refused)?;
-            Ok(Self { words, frames })
-        }
-
-        #[inline]
-        pub(crate) fn words(&self, frame: usize) -> &[AtomicU64] {
-            assert!(frame < self.frames);
-            // SAFETY: in range by the assertion; zeroed anonymous memory is valid for atomics, page-aligned, and lives
-            // as long as `self`.
-            unsafe { std::slice::from_raw_parts(self.words.as_ptr().add(frame * WORDS), WORDS) }
+            Ok(Self { first: NonNull::new(start.cast()).ok_or_else(refused)?, length })
         }
     }
 
-    impl Drop for Memory {
+    impl<T: Zero> std::ops::Deref for Zeroed<T> {
+        type Target = [T];
+
+        #[inline]
+        fn deref(&self) -> &[T] {
+            // SAFETY: page-aligned memory of that length, all of it values: zeros at first. It lives as long as `self`.
+            unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.length) }
+        }
+    }
+
+    impl<T: Zero> std::ops::DerefMut for Zeroed<T> {
+        #[inline]
+        fn deref_mut(&mut self) -> &mut [T] {
+            // SAFETY: as above, and the borrow is exclusive.
+            unsafe { std::slice::from_raw_parts_mut(self.first.as_ptr(), self.length) }
+        }
+    }
+
+    impl<T: Zero> Drop for Zeroed<T> {
         fn drop(&mut self) {
             // SAFETY: the mapping is ours and borrows of it end with `self`. A failure would leak it, no more.
-            let _ = unsafe { munmap(self.words.as_ptr().cast(), self.frames * PAGE_SIZE) };
+            let _ = unsafe { munmap(self.first.as_ptr().cast(), self.length * size_of::<T>()) };
         }
     }
 }
 
 #[cfg(any(specmm_loom, specmm_shuttle))]
 mod imp {
+    use super::Zero;
     use crate::error::Result;
-    use crate::page::WORDS;
-    use crate::sync::AtomicU64;
 
     #[derive(Debug)]
-    pub(crate) struct Memory(Vec<AtomicU64>);
+    pub(in super::super) struct Zeroed<T>(Vec<T>);
 
-    impl Memory {
+    impl<T: Zero> Zeroed<T> {
         #[allow(clippy::unnecessary_wraps, reason = "as what ships")]
-        pub(crate) fn new(frames: usize) -> Result<Self> {
-            Ok(Self((0..frames * WORDS).map(|_| AtomicU64::new(0)).collect()))
+        pub(in super::super) fn new(length: usize, _what: &'static str) -> Result<Self> {
+            Ok(Self((0..length).map(|_| T::zero()).collect()))
         }
-        pub(crate) fn words(&self, frame: usize) -> &[AtomicU64] {
-            &self.0[frame * WORDS..(frame + 1) * WORDS]
+    }
+
+    impl<T> std::ops::Deref for Zeroed<T> {
+        type Target = [T];
+        fn deref(&self) -> &[T] {
+            &self.0
+        }
+    }
+
+    impl<T> std::ops::DerefMut for Zeroed<T> {
+        fn deref_mut(&mut self) -> &mut [T] {
+            &mut self.0
         }
     }
 }
 
-pub(crate) use imp::Memory;
+pub(super) use imp::Zeroed;

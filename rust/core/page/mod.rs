@@ -1,6 +1,6 @@
 //! Page frames: descriptors that are never freed, their reference counts, their locks and their bytes.
 //!
-//! Owns: the arena of frames and the array of descriptors (type-stable: allocated once, alive as long as the cache), who
+//! Owns: the arena of frames and the array of descriptors (type-stable: mapped once, alive as long as the cache), who
 //! may free a frame (the last reference), who may change what the page means (the holder of the page lock). Does not
 //! own: which page is at which index (`cache::address_space`), which entries map it (`mm::page_table`).
 //!
@@ -16,6 +16,8 @@
 //! | take the page out of the cache | [`LockedPage`] and the `i_pages` mutex |
 //! | free the frame | the last reference |
 
+mod batch;
+mod bit_set;
 mod buddy;
 mod bytes;
 mod compound;
@@ -23,11 +25,13 @@ pub mod flags;
 mod frames;
 mod lock;
 mod lru;
+#[allow(unsafe_code, reason = "raw memory from mmap(2)")]
 mod memory;
 #[allow(unsafe_code, reason = "raw memory that a caller gives")]
 mod out;
 mod refcount;
 
+pub(crate) use batch::Batch;
 pub use bytes::{PageBytes, WORDS};
 pub use flags::PageFlags;
 pub use frames::{FrameUsage, Frames, Use};
@@ -43,7 +47,7 @@ pub const PAGE_SHIFT: u32 = if cfg!(any(specmm_loom, specmm_shuttle)) { 4 } else
 /// Bytes in a page.
 pub const PAGE_SIZE: usize = 1 << PAGE_SHIFT;
 
-/// A page frame's descriptor.
+/// A page frame's descriptor. All zeros: the frame was never used.
 ///
 /// | word | who writes | holding |
 /// |---|---|---|
@@ -64,6 +68,23 @@ pub struct Page {
     generation: AtomicU64,
     mapping: AtomicU64,
     index: AtomicU64,
+}
+
+impl Page {
+    /// A descriptor of a frame that was never used, as memory begins: zeros.
+    #[cfg(any(specmm_loom, specmm_shuttle))]
+    fn unused() -> Self {
+        Self {
+            flags: AtomicU32::new(0),
+            refcount: AtomicU32::new(0),
+            mapcount: AtomicU32::new(0),
+            compound: AtomicU32::new(0),
+            usage: Hint::new(0),
+            generation: AtomicU64::new(0),
+            mapping: AtomicU64::new(0),
+            index: AtomicU64::new(0),
+        }
+    }
 }
 
 /// How a page was used lately: the bits of `Page::usage`.

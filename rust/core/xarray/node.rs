@@ -1,6 +1,8 @@
 //! One node: 64 slots and, for each mark, one bit a slot.
 
 use super::entry::Entry;
+use crate::error::Result;
+use crate::reserve;
 use crate::sync::{AtomicPtr, AtomicU64, LifeCell, Ordering, Tally};
 
 /// Bits of the index that one level decides.
@@ -45,19 +47,6 @@ pub struct Node {
 }
 
 impl Node {
-    pub(super) fn new(shift: u32, offset: usize, parent: *mut Node, nodes: &Tally) -> *mut Node {
-        nodes.add(1);
-        Box::into_raw(Box::new(Node {
-            shift,
-            offset,
-            parent: AtomicPtr::new(parent),
-            count: AtomicU64::new(0),
-            marks: std::array::from_fn(|_| AtomicU64::new(0)),
-            slots: std::array::from_fn(|_| AtomicPtr::new(std::ptr::null_mut())),
-            life: LifeCell::new(),
-        }))
-    }
-
     /// The slot that decides `index` at this level.
     #[inline]
     pub(super) fn offset_of(&self, index: u64) -> usize {
@@ -72,12 +61,69 @@ impl Node {
     }
 }
 
+/// Memory for the nodes of one store, there before the tree is touched: a store that cannot have them all changes nothing.
+pub(super) struct Spares<'t> {
+    rooms: [Vec<Node>; MOST],
+    left: usize,
+    nodes: &'t Tally,
+}
+
+/// Nodes from the root to a leaf.
+const LEVELS: usize = u64::BITS.div_ceil(SHIFT) as usize;
+/// Most nodes that one store makes: for a lone entry and for one that lies far from it.
+const MOST: usize = 2 * LEVELS - 1;
+
+/// How many levels a tree with `index` has.
+pub(super) fn levels(index: u64) -> usize {
+    (u64::BITS - index.leading_zeros()).div_ceil(SHIFT).max(1) as usize
+}
+
+impl<'t> Spares<'t> {
+    /// Memory for `count` nodes, to be counted in `nodes` once they are made.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
+    pub(super) fn new(count: usize, nodes: &'t Tally) -> Result<Self> {
+        let mut rooms = [const { Vec::new() }; MOST];
+        for room in &mut rooms[..count] {
+            *room = reserve::vec(1, "a node of a file's index")?;
+        }
+        Ok(Self { rooms, left: count, nodes })
+    }
+
+    /// One node, empty.
+    ///
+    /// # Panics
+    /// When none is left.
+    pub(super) fn take(&mut self, shift: u32, offset: usize, parent: *mut Node) -> *mut Node {
+        self.left = self.left.checked_sub(1).expect("the nodes were counted");
+        self.nodes.add(1);
+        let mut room = std::mem::take(&mut self.rooms[self.left]);
+        room.push(Node {
+            shift,
+            offset,
+            parent: AtomicPtr::new(parent),
+            count: AtomicU64::new(0),
+            marks: std::array::from_fn(|_| AtomicU64::new(0)),
+            slots: std::array::from_fn(|_| AtomicPtr::new(std::ptr::null_mut())),
+            life: LifeCell::new(),
+        });
+        // A boxed slice of one is a box of one.
+        Box::into_raw(room.into_boxed_slice()).cast()
+    }
+
+    /// Whether all were taken.
+    pub(super) fn is_empty(&self) -> bool {
+        self.left == 0
+    }
+}
+
 /// Frees a node and all below it.
 ///
 /// # Safety
 /// No other thread can reach the tree any more.
 pub(super) unsafe fn free_tree(node: *mut Node, nodes: &Tally) {
-    // SAFETY: the caller owns the tree; nodes came from Box::into_raw.
+    // SAFETY: the caller owns the tree; nodes came from Box::into_raw (`Spares::take`).
     let node = unsafe { Box::from_raw(node) };
     node.life.kill();
     nodes.sub(1);

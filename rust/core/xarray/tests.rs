@@ -13,7 +13,7 @@ fn grows_shrinks_and_keeps_every_entry() {
     let section = rcu::read();
     for index in [0, 1, 63, 64, 4095, 4096, 1 << 32, u64::MAX] {
         assert!(array.load(index, &section).is_empty());
-        assert!(array.lock().store(index, Entry::page(7)).is_empty());
+        assert!(array.lock().store(index, Entry::page(7)).unwrap().is_empty());
         assert_eq!(array.load(index, &section).as_page(), Some(7));
         array.lock().audit().unwrap();
     }
@@ -32,8 +32,8 @@ fn grows_shrinks_and_keeps_every_entry() {
 #[test]
 fn a_reader_in_a_retired_head_sees_that_it_is_stale() {
     let array = array();
-    array.lock().store(0, Entry::page(1));
-    array.lock().store(1, Entry::page(2));
+    array.lock().store(0, Entry::page(1)).unwrap();
+    array.lock().store(1, Entry::page(2)).unwrap();
     let section = rcu::read();
     let found = array.find(0, &section);
     assert!(found.is_unchanged());
@@ -45,7 +45,7 @@ fn a_reader_in_a_retired_head_sees_that_it_is_stale() {
 #[test]
 fn values_are_not_pages() {
     let array = array();
-    array.lock().store(9, Entry::value(MAX_VALUE));
+    array.lock().store(9, Entry::value(MAX_VALUE)).unwrap();
     let section = rcu::read();
     let entry = array.load(9, &section);
     assert_eq!((entry.as_page(), entry.as_value()), (None, Some(MAX_VALUE)));
@@ -83,13 +83,13 @@ proptest! {
             let mut locked = array.lock();
             match step {
                 Step::Store(i, p) => {
-                    let old = locked.store(i, Entry::page(p));
+                    let old = locked.store(i, Entry::page(p)).unwrap();
                     let entry = model.entry(i).or_insert((Entry::EMPTY, false));
                     prop_assert_eq!(old, entry.0);
                     entry.0 = Entry::page(p);
                 }
                 Step::Value(i, v) => {
-                    let old = locked.store(i, Entry::value(v));
+                    let old = locked.store(i, Entry::value(v)).unwrap();
                     let entry = model.entry(i).or_insert((Entry::EMPTY, false));
                     prop_assert_eq!(old, entry.0);
                     entry.0 = Entry::value(v);
@@ -99,7 +99,7 @@ proptest! {
                     prop_assert_eq!(old, model.remove(&i).map_or(Entry::EMPTY, |e| e.0));
                 }
                 Step::Mark(i) => {
-                    let there = locked.set_mark(i, Mark::Dirty);
+                    let there = locked.set_mark(i, Mark::Dirty).unwrap();
                     prop_assert_eq!(there, model.get_mut(&i).map(|e| e.1 = true).is_some());
                 }
                 Step::Unmark(i) => {

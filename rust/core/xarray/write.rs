@@ -2,7 +2,7 @@
 
 use super::XArray;
 use super::entry::Entry;
-use super::node::{FANOUT, MARKS, Mark, Node, SHIFT};
+use super::node::{FANOUT, MARKS, Mark, Node, SHIFT, Spares, levels};
 use crate::rcu;
 use crate::sync::{MutexGuard, Ordering, Tally, duty, guard, ord, seeded};
 use std::sync::Arc;
@@ -69,18 +69,42 @@ impl<'x> Locked<'x> {
 
     /// Puts `entry` at `index` and answers what was there. Storing [`Entry::EMPTY`] erases, prunes empty nodes and
     /// shrinks the tree. Marks of the slot are kept for an overwrite and cleared by an erase.
-    pub fn store(&mut self, index: u64, entry: Entry) -> Entry {
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) when nodes are needed and cannot be had; then nothing has changed.
+    pub fn store(&mut self, index: u64, entry: Entry) -> crate::Result<Entry> {
+        if !entry.is_empty() && !self.is_lone(index) && self.place(index).is_none() {
+            let place = self.make_place(index)?;
+            return Ok(self.put(place, entry));
+        }
+        Ok(self.replace(index, entry))
+    }
+
+    /// As [`Locked::store`] where an entry is: that needs no node.
+    ///
+    /// # Panics
+    /// When nothing is there.
+    pub fn replace(&mut self, index: u64, entry: Entry) -> Entry {
         if entry.is_empty() {
             return self.erase(index);
         }
-        if index == 0 && self.head().as_node().is_none() {
+        if self.is_lone(index) {
             let old = self.head();
             // Pairs with the Acquire of `find`: the page's identity is written before it can be found.
             self.array.head.store(entry.raw(), ord!("xarray.store.head.release", Release));
             return old;
         }
-        self.grow(index);
-        let place = self.create(index);
+        let place = self.place(index).expect("there is an entry");
+        self.put(place, entry)
+    }
+
+    /// Whether an entry at `index` stands in the head, without a node.
+    fn is_lone(&self, index: u64) -> bool {
+        index == 0 && self.head().as_node().is_none()
+    }
+
+    #[allow(clippy::unused_self, reason = "the mutex is what keeps the node")]
+    fn put(&mut self, place: Place<'x>, entry: Entry) -> Entry {
         let slot = &place.node.slots[place.offset];
         let old = Entry::from_raw(slot.load_then_write(Ordering::Relaxed));
         slot.store(entry.raw(), ord!("xarray.store.release", Release));
@@ -90,18 +114,50 @@ impl<'x> Locked<'x> {
         old
     }
 
-    /// Raises the head until it covers `index`.
-    fn grow(&mut self, index: u64) {
+    /// Makes the nodes that lead to `index`, all or none.
+    fn make_place(&mut self, index: u64) -> crate::Result<Place<'x>> {
         let nodes = &*self.array.nodes;
+        let mut spares = Spares::new(self.missing(index), nodes)?;
+        self.grow(index, &mut spares);
+        let place = self.create(index, &mut spares);
+        debug_assert!(spares.is_empty(), "more nodes were counted than made");
+        Ok(place)
+    }
+
+    /// How many nodes lack on the way to `index`.
+    fn missing(&self, index: u64) -> usize {
+        let head = self.head();
+        let Some(top) = head.as_node() else {
+            // A lone entry moves into a leaf of its own, beside the way or at its end.
+            return levels(index) + if head.is_empty() { 0 } else { levels(index) - 1 };
+        };
+        let mut node = self.node(top);
+        if !node.covers(index) {
+            let raises = levels(index) - (node.shift / SHIFT) as usize - 1;
+            return raises + levels(index) - 1;
+        }
+        while node.shift > 0 {
+            let child = Entry::from_raw(node.slots[node.offset_of(index)].load_then_write(Ordering::Relaxed));
+            let Some(child) = child.as_node() else { break };
+            node = self.node(child);
+        }
+        (node.shift / SHIFT) as usize
+    }
+
+    /// Raises the head until it covers `index`.
+    fn grow(&mut self, index: u64, spares: &mut Spares<'_>) {
         let mut head = self.head();
         if head.as_node().is_none() {
-            let leaf = Node::new(0, 0, std::ptr::null_mut(), nodes);
-            let node = self.node(leaf);
-            if !head.is_empty() {
+            let is_empty = head.is_empty();
+            // Where nothing is to be kept, as high as it must be at once.
+            let shift = if is_empty { (levels(index) as u32 - 1) * SHIFT } else { 0 };
+            let first = spares.take(shift, 0, std::ptr::null_mut());
+            let node = self.node(first);
+            if !is_empty {
                 node.slots[0].store(head.raw(), Ordering::Relaxed);
                 node.count.store(1, Ordering::Relaxed);
             }
-            head = Entry::node(leaf);
+            head = Entry::node(first);
             self.array.head.store(head.raw(), ord!("xarray.grow.leaf.release", Release));
         }
         loop {
@@ -110,7 +166,7 @@ impl<'x> Locked<'x> {
             if old_node.covers(index) {
                 return;
             }
-            let raised = Node::new(old_node.shift + SHIFT, 0, std::ptr::null_mut(), nodes);
+            let raised = spares.take(old_node.shift + SHIFT, 0, std::ptr::null_mut());
             let node = self.node(raised);
             node.slots[0].store(head.raw(), Ordering::Relaxed);
             node.count.store(1, Ordering::Relaxed);
@@ -124,8 +180,8 @@ impl<'x> Locked<'x> {
         }
     }
 
-    /// Walks to the leaf of `index`, making nodes on the way.
-    fn create(&mut self, index: u64) -> Place<'x> {
+    /// Walks to the leaf of `index`, hanging nodes in on the way.
+    fn create(&mut self, index: u64, spares: &mut Spares<'_>) -> Place<'x> {
         let mut raw = self.head().as_node().expect("grow made a node");
         loop {
             let node = self.node(raw);
@@ -136,7 +192,7 @@ impl<'x> Locked<'x> {
             let slot = &node.slots[offset];
             let child = Entry::from_raw(slot.load_then_write(Ordering::Relaxed)).as_node();
             raw = child.unwrap_or_else(|| {
-                let child = Node::new(node.shift - SHIFT, offset, raw, &self.array.nodes);
+                let child = spares.take(node.shift - SHIFT, offset, raw);
                 // Release: the child's empty slots are written before a reader can find it.
                 slot.store(Entry::node(child).raw(), ord!("xarray.create.release", Release));
                 node.count.fetch_add(1, Ordering::Relaxed);
@@ -217,29 +273,28 @@ impl<'x> Locked<'x> {
     }
 
     /// Sets `mark` on the entry at `index`. False when nothing is there.
-    pub fn set_mark(&mut self, index: u64, mark: Mark) -> bool {
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) when a lone entry needs a node for it.
+    pub fn set_mark(&mut self, index: u64, mark: Mark) -> crate::Result<bool> {
         if self.get(index).is_empty() {
-            return false;
+            return Ok(false);
         }
         // A lone entry in the head gets a node, which has room for marks.
-        if self.head().as_node().is_none() {
-            self.grow_to_node();
-        }
-        let Some(place) = self.place(index) else { return false };
+        let place = match self.place(index) {
+            Some(place) => place,
+            None => self.make_place(index)?,
+        };
         let (mut node, mut offset) = (place.node, place.offset);
         loop {
             let before = node.marks[mark as usize].fetch_or(1 << offset, Ordering::Relaxed);
             let parent = node.parent.load_then_write(Ordering::Relaxed);
             if before & (1 << offset) != 0 || parent.is_null() {
-                return true;
+                return Ok(true);
             }
             offset = node.offset;
             node = self.node(parent);
         }
-    }
-
-    fn grow_to_node(&mut self) {
-        self.grow(0);
     }
 
     /// Clears `mark` from the entry at `index`.
