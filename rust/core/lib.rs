@@ -96,9 +96,9 @@ pub mod error;
 pub mod fork;
 pub mod mm;
 pub mod page;
-mod reserve;
 #[allow(unsafe_code, reason = "grace periods hand raw pointers from readers to their freer")]
 pub mod rcu;
+mod reserve;
 pub mod stats;
 pub mod store;
 pub mod sync;

@@ -4,6 +4,8 @@
 //! `count_vm_event`: each thread adds to a line of its own with a plain load and store, and a reader sums the shards.
 //! Sums are exact at quiescence and monotone always.
 
+use crate::error::Result;
+use crate::reserve;
 use crate::sync::{OnceLock, Tally, thread_number};
 
 const SHARDS: usize = if cfg!(specmm_loom) {
@@ -34,13 +36,17 @@ pub struct Sharded<const N: usize> {
     overflow: Shard<N>,
 }
 
-impl<const N: usize> Default for Sharded<N> {
-    fn default() -> Self {
-        Self { shards: (0..SHARDS).map(|_| OnceLock::new()).collect(), overflow: Shard::new() }
-    }
-}
-
 impl<const N: usize> Sharded<N> {
+    /// All zero.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
+    pub fn new() -> Result<Self> {
+        let mut shards = reserve::vec(SHARDS, "counters")?;
+        shards.resize_with(SHARDS, OnceLock::new);
+        Ok(Self { shards: shards.into_boxed_slice(), overflow: Shard::new() })
+    }
+
     /// Adds `n` to counter `event`.
     #[inline]
     pub fn add(&self, event: usize, n: u64) {
@@ -65,7 +71,7 @@ mod tests {
 
     #[test]
     fn nothing_is_lost_with_more_threads_than_shards() {
-        let counters = Sharded::<2>::default();
+        let counters = Sharded::<2>::new().unwrap();
         let barrier = std::sync::Barrier::new(SHARDS + 20);
         std::thread::scope(|scope| {
             for _ in 0..SHARDS + 20 {

@@ -95,7 +95,7 @@ impl Shared {
             workingset: Workingset::default(),
             deferred_puts: Tally::new(),
             frame_timeout,
-            stats: Sharded::default(),
+            stats: Sharded::new()?,
             closed: AtomicU32::new(0),
             files: Mutex::new(Files::default()),
         }))

@@ -35,12 +35,20 @@ const EVENTS: usize = NAMES.len();
 const ALL: usize = EVENTS + Abort::ALL.len();
 
 /// The counters.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Events {
     counts: Sharded<ALL>,
 }
 
 impl Events {
+    /// All zero.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
+    pub fn new() -> crate::Result<Self> {
+        Ok(Self { counts: Sharded::new()? })
+    }
+
     /// Counts one `event`.
     #[inline]
     pub fn add(&self, event: Event) {

@@ -129,7 +129,7 @@ impl Mm {
                 2 << 20
             )));
         }
-        let events = Arc::new(Events::default());
+        let events = Arc::new(Events::new()?);
         let tables = Arc::new(PageTable::new(Arc::clone(&shared))?);
         let inner = MmInner {
             shared,

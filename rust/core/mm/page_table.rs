@@ -246,7 +246,11 @@ impl PageTable {
 
     /// Walks to the leaf of `address` without allocating.
     #[inline]
-    pub(super) fn walk<'s>(&'s self, address: u64, section: &'s ReadSection) -> std::result::Result<Walk<'s>, Missing> {
+    pub(super) fn walk<'s>(
+        &'s self,
+        address: u64,
+        section: &'s ReadSection,
+    ) -> std::result::Result<Walk<'s>, Missing> {
         let beyond = |span: u64| Missing::Upper((address & !(span - 1)) + span);
         let pud = self.root.walk(address, section).ok_or_else(|| beyond(Pud::SPAN))?;
         let pmd = pud.walk(address, section).ok_or_else(|| beyond(Pmd::SPAN))?;
@@ -318,7 +322,13 @@ impl PageTable {
 
     /// Visits the leaves of `start..end` with the part of the range that each covers.
     pub(super) fn for_each_leaf(&self, start: u64, end: u64, mut visit: impl FnMut(&Walk<'_>, u64, u64)) {
-        self.for_each_part(start, end, &mut (), |(), pages| pages, |(), leaf, from, to| visit(leaf, from, to));
+        self.for_each_part(
+            start,
+            end,
+            &mut (),
+            |(), pages| pages,
+            |(), leaf, from, to| visit(leaf, from, to),
+        );
     }
 
     /// The same in parts that have no more pages than `room` says, which is asked outside any section how many of some it

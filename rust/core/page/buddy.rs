@@ -120,7 +120,8 @@ mod tests {
             let mut fresh = Vec::new();
             let mut at = 0;
             while at < frames {
-                let order = (0..=MAX_ORDER).rev().find(|&o| at % (1 << o) == 0 && at + (1 << o) <= frames).unwrap();
+                let order =
+                    (0..=MAX_ORDER).rev().find(|&o| at % (1 << o) == 0 && at + (1 << o) <= frames).unwrap();
                 fresh.push((at, order));
                 at += 1 << order;
             }
@@ -157,7 +158,10 @@ mod tests {
         };
         (0..=MAX_ORDER)
             .map(|order| {
-                (0..buddy.frames >> order).map(|number| number << order).filter(|&at| is_free(order, at)).collect()
+                (0..buddy.frames >> order)
+                    .map(|number| number << order)
+                    .filter(|&at| is_free(order, at))
+                    .collect()
             })
             .collect()
     }

@@ -91,7 +91,7 @@ impl Frames {
         Ok(Self {
             pages: Zeroed::new(count, "the descriptors")?,
             words: Zeroed::new(count * WORDS, "the frames")?,
-            waits: WaitTable::new(LOCK_BITS),
+            waits: WaitTable::new(LOCK_BITS)?,
             zone: Mutex::new(zone),
             available: Hint::new(count as u32),
         })

@@ -130,7 +130,10 @@ mod tests {
     #[test]
     fn the_last_frame_of_the_largest_cache_has_a_name() {
         let last = (1 << 30) - 1;
-        assert_eq!((named(name(Some(last))), named(FLAG | name(Some(last))), named(FLAG)), (Some(last), Some(last), None));
+        assert_eq!(
+            (named(name(Some(last))), named(FLAG | name(Some(last))), named(FLAG)),
+            (Some(last), Some(last), None)
+        );
     }
 
     proptest! {

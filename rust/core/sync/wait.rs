@@ -8,6 +8,7 @@
 //! for the queue. A WAITERS bit without waiters is allowed (one visit in vain), the opposite is not.
 
 use super::{AtomicU32, LifeCell, Mutex, Ordering, Parker, guard, ord, seeded};
+use crate::reserve;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -58,9 +59,13 @@ pub struct WaitTable {
 
 impl WaitTable {
     /// A table for words that use `bits`.
-    #[must_use]
-    pub fn new(bits: LockBits) -> Self {
-        Self { queues: (0..QUEUES).map(|_| Mutex::new(VecDeque::new())).collect(), bits }
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
+    pub fn new(bits: LockBits) -> crate::Result<Self> {
+        let mut queues = reserve::vec(QUEUES, "the wait queues")?;
+        queues.resize_with(QUEUES, || Mutex::new(VecDeque::new()));
+        Ok(Self { queues: queues.into_boxed_slice(), bits })
     }
 
     fn queue(&self, word: &AtomicU32) -> (&Mutex<VecDeque<Arc<Waiter>>>, usize) {
