@@ -321,7 +321,7 @@ fn twins() {
             reach("exists");
             false
         }
-        Created::NoFrame => panic!("there are two frames"),
+        Created::NoFrame | Created::NoMemory(_) => panic!("there are two frames"),
     };
     let right = |there: &mut bool, &created: &bool| created != std::mem::replace(there, true);
     let twin = {

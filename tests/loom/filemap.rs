@@ -346,7 +346,7 @@ fn classic(file: &Arc<OpenFile>, pass: Pass, found: Option<u32>) -> Classic {
             reach("blocked");
             Classic::Blocked
         }
-        step @ Step::Unreadable(_) => panic!("{step:?}"),
+        step @ (Step::Unreadable(_) | Step::NoMemory(_)) => panic!("{step:?}"),
     }
 }
 

@@ -21,17 +21,17 @@ fn isolate_against_pin(unpins: bool) {
     let reclaimer = {
         let (frames, history) = (Arc::clone(&frames), history.clone());
         spawn(move || {
-            let mut taken = Vec::new();
+            let mut taken = None;
             history.call(
                 "isolate",
                 || {
-                    taken = frames.isolate(List::Inactive, 1);
-                    reach(if taken.is_empty() { "not there" } else { "isolated" });
-                    taken.len()
+                    taken = frames.isolate(List::Inactive, 1).into_iter().next();
+                    reach(if taken.is_none() { "not there" } else { "isolated" });
+                    taken.is_some()
                 },
-                |place, &taken| taken == usize::from(std::mem::replace(&mut place.listed, false)),
+                |place, &taken| taken == std::mem::replace(&mut place.listed, false),
             );
-            let Some(page) = taken.pop() else { return };
+            let Some(page) = taken else { return };
             history.call(
                 "put back",
                 || frames.put_back(page.page(), List::Inactive),

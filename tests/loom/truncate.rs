@@ -272,7 +272,7 @@ fn create_against_truncate(creator: Creator) {
                     reach("beyond");
                     false
                 }
-                FoundOrCreated::NoFrame => panic!("a frame is free"),
+                FoundOrCreated::NoFrame | FoundOrCreated::NoMemory(_) => panic!("a frame is free"),
             };
             history.call("create", create, |(inside, cached), &created| {
                 *cached |= created;

@@ -212,9 +212,11 @@ impl Request {
             pages.extend(&mut locks);
             let _met_again = mapping.read_run(&pages, first, &mut buffer);
         } else {
-            // Page by page needs no memory.
+            // Page by page needs no memory. After a page that cannot be read the others may wait for those who ask for them.
             for page in &mut locks {
-                let _met_again = mapping.read_page(&page, first);
+                if mapping.read_page(&page, first).is_err() {
+                    break;
+                }
                 first += 1;
             }
         }

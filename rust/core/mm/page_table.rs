@@ -22,7 +22,7 @@
 use crate::cache::{MmuGather, Shared};
 use crate::error::Result;
 use crate::page::{Frames, PAGE_SHIFT, PAGE_SIZE, PageHandle};
-use crate::rcu::{self, ArcCell, ReadSection};
+use crate::rcu::{self, ArcCell, Carried, ReadSection};
 use crate::reserve;
 use crate::sync::{
     AtomicU32, AtomicU64, LifeCell, Ordering, Tally, duty, guard, ord, seeded, spin_hint, yield_now,
@@ -91,7 +91,7 @@ pub(super) enum Owner {
 
 /// A table whose slots name tables of the level below.
 struct Directory<T: Table> {
-    slots: Box<[ArcCell<T>]>,
+    slots: Box<[Cell<T>]>,
     gauge: Gauge,
 }
 
@@ -101,6 +101,9 @@ pub(super) struct Leaf {
     entries: Box<[AtomicU64]>,
     gauge: Gauge,
 }
+
+/// What names a table.
+type Cell<T> = ArcCell<Carried<T>>;
 
 type Pmd = Directory<Leaf>;
 type Pud = Directory<Pmd>;
@@ -175,7 +178,7 @@ impl<T: Table> Table for Directory<T> {
             // Else a neighbour that stays has entries there.
             if guard!("free_tables.gap", from >= gap.0 && from + T::SPAN <= gap.1) {
                 seeded!("free_tables.seed.at_once", table.life().kill());
-                cell.replace(None);
+                cell.clear();
             }
         }
     }
@@ -183,13 +186,13 @@ impl<T: Table> Table for Directory<T> {
 
 impl<T: Table> Directory<T> {
     #[inline]
-    fn cell(&self, address: u64) -> &ArcCell<T> {
+    fn cell(&self, address: u64) -> &Cell<T> {
         &self.slots[(address / T::SPAN) as usize & (FANOUT - 1)]
     }
 
     #[inline]
     fn walk<'s>(&'s self, address: u64, section: &'s ReadSection) -> Option<&'s T> {
-        self.cell(address).load(section).inspect(|table| table.life().assert_alive())
+        self.cell(address).load(section).map(|table| &**table).inspect(|table| table.life().assert_alive())
     }
 
     fn walk_alloc<'s>(&'s self, address: u64, section: &'s ReadSection) -> Result<&'s T> {
@@ -197,7 +200,7 @@ impl<T: Table> Directory<T> {
         if let Some(table) = cell.load(section) {
             return Ok(table);
         }
-        let fresh = Arc::new(T::new(&self.gauge.tables)?);
+        let fresh = Carried::new(T::new(&self.gauge.tables)?);
         Ok(cell.load_or_insert(section, || fresh))
     }
 }
@@ -206,7 +209,7 @@ impl<T: Table> Directory<T> {
 #[derive(Clone, Copy)]
 pub(super) struct Walk<'s> {
     leaf: &'s Leaf,
-    cell: &'s ArcCell<Leaf>,
+    cell: &'s Cell<Leaf>,
     first: u64,
     section: &'s ReadSection,
     /// Of the leaf and of the table that names it.
@@ -342,14 +345,17 @@ impl PageTable {
         mut visit: impl FnMut(&mut C, &Walk<'_>, u64, u64),
     ) {
         let mut at = start;
+        let mut most = None;
         while at < end {
             let pages = (end - at).div_ceil(PAGE_SIZE as u64).min(FANOUT as u64) as usize;
-            let part = end.min(at + ((room(context, pages) as u64) << PAGE_SHIFT));
+            let pages = *most.get_or_insert_with(|| room(context, pages)) as u64;
+            let part = end.min(at + (pages << PAGE_SHIFT));
             let section = rcu::read();
             match self.walk(at, &section) {
                 Ok(walk) => {
                     let to = part.min(walk.first + LEAF_SPAN);
                     visit(context, &walk, at, to);
+                    most = None;
                     at = to;
                 }
                 Err(Missing::Leaf) => at = (at & !(LEAF_SPAN - 1)) + LEAF_SPAN,
@@ -429,7 +435,7 @@ impl<'s> Walk<'s> {
     #[inline]
     pub(super) fn is_current(&self) -> bool {
         self.lives[1].assert_alive();
-        self.cell.load(self.section).is_some_and(|leaf| std::ptr::eq(leaf, self.leaf))
+        self.cell.load(self.section).is_some_and(|leaf| std::ptr::eq(&raw const **leaf, self.leaf))
     }
 
     /// Waits for the leaf lock (`pte_offset_map_lock`).

@@ -24,7 +24,7 @@ pub enum Use {
 pub struct Frames {
     pages: Zeroed<Page>,
     /// The arena.
-    words: Zeroed<AtomicU64>,
+    words: Zeroed<[AtomicU64; WORDS]>,
     pub(super) waits: WaitTable,
     zone: Mutex<Zone>,
     /// What the zone has free, for those who only want a hint.
@@ -90,7 +90,7 @@ impl Frames {
         };
         Ok(Self {
             pages: Zeroed::new(count, "the descriptors")?,
-            words: Zeroed::new(count * WORDS, "the frames")?,
+            words: Zeroed::new(count, "the frames")?,
             waits: WaitTable::new(LOCK_BITS)?,
             zone: Mutex::new(zone),
             available: Hint::new(count as u32),
@@ -149,13 +149,8 @@ impl Frames {
     }
 
     #[inline]
-    fn words_of(&self, pfn: u32) -> &[AtomicU64] {
-        &self.words[pfn as usize * WORDS..][..WORDS]
-    }
-
-    #[inline]
     pub(super) fn bytes_of(&self, pfn: u32) -> PageBytes<'_> {
-        PageBytes::new(self.words_of(pfn))
+        PageBytes::new(&self.words[pfn as usize])
     }
 
     /// The bytes of a pinned page.
@@ -165,7 +160,7 @@ impl Frames {
     #[cfg(not(any(specmm_loom, specmm_shuttle)))]
     #[allow(unsafe_code, reason = "the promise is the pin's")]
     pub(crate) unsafe fn pinned_bytes(&self, pfn: u32) -> &[u8] {
-        let words = self.words_of(pfn);
+        let words = &self.words[pfn as usize];
         // SAFETY: initialised memory of that length that outlives the borrow; by the caller's promise it is only loaded from.
         unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), size_of_val(words)) }
     }

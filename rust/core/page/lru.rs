@@ -79,7 +79,7 @@ impl Lru {
         let ends = &mut self.ends[list as usize];
         let older = ends.newest.replace(pfn);
         ends.length += 1;
-        self.links[pfn as usize] = Link { newer: FLAG, older: list as u32 * FLAG | name(older) };
+        self.links[pfn as usize] = Link { newer: FLAG, older: (list as u32 * FLAG) | name(older) };
         match older {
             Some(older) => self.set_newer(older, Some(pfn)),
             None => self.ends[list as usize].oldest = Some(pfn),

@@ -2,6 +2,7 @@
 //!
 //! So a cache costs, at first, a few calls of mmap(2), however large it is. What lives here begins as all bytes zero.
 
+use super::WORDS;
 use crate::sync::AtomicU64;
 
 /// What begins as zeros.
@@ -29,7 +30,7 @@ macro_rules! begins_as_zeros {
 begins_as_zeros! {
     u32: 0,
     u64: 0,
-    AtomicU64: AtomicU64::new(0),
+    [AtomicU64; WORDS]: std::array::from_fn(|_| AtomicU64::new(0)),
     super::Page: super::Page::unused(),
     super::lru::Link: super::lru::Link::default()
 }

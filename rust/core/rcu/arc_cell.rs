@@ -1,6 +1,6 @@
 //! A shared pointer that readers follow without touching its count.
 
-use super::{ReadSection, call_rcu};
+use super::{Carried, ReadSection, call_rcu, end_later};
 use crate::sync::{AtomicPtr, Ordering, ord, seeded};
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -89,6 +89,10 @@ impl<T: Send + Sync + 'static> ArcCell<T> {
 
     /// Puts another value in; the old one is dropped after a grace period. Says whether there was one.
     pub fn replace(&self, value: Option<Arc<T>>) -> bool {
+        self.swap(value, |old| call_rcu(move || drop(old)))
+    }
+
+    fn swap(&self, value: Option<Arc<T>>, drop_later: impl FnOnce(Arc<T>)) -> bool {
         let fresh = value.map_or(std::ptr::null_mut(), |value| Arc::into_raw(value).cast_mut());
         // Release publishes the new value; Acquire because the old one is dropped by whoever runs the deferred work.
         let old = self.pointer.swap(fresh, ord!("rcu.cell.swap", AcqRel));
@@ -98,8 +102,17 @@ impl<T: Send + Sync + 'static> ArcCell<T> {
         // SAFETY: the swap took over the count that the cell held.
         let old = unsafe { Arc::from_raw(old) };
         // Readers may still follow the old pointer.
-        seeded!("rcu.seed.dropped_now", drop(old), call_rcu(move || drop(old)));
+        seeded!("rcu.seed.dropped_now", drop(old), drop_later(old));
         true
+    }
+}
+
+impl<T: Send + Sync + 'static> ArcCell<Carried<T>> {
+    /// Empties the cell; the value is dropped after a grace period, for which no memory is asked. It is in no other cell.
+    /// Says whether there was one.
+    pub fn clear(&self) -> bool {
+        // SAFETY: the count that the cell held is given up here, and only here: the value is never in a cell again.
+        self.swap(None, |old| unsafe { end_later(Arc::into_raw(old).cast_mut()) })
     }
 }
 

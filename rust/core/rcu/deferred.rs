@@ -1,19 +1,162 @@
 //! Work that waits for a grace period, in a stack: pushing takes no lock, so a speculative fault may defer too.
+//!
+//! Each piece of work is the owner of something that begins with a [`Head`]: of a box with a closure, or of a thing that carries
+//! the room for deferring its own end, which then asks for no memory.
 
 use crate::sync::{AtomicPtr, LifeCell, Ordering, Tally, ord};
+use std::cell::UnsafeCell;
+use std::mem::{ManuallyDrop, MaybeUninit};
+use std::ops::Deref;
 use std::ptr::null_mut;
+use std::sync::Arc;
 
-pub(super) type Work = Box<dyn FnOnce() + Send>;
-
-struct Item {
-    work: Work,
-    next: *mut Item,
+/// A place in the stack, and what to do with what begins here (`struct rcu_head`).
+struct Head {
+    next: *mut Head,
+    end: unsafe fn(*mut Head, How),
     life: LifeCell,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    Run,
+    /// Unrun: a panic came before it.
+    Drop,
+}
+
+/// Something owned that begins with a head.
+pub(super) struct Work(*mut Head);
+
+// SAFETY: what is deferred may be ended by any thread: see the two ways to make one.
+unsafe impl Send for Work {}
+
+impl Work {
+    /// A closure, in a box.
+    pub(super) fn new<F: FnOnce() + Send + 'static>(work: F) -> Self {
+        #[repr(C)]
+        struct Boxed<F> {
+            head: Head,
+            work: F,
+        }
+        unsafe fn end<F: FnOnce()>(head: *mut Head, how: How) {
+            // SAFETY: the caller gives up the box that begins with this head.
+            let boxed = unsafe { Box::from_raw(head.cast::<Boxed<F>>()) };
+            if how == How::Run {
+                (boxed.work)();
+            }
+        }
+        let head = Head { next: null_mut(), end: end::<F>, life: LifeCell::new() };
+        Self(Box::into_raw(Box::new(Boxed { head, work })).cast())
+    }
+
+    /// The end of a thing.
+    ///
+    /// # Safety
+    /// The caller owns the thing, as [`Carries::end`] wants it, and ends it in no other way.
+    pub(super) unsafe fn end_of<T: Carries>(thing: *mut T) -> Self {
+        unsafe fn end<T: Carries>(head: *mut Head, _: How) {
+            // SAFETY: a head is where its thing begins, and the caller gives the thing up.
+            unsafe { T::end(head.cast()) }
+        }
+        let head: *mut Head = thing.cast();
+        // SAFETY: the thing begins with room for a head, which nobody else uses: it is ended once.
+        unsafe { head.write(Head { next: null_mut(), end: end::<T>, life: LifeCell::new() }) };
+        Self(head)
+    }
+
+    pub(super) fn run(self) {
+        ManuallyDrop::new(self).end(How::Run);
+    }
+
+    fn end(&self, how: How) {
+        // SAFETY: owned, and given up here: `run` forgets, and otherwise this is the drop.
+        unsafe { ((*self.0).end)(self.0, how) };
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.end(How::Drop);
+    }
+}
+
+/// Room for deferring the end of what it is the first field of.
+pub struct Room(
+    #[allow(dead_code, reason = "reached as the address of the whole")] UnsafeCell<MaybeUninit<Head>>,
+);
+
+// SAFETY: only whoever ends the whole touches it.
+unsafe impl Send for Room {}
+// SAFETY: as above.
+unsafe impl Sync for Room {}
+
+impl Room {
+    /// Not in use.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(UnsafeCell::new(MaybeUninit::uninit()))
+    }
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl std::fmt::Debug for Room {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Room")
+    }
+}
+
+/// What carries the room for deferring its own end.
+///
+/// # Safety
+/// The type is `repr(C)` and begins with a [`Room`]; any thread may end it.
+pub unsafe trait Carries: 'static {
+    /// Ends it.
+    ///
+    /// # Safety
+    /// The caller gives it up, and what it says may be freed: no reader has it any more.
+    unsafe fn end(this: *mut Self);
+}
+
+/// A shared value that carries the room for deferring its end.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Carried<T> {
+    room: Room,
+    value: T,
+}
+
+impl<T> Carried<T> {
+    /// With room.
+    pub fn new(value: T) -> Arc<Self> {
+        Arc::new(Self { room: Room::new(), value })
+    }
+}
+
+impl<T> Deref for Carried<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+// SAFETY: the room is first.
+unsafe impl<T: Send + Sync + 'static> Carries for Carried<T> {
+    unsafe fn end(this: *mut Self) {
+        // SAFETY: as the caller promises: a count of an Arc, given up.
+        drop(unsafe { Arc::from_raw(this) });
+    }
 }
 
 /// What was deferred and not taken yet.
 pub(super) struct Deferred {
-    head: AtomicPtr<Item>,
+    head: AtomicPtr<Head>,
     /// How much there is, or a little more: a hint.
     waiting: Tally,
 }
@@ -34,7 +177,7 @@ impl Deferred {
 
     pub(super) fn push(&self, work: Work) {
         self.waiting.add(1);
-        let item = Box::into_raw(Box::new(Item { work, next: null_mut(), life: LifeCell::new() }));
+        let item = ManuallyDrop::new(work).0;
         let mut head = self.head.load_then_write(Ordering::Relaxed);
         loop {
             // SAFETY: `item` is not published yet.
@@ -70,7 +213,7 @@ impl Deferred {
 
 /// Work that was taken, the oldest first. What is not run is dropped.
 pub(super) struct Batch {
-    oldest: *mut Item,
+    oldest: *mut Head,
 }
 
 // SAFETY: the list is owned, and what it holds may be run by any thread.
@@ -93,11 +236,13 @@ impl Iterator for Batch {
         if self.oldest.is_null() {
             return None;
         }
+        let work = Work(self.oldest);
         // SAFETY: owned since `take`, and each is given out once.
-        let item = unsafe { Box::from_raw(self.oldest) };
-        item.life.kill();
-        self.oldest = item.next;
-        Some(item.work)
+        unsafe {
+            (*self.oldest).life.kill();
+            self.oldest = (*self.oldest).next;
+        }
+        Some(work)
     }
 }
 

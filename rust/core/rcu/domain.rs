@@ -186,7 +186,7 @@ fn run(ready: [Batch; 2]) {
     context::with(|thread| thread.running.set(process_epoch()));
     let _running = Running;
     for work in ready.into_iter().flatten() {
-        work();
+        work.run();
     }
 }
 
@@ -253,7 +253,7 @@ pub mod model {
     /// Runs the work kept back, at the end of an execution.
     pub fn drain() {
         for work in take() {
-            work();
+            work.run();
         }
     }
     /// Leaks the work kept back by an execution that failed.

@@ -18,6 +18,7 @@ mod membarrier;
 mod section;
 
 pub use arc_cell::ArcCell;
+pub use deferred::{Carried, Carries, Room};
 pub use domain::Grace;
 #[cfg(any(specmm_loom, specmm_shuttle))]
 pub use domain::model;
@@ -31,7 +32,16 @@ pub fn read() -> ReadSection {
 
 /// Runs `work` after every section that is open now has ended. Never waits, so it may be called under any lock.
 pub fn call_rcu(work: impl FnOnce() + Send + 'static) {
-    domain::call_rcu(Box::new(work));
+    domain::call_rcu(deferred::Work::new(work));
+}
+
+/// Ends `thing` after every section that is open now has ended (`kfree_rcu`): asks for no memory. Never waits.
+///
+/// # Safety
+/// The caller owns the thing, as [`Carries::end`] wants it, and ends it in no other way.
+pub unsafe fn end_later<T: Carries>(thing: *mut T) {
+    // SAFETY: as the caller promises.
+    domain::call_rcu(unsafe { deferred::Work::end_of(thing) });
 }
 
 /// Waits until every section that is open now has ended, and runs the work deferred before unless another thread does.

@@ -29,7 +29,10 @@ impl Store for MemoryStore {
 
     fn truncate(&self, size: u64) -> io::Result<()> {
         let size = usize::try_from(size).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
-        self.bytes.lock().resize(size, 0);
+        let mut bytes = self.bytes.lock();
+        let more = size.saturating_sub(bytes.len());
+        bytes.try_reserve_exact(more).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        bytes.resize(size, 0);
         Ok(())
     }
 

@@ -8,6 +8,7 @@
 
 use crate::error::{Error, IoError, Result};
 use crate::page::PAGE_SIZE;
+use crate::reserve;
 use crate::store::{Opening, open_regular};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::fs::File;
@@ -17,28 +18,37 @@ use std::path::Path;
 /// One byte a page from page `first` on, `count` of them or up to the end of the file: 1 = in the kernel's page cache.
 ///
 /// # Errors
-/// What open(2), fstat(2), mmap(2) and mincore(2) say.
+/// What open(2), fstat(2), mmap(2) and mincore(2) say; [`Error::OutOfMemory`] for the answer.
 pub fn kernel_residency(path: &Path, first: u64, count: u64) -> Result<Vec<u8>> {
-    let ask = || {
+    let io_error = |error| Error::Io(IoError::new(error, &path.to_string_lossy()));
+    let open = || {
         let file = open_regular(path, Opening::default())?;
-        let pages = file.metadata()?.len().div_ceil(PAGE_SIZE as u64);
-        let count = count.min(pages.saturating_sub(first));
-        if count == 0 { Ok(Vec::new()) } else { residency(&file, first, count) }
+        let length = file.metadata()?.len();
+        Ok((file, length))
     };
-    ask().map_err(|error| Error::Io(IoError::new(error, &path.to_string_lossy())))
+    let (file, length) = open().map_err(io_error)?;
+    let count = count.min(length.div_ceil(PAGE_SIZE as u64).saturating_sub(first));
+    let mut pages = reserve::zeros(count as usize, "the residency of pages")?;
+    if count > 0 {
+        // The kernel's pages may be larger than ours, but are not smaller.
+        let mut answers = reserve::zeros(count as usize + 1, "the residency of pages")?;
+        residency(&file, first, &mut pages, &mut answers).map_err(io_error)?;
+    }
+    Ok(pages)
 }
 
-fn residency(file: &File, first: u64, count: u64) -> io::Result<Vec<u8>> {
-    // The kernel's pages may be larger than ours.
+/// Fills `pages`; `answers` has room for what the kernel says of them.
+fn residency(file: &File, first: u64, pages: &mut [u8], answers: &mut [u8]) -> io::Result<()> {
+    let count = pages.len() as u64;
     // SAFETY: it only answers a number.
     let granule = u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(PAGE_SIZE as u64);
     let offset_of = |page: u64| (first + page) * PAGE_SIZE as u64;
     let start = offset_of(0) - offset_of(0) % granule;
     let length = (offset_of(count) - start) as usize;
+    assert!(length.div_ceil(granule as usize) <= answers.len(), "room for the answers");
 
     // SAFETY: a new mapping at an address of the kernel's choice touches no existing one.
     let map = unsafe { mmap(std::ptr::null_mut(), length, ProtFlags::READ, MapFlags::SHARED, file, start) }?;
-    let mut answers = vec![0_u8; length.div_ceil(granule as usize)];
     // SAFETY: the range is the mapping just made, and `answers` has a byte for each of its pages.
     let asked = unsafe { libc::mincore(map, length, answers.as_mut_ptr()) };
     let error = io::Error::last_os_error();
@@ -48,5 +58,8 @@ fn residency(file: &File, first: u64, count: u64) -> io::Result<Vec<u8>> {
         return Err(error);
     }
     // The other bits are the kernel's own.
-    Ok((0..count).map(|page| answers[((offset_of(page) - start) / granule) as usize] & 1).collect())
+    for (page, resident) in (0..count).zip(pages) {
+        *resident = answers[((offset_of(page) - start) / granule) as usize] & 1;
+    }
+    Ok(())
 }

@@ -44,7 +44,7 @@ impl Drop for XArray {
         let head = Entry::from_raw(self.head.load(crate::sync::Ordering::Relaxed));
         if let Some(node) = head.as_node() {
             // SAFETY: the exclusive borrow says that no reader or writer is left; every node is reachable once.
-            unsafe { node::free_tree(node, &self.nodes) };
+            unsafe { node::free_tree(node) };
         }
     }
 }

@@ -2,8 +2,10 @@
 
 use super::entry::Entry;
 use crate::error::Result;
+use crate::rcu::{self, Carries};
 use crate::reserve;
 use crate::sync::{AtomicPtr, AtomicU64, LifeCell, Ordering, Tally};
+use std::sync::Arc;
 
 /// Bits of the index that one level decides.
 pub const SHIFT: u32 = if cfg!(specmm_loom) {
@@ -31,7 +33,10 @@ pub enum Mark {
 pub(super) const MARKS: usize = 3;
 
 #[derive(Debug)]
+#[repr(C)]
 pub struct Node {
+    /// For its end.
+    room: rcu::Room,
     /// Where this node's bits of the index begin; 0 for a leaf.
     pub(super) shift: u32,
     /// Slot in the parent. Written before publication only.
@@ -43,7 +48,20 @@ pub struct Node {
     /// Under the lock for writing; one word a mark.
     pub(super) marks: [AtomicU64; MARKS],
     pub(super) slots: [AtomicPtr<Node>; FANOUT],
+    /// Counts the nodes that live.
+    nodes: Arc<Tally>,
     pub(super) life: LifeCell,
+}
+
+// SAFETY: the room is first; a node holds no thread-bound data.
+unsafe impl rcu::Carries for Node {
+    unsafe fn end(this: *mut Self) {
+        // SAFETY: the caller gives it up; nodes came from Box::into_raw (`Spares::take`). Children were unlinked or moved
+        // before.
+        let node = unsafe { Box::from_raw(this) };
+        node.life.kill();
+        node.nodes.sub(1);
+    }
 }
 
 impl Node {
@@ -65,7 +83,7 @@ impl Node {
 pub(super) struct Spares<'t> {
     rooms: [Vec<Node>; MOST],
     left: usize,
-    nodes: &'t Tally,
+    nodes: &'t Arc<Tally>,
 }
 
 /// Nodes from the root to a leaf.
@@ -83,7 +101,7 @@ impl<'t> Spares<'t> {
     ///
     /// # Errors
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
-    pub(super) fn new(count: usize, nodes: &'t Tally) -> Result<Self> {
+    pub(super) fn new(count: usize, nodes: &'t Arc<Tally>) -> Result<Self> {
         let mut rooms = [const { Vec::new() }; MOST];
         for room in &mut rooms[..count] {
             *room = reserve::vec(1, "a node of a file's index")?;
@@ -100,12 +118,14 @@ impl<'t> Spares<'t> {
         self.nodes.add(1);
         let mut room = std::mem::take(&mut self.rooms[self.left]);
         room.push(Node {
+            room: rcu::Room::new(),
             shift,
             offset,
             parent: AtomicPtr::new(parent),
             count: AtomicU64::new(0),
             marks: std::array::from_fn(|_| AtomicU64::new(0)),
             slots: std::array::from_fn(|_| AtomicPtr::new(std::ptr::null_mut())),
+            nodes: Arc::clone(self.nodes),
             life: LifeCell::new(),
         });
         // A boxed slice of one is a box of one.
@@ -122,17 +142,17 @@ impl<'t> Spares<'t> {
 ///
 /// # Safety
 /// No other thread can reach the tree any more.
-pub(super) unsafe fn free_tree(node: *mut Node, nodes: &Tally) {
-    // SAFETY: the caller owns the tree; nodes came from Box::into_raw (`Spares::take`).
-    let node = unsafe { Box::from_raw(node) };
-    node.life.kill();
-    nodes.sub(1);
+pub(super) unsafe fn free_tree(top: *mut Node) {
+    // SAFETY: the caller owns the tree.
+    let node = unsafe { &*top };
     if node.shift > 0 {
         for slot in &node.slots {
             if let Some(child) = Entry::from_raw(slot.load(Ordering::Relaxed)).as_node() {
                 // SAFETY: as above; a child has one parent.
-                unsafe { free_tree(child, nodes) };
+                unsafe { free_tree(child) };
             }
         }
     }
+    // SAFETY: as above.
+    unsafe { Node::end(top) };
 }

@@ -4,8 +4,7 @@ use super::XArray;
 use super::entry::Entry;
 use super::node::{FANOUT, MARKS, Mark, Node, SHIFT, Spares, levels};
 use crate::rcu;
-use crate::sync::{MutexGuard, Ordering, Tally, duty, guard, ord, seeded};
-use std::sync::Arc;
+use crate::sync::{MutexGuard, Ordering, duty, guard, ord, seeded};
 
 /// The map with its writers' mutex held.
 #[must_use = "dropping this gives the mutex back"]
@@ -25,6 +24,7 @@ impl XArray {
 /// A node and the slot in it. Nodes stay allocated while the mutex is held: only its owner retires them.
 #[derive(Clone, Copy)]
 struct Place<'x> {
+    raw: *mut Node,
     node: &'x Node,
     offset: usize,
 }
@@ -43,17 +43,17 @@ impl<'x> Locked<'x> {
 
     /// The leaf slot of `index`, if its node exists.
     fn place(&self, index: u64) -> Option<Place<'x>> {
-        let mut node = self.node(self.head().as_node()?);
-        if !node.covers(index) {
+        let mut raw = self.head().as_node()?;
+        if !self.node(raw).covers(index) {
             return None;
         }
         loop {
+            let node = self.node(raw);
             let offset = node.offset_of(index);
             if node.shift == 0 {
-                return Some(Place { node, offset });
+                return Some(Place { raw, node, offset });
             }
-            node =
-                self.node(Entry::from_raw(node.slots[offset].load_then_write(Ordering::Relaxed)).as_node()?);
+            raw = Entry::from_raw(node.slots[offset].load_then_write(Ordering::Relaxed)).as_node()?;
         }
     }
 
@@ -116,8 +116,7 @@ impl<'x> Locked<'x> {
 
     /// Makes the nodes that lead to `index`, all or none.
     fn make_place(&mut self, index: u64) -> crate::Result<Place<'x>> {
-        let nodes = &*self.array.nodes;
-        let mut spares = Spares::new(self.missing(index), nodes)?;
+        let mut spares = Spares::new(self.missing(index), &self.array.nodes)?;
         self.grow(index, &mut spares);
         let place = self.create(index, &mut spares);
         debug_assert!(spares.is_empty(), "more nodes were counted than made");
@@ -187,7 +186,7 @@ impl<'x> Locked<'x> {
             let node = self.node(raw);
             let offset = node.offset_of(index);
             if node.shift == 0 {
-                return Place { node, offset };
+                return Place { raw, node, offset };
             }
             let slot = &node.slots[offset];
             let child = Entry::from_raw(slot.load_then_write(Ordering::Relaxed)).as_node();
@@ -222,26 +221,29 @@ impl<'x> Locked<'x> {
         // Relaxed, as every store of nothing: it leads nowhere.
         slot.store(std::ptr::null_mut(), Ordering::Relaxed);
         place.node.count.fetch_sub(1, Ordering::Relaxed);
-        self.prune(place.node);
+        self.prune(place.raw);
         self.shrink();
         old
     }
 
-    /// Unlinks `node` and its ancestors as far as they are empty.
-    fn prune(&mut self, mut node: &'x Node) {
-        while guard!("xarray.prune.empty", node.count.load_then_write(Ordering::Relaxed) == 0) {
-            let parent = node.parent.load_then_write(Ordering::Relaxed);
-            let dead = std::ptr::from_ref(node).cast_mut();
-            if parent.is_null() {
-                self.array.head.store(std::ptr::null_mut(), Ordering::Relaxed);
-                retire(dead, &self.array.nodes);
+    /// Unlinks a node and its ancestors as far as they are empty.
+    fn prune(&mut self, mut raw: *mut Node) {
+        loop {
+            let node = self.node(raw);
+            if !guard!("xarray.prune.empty", node.count.load_then_write(Ordering::Relaxed) == 0) {
                 return;
             }
-            let parent = self.node(parent);
+            let above = node.parent.load_then_write(Ordering::Relaxed);
+            if above.is_null() {
+                self.array.head.store(std::ptr::null_mut(), Ordering::Relaxed);
+                retire(raw);
+                return;
+            }
+            let parent = self.node(above);
             parent.slots[node.offset].store(std::ptr::null_mut(), Ordering::Relaxed);
             parent.count.fetch_sub(1, Ordering::Relaxed);
-            retire(dead, &self.array.nodes);
-            node = parent;
+            retire(raw);
+            raw = above;
         }
     }
 
@@ -268,7 +270,7 @@ impl<'x> Locked<'x> {
                 "xarray.shrink.retry",
                 node.slots[0].store(retry, ord!("xarray.shrink.retry.release", Release))
             );
-            retire(raw, &self.array.nodes);
+            retire(raw);
         }
     }
 
@@ -372,18 +374,7 @@ fn is_unmarked(node: &Node) -> bool {
 }
 
 /// Frees an unlinked node once no reader can hold it.
-fn retire(node: *mut Node, nodes: &Arc<Tally>) {
-    struct Unlinked(*mut Node);
-    // SAFETY: the node is unlinked: this closure is its only owner; nodes hold no thread-bound data.
-    unsafe impl Send for Unlinked {}
-    let unlinked = Unlinked(node);
-    let nodes = Arc::clone(nodes);
-    let free = move || {
-        let Unlinked(node) = { unlinked };
-        // SAFETY: unlinked before the grace period that has just ended; children were unlinked or moved before.
-        let node = unsafe { Box::from_raw(node) };
-        node.life.kill();
-        nodes.sub(1);
-    };
-    seeded!("xarray.seed.freed_now", free(), rcu::call_rcu(free));
+fn retire(node: *mut Node) {
+    // SAFETY: unlinked under the mutex, so this is its only owner, once the readers are gone.
+    unsafe { seeded!("xarray.seed.freed_now", <Node as rcu::Carries>::end(node), rcu::end_later(node)) };
 }
