@@ -131,7 +131,9 @@ class _Store(Protocol):
 class PageCache:
     """Pages of many files in a bounded number of frames (`mm/filemap.c`).
 
-    capacity: the bound, in bytes or as a size such as "64MiB"; less than a page is a ValueError.
+    capacity: the bound, in bytes or as a size such as "64MiB"; less than a page or more than 4 TiB is a
+    ValueError. Address space for all of it is taken now, memory as it is used: MemoryError for more than the
+    system has room for.
     io: "threads" reads ahead and makes room on workers; "inline" does all that in the caller, which is
     deterministic.
     frame_timeout: seconds that a request waits when every frame is pinned or in use, before it raises
@@ -257,7 +259,7 @@ class File:
         """Reads `n` bytes at `offset`; fewer at the end of the file only.
 
         What is in the cache is copied out without a lock. OSError when the file cannot be read,
-        OutOfFramesError when the cache has no room.
+        OutOfFramesError when the cache has no room, MemoryError when the system has none.
         """
 
     def preadinto(self, buffer: WriteableBuffer, offset: int) -> int:
@@ -294,7 +296,7 @@ class File:
         The bytes must lie in one page: more is a ValueError that says how many it has from there. It is a
         snapshot: whatever becomes of the file, they do not change while the pin or a view of it lives. Each
         pinned page holds a frame of the cache. BusError past the end of the file or when the page cannot be
-        read, OutOfFramesError when the cache has no room.
+        read, OutOfFramesError when the cache has no room, MemoryError when the system has none.
         """
 
     def truncate(self, size: int) -> None:
@@ -425,8 +427,8 @@ class Mm:
         """Reads `n` bytes at an address as a program would, faulting where needed.
 
         BusError past the end of the file or when the page cannot be read, SegmentationError where the mapping
-        does not allow it or none is there, OutOfFramesError when the cache has no room. ValueError for a
-        range that leaves the address space, before anything of it is read.
+        does not allow it or none is there, OutOfFramesError when the cache has no room, MemoryError when the
+        system has none. ValueError for a range that leaves the address space, before anything of it is read.
         """
 
     def store(self, addr: int, data: ReadableBuffer) -> None:

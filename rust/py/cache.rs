@@ -29,7 +29,6 @@ pub(crate) struct Settings {
 
 impl Settings {
     fn make(&self, py: Python<'_>) -> PyResult<(specmm::PageCache, CacheId)> {
-        // Allocating and zeroing the frames takes a while when they are many.
         let cache = py.detach(|| specmm::PageCache::with_timeout(self.capacity, self.io, self.frame_timeout));
         Ok((cache.map_err(|error| raise(py, &error))?, CacheId::next()))
     }

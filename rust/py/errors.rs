@@ -3,7 +3,7 @@
 use crate::imported::Imported;
 use crate::store::StoreFailure;
 use pyo3::call::PyCallArgs;
-use pyo3::exceptions::{PyBufferError, PyOSError, PyValueError};
+use pyo3::exceptions::{PyBufferError, PyMemoryError, PyOSError, PyValueError};
 use pyo3::prelude::*;
 use specmm::Error;
 use specmm::error::IoError;
@@ -30,6 +30,7 @@ pub(crate) fn raise(py: Python<'_>, error: &Error) -> PyErr {
             bus
         }
         Error::Segmentation { .. } => exception(py, &SEGMENTATION, (error.to_string(),)),
+        Error::OutOfMemory { .. } => PyMemoryError::new_err(error.to_string()),
         Error::OutOfFrames { .. } => exception(py, &OUT_OF_FRAMES, (error.to_string(),)),
         Error::Closed(_) => exception(py, &CLOSED, (error.to_string(),)),
         Error::Invariant(_) => exception(py, &INVARIANT, (error.to_string(),)),
@@ -46,6 +47,11 @@ pub(crate) fn raise(py: Python<'_>, error: &Error) -> PyErr {
 /// A `BusError` for a read that the file's end cuts off.
 pub(crate) fn past_the_end(py: Python<'_>, offset: u64, size: u64) -> PyErr {
     exception(py, &BUS, (offset / specmm::PAGE_SIZE as u64, offset, size))
+}
+
+/// A `MemoryError` that says for what there was no memory.
+pub(crate) fn out_of_memory(what: &str) -> PyErr {
+    PyMemoryError::new_err(format!("the system has no room for {what}"))
 }
 
 /// A `ClosedError`, as the core would make it.

@@ -164,7 +164,7 @@ impl File {
             Ok(())
         })?;
         // Somebody made the file shorter meanwhile.
-        if got < n { Ok(PyBytes::new(py, &bytes.as_bytes()[..got])) } else { Ok(bytes) }
+        if got < n { slices::bytes_from(py, &bytes.as_bytes()[..got]) } else { Ok(bytes) }
     }
 
     /// Reads into a writable buffer; returns the number of bytes, fewer than fit at the end of the file only.

@@ -1,13 +1,12 @@
 //! `File.gather`: offsets in, rows out.
 
-use crate::args;
 use crate::buffer::Writable;
-use crate::errors::{past_the_end, raise};
+use crate::errors::{out_of_memory, past_the_end, raise};
 use crate::file::Opened;
 use crate::handle::Handle;
+use crate::offsets::offsets_of;
 use crate::slices::{BYTES, Pace};
-use pyo3::buffer::{Element, PyBuffer, PyUntypedBuffer};
-use pyo3::exceptions::{PyMemoryError, PyTypeError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyByteArray;
 use specmm::Out;
@@ -27,17 +26,21 @@ pub(crate) fn gather<'py>(
     let offsets = offsets_of(offsets)?;
     let rows = offsets.len();
     let length = usize::try_from(length).expect("a length fits where pointers have 64 bits");
-    let total =
-        rows.checked_mul(length).filter(|&total| isize::try_from(total).is_ok()).ok_or_else(|| {
-            PyMemoryError::new_err(format!("{rows} reads of {length} bytes are more than memory can hold"))
-        })?;
+    let total = rows
+        .checked_mul(length)
+        .filter(|&total| isize::try_from(total).is_ok())
+        .ok_or_else(|| out_of_memory(&format!("{rows} reads of {length} bytes")))?;
     let object = match out {
         Some(out) => out.clone(),
         // Rows that cannot be in the file are judged before room for them is made.
         None if total > BYTES && length as u64 > file.get()?.size().map_err(|error| raise(py, &error))? => {
             return Err(past_the_end(py, offsets[0], file.get()?.size().map_err(|error| raise(py, &error))?));
         }
-        None => PyByteArray::new_with(py, total, |_| Ok(()))?.into_any(),
+        // As a program would: the interface of C complains of the array that it could not make (CPython 3.11).
+        None => py
+            .get_type::<PyByteArray>()
+            .call1((total,))
+            .map_err(|_| out_of_memory(&format!("{rows} reads of {length} bytes")))?,
     };
     let mut buffer = Writable::new(&object)?;
     let out = buffer.out();
@@ -107,78 +110,4 @@ fn read_long(
         }
     }
     Ok(())
-}
-
-/// The offsets as numbers, each judged. Buffers of integers are taken over without an object for each.
-fn offsets_of(object: &Bound<'_, PyAny>) -> PyResult<Vec<u64>> {
-    if let Ok(buffer) = PyUntypedBuffer::get(object) {
-        if buffer.dimensions() != 1 {
-            return Err(PyValueError::new_err(format!(
-                "offsets must have one dimension: they have {}",
-                buffer.dimensions()
-            )));
-        }
-        let py = object.py();
-        let buffer = match integers::<i64>(py, buffer)? {
-            Ok(numbers) => return judged(numbers),
-            Err(buffer) => buffer,
-        };
-        let buffer = match integers::<u64>(py, buffer)? {
-            Ok(numbers) => return judged(numbers),
-            Err(buffer) => buffer,
-        };
-        let buffer = match integers::<i32>(py, buffer)? {
-            Ok(numbers) => return judged(numbers),
-            Err(buffer) => buffer,
-        };
-        if let Ok(numbers) = integers::<u32>(py, buffer)? {
-            return judged(numbers);
-        }
-    }
-    // Anything else that gives integers, other formats of buffers included.
-    let items = object.try_iter().map_err(|_| {
-        let kind = args::type_name(object);
-        PyTypeError::new_err(format!("offsets must be integers in a sequence or a buffer: {kind} is neither"))
-    })?;
-    let mut offsets = Vec::new();
-    for (at, item) in items.enumerate() {
-        let offset = args::unsigned(&format!("offsets[{at}]"), &item?)?;
-        offsets.push(judge(at, offset)?);
-    }
-    Ok(offsets)
-}
-
-/// The numbers of a buffer that holds this type; the buffer itself if it holds another.
-fn integers<T: Element>(
-    py: Python<'_>,
-    buffer: PyUntypedBuffer,
-) -> PyResult<Result<Vec<T>, PyUntypedBuffer>> {
-    // The check of types does not look at the order of bytes.
-    let foreign = if cfg!(target_endian = "little") { &b">!"[..] } else { &b"<"[..] };
-    let is_foreign = buffer.format().to_bytes().first().is_some_and(|first| foreign.contains(first));
-    if is_foreign || buffer.as_typed::<T>().is_err() {
-        return Ok(Err(buffer));
-    }
-    let typed: PyBuffer<T> = buffer.into_typed()?;
-    typed.to_vec(py).map(Ok)
-}
-
-fn judged<T: Copy + TryInto<u64> + std::fmt::Display>(numbers: Vec<T>) -> PyResult<Vec<u64>> {
-    let judged = numbers.into_iter().enumerate().map(|(at, number)| {
-        let offset = number
-            .try_into()
-            .map_err(|_| PyValueError::new_err(format!("offsets[{at}] must not be negative: {number}")))?;
-        judge(at, offset)
-    });
-    judged.collect()
-}
-
-fn judge(at: usize, offset: u64) -> PyResult<u64> {
-    if offset > specmm::store::MAX_SIZE {
-        return Err(PyValueError::new_err(format!(
-            "offsets[{at}] must be at most {} (16 TiB): {offset}",
-            specmm::store::MAX_SIZE
-        )));
-    }
-    Ok(offset)
 }

@@ -10,23 +10,34 @@ use std::mem::take;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// A reference that may be dropped anywhere.
-pub(crate) struct Held(Option<Py<PyAny>>);
+/// A reference that may be dropped anywhere. Its place among those that wait is there from the start: none has to be made when
+/// there may be no memory for it.
+pub(crate) struct Held(Option<Box<Place>>);
+
+struct Place {
+    object: Py<PyAny>,
+    next: Option<Box<Place>>,
+}
 
 impl Held {
     pub(crate) fn new(object: Py<PyAny>) -> Self {
-        Self(Some(object))
+        Self(Some(Box::new(Place { object, next: None })))
     }
 
     pub(crate) fn get(&self) -> &Py<PyAny> {
-        self.0.as_ref().expect("emptied by drop only")
+        &self.0.as_ref().expect("emptied by drop only").object
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
         let waiting = WAITING.get();
-        waiting.objects.lock().unwrap_or_else(PoisonError::into_inner).extend(self.0.take());
+        let Some(mut place) = self.0.take() else { return };
+        {
+            let mut newest = waiting.newest.lock().unwrap_or_else(PoisonError::into_inner);
+            place.next = newest.take();
+            *newest = Some(place);
+        }
         // Relaxed: who misses it leaves it to the next.
         waiting.count.fetch_add(1, Ordering::Relaxed);
     }
@@ -37,12 +48,12 @@ static WAITING: PerProcess<Waiting> = PerProcess::new(Waiting::new);
 
 struct Waiting {
     count: AtomicUsize,
-    objects: Mutex<Vec<Py<PyAny>>>,
+    newest: Mutex<Option<Box<Place>>>,
 }
 
 impl Waiting {
     const fn new() -> Self {
-        Self { count: AtomicUsize::new(0), objects: Mutex::new(Vec::new()) }
+        Self { count: AtomicUsize::new(0), newest: Mutex::new(None) }
     }
 }
 
@@ -52,7 +63,11 @@ pub(crate) fn give_back(_py: Python<'_>) {
     let waiting = WAITING.get();
     if waiting.count.load(Ordering::Relaxed) > 0 {
         waiting.count.store(0, Ordering::Relaxed);
-        let objects = take(&mut *waiting.objects.lock().unwrap_or_else(PoisonError::into_inner));
-        drop(objects);
+        let mut newest = take(&mut *waiting.newest.lock().unwrap_or_else(PoisonError::into_inner));
+        // One by one: a long list would end in as many calls inside each other.
+        while let Some(place) = newest {
+            newest = place.next;
+            drop(place.object);
+        }
     }
 }

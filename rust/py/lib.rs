@@ -1,8 +1,8 @@
 //! `specmm._core`: a thin binding of the `specmm` crate to Python. It holds no logic of its own.
 //!
 //! What it adds is what only a binding can: arguments and errors in Python's terms (`args`, `errors`, `results`), memory
-//! of buffers (`buffer`), Python objects as stores (`store`), and the rule that no thread waits while it is attached to
-//! the interpreter (`handle`).
+//! of buffers (`buffer`), memory for small things when there is none (`reserve`), Python objects as stores (`store`), and
+//! the rule that no thread waits while it is attached to the interpreter (`handle`).
 
 mod args;
 mod buffer;
@@ -17,7 +17,9 @@ mod interpreter;
 mod interrupt;
 mod later;
 mod mm;
+mod offsets;
 mod pin;
+mod reserve;
 mod results;
 mod slices;
 mod store;

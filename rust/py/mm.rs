@@ -4,7 +4,7 @@ use crate::args;
 use crate::buffer;
 use crate::cache::PageCache;
 use crate::caller::CacheId;
-use crate::errors::{raise, specmm_error};
+use crate::errors::{out_of_memory, raise, specmm_error};
 use crate::file::File;
 use crate::handle::{Handle, Origin};
 use crate::results;
@@ -117,7 +117,11 @@ impl Mm {
         }
         self.handle.detached(py, |mm| mm.check_range(addr, n))?;
         slices::collect(py, n, BYTES as u64, |done, wanted| {
-            let mut bytes = vec![0; wanted as usize];
+            let mut bytes = Vec::new();
+            bytes
+                .try_reserve_exact(wanted as usize)
+                .map_err(|_| out_of_memory(&format!("{wanted} bytes")))?;
+            bytes.resize(wanted as usize, 0);
             self.handle.detached(py, |mm| mm.load(addr + done, &mut bytes))?;
             Ok(bytes)
         })

@@ -1,6 +1,6 @@
 //! Long calls go to the core in slices, with a look for Ctrl-C between them.
 
-use pyo3::exceptions::PyMemoryError;
+use crate::errors::out_of_memory;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use std::time::{Duration, Instant};
@@ -54,13 +54,21 @@ pub(crate) fn collect(
         if bytes.is_empty() {
             bytes = got;
         } else {
-            bytes.try_reserve(got.len()).map_err(|_| PyMemoryError::new_err(format!("{total} bytes")))?;
+            bytes.try_reserve(got.len()).map_err(|_| out_of_memory("what was asked for"))?;
             bytes.extend_from_slice(&got);
         }
         done += wanted;
         if done == total || (bytes.len() as u64) < done {
-            return Ok(PyBytes::new(py, &bytes));
+            return bytes_from(py, &bytes);
         }
         py.check_signals()?;
     }
+}
+
+/// Python's own copy. (That of `pyo3` panics where there is no memory.)
+pub(crate) fn bytes_from<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+    PyBytes::new_with(py, bytes.len(), |copy| {
+        copy.copy_from_slice(bytes);
+        Ok(())
+    })
 }
