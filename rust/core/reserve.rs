@@ -19,7 +19,7 @@ pub(crate) fn vec<T>(length: usize, what: &'static str) -> Result<Vec<T>> {
 /// So many zeros.
 ///
 /// # Errors
-/// As [`vec`].
+/// As [`vec()`].
 pub(crate) fn zeros(length: usize, what: &'static str) -> Result<Vec<u8>> {
     let mut bytes = vec(length, what)?;
     bytes.resize(length, 0);

@@ -1,7 +1,7 @@
 //! Every allocation of every operation fails in turn, once and from then on; nothing aborts, is lost or is left half-done.
 //!
 //! The operations are the same each time; the failure moves from the first allocation of one of them to its second and so on,
-//! until it meets none (from the twentieth on some are drawn; all with SPECMM_DEEP set). A call answers as if nothing had happened, or that there was no memory and for what. Then the cache
+//! until it meets none (from the twelfth on some are drawn; all with `SPECMM_DEEP` set). A call answers as if nothing had happened, or that there was no memory and for what. Then the cache
 //! audits itself, and the same call succeeds.
 //!
 //! Small things of a fixed size are never refused here: a handle, a closure, a name (`SMALL`), a thread's counters and its
@@ -295,8 +295,8 @@ fn every_allocation_may_fail() {
         seed >> 33
     };
     let (mut runs, mut told) = (0, 0);
-    for io in [Io::Inline, Io::Threads] {
-        for for_ever in [false, true] {
+    for (io, for_evers) in [(Io::Inline, &[false, true][..]), (Io::Threads, &[true])] {
+        for &for_ever in for_evers {
             for (number, (name, _)) in STEPS.iter().enumerate() {
                 let began = (runs, told);
                 let mut nth = 1;
@@ -307,7 +307,7 @@ fn every_allocation_may_fail() {
                     }
                     runs += 1;
                     told += u64::from(failed);
-                    nth += if nth < 20 || deep { 1 } else { 1 + draw() % (nth / 4) };
+                    nth += if nth < 12 || deep { 1 } else { 1 + draw() % (nth / 3) };
                 }
                 let (tried, told) = (runs - began.0, told - began.1);
                 println!("{name}, {io:?}, for ever: {for_ever}: {tried} refused, {told} told");
