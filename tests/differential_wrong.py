@@ -83,8 +83,8 @@ def maps_a_page_with_the_marker_around_a_fault(twin: Any) -> None:
     twin.memory.Fault.do_fault_around = wrong
 
 
-def keeps_page_tables_when_unmapping(twin: Any) -> None:
-    twin.page_table.PageTable.free_tables = lambda *_: None
+def keeps_page_tables_without_entries(twin: Any) -> None:
+    twin.page_table.PageTable.free_if_empty = lambda *_: None
     twin.cache.PageCache.check_mm = lambda _, mm: [
         entry.page for table in mm.page_table.leaves.values() for entry in table.values()
     ]

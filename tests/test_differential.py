@@ -22,7 +22,7 @@ from differential_wrong import (
     copy_of_the_model,
     cuts_a_pinned_page_in_place,
     forgets_anon_vma_when_merging,
-    keeps_page_tables_when_unmapping,
+    keeps_page_tables_without_entries,
     keeps_the_tail_of_a_page_that_is_cut,
     maps_a_page_with_the_marker_around_a_fault,
     names_no_number,
@@ -286,7 +286,7 @@ def test_a_model_that_is_wrong_is_found_out(wrong: Callable[[Any], None]) -> Non
     [
         (forgets_anon_vma_when_merging, mappings_that_merge_share_their_anon_vma),
         (keeps_the_tail_of_a_page_that_is_cut, a_page_that_is_cut_ends_in_zeros),
-        (keeps_page_tables_when_unmapping, page_tables_live_as_long_as_a_mapping_in_their_span),
+        (keeps_page_tables_without_entries, page_tables_live_as_long_as_a_mapping_in_their_span),
         (cuts_a_pinned_page_in_place, a_pin_keeps_its_bytes_when_its_page_is_cut),
         (maps_a_page_with_the_marker_around_a_fault, the_marker_stays_for_the_fault_that_meets_it),
     ],

@@ -104,22 +104,36 @@ fn lookup(entries: u64, count: fn(&XArray)) {
 }
 
 #[inline(never)]
-fn counted_faults(mm: &Mm, start: u64, stride: u64, write: bool) {
-    for i in 0..TIMES {
-        black_box(mm.fault(start + i * stride, write));
+fn counted_faults(mm: &Mm, addresses: &[u64], write: bool) {
+    for &address in addresses {
+        black_box(mm.fault(address, write));
     }
 }
 
 fn faults(locking: Locking, fault_around_bytes: u64, write: bool) {
-    let pages = TIMES * (fault_around_bytes / PAGE);
+    /// Bytes that one page table maps.
+    const LEAF: u64 = 2 << 20;
+    let pages = (TIMES + TIMES / 16) * (fault_around_bytes / PAGE);
     let (cache, file) = file(pages, 1);
     let mm = Mm::new(&cache, MmOptions { locking, fault_around_bytes }).expect("an address space");
     let prot = if write { Prot::ReadWrite } else { Prot::Read };
-    // Beyond the range that shares its tables with nothing, tables stay: only the entries are zapped.
     let start = mm.mmap(&file, None, 0, prot, !write).expect("room");
+    let end = start + pages * PAGE;
     mm.touch(start, pages * PAGE, PAGE, write).expect("resident");
-    mm.madvise(start, pages * PAGE, Madvise::DontNeed).expect("mapped");
-    counted_faults(&mm, start, fault_around_bytes, write);
+    // A table stays as long as it has an entry: the last one is left in each.
+    let last_entry = |address: u64| (address / LEAF + 1) * LEAF - PAGE;
+    let mut at = start;
+    while at < end {
+        let to = last_entry(at).min(end);
+        mm.madvise(at, to - at, Madvise::DontNeed).expect("mapped");
+        at = to + PAGE;
+    }
+    let around = |address: u64| address / fault_around_bytes;
+    let all = (start..end).step_by(fault_around_bytes as usize);
+    let addresses: Vec<_> =
+        all.filter(|&at| around(at) != around(last_entry(at))).take(TIMES as usize).collect();
+    assert_eq!(addresses.len() as u64, TIMES);
+    counted_faults(&mm, &addresses, write);
     let events = mm.vm_events();
     let event = |name| events.iter().find(|(n, _)| *n == name).expect("an event").1;
     if locking == Locking::Speculative {

@@ -59,7 +59,7 @@ fn munmap_against_truncate() {
         twin: false,
         body: || against_truncate(nothing, |mm, at| mm.munmap(at, 2 * PAGE).unwrap()),
         reaches: &["truncated"],
-        needs: &["munmap.seed.unlink_first", "munmap.seed.tables_first"],
+        needs: &["munmap.seed.unlink_first"],
     }
     .check();
 }

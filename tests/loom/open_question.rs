@@ -87,7 +87,7 @@ fn map_around(mm: &Mm, at: u64, protocol: Protocol, handle: PageHandle<'_>) -> b
     let walk = mm.inner.tables.walk(at, &section).unwrap();
     let body = || {
         let page = handle.page();
-        let locked = walk.lock();
+        let locked = walk.lock().expect("a leaf that nobody has emptied");
         let lock = protocol.page_lock.then(|| page.try_lock());
         if let Some(None) = lock {
             return false;

@@ -2,10 +2,11 @@
 //! small enough to have no preemption bound.
 
 use super::Mm;
+use super::leaf::{LeafLocked, Pte};
 use super::memory::Fault;
 use super::mmap::Prot;
-use super::models::{PAGE, load_byte, one_page};
-use super::page_table::{LeafLocked, Owner, PageTable, Pte, TASK_SIZE};
+use super::models::{PAGE, load_byte, mapped, one_page};
+use super::page_table::{Owner, PageTable, TABLE_BYTES};
 use crate::cache::MmuGather;
 use crate::cache::{Io, MappedRange, Shared};
 use crate::loom_harness::{History, Model, Protected, reach, spawn};
@@ -23,10 +24,10 @@ fn tables() -> Arc<PageTable> {
     Arc::new(tables)
 }
 
-/// The lock of the leaf that maps `address`.
+/// The lock of the leaf that maps `address`, as the classic fault takes it.
 fn with_leaf<R>(mm: &Mm, address: u64, work: impl FnOnce(&LeafLocked<'_>) -> R) -> R {
     let section = rcu::read();
-    work(&mm.inner.tables.walk(address, &section).unwrap().lock())
+    work(&mm.inner.tables.lock_alloc(address, &section).expect("memory"))
 }
 
 /// A frame of nobody's file, filled with `byte`.
@@ -87,7 +88,7 @@ fn leaf_lock() {
         spawn(move || {
             let lock = || {
                 let section = rcu::read();
-                let _leaf = tables.walk(0, &section).unwrap().lock();
+                let _leaf = tables.walk(0, &section).unwrap().lock().expect("nobody takes it out");
                 Some(count(&protected))
             };
             history.call("lock", lock, counted);
@@ -121,38 +122,43 @@ fn the_leaf_lock_excludes() {
     .check();
 }
 
-/// One thread walks to a leaf, locks it and looks at an entry, as a speculative fault does; one unlinks the tables. Claim:
-/// what the walker touches is alive until its section ends. Premise: tables die only through their cells' deferral.
+/// Sets the entry at `address` to a frame of ours.
+fn set(mm: &Mm, address: u64) {
+    with_leaf(mm, address, |leaf| leaf.set(address, frame(mm, Use::File, OURS), Pte::ACCESSED));
+}
+
+/// One thread walks to a leaf, locks it and looks at an entry, as a speculative fault does; one clears the only entry, with
+/// which all tables but the root go. Claim: what the walker touches is alive until its section ends. Premise: tables die only
+/// through their cells' deferral.
 fn walk_against_free() {
-    let tables = tables();
+    let (mm, at) = mapped_frame(Use::File, Pte::ACCESSED);
     let history = History::new(true);
     let freer = {
-        let (tables, history) = (Arc::clone(&tables), history.clone());
+        let (mm, history) = (mm.clone(), history.clone());
         spawn(move || {
-            let free = || {
-                tables.free_tables((0, PAGE), (0, TASK_SIZE));
-                rcu::synchronize();
-            };
-            history.call("free", free, |there, ()| std::mem::replace(there, false));
+            history.call("zap", || zap(&mm, at), |there, ()| std::mem::replace(there, false));
         })
     };
     let walk = || {
         let section = rcu::read();
-        let Ok(walk) = tables.walk(0, &section) else {
+        let Ok(walk) = mm.inner.tables.walk(at, &section) else {
             reach("missing");
             return false;
         };
-        let leaf = walk.try_lock().expect("the freer needs no leaf lock");
-        assert!(leaf.get(0).is_none());
+        let Some(leaf) = walk.try_lock() else {
+            reach("busy");
+            return false;
+        };
         reach(if walk.is_current() { "current" } else { "unlinked" });
-        true
+        walk.is_current() && !leaf.get(at).is_none()
     };
+    // Beside a change the walk may come too late.
     history.call("walk", walk, |there, found| !found || *there);
     freer.join().unwrap();
     history.settle();
     history.call("walk at rest", walk, |there, found| found == there);
     history.check();
-    assert_eq!(tables.bytes(), PAGE, "only the root is left");
+    assert_eq!(mm.inner.tables.bytes(), TABLE_BYTES, "only the root is left");
 }
 
 #[test]
@@ -164,43 +170,64 @@ fn a_walk_against_freeing_of_tables() {
         grace_periods: true,
         twin: false,
         body: walk_against_free,
-        reaches: &["missing", "current", "unlinked"],
-        needs: &["free_tables.seed.at_once"],
+        reaches: &["missing", "busy", "current", "unlinked"],
+        needs: &["prune.seed.at_once"],
     }
     .check();
 }
 
-/// One thread sets an entry; one frees the tables around a neighbour in the same leaf. Claim: the entry stays. Premise: the
-/// gap that is freed ends where a mapping begins.
-fn neighbour_against_free() {
-    let (mm, _, at) = one_page(Prot::Read, true);
+/// One thread sets an entry, as the classic fault does; one clears another, `apart` pages on, and with it whatever holds
+/// nothing any more. Claim: the entry stays. Premises: who takes a leaf out holds its lock and has seen it empty; who has got
+/// the lock of a leaf looks whether it is still in the tree; tables enter and leave the tree under one mutex.
+fn set_beside_free(apart: u64) {
+    let (mm, _, at) = mapped(apart + 1, Prot::Read, true);
+    let other = at + apart * PAGE;
+    // Where no entry is, there is no table but for the other's.
+    set(&mm, at);
+    zap(&mm, at);
+    set(&mm, other);
     let history = History::new(false);
     let freer = {
         let (mm, history) = (mm.clone(), history.clone());
         spawn(move || {
-            let free = || mm.inner.tables.free_tables((at + PAGE, at + 2 * PAGE), (at + PAGE, TASK_SIZE));
-            history.call("free", free, |_, ()| true);
+            history.call("zap the other", || zap(&mm, other), |_, ()| true);
         })
     };
-    let set = || with_leaf(&mm, at, |leaf| leaf.set(at, frame(&mm, Use::File, OURS), Pte::ACCESSED));
-    history.call("set", set, |there, ()| !std::mem::replace(there, true));
+    history.call("set", || set(&mm, at), |there, ()| !std::mem::replace(there, true));
     freer.join().unwrap();
     history.settle();
     history.call("load", || load(&mm, at), |there, byte| *there && *byte == Some(OURS));
     history.check();
+    rcu::model::drain();
+    mm.inner.tables.audit().unwrap();
 }
 
 #[test]
-fn a_neighbours_table_is_not_freed() {
+fn an_entry_beside_freeing_of_its_leaf() {
     Model {
-        name: "entry against freeing of a neighbour's tables",
+        name: "entry against freeing of its leaf",
         rows: &[6],
         preemption_bound: None,
         grace_periods: false,
         twin: false,
-        body: neighbour_against_free,
+        body: || set_beside_free(1),
         reaches: &["loaded"],
-        needs: &["free_tables.gap"],
+        needs: &["zap.empty", "leaf.lock.current", "zap.seed.unlinks_late"],
+    }
+    .check();
+}
+
+#[test]
+fn an_entry_beside_freeing_of_upper_tables() {
+    Model {
+        name: "entry against freeing of the tables above",
+        rows: &[6],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: false,
+        body: || set_beside_free(2),
+        reaches: &["loaded"],
+        needs: &["prune.empty", "populate.seed.unlocked"],
     }
     .check();
 }
@@ -396,7 +423,9 @@ fn replace_by_copy(mm: &Mm, at: u64) -> (u32, u32) {
     let seen = walk.get(at);
     let copy = mm.inner.shared.frames.alloc(Use::Private).expect("a frame is free");
     let (source, page) = (mm.inner.shared.frames.page(seen.pfn()), copy.page());
-    assert!(fault.upgrade(&walk.lock(), seen, Some(copy)), "nobody else changes the entry");
+    let leaf = walk.lock().expect("it has an entry");
+    assert!(fault.upgrade(&leaf, seen, Some(copy)), "nobody else changes the entry");
+    drop(leaf);
     (source.mapcount(), page.mapcount())
 }
 

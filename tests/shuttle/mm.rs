@@ -1,6 +1,6 @@
 //! The address space under shuttle: faults of both kinds, mmap, munmap, zapping, truncation, eviction and reuse, all at once.
 
-use super::page_table::FANOUT;
+use super::leaf::FANOUT;
 use super::{Locking, Madvise, Mm, MmOptions, Prot};
 use crate::cache::shuttle_tests::{cache_of, finish, open};
 use crate::cache::{Advice, File, Io, PageCache};
@@ -132,15 +132,15 @@ fn loads_against_remapping_and_reuse() {
     .check();
 }
 
-/// Three threads fault on two cached pages; one unmaps them. Claim: when munmap returns no entry is left, nor comes later.
+/// Three threads fault on two cached pages; one unmaps them. Claim: when munmap returns no entry is left, nor comes later. (The
+/// entry of a third page keeps their table.)
 fn faults_against_unmapping() {
     let cache = cache_of(3, Io::Inline);
-    let files = vec![open(&cache, 0, 2, 0)];
+    let files = vec![open(&cache, 0, 3, 0)];
     files[0].advise(Advice::WillNeed, 0, None).unwrap();
     let mm = mm_over(&cache, Locking::Speculative, 1);
     let base = mm.mmap(&files[0], None, 0, Prot::Read, true).unwrap();
-    load(&mm, base, 0);
-    mm.madvise(base, 2 * PAGE, Madvise::DontNeed).unwrap();
+    load(&mm, base, 2 * WORDS);
     let mut threads: Threads = Vec::new();
     for page in [0, 0, 1] {
         let mm = mm.clone();
@@ -153,10 +153,10 @@ fn faults_against_unmapping() {
     let unmapped = mm.clone();
     threads.push(Box::new(move || {
         unmapped.munmap(base, 2 * PAGE).unwrap();
-        assert_eq!(unmapped.pagemap(base, 2 * PAGE).unwrap(), [0, 0], "an entry is left");
+        assert_eq!(unmapped.pagemap(base, 3 * PAGE).unwrap(), [0, 0, 1], "an entry is left");
     }));
     together(threads);
-    assert_eq!(mm.pagemap(base, 2 * PAGE).unwrap(), [0, 0], "an entry outlives its mapping");
+    assert_eq!(mm.pagemap(base, 3 * PAGE).unwrap(), [0, 0, 1], "an entry outlives its mapping");
     finish_all(&cache, vec![mm], files);
 }
 
@@ -181,14 +181,17 @@ fn faults_against_munmap() {
 }
 
 /// Three threads load through entries that exist; one zaps these, drops the page and reads another file into its frame, the
-/// only one. Claim: a load that began through an entry reads that file's page to its end.
+/// only one but for that of a page whose entry keeps their table. Claim: a load that began through an entry reads that file's
+/// page to its end.
 fn loads_in_progress() {
-    let cache = cache_of(1, Io::Inline);
-    let files = vec![open(&cache, 0, 1, 0), open(&cache, 1, 1, 0)];
+    let cache = cache_of(2, Io::Inline);
+    let files = vec![open(&cache, 0, 1, 0), open(&cache, 1, 1, 0), open(&cache, 2, 1, 0)];
     let mm = mm_over(&cache, Locking::Speculative, 1);
     let base = mm.mmap(&files[0], None, 0, Prot::Read, true).unwrap();
+    let beside = mm.mmap(&files[2], None, 0, Prot::Read, true).unwrap();
+    assert_eq!(load(&mm, beside, 0), Some(word(2, 0)));
     assert_eq!(load(&mm, base, 0), Some(word(0, 0)));
-    // Or else dropping the page would wait for a grace period, for what mapping it deferred.
+    // Or else dropping the page would wait for a grace period, for what mapping it deferred, or a table that went.
     rcu::barrier();
     let mut threads: Threads = Vec::new();
     for at in [0, 1, 1] {

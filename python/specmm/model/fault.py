@@ -100,7 +100,6 @@ class FaultHandler:
         if vma is None or (write and not vma.flags.write):
             return Pass(VmFault.SIGSEGV)
         number = address >> PAGE_SHIFT
-        self.page_table.make_tables(number)
         one = Fault(vma, number, write, False, tried, self.fault_around_pages).handle_pte_fault()
         self.events["pgmajfault"] += one.missed
         return one

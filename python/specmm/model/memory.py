@@ -36,7 +36,7 @@ class Fault:
     fault_around_pages: int
 
     def handle_pte_fault(self) -> Pass:
-        """The tables are there; what to do depends on the entry."""
+        """What to do depends on the entry."""
         entry = self.vma.page_table.get(self.number)
         if entry is None:
             return self.do_cow_fault() if self.write else self.do_read_fault()

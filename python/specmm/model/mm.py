@@ -85,10 +85,6 @@ class Mm:
         for vma in doomed:
             self.vmas.remove(vma)
         self.page_table.zap(start >> PAGE_SHIFT, end >> PAGE_SHIFT)
-        floor, ceiling = self.vmas.gap_around(start, end)
-        self.page_table.free_tables(
-            start >> PAGE_SHIFT, end >> PAGE_SHIFT, floor >> PAGE_SHIFT, ceiling >> PAGE_SHIFT
-        )
         for mapping in {vma.file.f_mapping for vma in doomed}:
             mapping.put()
 

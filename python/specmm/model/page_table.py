@@ -23,35 +23,30 @@ class Entry:
 
 
 class PageTable:
-    """Pages are numbered by virtual address >> 12. Of upper tables only the number is kept."""
+    """Pages are numbered by virtual address >> 12. A leaf is there while it has an entry, an upper table while it has a leaf."""
 
     def __init__(self, frames: Frames) -> None:
         self.frames = frames
         self.leaves: dict[int, dict[int, Entry]] = {}
-        self.pmds: set[int] = set()
-        self.puds: set[int] = set()
+
+    @property
+    def count(self) -> int:
+        """How many tables there are below the root."""
+        return len({(bits, leaf << LEAF >> bits) for bits in (LEAF, PMD, PUD) for leaf in self.leaves})
 
     def missing(self, number: int) -> Abort | None:
         """What a walk that may not make tables runs into."""
-        if number >> PUD not in self.puds or number >> PMD not in self.pmds:
-            return Abort.PUD
-        if number >> LEAF not in self.leaves:
-            return Abort.PMD
-        return None
-
-    def make_tables(self, number: int) -> None:
-        """pud_alloc, pmd_alloc, pte_alloc: only the classic path does it."""
-        self.puds.add(number >> PUD)
-        self.pmds.add(number >> PMD)
-        self.leaves.setdefault(number >> LEAF, {})
+        if number >> LEAF in self.leaves:
+            return None
+        return Abort.PMD if number >> PMD in {leaf << LEAF >> PMD for leaf in self.leaves} else Abort.PUD
 
     def get(self, number: int) -> Entry | None:
         """The present entry of that page."""
         return self.leaves.get(number >> LEAF, {}).get(number)
 
     def set(self, number: int, page: Page, *, writable: bool, accessed: bool = True) -> None:
-        """do_set_pte, into an entry that is none. What a fault is for counts as accessed."""
-        leaf = self.leaves[number >> LEAF]
+        """do_set_pte, into an entry that is none. Makes the leaf that is missing. What a fault is for counts as accessed."""
+        leaf = self.leaves.setdefault(number >> LEAF, {})
         expect(number not in leaf, "an entry was overwritten")
         leaf[number] = Entry(page, writable, accessed)
         page.entries.add((self, number))
@@ -63,9 +58,10 @@ class PageTable:
         return [(number, entry) for number, entry in entries if first <= number < end]
 
     def zap(self, first: int, end: int) -> None:
-        """zap_pte_range: a file page stays in the cache, a private copy has no other place and is freed."""
+        """zap_pte_range: a file page stays in the cache, a private copy has no other place and is freed. Empty leaves go."""
         for number, entry in self.present(first, end):
             self.clear(number)
+            self.free_if_empty(number >> LEAF)
             if entry.page.private:
                 self.frames.give_back(entry.page)
             elif entry.accessed:
@@ -76,26 +72,12 @@ class PageTable:
         entry = self.leaves[number >> LEAF].pop(number)
         entry.page.entries.remove((self, number))
 
+    def free_if_empty(self, leaf: int) -> None:
+        """free_pgtables, as soon as the last entry of a leaf is gone."""
+        if not self.leaves[leaf]:
+            del self.leaves[leaf]
+
     def write_protect(self, first: int, end: int) -> None:
         """change_protection, towards read-only."""
         for _, entry in self.present(first, end):
             entry.writable = False
-
-    def free_tables(self, first: int, end: int, floor: int, ceiling: int) -> None:
-        """free_pgtables: of the tables that [first, end) lies in, those that span nothing but the gap.
-
-        The gap [floor, ceiling) is what is unmapped now, from the mapping before to the one after.
-        """
-
-        def spans_gap(table: int, bits: int) -> bool:
-            return floor <= table << bits and (table + 1) << bits <= ceiling
-
-        def freed(bits: int) -> range:
-            low, high = first >> bits, (end - 1 >> bits) + 1
-            return range(low + (not spans_gap(low, bits)), high - (not spans_gap(high - 1, bits)))
-
-        doomed = freed(LEAF)
-        for leaf in [leaf for leaf in self.leaves if leaf in doomed]:
-            expect(not self.leaves.pop(leaf), "a table with entries was freed")
-        self.pmds.difference_update(freed(PMD))
-        self.puds.difference_update(freed(PUD))

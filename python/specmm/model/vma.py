@@ -99,12 +99,6 @@ class VmaList:
             raise ValueError(f"not all of {start:#x}..{end:#x} is mapped")
         return found
 
-    def gap_around(self, start: int, end: int) -> tuple[int, int]:
-        """From the end of the mapping before to the start of the one after."""
-        floor = max((vma.end for vma in self.sorted if vma.end <= start), default=0)
-        ceiling = min((vma.start for vma in self.sorted if vma.start >= end), default=ADDRESS_SPACE_END)
-        return floor, ceiling
-
     def unmapped_area(self, length: int) -> int:
         """get_unmapped_area: the lowest gap that is long enough."""
         address = MMAP_BASE

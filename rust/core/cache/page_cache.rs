@@ -49,6 +49,8 @@ const STATS: usize = Stat::IoNanoseconds as usize + 1;
 pub(crate) struct Shared {
     pub(crate) frames: Frames,
     pub(crate) xarray_nodes: Arc<Tally>,
+    /// Page tables of all address spaces.
+    pub(crate) page_tables: Arc<Tally>,
     pub(crate) io: IoQueue,
     pub(super) workingset: Workingset,
     /// References to pages that wait for a grace period: of entries that were replaced.
@@ -91,6 +93,7 @@ impl Shared {
         Ok(Arc::new(Self {
             frames: Frames::new(frames)?,
             xarray_nodes: Arc::new(Tally::new()),
+            page_tables: Arc::new(Tally::new()),
             io: IoQueue::new(io),
             workingset: Workingset::default(),
             deferred_puts: Tally::new(),

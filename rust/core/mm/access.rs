@@ -3,7 +3,8 @@
 //! Owns: the accesses. A load or store through an entry is one read section that takes no lock, waits for nothing and
 //! allocates nothing; the grace period of an unmapping waits for it as a TLB flush would.
 
-use super::page_table::{Pte, TASK_SIZE};
+use super::leaf::Pte;
+use super::page_table::TASK_SIZE;
 use super::{Mm, MmInner};
 use crate::error::{Error, Result};
 use crate::page::PAGE_SIZE;

@@ -5,7 +5,8 @@
 
 use super::MmInner;
 use super::events::Event;
-use super::page_table::{LeafLocked, Missing, Pte, Walk};
+use super::leaf::{LeafLocked, Pte, Walk, leaf_range};
+use super::page_table::{Missing, no_memory_for_a_table};
 use super::vma::{VmFlags, VmaCopy};
 use crate::cache::filemap::{Answer, Blocked, Pass, Step};
 use crate::cache::{Abort, VmFault};
@@ -37,11 +38,11 @@ enum Finish {
 
 /// How the leaf lock is taken.
 #[derive(Clone, Copy)]
-pub(super) enum Mode {
-    /// Waits; the mmap lock is held.
-    Classic,
-    /// Tries once and looks at the sequence before and after.
-    Speculative { sequence: u64 },
+pub(super) enum Mode<'w, 's> {
+    /// Waits, and makes the tables that are missing; the mmap lock is held.
+    Classic(&'s ReadSection),
+    /// Tries the leaf that was found once, and looks at the sequence before and after.
+    Speculative { walk: &'w Walk<'s>, sequence: u64 },
 }
 
 impl<'m> Fault<'m, '_> {
@@ -53,15 +54,24 @@ impl<'m> Fault<'m, '_> {
     /// lock. Either our critical section is first and the writer clears what we set, or the writer's is, and then its bump
     /// is ordered before our lock and the look fails.
     #[inline]
-    pub(super) fn pte_map_lock<'s>(&self, walk: &Walk<'s>, mode: Mode) -> Result<LeafLocked<'s>, Abort> {
-        let Mode::Speculative { sequence } = mode else { return Ok(walk.lock()) };
+    pub(super) fn pte_map_lock<'s>(&self, mode: Mode<'_, 's>) -> Result<LeafLocked<'s>, Abort>
+    where
+        'm: 's,
+    {
+        let (walk, sequence) = match mode {
+            Mode::Classic(section) => {
+                return self.mm.tables.lock_alloc(self.address, section).map_err(|_no_memory| Abort::Pmd);
+            }
+            Mode::Speculative { walk, sequence } => (walk, sequence),
+        };
         if !guard!("pte_map_lock.seq1", self.mm.lock.sequence.read_check(sequence)) {
             return Err(Abort::PteMapLockSeq1);
         }
+        let Some(locked) = walk.try_lock() else { return Err(Abort::PteMapLockPtl) };
+        // Who empties a leaf, reclaim perhaps, takes it out under its lock and moves no sequence.
         if !guard!("pte_map_lock.pmd", walk.is_current()) {
             return Err(Abort::PteMapLockPmd);
         }
-        let Some(locked) = walk.try_lock() else { return Err(Abort::PteMapLockPtl) };
         if !guard!("pte_map_lock.seq2", self.mm.lock.sequence.read_check(sequence)) {
             return Err(Abort::PteMapLockSeq2);
         }
@@ -70,14 +80,8 @@ impl<'m> Fault<'m, '_> {
 
     /// Sets the entry unless a twin did (`finish_fault`).
     #[inline]
-    fn finish_fault(
-        &mut self,
-        walk: &Walk<'_>,
-        mode: Mode,
-        page: PageHandle<'_>,
-        bits: u64,
-    ) -> Result<Finish, Abort> {
-        let locked = self.pte_map_lock(walk, mode).inspect_err(|_| {
+    fn finish_fault(&mut self, mode: Mode<'_, '_>, page: PageHandle<'_>, bits: u64) -> Result<Finish, Abort> {
+        let locked = self.pte_map_lock(mode).inspect_err(|_| {
             // Where the series credits, the attempt may still abort: then the fault is credited twice.
             seeded!("finish_fault.seed.credited_early", self.credit_early());
         })?;
@@ -96,10 +100,10 @@ impl<'m> Fault<'m, '_> {
 
     /// Maps every page around the fault that is ready (`do_fault_around`, `filemap_map_pages`). Says whether the fault's own
     /// address was among them.
-    fn map_pages(&mut self, walk: &Walk<'_>, mode: Mode, section: &ReadSection) -> Result<bool, Abort> {
+    fn map_pages(&mut self, mode: Mode<'_, '_>, section: &ReadSection) -> Result<bool, Abort> {
         let mapping = &self.vma.file().mapping;
         let around = self.mm.options.fault_around_bytes;
-        let leaf = walk.range();
+        let leaf = leaf_range(self.address);
         let aligned = self.address & !(around - 1);
         let vma_start = seeded!("map_pages.seed.below_vma", 0, self.vma.start);
         let vma_end = seeded!("map_pages.seed.beyond_vma", u64::MAX, self.vma.end);
@@ -118,7 +122,7 @@ impl<'m> Fault<'m, '_> {
         let Some(mut ready) = mapping.next_uptodate_page(&mut next, last, section) else {
             return Ok(false);
         };
-        let locked = self.pte_map_lock(walk, mode)?;
+        let locked = self.pte_map_lock(mode)?;
         let mut mapped = false;
         loop {
             let (index, held) = ready;
@@ -153,15 +157,15 @@ impl<'m> Fault<'m, '_> {
         sequence: u64,
         section: &ReadSection,
     ) -> Result<VmFault, Abort> {
-        let mode = Mode::Speculative { sequence };
         let tables = &self.mm.tables;
         let walk = tables.walk(self.address, section).map_err(|missing| match missing {
             Missing::Upper(_) => Abort::Pud,
             Missing::Leaf => Abort::Pmd,
         })?;
+        let mode = Mode::Speculative { walk: &walk, sequence };
         let seen = walk.get(self.address);
         if !seen.is_none() {
-            return self.upgrade_speculatively(&walk, seen, mode);
+            return self.upgrade_speculatively(seen, mode);
         }
         let copy = if self.write { Some(self.private_frame_speculatively()?) } else { None };
         // The mapping was current at this instant, so its file outlives this section.
@@ -169,7 +173,7 @@ impl<'m> Fault<'m, '_> {
             return Err(Abort::Fault);
         }
         seeded!("spf.seed.section_lapses", rcu::model::lapse());
-        if copy.is_none() && self.may_fault_around() && self.map_pages(&walk, mode, section)? {
+        if copy.is_none() && self.may_fault_around() && self.map_pages(mode, section)? {
             return Ok(VmFault::NOPAGE);
         }
         let held = self.vma.file().mapping.filemap_fault_speculative(self.index, section)?;
@@ -185,7 +189,7 @@ impl<'m> Fault<'m, '_> {
             }
             None => (held.handle, 0),
         };
-        let finish = self.finish_fault(&walk, mode, page, bits)?;
+        let finish = self.finish_fault(mode, page, bits)?;
         drop(lock);
         Ok(match finish {
             Finish::Set => VmFault::LOCKED,
@@ -201,9 +205,9 @@ impl<'m> Fault<'m, '_> {
     }
 
     /// The entry is present: a twin was faster, or a store meets an entry without the right (`do_wp_page`).
-    fn upgrade_speculatively(&mut self, walk: &Walk<'_>, seen: Pte, mode: Mode) -> Result<VmFault, Abort> {
+    fn upgrade_speculatively(&mut self, seen: Pte, mode: Mode<'_, '_>) -> Result<VmFault, Abort> {
         let copy = if self.needs_copy(seen) { Some(self.private_frame_speculatively()?) } else { None };
-        let locked = self.pte_map_lock(walk, mode)?;
+        let locked = self.pte_map_lock(mode)?;
         if !self.upgrade(&locked, seen, copy) {
             return Err(Abort::PteChanged);
         }
@@ -269,15 +273,13 @@ impl<'m> Fault<'m, '_> {
 
     /// One classic pass. The mmap lock is held; nothing waits for I/O or a page lock under it in a first pass.
     pub(super) fn handle_classically(&mut self, pass: Pass) -> ClassicPass<'m> {
-        let seen = {
-            let section = rcu::read();
-            match self.mm.tables.walk_alloc(self.address, &section) {
-                Ok(walk) => walk.get(self.address),
-                Err(error) => return ClassicPass::out_of_memory(error),
-            }
-        };
-        if !seen.is_none() {
-            return self.upgrade_classically(seen);
+        let tables = &self.mm.tables;
+        // Tables are made once there is a page to set an entry to: a fault that fails leaves none behind.
+        let seen = tables.walk(self.address, &rcu::read()).map(|walk| walk.get(self.address));
+        match seen {
+            Ok(seen) if !seen.is_none() => return self.upgrade_classically(seen),
+            Ok(_) => {}
+            Err(_) => tables.make_room(),
         }
         let mut copy = if self.write {
             self.vma.prepare_anon_vma();
@@ -290,14 +292,9 @@ impl<'m> Fault<'m, '_> {
         };
         if copy.is_none() && self.may_fault_around() {
             let section = rcu::read();
-            match self.mm.tables.walk_alloc(self.address, &section) {
-                // The classic form never aborts.
-                Ok(walk) => {
-                    if self.map_pages(&walk, Mode::Classic, &section).unwrap_or(false) {
-                        return ClassicPass::done(VmFault::NOPAGE);
-                    }
-                }
-                Err(error) => return ClassicPass::out_of_memory(error),
+            // The classic form never aborts; without memory for a table the fault goes on and meets that again.
+            if self.map_pages(Mode::Classic(&section), &section).unwrap_or(false) {
+                return ClassicPass::done(VmFault::NOPAGE);
             }
         }
         let Answer { step, missed } =
@@ -318,14 +315,11 @@ impl<'m> Fault<'m, '_> {
                     None => (held.handle, 0),
                 };
                 let section = rcu::read();
-                let walk = match self.mm.tables.walk_alloc(self.address, &section) {
-                    Ok(walk) => walk,
-                    Err(error) => return ClassicPass::out_of_memory(error),
-                };
                 let major = if missed { VmFault::MAJOR } else { VmFault::NONE };
-                match self.finish_fault(&walk, Mode::Classic, page, bits) {
+                match self.finish_fault(Mode::Classic(&section), page, bits) {
+                    Ok(Finish::Set) => End::Done(VmFault::LOCKED | major),
                     Ok(Finish::Twin) => End::Done(VmFault::LOCKED | VmFault::NOPAGE | major),
-                    _ => End::Done(VmFault::LOCKED | major),
+                    Err(_no_table) => End::NoMemory(no_memory_for_a_table()),
                 }
             }
             Step::Beyond(size) => End::Beyond(size),
@@ -347,13 +341,10 @@ impl<'m> Fault<'m, '_> {
             None
         };
         let section = rcu::read();
-        let walk = match self.mm.tables.walk_alloc(self.address, &section) {
-            Ok(walk) => walk,
-            Err(error) => return ClassicPass::out_of_memory(error),
-        };
-        let locked = walk.lock();
-        // Changed meanwhile: the access is tried again and faults again if it must.
-        self.upgrade(&locked, seen, copy);
+        // Gone or changed meanwhile: the access is tried again and faults again if it must.
+        if let Some(locked) = self.mm.tables.walk(self.address, &section).ok().and_then(|walk| walk.lock()) {
+            self.upgrade(&locked, seen, copy);
+        }
         ClassicPass::done(VmFault::NONE)
     }
 }
@@ -382,10 +373,6 @@ pub(super) enum End<'a> {
 }
 
 impl ClassicPass<'_> {
-    fn out_of_memory(error: Error) -> Self {
-        Self { end: End::NoMemory(error), missed: false }
-    }
-
     fn done(result: VmFault) -> Self {
         Self { end: End::Done(result), missed: false }
     }

@@ -250,21 +250,13 @@ impl MmInner {
         split(&mut vmas, range.start, &lock);
         split(&mut vmas, range.end, &lock);
         let (first, last) = overlapping(&vmas, range);
-        let floor = first.checked_sub(1).map_or(0, |before| vmas[before].copy().end);
-        let ceiling = vmas.get(last).map_or(TASK_SIZE, |next| next.copy().start);
         detached.extend(vmas.drain(first..last));
-        self.detach(lock, Arc::new(detached), vmas, (floor, ceiling));
+        self.detach(lock, Arc::new(detached), vmas);
         Ok(())
     }
 
     /// Takes mappings away, leaving `rest`, and with them all that they held.
-    fn detach(
-        &self,
-        lock: MmapWrite<'_>,
-        detached: Arc<Vec<Arc<Vma>>>,
-        rest: Vec<Arc<Vma>>,
-        gap: (u64, u64),
-    ) {
+    fn detach(&self, lock: MmapWrite<'_>, detached: Arc<Vec<Arc<Vma>>>, rest: Vec<Arc<Vma>>) {
         // Detached before the sequence becomes even: a snapshot from before fails, a later fault does not find them.
         let lock = seeded!(
             "munmap.seed.detach_late",
@@ -278,25 +270,21 @@ impl MmInner {
                 lock.downgrade()
             }
         );
-        self.unmap_detached(&detached, gap, &lock).finish_after(lock);
+        self.unmap_detached(&detached, &lock).finish_after(lock);
         drop(detached);
         // The files of the mappings are let go before this returns.
         duty!("munmap.barrier", crate::rcu::barrier());
     }
 
-    /// Clears the entries of mappings that no fault finds any more, then takes them off their files' lists, then frees tables.
-    /// Truncation finds a mapping on the list as long as it may have entries.
-    fn unmap_detached(&self, detached: &[Arc<Vma>], gap: (u64, u64), _lock: &MmapRead<'_>) -> MmuGather<'_> {
+    /// Clears the entries of mappings that no fault finds any more, then takes them off their files' lists: truncation finds a
+    /// mapping on the list as long as it may have entries.
+    fn unmap_detached(&self, detached: &[Arc<Vma>], _lock: &MmapRead<'_>) -> MmuGather<'_> {
         let mut gather = MmuGather::new(self.tables.frames());
         for vma in detached {
             let copy = vma.copy();
             seeded!("munmap.seed.unlink_first", vma.unlink());
-            seeded!("munmap.seed.tables_first", self.tables.free_tables((copy.start, copy.end), gap));
             self.tables.zap(copy.start, copy.end, Owner::Any, &mut gather);
             vma.unlink();
-        }
-        if let (Some(first), Some(last)) = (detached.first(), detached.last()) {
-            self.tables.free_tables((first.copy().start, last.copy().end), gap);
         }
         gather
     }
@@ -344,7 +332,7 @@ impl MmInner {
     /// Everything, at the end.
     pub(super) fn unmap_all(&self) {
         let lock = self.lock.write();
-        self.detach(lock, self.vmas.array(), Vec::new(), (0, TASK_SIZE));
+        self.detach(lock, self.vmas.array(), Vec::new());
     }
 }
 

@@ -13,7 +13,7 @@
 //!   may it speculate? may it access? walk the tables
 //! S unchanged? ── no: ABORT      so the file is alive for the rest of the section
 //!   page cache: present, unmarked, trylock, same mapping, up to date, inside the file
-//! S unchanged? leaf lock (tried once)
+//! S unchanged? leaf lock (tried once); the leaf still in the tree?
 //! S unchanged? ── no: ABORT      every writer that moves this entry bumps the sequence, then takes this leaf lock
 //!   entry none? set it: COMMIT
 //! ```
@@ -23,6 +23,7 @@
 mod access;
 pub mod events;
 mod fault;
+mod leaf;
 mod memory;
 mod mmap;
 mod mmap_lock;
@@ -155,11 +156,15 @@ impl Mm {
         self.inner.events.all()
     }
 
-    /// Audits the counters at quiescence (no fault is running).
+    /// Audits the counters and page tables at quiescence (no fault is running).
     ///
     /// # Errors
-    /// [`Error::Invariant`] if attempts are not commits plus aborts, or aborts not the sum of their causes.
+    /// [`Error::Invariant`] if attempts are not commits plus aborts, aborts not the sum of their causes, or page tables not what is
+    /// counted.
     pub fn check(&self) -> Result<()> {
+        // Tables that are gone still wait for a grace period.
+        crate::rcu::barrier();
+        self.inner.tables.audit().map_err(Error::Invariant)?;
         if self.inner.events.balance() {
             return Ok(());
         }
