@@ -17,6 +17,9 @@ use crate::sync::{duty, seeded};
 use std::str::FromStr;
 use std::sync::Arc;
 
+/// More mappings have an array that is not left for a later grace period.
+const MANY: usize = 1024;
+
 /// The lowest address that mmap hands out (`mmap_min_addr`).
 const MMAP_MIN: u64 = if cfg!(any(specmm_loom, specmm_shuttle)) { 0 } else { 0x1_0000 };
 
@@ -167,7 +170,7 @@ impl Mm {
         merge(&mut vmas, start, start + length, &lock);
         inner.vmas.publish(vmas, &lock);
         drop(lock);
-        crate::rcu::synchronize_if_much();
+        inner.let_go_of_arrays();
         Ok(start)
     }
 
@@ -205,7 +208,7 @@ impl Mm {
         }
         drop(lock);
         gather.finish();
-        crate::rcu::synchronize_if_much();
+        inner.let_go_of_arrays();
         Ok(())
     }
 
@@ -227,7 +230,7 @@ impl Mm {
         let lock = inner.lock.write();
         inner.change_flags(range, &lock, |_| Ok(()), |flags| flags.without(both).with(pattern))?;
         drop(lock);
-        crate::rcu::synchronize_if_much();
+        inner.let_go_of_arrays();
         Ok(())
     }
 }
@@ -239,6 +242,15 @@ fn shared_write() -> Error {
 }
 
 impl MmInner {
+    /// Arrays of mappings that were replaced wait for a grace period: large ones not for long, or they would pile up.
+    fn let_go_of_arrays(&self) {
+        if self.vmas.load(&crate::rcu::read()).len() > MANY {
+            crate::rcu::synchronize();
+        } else {
+            crate::rcu::synchronize_if_much();
+        }
+    }
+
     fn munmap(&self, range: Range) -> Result<()> {
         let lock = self.lock.write();
         let mut vmas = self.vmas.all()?;
