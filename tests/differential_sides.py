@@ -23,6 +23,7 @@ STATS = (
     "active_frames",
     "inactive_frames",
     "shadows",
+    "page_tables",
     "evictions",
     "dropped",
     "invalidated",

@@ -33,7 +33,9 @@ GLOSSES: Final[dict[str, dict[str, str]]] = {
         "active_frames": "of these, pages used more than once",
         "inactive_frames": "of these, pages that go first",
         "shadows": "evicted pages that are remembered, to see whether they come back",
-        "xarray_nodes": "nodes of the index from page number to page",
+        "xarray_nodes": "nodes of the index from page number to page, of 576 bytes each",
+        "page_tables": "page tables of mappings, of 4 KiB each",
+        "bytes_in_flight": "bytes of the buffers into which windows are being read",
     },
     "reads": {
         "hits": "pages of reads that were in the cache",

@@ -178,7 +178,11 @@ class CacheStats:
     read_bytes: int
     read_errors: int
     xarray_nodes: int
-    """Nodes of the index from page number to page."""
+    """Nodes of the index from page number to page, of 576 bytes each."""
+    page_tables: int
+    """Page tables of all `Mm`s, of 4 KiB each, but for the root that each `Mm` has."""
+    bytes_in_flight: int
+    """Bytes of the buffers into which windows are being read."""
     io_seconds: float
     """Time spent in reads, summed over threads."""
 

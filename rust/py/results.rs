@@ -62,6 +62,8 @@ pub(crate) fn cache_stats<'py>(py: Python<'py>, stats: &specmm::CacheStats) -> A
         stats.read_bytes,
         stats.read_errors,
         stats.xarray_nodes,
+        stats.page_tables,
+        stats.bytes_in_flight,
     ];
     let mut arguments = Vec::with_capacity(counts.len() + 1);
     for count in counts {

@@ -4,6 +4,7 @@ use super::super::filemap::FoundOrCreated;
 use super::super::{MappedRange, MmuGather};
 use super::*;
 use crate::sync::Mutex;
+use std::collections::BTreeSet;
 
 /// A stand-in for page tables: one place, under its leaf lock.
 struct Place {
@@ -34,6 +35,10 @@ impl MappedRange for Place {
 
     fn referenced(&self, _index: u64) -> u32 {
         0
+    }
+
+    fn audit_tables(&self, _seen: &mut BTreeSet<usize>) -> Result<u64, String> {
+        Ok(0)
     }
 }
 

@@ -37,8 +37,8 @@ pub(crate) fn finish(cache: &PageCache, files: Vec<File>) {
     cache.check().unwrap();
     let stats = cache.stats();
     assert_eq!(
-        (stats.frames_in_use, stats.private_frames, stats.xarray_nodes),
-        (0, 0, 0),
+        (stats.frames_in_use, stats.private_frames, stats.xarray_nodes, stats.page_tables),
+        (0, 0, 0, 0),
         "something is left"
     );
     cache.close().unwrap();

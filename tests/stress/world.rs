@@ -119,6 +119,7 @@ impl World {
         rcu::barrier();
         let stats = cache.stats();
         assert_eq!((stats.frames_in_use, stats.xarray_nodes), (0, 0), "frames or nodes outlived the files");
+        assert_eq!(stats.page_tables, 0, "page tables outlived their entries");
         cache.close().expect("closing");
         std::fs::remove_dir_all(&self.folder).expect("our own folder");
     }

@@ -114,6 +114,7 @@ class CacheStats:
     active_frames: int
     inactive_frames: int
     shadows: int
+    page_tables: int
     evictions: int
     dropped: int
     invalidated: int

@@ -23,7 +23,10 @@ class Entry:
 
 
 class PageTable:
-    """Pages are numbered by virtual address >> 12. A leaf is there while it has an entry, an upper table while it has a leaf."""
+    """Pages are numbered by virtual address >> 12.
+
+    A leaf is there while it has an entry, an upper table while it has a leaf.
+    """
 
     def __init__(self, frames: Frames) -> None:
         self.frames = frames
@@ -45,7 +48,10 @@ class PageTable:
         return self.leaves.get(number >> LEAF, {}).get(number)
 
     def set(self, number: int, page: Page, *, writable: bool, accessed: bool = True) -> None:
-        """do_set_pte, into an entry that is none. Makes the leaf that is missing. What a fault is for counts as accessed."""
+        """do_set_pte, into an entry that is none, perhaps in a leaf that is made for it.
+
+        What a fault is for counts as accessed.
+        """
         leaf = self.leaves.setdefault(number >> LEAF, {})
         expect(number not in leaf, "an entry was overwritten")
         leaf[number] = Entry(page, writable, accessed)
@@ -58,7 +64,10 @@ class PageTable:
         return [(number, entry) for number, entry in entries if first <= number < end]
 
     def zap(self, first: int, end: int) -> None:
-        """zap_pte_range: a file page stays in the cache, a private copy has no other place and is freed. Empty leaves go."""
+        """zap_pte_range: a file page stays in the cache, a private copy has no other place and is freed.
+
+        Leaves go with their last entry.
+        """
         for number, entry in self.present(first, end):
             self.clear(number)
             self.free_if_empty(number >> LEAF)

@@ -7,6 +7,7 @@ from .outcomes import ReadaheadState
 from .page import PAGE_SHIFT, Page
 
 IO_PAGES = 256  # bdi->io_pages: the largest single read worth asking for
+PIECE = 256  # pages that one call reads at most
 MMAP_LOTSAMISS = 100  # above this many misses more than hits, a mapped file is being accessed at random
 MMAP_MISS_CAP = 10 * MMAP_LOTSAMISS
 
@@ -203,6 +204,8 @@ class Readahead:
     def read_run(self, run: list[Page]) -> None:
         """Nobody waits for these pages, so an error is not reported; who needs such a page reads it again."""
         self.mapping.counters["readahead_pages"] += len(run)
-        self.mapping.read_pages(run)
+        for first in range(0, len(run), PIECE):
+            if self.mapping.read_pages(run[first : first + PIECE]) is not None:
+                break
         for page in run:
             page.locked = False

@@ -18,7 +18,7 @@ use crate::store::Store;
 use crate::sync::rwsem::RwSem;
 use crate::sync::{AtomicU64, Mutex, Tally, duty, guard, ord, seeded, spin_hint, yield_now};
 use crate::xarray::{Entry, XArray};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// A range of some address space that maps a file; how truncation and reclaim reach page tables without knowing them.
@@ -29,6 +29,9 @@ pub(crate) trait MappedRange: Send + Sync {
 
     /// Takes the marks of use from the entries of page `index`; how many had one (`page_referenced_one`).
     fn referenced(&self, index: u64) -> u32;
+
+    /// Audits the page tables of the address space at quiescence; how many there are, or 0 if it is among `seen`.
+    fn audit_tables(&self, seen: &mut BTreeSet<usize>) -> std::result::Result<u64, String>;
 }
 
 /// A page returned locked, with a reference. Fields drop in order: the lock before the reference.

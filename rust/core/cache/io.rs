@@ -3,7 +3,8 @@
 //! Owns: the queue of windows to read and the threads that read them, which also make room in the background. Does not own
 //! the decision what to read or what to take. A request is a run of new pages, locked by whoever created them; the reader
 //! fills them, marks them up to date and unlocks.
-//! A failed run stays in the cache, not up to date: the next reader of a page tries that page alone and meets the error.
+//! A run is read in pieces (`in_flight`). The first that fails ends it: what is left stays in the cache, not up to date, and the
+//! next reader of a page tries that page alone and meets the error.
 
 use super::idle::wait_for_work;
 use super::page_cache::Stat;
@@ -202,23 +203,27 @@ impl Request {
     fn run(self) {
         let Self { mapping, mut first, pfns } = self;
         let mut locks = Locks { frames: mapping.frames(), pfns: pfns.into_iter() };
-        let count = locks.pfns.len();
-        let rooms = reserve::vec(count, "a window").and_then(|pages| {
-            let buffer = reserve::zeros(count * PAGE_SIZE, "a window")?;
-            Ok((pages, buffer))
-        });
         // Nobody asked for these bytes yet: whoever does reads again and gets the error.
-        if let Ok((mut pages, mut buffer)) = rooms {
-            pages.extend(&mut locks);
-            let _met_again = mapping.read_run(&pages, first, &mut buffer);
-        } else {
-            // Page by page needs no memory. After a page that cannot be read the others may wait for those who ask for them.
-            for page in &mut locks {
-                if mapping.read_page(&page, first).is_err() {
-                    break;
+        while locks.pfns.len() > 0 {
+            let piece = mapping.shared.in_flight.buffer(locks.pfns.len() * PAGE_SIZE).and_then(|buffer| {
+                let count = buffer.bytes.len() / PAGE_SIZE;
+                Ok((reserve::vec(count, "a window")?, count, buffer))
+            });
+            let Ok((mut pages, count, mut buffer)) = piece else {
+                // Page by page needs no memory. After a page that cannot be read the others may wait for those who ask for them.
+                for page in &mut locks {
+                    if mapping.read_page(&page, first).is_err() {
+                        break;
+                    }
+                    first += 1;
                 }
-                first += 1;
+                return;
+            };
+            pages.extend(locks.by_ref().take(count));
+            if mapping.read_run(&pages, first, &mut buffer.bytes).is_err() {
+                return;
             }
+            first += count as u64;
         }
     }
 }
@@ -253,7 +258,7 @@ impl AddressSpace {
         self.read_run(std::slice::from_ref(page), index, &mut [0; PAGE_SIZE])
     }
 
-    /// Fills a run of locked pages from the store, all or none. The store writes into `buffer`, zeros of that size that are this
+    /// Fills a run of locked pages, or a piece of one, from the store, all or none. The store writes into `buffer`, zeros of that size that are this
     /// thread's own: page bytes are only ever touched as atomics.
     fn read_run(&self, pages: &[LockedPage<'_>], first: u64, buffer: &mut [u8]) -> Result<(), IoError> {
         let offset = first * PAGE_SIZE as u64;

@@ -15,6 +15,7 @@ mod file;
 pub mod filemap;
 mod gather;
 mod idle;
+mod in_flight;
 mod io;
 mod mmu_gather;
 mod page_cache;

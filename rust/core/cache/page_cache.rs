@@ -1,6 +1,7 @@
 //! The cache: a fixed number of frames that many files share.
 
 use super::file::{OpenFile, OpenMode};
+use super::in_flight::InFlight;
 use super::io::IoQueue;
 use super::workingset::Workingset;
 use super::{AddressSpace, File, Io};
@@ -9,7 +10,8 @@ use crate::page::{FrameUsage, Frames, PAGE_SIZE};
 use crate::stats::Sharded;
 use crate::store::{LocalFile, MAX_SIZE, Store};
 use crate::sync::{AtomicU32, Mutex, Ordering, Tally};
-use std::collections::{BTreeMap, HashMap};
+use crate::xarray::Census;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -52,6 +54,7 @@ pub(crate) struct Shared {
     /// Page tables of all address spaces.
     pub(crate) page_tables: Arc<Tally>,
     pub(crate) io: IoQueue,
+    pub(super) in_flight: Arc<InFlight>,
     pub(super) workingset: Workingset,
     /// References to pages that wait for a grace period: of entries that were replaced.
     pub(crate) deferred_puts: Tally,
@@ -95,6 +98,7 @@ impl Shared {
             xarray_nodes: Arc::new(Tally::new()),
             page_tables: Arc::new(Tally::new()),
             io: IoQueue::new(io),
+            in_flight: InFlight::new(frames),
             workingset: Workingset::default(),
             deferred_puts: Tally::new(),
             frame_timeout,
@@ -276,6 +280,10 @@ pub struct CacheStats {
     pub read_errors: u64,
     /// Nodes of the index trees.
     pub xarray_nodes: u64,
+    /// Page tables of all address spaces, of 4 KiB each, but for the root that each has.
+    pub page_tables: u64,
+    /// Bytes of the buffers into which windows are being read.
+    pub bytes_in_flight: u64,
     /// Time spent inside stores' reads, all threads together.
     pub io_seconds: f64,
 }
@@ -393,6 +401,8 @@ impl PageCache {
             read_bytes: sum(Stat::ReadBytes),
             read_errors: sum(Stat::ReadErrors),
             xarray_nodes: shared.xarray_nodes.get(),
+            page_tables: shared.page_tables.get(),
+            bytes_in_flight: shared.in_flight.bytes(),
             io_seconds: Duration::from_nanos(sum(Stat::IoNanoseconds)).as_secs_f64(),
         }
     }
@@ -422,8 +432,9 @@ impl PageCache {
         Ok(self.shared.living_files().map(|file| file.invalidate(0, u64::MAX)).sum())
     }
 
-    /// Audits the cache at quiescence (nobody else is using it): locks free, counts balanced, trees sound, every cached
-    /// page where its descriptor says, no more references than the cache and the entries account for.
+    /// Audits the cache at quiescence (nobody else is using it): locks free, counts balanced, trees and page tables sound, as
+    /// many as are counted and none empty, every cached page where its descriptor says, no more references than the cache and
+    /// the entries account for, nothing in flight.
     ///
     /// # Errors
     /// [`Error::Invariant`] with the first contradiction.
@@ -434,9 +445,16 @@ impl PageCache {
         let shared = &self.shared;
         shared.frames.audit()?;
         let mut cached = 0;
+        let mut census = Census::default();
+        let mut page_tables = 0;
+        let mut seen = BTreeSet::new();
         for file in shared.living_files() {
-            cached += file.audit()?;
+            cached += file.audit(&mut census)?;
+            for range in file.i_mmap.lock().values() {
+                page_tables += range.audit_tables(&mut seen).map_err(Error::Invariant)?;
+            }
         }
+        self.audit_growth(census, page_tables)?;
         let FrameUsage { in_use, private, pinned, .. } = shared.frames.usage();
         // A page that was pinned and then truncated is in no file any more.
         let rest = (in_use - private) as u64;
@@ -451,6 +469,26 @@ impl PageCache {
                 "{shadows} shadows, {} by the count, for {} frames",
                 shared.workingset.shadows(),
                 shared.frames.capacity()
+            )));
+        }
+        Ok(())
+    }
+
+    /// What grows beside the frames, against its count and its bound.
+    fn audit_growth(&self, census: Census, page_tables: u64) -> Result<()> {
+        let shared = &self.shared;
+        let counted = (shared.xarray_nodes.get(), shared.page_tables.get(), shared.in_flight.bytes());
+        if counted != (census.nodes, page_tables, 0) {
+            return Err(Error::Invariant(format!(
+                "{} index nodes and {page_tables} page tables, {} and {} by their counts, and {} bytes in flight",
+                census.nodes, counted.0, counted.1, counted.2
+            )));
+        }
+        let most = Workingset::most_nodes(shared.frames.capacity()) as u64;
+        if census.of_values > most {
+            return Err(Error::Invariant(format!(
+                "{} index nodes hold shadows only, more than {most}",
+                census.of_values
             )));
         }
         Ok(())
@@ -489,9 +527,11 @@ impl std::fmt::Debug for PageCache {
 }
 
 impl AddressSpace {
-    /// Audits one file's pages and answers how many there are.
-    fn audit(&self) -> Result<u64> {
-        self.pages.lock().audit().map_err(Error::Invariant)?;
+    /// Audits one file's pages and answers how many there are; what its index has is added to `census`.
+    fn audit(&self, census: &mut Census) -> Result<u64> {
+        let found = self.pages.lock().audit().map_err(Error::Invariant)?;
+        census.nodes += found.nodes;
+        census.of_values += found.of_values;
         let section = crate::rcu::read();
         let mut cached = 0;
         let mut next = Some(0);

@@ -172,6 +172,7 @@ impl AddressSpace {
         }
         debug_assert!(page.mapcount() == 0, "truncated while mapped: {page:?}");
         give_back!("truncate.put", self.delete(lock));
+        self.note_node(page.index());
     }
 
     /// Zeroes the last page beyond the end, if it is cached.

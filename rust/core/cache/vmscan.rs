@@ -70,6 +70,7 @@ impl AddressSpace {
         }
         pages.replace(page.index(), shadow);
         duty!("remove_mapping.clear_mapping", lock.clear_mapping());
+        self.shared.workingset.note_node(self.id(), &pages, page.index());
         drop(pages);
         duty!("remove_mapping.generation", lock.advance_generation());
         page.unfreeze(CACHE_ONLY);
@@ -118,6 +119,7 @@ impl AddressSpace {
                 dropped += u64::from(self.evict(index, Entry::EMPTY, &section));
             }
         }
+        self.shared.trim_shadow_nodes();
         self.shared.count(Stat::Dropped, dropped);
         dropped
     }
@@ -203,6 +205,8 @@ impl Shared {
 
     /// A frame, for which others' pages are taken if need be (`alloc_pages`, direct reclaim). Not inside a read section.
     pub(crate) fn alloc_page(self: &Arc<Self>, purpose: Use) -> Option<PageHandle<'_>> {
+        // Whoever makes the cache's garbage grow lets it go too, where nobody reclaims or unmaps.
+        crate::rcu::synchronize_if_much();
         loop {
             if let Some(page) = self.frames.alloc(purpose) {
                 if self.frames.available() < self.low_watermark() {
@@ -355,6 +359,7 @@ impl Shared {
                 }
             }
         }
+        self.trim_shadow_nodes();
         self.count(Stat::Scanned, looked as u64);
         (looked, freed)
     }

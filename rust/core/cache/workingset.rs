@@ -5,13 +5,19 @@
 //! that is less than what the active list holds, the page competes with pages that may be used less than it is, and comes
 //! back as an active one.
 //!
-//! There are never more shadows than frames: when there would be, those that are older than half of that are taken away.
+//! There are never more shadows than frames: when there would be, those that are older than half of that are taken away. Nor do
+//! they keep many nodes of the index: one that holds shadows only is noted, and when more than an eighth as many as frames are
+//! noted (Linux: `count_shadow_nodes`), the shadows of the one noted first go, and it with them.
 
 use super::page_cache::Stat;
 use super::{AddressSpace, Shared};
 use crate::page::{List, PageRef, usage};
-use crate::sync::{Tally, guard};
-use crate::xarray::{Entry, MAX_VALUE};
+use crate::sync::{Mutex, Tally, guard};
+use crate::xarray::{Entry, FANOUT, Locked, MAX_VALUE};
+use std::collections::VecDeque;
+
+/// Nodes with shadows only that any cache may have.
+const FEW_NODES: usize = 64;
 
 /// The age of a cache, and how many shadows it has.
 #[derive(Debug, Default)]
@@ -19,12 +25,39 @@ pub(crate) struct Workingset {
     /// Evictions and activations so far (`nonresident_age`).
     age: Tally,
     shadows: Tally,
+    /// Nodes that came to hold shadows only, those first that did so first: their file, and an index in them. A page may have
+    /// come since, or the node have gone.
+    nodes: Mutex<VecDeque<(u64, u64)>>,
 }
 
 impl Workingset {
     /// Shadows in all files.
     pub(crate) fn shadows(&self) -> u64 {
         self.shadows.get()
+    }
+
+    /// A page has just gone from `index`: notes its node if that holds shadows only now. Without memory for the note the node
+    /// stays until its shadows are old.
+    pub(super) fn note_node(&self, file: u64, pages: &Locked<'_>, index: u64) {
+        // Policy is no business of the model checker.
+        if cfg!(specmm_loom) || !pages.has_values_only(index) {
+            return;
+        }
+        let mut nodes = self.nodes.lock();
+        if nodes.try_reserve(1).is_ok() {
+            nodes.push_back((file, index));
+        }
+    }
+
+    /// How many nodes may hold shadows only.
+    pub(super) fn most_nodes(capacity: usize) -> usize {
+        (capacity / 8).max(FEW_NODES)
+    }
+
+    /// The node noted first, if more are than may be.
+    fn take_node(&self, capacity: usize) -> Option<(u64, u64)> {
+        let mut nodes = self.nodes.lock();
+        if nodes.len() > Self::most_nodes(capacity) { nodes.pop_front() } else { None }
     }
 
     /// The shadow of a page that is about to be evicted, if one more is allowed.
@@ -67,6 +100,18 @@ impl Workingset {
 }
 
 impl Shared {
+    /// Takes nodes with shadows only away that are too many. Not inside a read section: the last use of a file may end here.
+    pub(super) fn trim_shadow_nodes(&self) {
+        if cfg!(specmm_loom) {
+            return;
+        }
+        while let Some((file, index)) = self.workingset.take_node(self.frames.capacity()) {
+            if let Some(mapping) = self.mapping_of(file) {
+                mapping.forget_node(index);
+            }
+        }
+    }
+
     /// A page was put where a shadow was (`workingset_refault`).
     pub(super) fn refault(&self, page: PageRef<'_>, old: Entry) {
         let Some(shadow) = old.as_value() else { return };
@@ -82,6 +127,14 @@ impl Shared {
 }
 
 impl AddressSpace {
+    /// As [`Workingset::note_node`], and takes others away that are too many then.
+    pub(super) fn note_node(&self, index: u64) {
+        if !cfg!(specmm_loom) {
+            self.shared.workingset.note_node(self.id(), &self.pages.lock(), index);
+            self.shared.trim_shadow_nodes();
+        }
+    }
+
     /// Erases the shadows for which `old` holds.
     fn forget_shadows(&self, old: impl Fn(u64) -> bool) {
         let mut next = Some(0);
@@ -93,6 +146,17 @@ impl AddressSpace {
             next = index.checked_add(1);
             if entry.as_value().is_some_and(&old) {
                 self.forget_shadow(index);
+            }
+        }
+    }
+
+    /// Erases the shadows in the node at `index`, unless a page has come.
+    fn forget_node(&self, index: u64) {
+        let mut pages = self.pages.lock();
+        if pages.has_values_only(index) {
+            let first = index & !(FANOUT as u64 - 1);
+            for at in first..first + FANOUT as u64 {
+                self.shared.workingset.forget(pages.erase(at));
             }
         }
     }

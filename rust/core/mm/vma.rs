@@ -12,6 +12,7 @@ use crate::page::{PAGE_SHIFT, PAGE_SIZE};
 use crate::rcu::{ArcCell, ReadSection};
 use crate::reserve;
 use crate::sync::{AtomicU64, LifeCell, Ordering, Tally, seeded};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A mapping's flags, as in `vm_flags`.
@@ -227,6 +228,10 @@ impl MappedRange for Vma {
 
     fn referenced(&self, index: u64) -> u32 {
         self.addresses(index, index).map_or(0, |(from, to)| self.tables.test_and_clear_young(from, to))
+    }
+
+    fn audit_tables(&self, seen: &mut BTreeSet<usize>) -> std::result::Result<u64, String> {
+        if seen.insert(Arc::as_ptr(&self.tables).addr()) { self.tables.audit() } else { Ok(0) }
     }
 }
 

@@ -16,7 +16,7 @@ mod write;
 pub use entry::{Entry, MAX_VALUE};
 pub use node::{FANOUT, Mark, SHIFT};
 pub use walk::Found;
-pub use write::Locked;
+pub use write::{Census, Locked};
 
 use crate::sync::{AtomicPtr, Mutex, Tally};
 use node::Node;

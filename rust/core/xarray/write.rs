@@ -21,6 +21,15 @@ impl XArray {
     }
 }
 
+/// What an audit found in a tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Census {
+    /// Nodes.
+    pub nodes: u64,
+    /// Of these, the ones that hold values and nothing else.
+    pub of_values: u64,
+}
+
 /// A node and the slot in it. Nodes stay allocated while the mutex is held: only its owner retires them.
 #[derive(Clone, Copy)]
 struct Place<'x> {
@@ -323,16 +332,27 @@ impl<'x> Locked<'x> {
         })
     }
 
-    /// Walks the whole tree and says what is wrong with it: counts, parents, shifts, marks.
+    /// Whether the node of the entry at `index` holds values and nothing else. An entry without a node: no.
+    #[must_use]
+    pub fn has_values_only(&self, index: u64) -> bool {
+        self.place(index).is_some_and(|place| {
+            let entries = place.node.slots.iter().map(|slot| slot.load_then_write(Ordering::Relaxed));
+            entries.map(Entry::from_raw).all(|entry| entry.is_empty() || entry.as_value().is_some())
+        })
+    }
+
+    /// Walks the whole tree and says what is wrong with it: counts, parents, shifts, marks. If nothing is: what is in it.
     ///
     /// # Errors
     /// A sentence about the first inconsistency.
-    pub fn audit(&self) -> Result<(), String> {
-        fn visit(node: &Node, parent: *mut Node) -> Result<[bool; MARKS], String> {
+    pub fn audit(&self) -> Result<Census, String> {
+        fn visit(node: &Node, parent: *mut Node, census: &mut Census) -> Result<[bool; MARKS], String> {
+            census.nodes += 1;
             if node.parent.load(Ordering::Relaxed) != parent {
                 return Err(format!("a node at shift {} names a wrong parent", node.shift));
             }
             let mut used = 0;
+            let mut values = 0;
             let mut marked = [false; MARKS];
             for offset in 0..FANOUT {
                 let entry = Entry::from_raw(node.slots[offset].load(Ordering::Relaxed));
@@ -347,7 +367,7 @@ impl<'x> Locked<'x> {
                     if node.shift == 0 || child.shift + SHIFT != node.shift || child.offset != offset {
                         return Err(format!("a child at shift {} hangs wrongly", child.shift));
                     }
-                    let found = visit(child, std::ptr::from_ref(node).cast_mut())?;
+                    let found = visit(child, std::ptr::from_ref(node).cast_mut(), census)?;
                     if found != below {
                         return Err(format!("marks at shift {} differ from the node below", node.shift));
                     }
@@ -359,13 +379,19 @@ impl<'x> Locked<'x> {
                     *all |= one && !entry.is_empty();
                 }
                 used += u64::from(!entry.is_empty());
+                values += u64::from(entry.as_value().is_some());
             }
+            census.of_values += u64::from(values == used);
             if used != node.count.load(Ordering::Relaxed) {
                 return Err(format!("a node at shift {} counts {used} slots wrongly", node.shift));
             }
             Ok(marked)
         }
-        self.head().as_node().map_or(Ok(()), |raw| visit(self.node(raw), std::ptr::null_mut()).map(|_| ()))
+        let mut census = Census::default();
+        if let Some(raw) = self.head().as_node() {
+            visit(self.node(raw), std::ptr::null_mut(), &mut census)?;
+        }
+        Ok(census)
     }
 }
 

@@ -1,0 +1,119 @@
+//! Bytes that are being read ahead of need, and how many that may be at once.
+//!
+//! Owns: the buffers that stores read windows into: page bytes are only ever touched as atomics. A window is read in pieces,
+//! so that what is resident beside the frames does not grow with it: all threads together have [`InFlight::most`] bytes of
+//! buffers, and a thread for which nothing of that is left has a small one all the same. Nobody waits for another's.
+
+use crate::error::Result;
+use crate::page::PAGE_SIZE;
+use crate::reserve;
+use crate::sync::Tally;
+use std::sync::Arc;
+
+/// Most bytes that one read asks of a store (1 MiB).
+const PIECE: usize = 256 * PAGE_SIZE;
+/// What a reader gets when the others have all: the default window (128 KiB).
+const LEAST: usize = 32 * PAGE_SIZE;
+
+/// The buffers of one cache.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    bytes: Tally,
+    most: u64,
+}
+
+impl InFlight {
+    /// Buffers for a cache of `frames`: a 16th of its bytes, but room for one piece.
+    pub(super) fn new(frames: usize) -> Arc<Self> {
+        let most = (frames / 16 * PAGE_SIZE).max(PIECE) as u64;
+        Arc::new(Self { bytes: Tally::new(), most })
+    }
+
+    /// Bytes of all buffers now.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.get()
+    }
+
+    /// A zeroed buffer for the first piece of a window of `wanted` bytes, whole pages.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
+    pub(super) fn buffer(self: &Arc<Self>, wanted: usize) -> Result<Buffer> {
+        let mut claim = Claim { of: Arc::clone(self), bytes: wanted.min(PIECE) };
+        self.bytes.add(claim.bytes as u64);
+        // Claimed before it is looked at: of several who claim at once none oversteps.
+        let over = usize::try_from(self.bytes.get().saturating_sub(self.most)).unwrap_or(usize::MAX);
+        claim.give_back(over.min(claim.bytes.saturating_sub(LEAST)));
+        Ok(Buffer { bytes: reserve::zeros(claim.bytes, "a window")?, _claim: claim })
+    }
+}
+
+/// A part of the bytes.
+#[derive(Debug)]
+struct Claim {
+    of: Arc<InFlight>,
+    bytes: usize,
+}
+
+impl Claim {
+    fn give_back(&mut self, bytes: usize) {
+        self.of.bytes.sub(bytes as u64);
+        self.bytes -= bytes;
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.give_back(self.bytes);
+    }
+}
+
+/// A buffer, counted as long as it lives.
+#[derive(Debug)]
+pub(super) struct Buffer {
+    pub(super) bytes: Vec<u8>,
+    _claim: Claim,
+}
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_is_read_in_pieces_and_the_last_ones_are_small() {
+        let in_flight = InFlight::new(4096);
+        assert_eq!(in_flight.most, 1 << 20);
+        assert_eq!(in_flight.buffer(3 * PAGE_SIZE).unwrap().bytes.len(), 3 * PAGE_SIZE);
+        let first = in_flight.buffer(16 << 20).unwrap();
+        assert_eq!(first.bytes.len(), 1 << 20);
+        let second = in_flight.buffer(16 << 20).unwrap();
+        assert_eq!(second.bytes.len(), LEAST, "nothing is left, but nobody waits");
+        assert_eq!(in_flight.buffer(PAGE_SIZE).unwrap().bytes.len(), PAGE_SIZE);
+        assert_eq!(in_flight.bytes(), (PIECE + LEAST) as u64);
+        drop(first);
+        assert_eq!(in_flight.buffer(16 << 20).unwrap().bytes.len(), PIECE - LEAST);
+        drop(second);
+        assert_eq!(in_flight.bytes(), 0);
+    }
+
+    #[test]
+    fn many_at_once_stay_within_what_is_said() {
+        let in_flight = InFlight::new(16384);
+        let (most, readers) = (in_flight.most, 8);
+        std::thread::scope(|scope| {
+            for reader in 0..readers {
+                let in_flight = &in_flight;
+                scope.spawn(move || {
+                    for round in 0..2000 {
+                        let kept = in_flight.buffer((reader + round) % 400 * PAGE_SIZE).unwrap();
+                        // What others have only claimed for a moment is counted too, a piece each.
+                        let bound = most + readers as u64 * (LEAST + PIECE) as u64;
+                        assert!(in_flight.bytes() <= bound, "{} bytes", in_flight.bytes());
+                        drop(kept);
+                    }
+                });
+            }
+        });
+        assert_eq!(in_flight.bytes(), 0);
+    }
+}
