@@ -70,7 +70,7 @@ impl AddressSpace {
         }
         pages.replace(page.index(), shadow);
         duty!("remove_mapping.clear_mapping", lock.clear_mapping());
-        self.shared.workingset.note_node(self.id(), &pages, page.index());
+        self.shared.workingset.note_node(self.id(), &mut pages, page.index());
         drop(pages);
         duty!("remove_mapping.generation", lock.advance_generation());
         page.unfreeze(CACHE_ONLY);

@@ -25,9 +25,19 @@ pub(crate) struct Workingset {
     /// Evictions and activations so far (`nonresident_age`).
     age: Tally,
     shadows: Tally,
-    /// Nodes that came to hold shadows only, those first that did so first: their file, and an index in them. A page may have
-    /// come since, or the node have gone.
-    nodes: Mutex<VecDeque<(u64, u64)>>,
+    /// Nodes that came to hold shadows only, those first that did so first. A page may have come since, or the node have gone.
+    nodes: Mutex<VecDeque<NotedNode>>,
+    notes: Tally,
+}
+
+/// A node of the index that was noted.
+#[derive(Debug, Clone, Copy)]
+struct NotedNode {
+    file: u64,
+    /// Of any of its slots.
+    index: u64,
+    /// The node carries it too: one that was freed and made again is another.
+    number: u32,
 }
 
 impl Workingset {
@@ -38,14 +48,15 @@ impl Workingset {
 
     /// A page has just gone from `index`: notes its node if that holds shadows only now. Without memory for the note the node
     /// stays until its shadows are old.
-    pub(super) fn note_node(&self, file: u64, pages: &Locked<'_>, index: u64) {
+    pub(super) fn note_node(&self, file: u64, pages: &mut Locked<'_>, index: u64) {
         // Policy is no business of the model checker.
-        if cfg!(specmm_loom) || !pages.has_values_only(index) {
+        if cfg!(specmm_loom) {
             return;
         }
+        let number = (self.notes.next() % u64::from(u32::MAX)) as u32 + 1;
         let mut nodes = self.nodes.lock();
-        if nodes.try_reserve(1).is_ok() {
-            nodes.push_back((file, index));
+        if nodes.try_reserve(1).is_ok() && pages.note_values_only(index, number) {
+            nodes.push_back(NotedNode { file, index, number });
         }
     }
 
@@ -54,10 +65,19 @@ impl Workingset {
         (capacity / 8).max(FEW_NODES)
     }
 
-    /// The node noted first, if more are than may be.
-    fn take_node(&self, capacity: usize) -> Option<(u64, u64)> {
+    fn noted(&self) -> usize {
+        self.nodes.lock().len()
+    }
+
+    fn take_node(&self) -> Option<NotedNode> {
+        self.nodes.lock().pop_front()
+    }
+
+    fn put_node_back(&self, node: NotedNode) {
         let mut nodes = self.nodes.lock();
-        if nodes.len() > Self::most_nodes(capacity) { nodes.pop_front() } else { None }
+        if nodes.try_reserve(1).is_ok() {
+            nodes.push_back(node);
+        }
     }
 
     /// The shadow of a page that is about to be evicted, if one more is allowed.
@@ -100,14 +120,28 @@ impl Workingset {
 }
 
 impl Shared {
-    /// Takes nodes with shadows only away that are too many. Not inside a read section: the last use of a file may end here.
+    /// Takes nodes with shadows only away when too many are noted: an eighth of them, so that this is rare. Not inside a read
+    /// section: the last use of a file may end here.
     pub(super) fn trim_shadow_nodes(&self) {
-        if cfg!(specmm_loom) {
+        let most = Workingset::most_nodes(self.frames.capacity());
+        let noted = self.workingset.noted();
+        if cfg!(specmm_loom) || noted <= most {
             return;
         }
-        while let Some((file, index)) = self.workingset.take_node(self.frames.capacity()) {
-            if let Some(mapping) = self.mapping_of(file) {
-                mapping.forget_node(index);
+        // First those that are not any more what they were noted as; what stays keeps its order.
+        for _ in 0..noted {
+            let Some(node) = self.workingset.take_node() else { break };
+            let mapping = self.mapping_of(node.file);
+            if mapping
+                .is_some_and(|mapping| mapping.pages.lock().still_has_values_only(node.index, node.number))
+            {
+                self.workingset.put_node_back(node);
+            }
+        }
+        while self.workingset.noted() > most - most / 8 {
+            let Some(node) = self.workingset.take_node() else { break };
+            if let Some(mapping) = self.mapping_of(node.file) {
+                mapping.forget_node(node);
             }
         }
     }
@@ -130,7 +164,7 @@ impl AddressSpace {
     /// As [`Workingset::note_node`], and takes others away that are too many then.
     pub(super) fn note_node(&self, index: u64) {
         if !cfg!(specmm_loom) {
-            self.shared.workingset.note_node(self.id(), &self.pages.lock(), index);
+            self.shared.workingset.note_node(self.id(), &mut self.pages.lock(), index);
             self.shared.trim_shadow_nodes();
         }
     }
@@ -150,11 +184,11 @@ impl AddressSpace {
         }
     }
 
-    /// Erases the shadows in the node at `index`, unless a page has come.
-    fn forget_node(&self, index: u64) {
+    /// Erases the shadows in a node, unless a page has come.
+    fn forget_node(&self, node: NotedNode) {
         let mut pages = self.pages.lock();
-        if pages.has_values_only(index) {
-            let first = index & !(FANOUT as u64 - 1);
+        if pages.still_has_values_only(node.index, node.number) {
+            let first = node.index & !(FANOUT as u64 - 1);
             for at in first..first + FANOUT as u64 {
                 self.shared.workingset.forget(pages.erase(at));
             }

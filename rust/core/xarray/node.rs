@@ -4,7 +4,7 @@ use super::entry::Entry;
 use crate::error::Result;
 use crate::rcu::{self, Carries};
 use crate::reserve;
-use crate::sync::{AtomicPtr, AtomicU64, LifeCell, Ordering, Tally};
+use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, LifeCell, Ordering, Tally};
 use std::sync::Arc;
 
 /// Bits of the index that one level decides.
@@ -39,6 +39,8 @@ pub struct Node {
     room: rcu::Room,
     /// Where this node's bits of the index begin; 0 for a leaf.
     pub(super) shift: u32,
+    /// Under the lock: the number under which it was noted as one without pages, or 0.
+    pub(super) noted: AtomicU32,
     /// Slot in the parent. Written before publication only.
     pub(super) offset: usize,
     /// Under the lock: the parent, or null at the head.
@@ -120,6 +122,7 @@ impl<'t> Spares<'t> {
         room.push(Node {
             room: rcu::Room::new(),
             shift,
+            noted: AtomicU32::new(0),
             offset,
             parent: AtomicPtr::new(parent),
             count: AtomicU64::new(0),

@@ -332,13 +332,31 @@ impl<'x> Locked<'x> {
         })
     }
 
-    /// Whether the node of the entry at `index` holds values and nothing else. An entry without a node: no.
+    /// Notes the node of `index` under `number`, which is not 0, if it holds values and nothing else and is not noted yet. An
+    /// entry without a node: no.
     #[must_use]
-    pub fn has_values_only(&self, index: u64) -> bool {
-        self.place(index).is_some_and(|place| {
-            let entries = place.node.slots.iter().map(|slot| slot.load_then_write(Ordering::Relaxed));
-            entries.map(Entry::from_raw).all(|entry| entry.is_empty() || entry.as_value().is_some())
-        })
+    pub fn note_values_only(&mut self, index: u64, number: u32) -> bool {
+        let Some(Place { node, .. }) = self.place(index) else { return false };
+        let is_news = node.noted.load_then_write(Ordering::Relaxed) == 0 && has_values_only(node);
+        if is_news {
+            node.noted.store(number, Ordering::Relaxed);
+        }
+        is_news
+    }
+
+    /// Whether the node that was noted under `number` at `index` is still there and holds values only. If pages have come, the
+    /// note is taken back.
+    #[must_use]
+    pub fn still_has_values_only(&mut self, index: u64, number: u32) -> bool {
+        let Some(Place { node, .. }) = self.place(index) else { return false };
+        if node.noted.load_then_write(Ordering::Relaxed) != number {
+            return false;
+        }
+        let still = has_values_only(node);
+        if !still {
+            node.noted.store(0, Ordering::Relaxed);
+        }
+        still
     }
 
     /// Walks the whole tree and says what is wrong with it: counts, parents, shifts, marks. If nothing is: what is in it.
@@ -393,6 +411,11 @@ impl<'x> Locked<'x> {
         }
         Ok(census)
     }
+}
+
+fn has_values_only(node: &Node) -> bool {
+    let entries = node.slots.iter().map(|slot| slot.load_then_write(Ordering::Relaxed));
+    entries.map(Entry::from_raw).all(|entry| entry.is_empty() || entry.as_value().is_some())
 }
 
 fn is_unmarked(node: &Node) -> bool {
