@@ -20,7 +20,7 @@ use super::leaf::{
 };
 use crate::cache::{MmuGather, Shared};
 use crate::error::{Error, Result};
-use crate::page::{Frames, PAGE_SHIFT, PAGE_SIZE};
+use crate::page::{Batch, Frames, PAGE_SHIFT, PAGE_SIZE};
 use crate::rcu::{self, Carried, ReadSection};
 use crate::sync::{AtomicU64, Mutex, Ordering, Tally, guard, seeded};
 use std::sync::Arc;
@@ -33,8 +33,6 @@ pub(super) const TASK_SIZE: u64 =
 pub(super) const TABLE_BYTES: u64 = (FANOUT * 8) as u64;
 /// Tables that an address space may have whatever the others have.
 const OWN: u64 = 64;
-/// Leaves taken back with one wait for a grace period.
-const BATCH: usize = 32;
 /// How often that is tried where leaves hold private copies, with which they stay.
 const ROUNDS: usize = 8;
 
@@ -376,11 +374,11 @@ impl PageTable {
     }
 
     /// The first addresses of the next leaves from `start` on, around the end.
-    fn leaves_from(&self, start: u64) -> Vec<u64> {
-        let mut found = Vec::with_capacity(BATCH);
+    fn leaves_from(&self, start: u64) -> Batch<u64> {
+        let mut found = Batch::new();
         for (from, to) in [(start, TASK_SIZE), (0, start)] {
             let mut at = from;
-            while at < to && found.len() < BATCH {
+            while at < to && found.len() < Batch::<u64>::MOST {
                 let section = rcu::read();
                 at = match self.walk(at, &section) {
                     Ok(walk) => {
