@@ -1,8 +1,10 @@
 //! Models of the page room: the page lock.
 
 use super::{Frames, Use};
-use crate::loom_harness::{History, Model, Protected, spawn};
+use crate::loom_harness::{History, Model, Protected, reach, spawn};
+use std::cell::Cell;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// `threads` threads lock one page, change what the lock protects, and unlock. Claims: mutual exclusion (each sees the
 /// counter as the one before left it); everybody gets the lock (loom reports a sleeper that nobody wakes as a deadlock);
@@ -236,6 +238,151 @@ fn a_wake_up_for_one_of_two_pages() {
         body: two_pages_in_one_queue,
         reaches: &[],
         needs: &["page.wake.word"],
+    }
+    .check();
+}
+
+/// Patience that outlasts so many naps. Naps end whenever others were let run, so waiters leave at every moment.
+fn patience(naps: u32) -> impl Fn() -> Option<Duration> {
+    let left = Cell::new(naps);
+    move || left.replace(left.get().checked_sub(1)?).checked_sub(1).map(|_| Duration::ZERO)
+}
+
+/// The lock is taken; one waits for it with patience for `naps` naps, `others` wait for it without end. The owner unlocks and
+/// asks again `again` times. Claims: mutual exclusion, with those who wanted to leave and were given the lock all the same;
+/// everybody else gets the lock (a wake-up that was lost with the leaver is a deadlock); at the end it is free (a hand-over to
+/// one who left would keep it taken), and nobody is in the queue. Premise: who left does not touch what the lock protects.
+fn leaver_among_lockers(naps: u32, others: u32, again: u32) {
+    let frames = Arc::new(Frames::new(1).unwrap());
+    let pfn = frames.alloc(Use::File).unwrap().into_pfn();
+    let protected = Arc::new(Protected::new());
+    let history = History::new(0);
+    let count = {
+        let (frames, protected, history) = (Arc::clone(&frames), Arc::clone(&protected), history.clone());
+        move |naps: Option<u32>| {
+            let section = || {
+                let page = frames.page(pfn);
+                let lock = match naps {
+                    Some(naps) => page.lock_patiently(&patience(naps))?,
+                    None => page.lock(),
+                };
+                let before = protected.get();
+                protected.increment();
+                drop(lock);
+                Some(before)
+            };
+            let seen = history.ask("count under the lock, or leave", section, |count, before| match before {
+                Some(before) => {
+                    *count += 1;
+                    *count == before + 1
+                }
+                None => true,
+            });
+            if naps.is_some() {
+                reach(if seen.is_some() { "stayed" } else { "left" });
+            }
+        }
+    };
+    let first = frames.page(pfn).lock();
+    let leaver = spawn({
+        let count = count.clone();
+        move || count(Some(naps))
+    });
+    let waiters: Vec<_> = (0..others)
+        .map(|_| {
+            let count = count.clone();
+            spawn(move || count(None))
+        })
+        .collect();
+    drop(first);
+    for _ in 0..again {
+        count(None);
+    }
+    leaver.join().unwrap();
+    for waiter in waiters {
+        waiter.join().unwrap();
+    }
+    history.check();
+    assert!(frames.waits.is_idle(), "a leaver is still in the queue");
+    drop(frames.page(pfn).try_lock().expect("free at the end"));
+    drop(frames.page(pfn).adopt());
+}
+
+#[test]
+fn a_leaver_beside_a_waiter() {
+    Model {
+        name: "page lock: a leaver beside a waiter",
+        rows: &[29],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: false,
+        body: || leaver_among_lockers(0, 1, 0),
+        reaches: &["left", "stayed"],
+        needs: &["page.leave.untold", "page.leave.dequeue"],
+    }
+    .check();
+}
+
+/// With one nap the leaver may have lost the bit once, and then leaves while the lock is handed to it.
+#[test]
+fn a_leaver_is_owed_the_lock() {
+    Model {
+        name: "page lock: a leaver that is owed the lock",
+        rows: &[27, 29],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: false,
+        body: || leaver_among_lockers(1, 0, 2),
+        reaches: &["left", "stayed"],
+        needs: &["page.leave.untold"],
+    }
+    .check();
+}
+
+/// One thread owns the lock, as the completion of a read does; one looks with patience, and leaves. Claims: who stays sees the
+/// bytes, with the memory order of a wake-up; the waker does not touch the entry of one who left. Premise: as for an owner
+/// and an onlooker.
+fn owner_against_leaving_onlooker() {
+    let frames = Arc::new(Frames::new(1).unwrap());
+    let pfn = frames.alloc(Use::File).unwrap().into_pfn();
+    let protected = Arc::new(Protected::new());
+    let history = History::new(0);
+    let locked = frames.page(pfn).lock().into_pfn();
+    let owner = {
+        let (frames, protected, history) = (Arc::clone(&frames), Arc::clone(&protected), history.clone());
+        spawn(move || {
+            let complete = || {
+                let lock = frames.page(locked).adopt_lock();
+                protected.increment();
+                drop(lock);
+            };
+            history.call("complete", complete, |count, ()| {
+                *count += 1;
+                true
+            });
+        })
+    };
+    let wait = || frames.page(pfn).wait_unlocked_patiently(&patience(0)).then(|| protected.get());
+    let seen =
+        history.ask("wait or leave", wait, |count, seen| seen.is_none_or(|seen| *count == seen && seen == 1));
+    reach(if seen.is_some() { "stayed" } else { "left" });
+    owner.join().unwrap();
+    history.check();
+    assert!(frames.waits.is_idle(), "a leaver is still in the queue");
+    drop(frames.page(pfn).adopt());
+}
+
+#[test]
+fn an_owner_against_a_leaving_onlooker() {
+    Model {
+        name: "page lock: an onlooker leaves",
+        rows: &[28, 29],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: false,
+        body: owner_against_leaving_onlooker,
+        reaches: &["left", "stayed"],
+        needs: &["page.leave.dequeue", "page.woken.acquire"],
     }
     .check();
 }

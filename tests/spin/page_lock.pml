@@ -1,13 +1,13 @@
 /*
- * The page lock: `WaitTable::{try_lock, lock, sleep, unlock, wake, wait_unlocked}` of rust/core/sync/wait.rs.
+ * The page lock: `WaitTable::{try_lock, lock, sleep, leave, unlock, wake, wait_unlocked}` of rust/core/sync/wait.rs.
  *
- * LOCKERS threads lock and unlock for ever (or TIMES times), LOOKERS threads wait to see the bit clear; PAGES words share
- * one queue. Each access to a word is one step, as are the token of a parked thread (`Parker`), and what is done to the
+ * LOCKERS threads lock and unlock for ever (or TIMES times), LOOKERS threads wait to see the bit clear, LEAVERS threads are
+ * lockers that may stop waiting at any moment; PAGES words share one queue. Each access to a word is one step, as are the token of a parked thread (`Parker`), and what is done to the
  * queue under its mutex.
  *
  * Claims
- *   safe        the lock excludes; with TIMES everybody comes to the end: no wake-up is lost
- *   served      whoever asks for the lock gets it
+ *   safe        the lock excludes; with TIMES everybody comes to the end: no wake-up is lost, with a leaver neither
+ *   served      whoever asks for the lock gets it, and does not leave
  *   look_ends   whoever looks sees it clear, or hears that it was
  *
  * Premises
@@ -42,7 +42,10 @@
 #ifndef UNFAIR_ROUNDS
 #define UNFAIR_ROUNDS 1
 #endif
-#define THREADS (LOCKERS + LOOKERS)
+#ifndef LEAVERS
+#define LEAVERS 0
+#endif
+#define THREADS (LOCKERS + LOOKERS + LEAVERS)
 
 #define NOBODY THREADS
 
@@ -75,6 +78,12 @@ bit asking[LOCKERS];
 bit looking;
 #endif
 
+#if LEAVERS
+#define GONE left
+#else
+#define GONE false
+#endif
+
 #define LOCK_QUEUE   mutex!me; mutex?[eval(me)]
 #define UNLOCK_QUEUE mutex?eval(me)
 
@@ -100,7 +109,34 @@ inline remove() {
     }
 }
 
-/* wants[me] is set. Ends with `done`. */
+#if LEAVERS
+/* Ends with `left` if nobody had told the thread to try, or handed it the lock. */
+inline leave() {
+    LOCK_QUEUE;
+    d_step {
+        at = 0;
+        do
+        :: at < queued && queue[at] != me -> at++
+        :: else -> break
+        od
+    }
+    if
+    :: at < queued ->
+#ifndef LEAVE_QUEUED
+       remove();
+#endif
+       left = 1
+    :: else ->
+#ifdef LEAVE_TOLD
+       left = 1
+#endif
+    fi;
+    UNLOCK_QUEUE;
+    d_step { at = 0; who = 0 }
+}
+#endif
+
+/* wants[me] is set. Ends with `done`, or with `left`. */
 inline sleep() {
 #ifdef NO_QUEUE_LOCK
     word[page] = word[page] | WAITERS;
@@ -123,6 +159,13 @@ inline sleep() {
        UNLOCK_QUEUE;
        do
        :: state[me] == SLEEPING -> atomic { token[me] -> token[me] = 0 }
+#if LEAVERS
+       :: state[me] == SLEEPING && may_leave -> leave();
+          if
+          :: left -> break
+          :: else
+          fi
+#endif
        :: state[me] == WOKEN -> done = (wants[me] == LOOK); break
        :: state[me] == HANDED_OVER -> done = 1; break
        od
@@ -267,7 +310,8 @@ inline lock() {
        sleep();
        if
        :: done -> break
-       :: else -> rounds = (rounds < UNFAIR_ROUNDS -> rounds + 1 : rounds)
+       :: GONE -> break
+       :: !done && !GONE -> rounds = (rounds < UNFAIR_ROUNDS -> rounds + 1 : rounds)
        fi
     od;
     atomic { rounds = 0; done = 0; before = 0; wants[me] = 0; state[me] = 0 }
@@ -276,6 +320,9 @@ inline lock() {
 proctype locker(byte me) {
     byte before, rounds, at, who, heir, clear, i;
     bit done;
+#if LEAVERS
+    bit left, may_leave;
+#endif
 #ifdef TIMES
     byte times;
 #endif
@@ -294,10 +341,41 @@ proctype locker(byte me) {
     od
 }
 
+#if LEAVERS
+proctype leaver(byte me) {
+    byte before, rounds, at, who, heir, clear, i;
+    bit done, left, may_leave;
+#ifdef TIMES
+    byte times;
+#endif
+    may_leave = 1;
+    do
+#ifdef TIMES
+    :: times == TIMES -> break
+    :: times < TIMES -> times++;
+#else
+    ::
+#endif
+       lock();
+       if
+       :: left -> left = 0
+       :: else ->
+          d_step { owners[page]++; assert(owners[page] == 1) }
+          owners[page]--;
+          unlock()
+       fi
+    od
+}
+#endif
+
 #if LOOKERS
 proctype looker(byte me) {
     byte before, at, i;
     bit done;
+#if LEAVERS
+    byte who;
+    bit left, may_leave;
+#endif
 #ifdef TIMES
     byte times;
 #endif
@@ -327,8 +405,12 @@ init {
         od;
         n = 0;
 #if LOOKERS
-        run looker(LOCKERS)
+        run looker(LOCKERS);
 #endif
+#if LEAVERS
+        run leaver(LOCKERS + LOOKERS);
+#endif
+        skip
     }
 }
 

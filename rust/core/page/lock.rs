@@ -5,7 +5,7 @@
 //! stays there, because truncation and reclaim need the lock.
 
 use super::{PageFlags, PageRef};
-use crate::sync::wait::LockBits;
+use crate::sync::wait::{LockBits, Patience};
 use crate::sync::{Ordering, guard, ord};
 
 /// The lock bits of a page's flags word.
@@ -30,6 +30,18 @@ impl<'f> PageRef<'f> {
     pub fn lock(self) -> LockedPage<'f> {
         self.frames.waits.lock(&self.page.flags);
         LockedPage { page: self }
+    }
+
+    /// Waits for the lock as long as `patience` lasts (`lock_page_killable`).
+    pub fn lock_patiently(self, patience: &Patience<'_>) -> Option<LockedPage<'f>> {
+        self.frames.waits.lock_patiently(&self.page.flags, patience).then(|| LockedPage { page: self })
+    }
+
+    /// Waits until the page was seen unlocked, as long as `patience` lasts (`wait_on_page_locked_killable`); false if it
+    /// was not.
+    #[must_use]
+    pub fn wait_unlocked_patiently(self, patience: &Patience<'_>) -> bool {
+        self.frames.waits.wait_unlocked_patiently(&self.page.flags, patience)
     }
 
     /// Waits until the page was seen unlocked (`wait_on_page_locked`).

@@ -494,6 +494,10 @@ impl Parker {
     pub fn park() {
         Self::current().0.wait();
     }
+    /// A nap is over whenever the others were let run: models have no time.
+    pub fn park_for(time: std::time::Duration) {
+        pause(time);
+    }
     /// Wakes the thread.
     pub fn unpark(&self) {
         self.0.notify();

@@ -148,6 +148,10 @@ impl Parker {
     pub fn park() {
         std::thread::park();
     }
+    /// As [`Parker::park`], but for so long at most.
+    pub fn park_for(time: std::time::Duration) {
+        std::thread::park_timeout(time);
+    }
     /// Wakes the thread, or makes its next [`Parker::park`] return at once.
     pub fn unpark(&self) {
         self.0.unpark();

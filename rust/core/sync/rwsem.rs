@@ -190,6 +190,16 @@ impl RwSem {
         ReadGuard { sem: self }
     }
 
+    /// Enters as a reader until the guard is dropped, if that can be had at once.
+    pub fn try_read_guard(&self) -> Option<ReadGuard<'_>> {
+        self.try_read().then(|| ReadGuard { sem: self })
+    }
+
+    /// Enters as the writer until the guard is dropped, if that can be had at once.
+    pub fn try_write_guard(&self) -> Option<WriteGuard<'_>> {
+        self.try_write().then(|| WriteGuard { sem: self })
+    }
+
     /// Enters as the writer until the guard is dropped.
     pub fn write_guard(&self) -> WriteGuard<'_> {
         self.lock_write();

@@ -245,6 +245,10 @@ impl Parker {
     pub fn park() {
         thread::park();
     }
+    /// A nap is over whenever the others were let run: there is no time.
+    pub fn park_for(time: std::time::Duration) {
+        pause(time);
+    }
     /// Wakes the thread.
     pub fn unpark(&self) {
         self.0.unpark();

@@ -6,11 +6,16 @@
 //! A waiter sets the word's WAITERS bit *under the queue's mutex* and only then tries the lock bit; an unlocker clears
 //! the lock bit and reads WAITERS in one read-modify-write. So either the waiter gets the bit or the unlocker comes
 //! for the queue. A WAITERS bit without waiters is allowed (one visit in vain), the opposite is not.
+//!
+//! A waiter may leave. It decides under the queue's mutex, where wakers take out whom they wake: whoever is still in the
+//! queue was told nothing and takes itself out; whoever is not was woken, or was handed the lock, and goes on as if it had
+//! never wanted to leave. So neither a wake-up nor the lock is lost with a leaver.
 
-use super::{AtomicU32, LifeCell, Mutex, Ordering, Parker, guard, ord, seeded};
+use super::{AtomicU32, LifeCell, Mutex, Ordering, Parker, duty, guard, ord, seeded};
 use crate::reserve;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Number of queues, as in Linux (`PAGE_WAIT_TABLE_BITS` 8).
 const QUEUES: usize = if cfg!(any(specmm_loom, specmm_shuttle)) { 1 } else { 256 };
@@ -29,6 +34,21 @@ enum Wants {
     Lock,
     /// The lock, given by the waker.
     HandOff,
+}
+
+/// Asked by a waiter that may leave, before each nap and with no lock of the table held: how long to sleep at most before it
+/// asks again, or None to leave.
+pub type Patience<'a> = dyn Fn() -> Option<Duration> + 'a;
+
+/// What a sleep came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Slept {
+    /// The waiter owns the bit, or has seen what it only wanted to see.
+    Done,
+    /// The waiter was woken to try for the bit.
+    TryAgain,
+    /// Its patience ended before anybody woke it.
+    Left,
 }
 
 #[derive(Debug)]
@@ -86,24 +106,47 @@ impl WaitTable {
 
     /// Waits for the lock bit of `word`.
     pub fn lock(&self, word: &AtomicU32) {
+        let locked = self.lock_while(word, None);
+        debug_assert!(locked, "nobody leaves without being asked");
+    }
+
+    /// As [`WaitTable::lock`], but leaves when `patience` ends; false then. Who is given the lock at that very moment has it.
+    #[must_use]
+    pub fn lock_patiently(&self, word: &AtomicU32, patience: &Patience<'_>) -> bool {
+        self.lock_while(word, Some(patience))
+    }
+
+    fn lock_while(&self, word: &AtomicU32, patience: Option<&Patience<'_>>) -> bool {
         let mut rounds = 0;
         while !self.try_lock(word) {
             debug_assert!(rounds <= UNFAIR_ROUNDS, "passed over after it asked to be handed the lock");
             let may_lose = guard!("page.lock.rounds", rounds < UNFAIR_ROUNDS);
             let wants = if may_lose { Wants::Lock } else { Wants::HandOff };
-            if self.sleep(word, wants) {
-                return;
+            match self.sleep(word, wants, patience) {
+                Slept::Done => return true,
+                Slept::TryAgain => rounds += 1,
+                Slept::Left => return false,
             }
-            rounds += 1;
         }
+        true
     }
 
     /// Waits until the lock bit of `word` was seen clear.
     pub fn wait_unlocked(&self, word: &AtomicU32) {
+        let seen = self.wait_while_locked(word, None);
+        debug_assert!(seen, "nobody leaves without being asked");
+    }
+
+    /// As [`WaitTable::wait_unlocked`], but leaves when `patience` ends; false then.
+    #[must_use]
+    pub fn wait_unlocked_patiently(&self, word: &AtomicU32, patience: &Patience<'_>) -> bool {
+        self.wait_while_locked(word, Some(patience))
+    }
+
+    fn wait_while_locked(&self, word: &AtomicU32, patience: Option<&Patience<'_>>) -> bool {
         // Pairs with the Release in `unlock`: who saw the bit clear sees what the owner did.
-        if word.load(ord!("page.wait.acquire", Acquire)) & self.bits.locked != 0 {
-            self.sleep(word, Wants::Look);
-        }
+        word.load(ord!("page.wait.acquire", Acquire)) & self.bits.locked == 0
+            || self.sleep(word, Wants::Look, patience) == Slept::Done
     }
 
     /// Clears the lock bit of `word` and wakes whoever is due.
@@ -117,9 +160,9 @@ impl WaitTable {
         }
     }
 
-    /// Queues up and sleeps. True: the caller is done (it owns the bit, or it only wanted to look).
+    /// Queues up and sleeps, as long as its patience lasts if it has one.
     #[cold]
-    fn sleep(&self, word: &AtomicU32, wants: Wants) -> bool {
+    fn sleep(&self, word: &AtomicU32, wants: Wants, patience: Option<&Patience<'_>>) -> Slept {
         let (queue, key) = self.queue(word);
         let waiter;
         {
@@ -137,7 +180,7 @@ impl WaitTable {
             };
             // WAITERS first, then the last try: an unlocker between the two sees WAITERS.
             if !seeded!("page.seed.waiters_late", (is_taken(), announce()).0, (announce(), is_taken()).1) {
-                return true;
+                return Slept::Done;
             }
             waiter = Arc::new(Waiter {
                 word: key,
@@ -148,16 +191,33 @@ impl WaitTable {
             });
             queue.push_back(Arc::clone(&waiter));
         }
-        let is_done = loop {
+        let slept = loop {
             // Pairs with the Release in `wake`, which follows the waker's Acquire of the bit.
             match waiter.state.load(ord!("page.woken.acquire", Acquire)) {
-                SLEEPING => Parker::park(),
-                WOKEN => break wants == Wants::Look,
-                _ => break true,
+                SLEEPING => match patience.map(|patience| patience()) {
+                    None => Parker::park(),
+                    Some(Some(nap)) => Parker::park_for(nap),
+                    Some(None) if Self::leave(queue, &waiter) => break Slept::Left,
+                    // Told meanwhile, which the next look sees.
+                    Some(None) => {}
+                },
+                WOKEN if wants != Wants::Look => break Slept::TryAgain,
+                _ => break Slept::Done,
             }
         };
         waiter.life.kill();
-        is_done
+        slept
+    }
+
+    /// Takes a waiter out of the queue, unless a waker has: then it must go on. True: it was in the queue, and is gone.
+    #[cold]
+    fn leave(queue: &Mutex<VecDeque<Arc<Waiter>>>, waiter: &Arc<Waiter>) -> bool {
+        let mut queue = queue.lock();
+        let place = queue.iter().position(|other| Arc::ptr_eq(other, waiter));
+        if let Some(at) = place {
+            duty!("page.leave.dequeue", drop(queue.remove(at)));
+        }
+        guard!("page.leave.untold", place.is_some())
     }
 
     /// Wakes those who only look and the first who wants the lock, handing it over where that is due.
