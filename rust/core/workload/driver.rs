@@ -8,7 +8,7 @@ use super::report::{Report, Round, Run};
 use super::space::{Kind, Space, Specmm};
 use super::writer;
 use crate::cache::{Io, PageCache};
-use crate::error::{Error, Result};
+use crate::error::{Error, IoError, Result};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -130,11 +130,16 @@ impl Setting<'_> {
         };
         let gate = Gate::default();
         let (faulters, writer, went_on) = std::thread::scope(|scope| {
+            // One that cannot start ends the round for all.
+            let no_thread = |error| {
+                self.stop.store(true, Ordering::Relaxed);
+                Error::Io(IoError::new(error, "a thread of the workload"))
+            };
             let faulters: Vec<_> = (0..self.plan.threads)
                 .map(|number| {
                     let faulter = self.faulter(space, common.as_ref(), number);
                     let gate = &gate;
-                    scope.spawn(move || {
+                    let thread = std::thread::Builder::new().spawn_scoped(scope, move || {
                         let done = faulter.run(|| {
                             gate.arrive(self.stop);
                             self.pin(number);
@@ -142,11 +147,12 @@ impl Setting<'_> {
                         // One that fails ends the round for all.
                         self.stop.fetch_or(done.is_err(), Ordering::Relaxed);
                         done
-                    })
+                    });
+                    thread.map_err(no_thread)
                 })
                 .collect();
             let writer = (self.rate != Rate::PerSecond(0)).then(|| {
-                scope.spawn(|| {
+                let thread = std::thread::Builder::new().spawn_scoped(scope, || {
                     gate.wait(self.stop);
                     // With a processor to spare the writer has one of its own; without, it goes where there is room.
                     if self.plan.threads < self.cpus.len() {
@@ -155,13 +161,14 @@ impl Setting<'_> {
                     let done = writer::write(space, self.length, self.rate, self.stop);
                     self.stop.fetch_or(done.is_err(), Ordering::Relaxed);
                     done
-                })
+                });
+                thread.map_err(no_thread)
             });
             let went_on = self.conduct(&gate, tick);
             self.stop.store(true, Ordering::Relaxed);
             let faulters: Vec<_> =
-                faulters.into_iter().map(|thread| thread.join().expect("no thread panics")).collect();
-            let writer = writer.map(|thread| thread.join().expect("no thread panics"));
+                faulters.into_iter().map(|thread| thread?.join().expect("no thread panics")).collect();
+            let writer = writer.map(|thread| thread?.join().expect("no thread panics"));
             (faulters, writer, went_on)
         });
         let faulters = faulters.into_iter().collect::<Result<Vec<_>>>()?;
@@ -213,6 +220,10 @@ impl Setting<'_> {
             tick()
         };
         while gate.arrived.load(Ordering::Relaxed) < self.plan.threads {
+            // One that failed before it came here.
+            if self.stop.load(Ordering::Relaxed) {
+                return true;
+            }
             std::thread::sleep(Duration::from_millis(1));
             if !go_on(Instant::now()) {
                 return false;
