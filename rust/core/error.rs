@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The result of everything that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -150,6 +151,18 @@ pub enum Error {
     Invariant(String),
     /// A read or change of the file failed.
     Io(IoError),
+    /// A store with a time-out did not answer within it.
+    TimedOut {
+        /// The file's name.
+        file: String,
+        /// Byte offset of the page that was waited for.
+        offset: u64,
+        /// How long it was waited for.
+        timeout: Duration,
+    },
+    /// A wait for the store of this file was given up, because the program wants its threads to
+    /// ([`give_up_waiting_when`](crate::cache::give_up_waiting_when)).
+    Interrupted(String),
     /// A valid request that specmm does not serve (yet).
     Unsupported(String),
     /// Something cannot be closed while pins of it live.
@@ -186,6 +199,10 @@ impl fmt::Display for Error {
                 write!(f, "the system has no room for {what}: {bytes} bytes")
             }
             Self::Closed(what) => write!(f, "{what} is closed"),
+            Self::TimedOut { file, offset, timeout } => {
+                write!(f, "{file}: no answer for offset {offset} within {} s", timeout.as_secs_f64())
+            }
+            Self::Interrupted(file) => write!(f, "{file}: the wait for its store was given up"),
             Self::Io(error) => error.fmt(f),
         }
     }

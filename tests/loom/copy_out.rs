@@ -147,7 +147,7 @@ fn copy_against_zeroing() {
     let truncater = {
         let (ours, history) = (Arc::clone(&ours), history.clone());
         spawn(move || {
-            let truncate = || ours.truncate(PAGE / 2, |_| Ok(())).unwrap();
+            let truncate = || ours.truncate(PAGE / 2, None, |_| Ok(())).unwrap();
             history.call("truncate", truncate, |page, ()| page.take().is_some());
         })
     };

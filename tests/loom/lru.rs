@@ -65,7 +65,7 @@ fn isolate_against_pin(unpins: bool) {
     let look = || (frames.usage().inactive, frames.usage().pinned);
     history.call("look", look, |place, &seen| seen == (usize::from(place.listed), usize::from(place.pinned)));
     history.check();
-    frames.audit().unwrap();
+    frames.audit(&[]).unwrap();
     if !unpins {
         frames.unpin(handle.page());
     }

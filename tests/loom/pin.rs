@@ -41,7 +41,7 @@ fn pin_against_cut() {
     let truncater = {
         let (file, history) = (Arc::clone(&file), history.clone());
         spawn(move || {
-            let truncate = || file.mapping.truncate(PAGE / 2, |_| Ok(())).unwrap();
+            let truncate = || file.mapping.truncate(PAGE / 2, None, |_| Ok(())).unwrap();
             history.call("truncate", truncate, |size, ()| {
                 *size = PAGE / 2;
                 true
@@ -59,10 +59,10 @@ fn pin_against_cut() {
     let again = || pinned.as_ref().map(|pinned| whole(bytes(pinned)));
     history.call("look again", again, |_, byte| byte.is_none_or(|byte| byte == OURS));
     history.check();
-    file.mapping.frames().audit().unwrap();
+    file.mapping.frames().audit(&[]).unwrap();
     // The page is in no file any more: the pin is its last owner.
     drop(pinned);
-    file.mapping.frames().audit().unwrap();
+    file.mapping.frames().audit(&[]).unwrap();
     assert_eq!(file.pins.get(), 0);
 }
 
@@ -120,9 +120,9 @@ fn pin_against_reclaim() {
     history.call("look again", again, |_, &seen| seen == (Some(OURS), 1));
     history.call("reclaim at rest", || shared.frames.usage().inactive, |_, _| true);
     history.check();
-    shared.frames.audit().unwrap();
+    shared.frames.audit(&[]).unwrap();
     drop(pinned);
-    shared.frames.audit().unwrap();
+    shared.frames.audit(&[]).unwrap();
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::super::filemap::FoundOrCreated;
 use super::super::{MappedRange, MmuGather};
 use super::*;
+use crate::store::{ReadBy, Store};
 use crate::sync::Mutex;
 use std::collections::BTreeSet;
 
@@ -69,7 +70,7 @@ fn no_entry_is_left(history: &History<State>, ours: &AddressSpace, place: &Place
     history.call("look", || place.entry.lock().is_some(), |state, &seen| state.entry == seen);
     history.check();
     ours.unlink(1);
-    ours.frames().audit().unwrap();
+    ours.frames().audit(&[]).unwrap();
 }
 
 /// One thread faults: it sets an entry for our page under the page lock. One truncates the page, which the bulk unmap has passed.
@@ -223,7 +224,7 @@ fn evict_against_truncate() {
     history.call("look", look, |slot, seen| slot == seen);
     history.check();
     assert_eq!(ours.frames().usage().in_use, 0);
-    ours.frames().audit().unwrap();
+    ours.frames().audit(&[]).unwrap();
 }
 
 #[test]
@@ -258,7 +259,7 @@ fn create_against_truncate(creator: Creator) {
         spawn(move || {
             history.call(
                 "truncate",
-                || file.mapping.truncate(0, |_| Ok(())).unwrap(),
+                || file.mapping.truncate(0, None, |_| Ok(())).unwrap(),
                 |state, ()| {
                     *state = (false, false);
                     true
@@ -277,7 +278,9 @@ fn create_against_truncate(creator: Creator) {
                     reach("beyond");
                     false
                 }
-                FoundOrCreated::NoFrame | FoundOrCreated::NoMemory(_) => panic!("a frame is free"),
+                FoundOrCreated::NoFrame | FoundOrCreated::NoMemory(_) | FoundOrCreated::Unstable => {
+                    panic!("a frame is free")
+                }
             };
             history.call("create", create, |(inside, cached), &created| {
                 *cached |= created;
@@ -298,7 +301,7 @@ fn create_against_truncate(creator: Creator) {
     let frames = || file.mapping.frames().usage().in_use;
     history.call("frames", frames, |(_, cached), &used| used == usize::from(*cached));
     history.check();
-    file.mapping.frames().audit().unwrap();
+    file.mapping.frames().audit(&[]).unwrap();
 }
 
 #[test]
@@ -327,6 +330,68 @@ fn readahead_against_truncate() {
         body: || create_against_truncate(Creator::Readahead),
         reaches: &[],
         needs: &["readahead.invalidate_lock"],
+    }
+    .check();
+}
+
+/// A store that may stall.
+struct Stalling {
+    reading: Mutex<bool>,
+}
+
+impl Store for Stalling {
+    fn read_at(&self, buf: &mut [u8], _offset: u64) -> std::io::Result<usize> {
+        *self.reading.lock() = true;
+        reach("read");
+        // Here it may stand still for ever.
+        *self.reading.lock() = false;
+        Ok(buf.len())
+    }
+
+    fn read_by(&self) -> ReadBy {
+        ReadBy::Workers { timeout: None }
+    }
+}
+
+/// One thread has a page read by a store that may stall; one enters the file as a truncation does. Claim: while it is inside,
+/// nobody is in the store: so a truncation, and whoever waits for it, waits for no store. Premise: nothing else reads pages.
+fn read_against_quiet() {
+    let store = Arc::new(Stalling { reading: Mutex::new(false) });
+    let file = open_file(Arc::clone(&store) as Arc<dyn Store>);
+    let history = History::new(());
+    let FoundOrCreated::Page(handle) = file.find_or_create(0) else { panic!("there is room") };
+    let truncater = {
+        let (file, history, store) = (Arc::clone(&file), history.clone(), Arc::clone(&store));
+        spawn(move || {
+            let enter = || {
+                let inside = file.mapping.quiet(0, None).expect("nobody gives up");
+                // Twice: none is under way, and none begins.
+                let reading = [(); 2].map(|()| *store.reading.lock());
+                drop(inside);
+                reading
+            };
+            history.call("enter", enter, |(), reading| *reading == [false; 2]);
+        })
+    };
+    let bring = || file.mapping.bring(handle.page(), 0, None).is_ok_and(|here| here);
+    history.call("bring", bring, |(), &brought| brought);
+    truncater.join().unwrap();
+    history.check();
+    drop(handle);
+    file.mapping.frames().audit(&[]).unwrap();
+}
+
+#[test]
+fn a_read_that_may_stall_against_truncate() {
+    Model {
+        name: "a read that may stall against truncate",
+        rows: &[17],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: false,
+        body: read_against_quiet,
+        reaches: &["read"],
+        needs: &["bring.stable", "quiet.none_began"],
     }
     .check();
 }

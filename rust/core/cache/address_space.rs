@@ -14,7 +14,7 @@ use super::{MmuGather, Shared};
 use crate::error::{Error, Result};
 use crate::page::{Frames, LockedPage, PAGE_SHIFT, PAGE_SIZE, PageHandle, PageRef, Use};
 use crate::rcu::ReadSection;
-use crate::store::Store;
+use crate::store::{ReadBy, Store};
 use crate::sync::rwsem::RwSem;
 use crate::sync::{AtomicU64, Mutex, Tally, duty, guard, ord, seeded, spin_hint, yield_now};
 use crate::xarray::{Entry, XArray};
@@ -55,8 +55,12 @@ pub struct AddressSpace {
     /// Held for reading while a page is created, for writing while the size changes: a page never comes to be from a state
     /// of the store that truncation has already left behind (Linux 5.15; file systems' own locks before).
     pub(super) invalidate_lock: RwSem,
+    /// Who waits for reads of a store that may stall before it enters `invalidate_lock` as the writer.
+    pub(super) truncaters: Tally,
     pub(super) i_mmap: Mutex<BTreeMap<u64, Arc<dyn MappedRange>>>,
     pub(super) store: Arc<dyn Store>,
+    /// What the store says of that.
+    pub(super) read_by: ReadBy,
     pub(super) name: String,
     pub(crate) shared: Arc<Shared>,
 }
@@ -84,7 +88,9 @@ impl AddressSpace {
             i_size: AtomicU64::new(size),
             pages: XArray::new(Arc::clone(&shared.xarray_nodes)),
             invalidate_lock: RwSem::new(),
+            truncaters: Tally::new(),
             i_mmap: Mutex::new(BTreeMap::new()),
+            read_by: store.read_by(),
             store,
             name: name.to_owned(),
             shared,

@@ -4,6 +4,7 @@
 //! that users hold, which can be closed under them. Two opens of one file share an [`AddressSpace`] and nothing else.
 
 use super::filemap::{Pass, Pattern, Step};
+use super::patience::NotRead;
 use super::readahead::Window;
 use super::{Abort, AddressSpace, VmFault};
 use crate::error::{Error, IoError, Result};
@@ -124,6 +125,8 @@ pub(crate) struct OpenFile {
     /// Position of the last byte of the last read that was not a pure hit; `u64::MAX` at first.
     prev_pos: AtomicU64,
     pub(super) mmap_miss: AtomicU32,
+    /// Relaxed: a close beside a running call has no order with it.
+    closed: AtomicU32,
     /// Pins made through this open.
     pub(super) pins: Tally,
 }
@@ -145,6 +148,7 @@ impl OpenFile {
             window: Mutex::new(Window::default()),
             prev_pos: AtomicU64::new(u64::MAX),
             mmap_miss: AtomicU32::new(0),
+            closed: AtomicU32::new(0),
             pins: Tally::new(),
         }
     }
@@ -156,6 +160,11 @@ impl OpenFile {
         open.ra_pages.store(self.ra_pages.load(Ordering::Relaxed), Ordering::Relaxed);
         open.advice.store(self.advice.load(Ordering::Relaxed), Ordering::Relaxed);
         open
+    }
+
+    /// Whether the handle was closed; mappings go on.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed) != 0
     }
 
     pub(super) fn store(&self) -> &Arc<dyn Store> {
@@ -233,7 +242,7 @@ impl OpenFile {
     }
 
     /// The seed function alone, classically, until it is LOCKED or fails.
-    fn fault_classically(self: &Arc<Self>, index: u64) -> FilemapFault {
+    fn fault_classically(self: &Arc<Self>, index: u64) -> Result<FilemapFault> {
         let pattern = match self.advice() {
             Advice::Random => Pattern::Random,
             Advice::Sequential => Pattern::Sequential,
@@ -253,15 +262,22 @@ impl OpenFile {
                 Step::Beyond(_) | Step::Unreadable(_) => VmFault::SIGBUS,
                 Step::NoMemory(_) => VmFault::OOM,
                 Step::Blocked(blocked) => {
-                    result |= missed;
-                    if self.unblock(index, blocked) {
-                        pass = Pass::Tried;
-                        continue;
+                    let unblocked = self.unblock(index, blocked, pass);
+                    if unblocked.is_ok() {
+                        result |= missed;
                     }
-                    VmFault::OOM
+                    match unblocked {
+                        Ok(true) => {
+                            pass = Pass::Tried;
+                            continue;
+                        }
+                        Ok(false) => VmFault::OOM,
+                        Err(NotRead::Failed(_)) => VmFault::SIGBUS,
+                        Err(NotRead::Left(error)) => return Err(error),
+                    }
                 }
             };
-            return FilemapFault { result: result | end, abort: None };
+            return Ok(FilemapFault { result: result | end, abort: None });
         }
     }
 }
@@ -359,17 +375,25 @@ impl File {
         self.handle.open.load(&crate::rcu::read()).is_none()
     }
 
-    /// Gives the file up. Mappings of it live on; its pages go when the last user does. Closing twice is fine.
+    /// Gives the file up. Mappings of it live on; its pages go when the last user does. Other threads that wait for a store that
+    /// may stall, to read through this handle, leave with [`Error::Closed`]. Closing twice is fine.
     ///
     /// # Errors
     /// [`Error::Pinned`] while pins that were made through it live; then it stays open.
     pub fn close(&self) -> Result<()> {
-        let pins = self.handle.open.load(&crate::rcu::read()).map_or(0, |open| open.pins.get());
-        if pins > 0 {
-            return Err(Error::Pinned(format!(
-                "file {:?} cannot be closed: it has {pins} live pins",
-                self.name()
-            )));
+        {
+            let section = crate::rcu::read();
+            let open = self.handle.open.load(&section);
+            let pins = open.map_or(0, |open| open.pins.get());
+            if pins > 0 {
+                return Err(Error::Pinned(format!(
+                    "file {:?} cannot be closed: it has {pins} live pins",
+                    self.name()
+                )));
+            }
+            if let Some(open) = open {
+                open.closed.store(1, Ordering::Relaxed);
+            }
         }
         if self.handle.open.replace(None) {
             crate::rcu::barrier();
@@ -407,7 +431,7 @@ impl File {
     ///
     /// # Errors
     /// [`Error::Io`] if the store fails, [`Error::OutOfFrames`], [`Error::OutOfMemory`], [`Error::Closed`],
-    /// [`Error::InvalidArgument`].
+    /// [`Error::InvalidArgument`]; [`Error::TimedOut`] and [`Error::Interrupted`] of a store that may stall.
     pub fn pread(&self, buf: &mut [u8], offset: u64) -> Result<usize> {
         self.pread_into(buf.into(), offset)
     }
@@ -428,14 +452,15 @@ impl File {
     /// Changes the size, as ftruncate(2): drops cached pages and entries beyond a smaller one.
     ///
     /// # Errors
-    /// [`Error::Io`] with EINVAL for a file opened for reading or if the store refuses; then the size stays.
+    /// [`Error::Io`] with EINVAL for a file opened for reading or if the store refuses; [`Error::TimedOut`] and
+    /// [`Error::Interrupted`] while a store that may stall is still reading what is to go. Then the size stays.
     pub fn truncate(&self, size: u64) -> Result<()> {
         let open = self.open_file()?;
         if !open.mode.is_writable() {
             let error = rustix::io::Errno::INVAL.into();
             return Err(Error::Io(crate::error::IoError::new(error, self.name())));
         }
-        open.mapping.truncate(size, |size| open.store.truncate(size))
+        open.mapping.truncate(size, Some(&open), |size| open.store.truncate(size))
     }
 
     /// Says how the file will be read; see [`Advice`]. `length` `None` means to the end.
@@ -478,10 +503,10 @@ impl File {
     /// Classic: until LOCKED (with MAJOR if the page was absent), SIGBUS or OOM.
     ///
     /// # Errors
-    /// [`Error::Closed`].
+    /// [`Error::Closed`], [`Error::TimedOut`], [`Error::Interrupted`].
     pub fn filemap_fault(&self, index: u64, speculative: bool) -> Result<FilemapFault> {
         let open = self.open_file()?;
-        Ok(if speculative { open.fault_speculatively(index) } else { open.fault_classically(index) })
+        if speculative { Ok(open.fault_speculatively(index)) } else { open.fault_classically(index) }
     }
 
     /// Looks whether somebody else changed the file, follows, and answers the size. A file that was written to (its size or

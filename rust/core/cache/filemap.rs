@@ -11,6 +11,7 @@
 use super::Abort;
 use super::address_space::{AddressSpace, Created, HeldPage, Lookup};
 use super::file::OpenFile;
+use super::patience::{NotRead, Wait};
 use super::readahead::{MMAP_LOTSAMISS, MMAP_MISS_MAX};
 use crate::error::{Error, IoError};
 use crate::page::{LockedPage, PageFlags, PageHandle, PageRef};
@@ -220,8 +221,9 @@ impl OpenFile {
             }
         }
         let step = match pass {
-            Pass::First => self.hold_without_waiting(index, found),
-            Pass::Tried => self.hold_waiting(index, found),
+            // The wait for a store that may stall can be left only where the caller holds no lock.
+            Pass::Tried if !mapping.read_by.may_stall() => self.hold_waiting(index, found),
+            Pass::First | Pass::Tried => self.hold_without_waiting(index, found),
         };
         answer(step, missed)
     }
@@ -267,8 +269,8 @@ impl OpenFile {
                 FoundOrCreated::Page(handle) => handle,
                 FoundOrCreated::Beyond(size) => return Step::Beyond(size),
                 FoundOrCreated::NoMemory(error) => return Step::NoMemory(error),
-                // Without the caller's lock a frame may be waited for.
-                FoundOrCreated::NoFrame => return Step::Blocked(Blocked::Page),
+                // Without the caller's lock a frame may be waited for, or the end of a truncation.
+                FoundOrCreated::NoFrame | FoundOrCreated::Unstable => return Step::Blocked(Blocked::Page),
             };
             let Some(lock) = handle.page().try_lock() else { return Step::Blocked(Blocked::Page) };
             let held = HeldPage { lock, handle };
@@ -295,7 +297,7 @@ impl OpenFile {
                 FoundOrCreated::Beyond(size) => return Step::Beyond(size),
                 FoundOrCreated::NoMemory(error) => return Step::NoMemory(error),
                 // What was waited for is gone again: once more.
-                FoundOrCreated::NoFrame => return Step::Blocked(Blocked::Page),
+                FoundOrCreated::NoFrame | FoundOrCreated::Unstable => return Step::Blocked(Blocked::Page),
             };
             let held = HeldPage { lock: handle.page().lock(), handle };
             if !mapping.is_mine(&held, index) {
@@ -325,8 +327,8 @@ impl OpenFile {
             if let Some(handle) = mapping.find_get_page(index, &crate::rcu::read()) {
                 return FoundOrCreated::Page(handle);
             }
-            let _stable =
-                seeded!("filemap.create.invalidate_lock", None, Some(mapping.invalidate_lock.read_guard()));
+            let stable = seeded!("filemap.create.invalidate_lock", Some(None), mapping.stable().map(Some));
+            let Some(_stable) = stable else { return FoundOrCreated::Unstable };
             if let Some(size) = seeded!("filemap.create.eof", None, mapping.ends_before(index)) {
                 return FoundOrCreated::Beyond(size);
             }
@@ -344,19 +346,34 @@ impl OpenFile {
         }
     }
 
-    /// As [`OpenFile::find_or_create`], but waits for a frame when none can be freed; `NoFrame` when the wait was in vain.
-    pub(super) fn find_or_create_waiting(self: &Arc<Self>, index: u64) -> FoundOrCreated<'_> {
+    /// As [`OpenFile::find_or_create`], but waits for a frame when none can be freed; `NoFrame` when the wait was in vain. Where
+    /// the store may stall, waits for a truncation too; `open` is the open file whose closing ends that.
+    pub(super) fn find_or_create_waiting(
+        self: &Arc<Self>,
+        index: u64,
+        open: Option<&Self>,
+    ) -> Result<FoundOrCreated<'_>, Error> {
         loop {
             match self.find_or_create(index) {
                 FoundOrCreated::NoFrame if self.mapping.shared.wait_for_frame() => {}
-                other => return other,
+                FoundOrCreated::Unstable => {
+                    drop(Wait::new(&self.mapping, open).until(index, || self.mapping.stable())?);
+                }
+                other => return Ok(other),
             }
         }
     }
 
-    /// Waits for what blocked a pass; the caller has dropped its lock. Errors are left for the next pass to meet. False if no
-    /// frame could be had.
-    pub(crate) fn unblock(self: &Arc<Self>, index: u64, blocked: Blocked) -> bool {
+    /// Waits for what blocked a pass; the caller has dropped its lock. False if no frame could be had.
+    ///
+    /// Errors of the store are left for the next pass to meet, which reads once more; where that pass must not wait, because the
+    /// store may stall, the unblocking that follows it tells them.
+    pub(crate) fn unblock(
+        self: &Arc<Self>,
+        index: u64,
+        blocked: Blocked,
+        pass: Pass,
+    ) -> Result<bool, NotRead> {
         // A file that cannot be looked at cannot be read either, which the next pass meets.
         let _met_again = self.mapping.follow_changes();
         match blocked {
@@ -369,17 +386,15 @@ impl OpenFile {
             Blocked::SyncReadahead(around) => self.read_sync(index, around),
             Blocked::Page => {}
         }
-        match self.find_or_create_waiting(index) {
-            FoundOrCreated::Page(handle) => {
-                let held = HeldPage { lock: handle.page().lock(), handle };
+        match self.find_or_create_waiting(index, None).map_err(NotRead::Left)? {
+            FoundOrCreated::Page(handle) => match self.mapping.bring(handle.page(), index, None) {
+                Err(NotRead::Failed(_)) if pass == Pass::First => Ok(true),
+                Err(error) => Err(error),
                 // A page that was truncated meanwhile is not worth reading.
-                if held.handle.page().is_at(self.mapping.id(), index) {
-                    let _met_again = self.mapping.read_page(&held.lock, index);
-                }
-                true
-            }
-            FoundOrCreated::Beyond(_) | FoundOrCreated::NoMemory(_) => true,
-            FoundOrCreated::NoFrame => false,
+                Ok(_) => Ok(true),
+            },
+            FoundOrCreated::Beyond(_) | FoundOrCreated::NoMemory(_) => Ok(true),
+            FoundOrCreated::NoFrame | FoundOrCreated::Unstable => Ok(false),
         }
     }
 
@@ -422,4 +437,6 @@ pub(super) enum FoundOrCreated<'f> {
     NoFrame,
     /// No memory for the index.
     NoMemory(Error),
+    /// Somebody truncates the file, which is not waited for, because the store may stall.
+    Unstable,
 }

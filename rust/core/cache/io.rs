@@ -1,21 +1,26 @@
 //! Reading pages from their store: in the caller, or on workers.
 //!
-//! Owns: the queue of windows to read and the threads that read them, which also make room in the background. Does not own
-//! the decision what to read or what to take. A request is a run of new pages, locked by whoever created them; the reader
-//! fills them, marks them up to date and unlocks.
+//! Owns: the threads that read, which also make room in the background, and the wait for all of them. Does not own the decision
+//! what to read or what to take, nor the order of what is queued (`requests`). A request is a run of pages, locked by whoever
+//! asks for them; the reader fills them, marks them up to date and unlocks.
 //! A run is read in pieces (`in_flight`). The first that fails ends it: what is left stays in the cache, not up to date, and the
 //! next reader of a page tries that page alone and meets the error.
+//!
+//! A store that may stall ([`ReadBy::Workers`](crate::store::ReadBy)) keeps the worker that is inside it, the pages being read,
+//! locked, its buffer, and the file. Whoever waits for a page may leave (`patience`); the read is then abandoned: it is waited
+//! for no more, and its answer, if one comes, fills the pages as any other does.
 
 use super::idle::wait_for_work;
 use super::page_cache::Stat;
+use super::patience::{LOOK_AGAIN, should_give_up};
+use super::requests::{Job, MAX_WORKERS, Request, Requests};
 use super::{AddressSpace, Shared};
 use crate::error::{IoError, ShortRead};
 use crate::page::{Frames, LockedPage, PAGE_SIZE, PageFlags};
 use crate::reserve;
 use crate::sync::{Condvar, Mutex, guard, thread};
-use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Where windows are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,41 +31,8 @@ pub enum Io {
     Inline,
 }
 
-/// Threads that read windows.
-const WORKERS: usize = 2;
-
-/// What a worker does.
-enum Job {
-    /// Reads a run of locked pages.
-    Read(Request),
-    /// Makes room in a cache.
-    Reclaim(Arc<Shared>),
-}
-
-struct Request {
-    mapping: Arc<AddressSpace>,
-    first: u64,
-    pfns: Vec<u32>,
-}
-
-#[derive(Default)]
-struct State {
-    waiting: VecDeque<Job>,
-    in_flight: usize,
-    /// A job to make room is queued or running.
-    reclaiming: bool,
-    stopping: bool,
-    workers: Vec<thread::JoinHandle<()>>,
-    /// Workers that were idle and are ending.
-    retired: Vec<thread::JoinHandle<()>>,
-}
-
-#[derive(Default)]
-struct Queue {
-    state: Mutex<State>,
-    work: Condvar,
-    idle: Condvar,
-}
+/// How long a cache that is being closed waits for stores that may stall.
+const CLOSING: Duration = Duration::from_millis(500);
 
 /// The queue of one cache.
 pub(crate) struct IoQueue {
@@ -68,28 +40,84 @@ pub(crate) struct IoQueue {
     queue: Arc<Queue>,
 }
 
+#[derive(Default)]
+struct Queue {
+    requests: Mutex<Requests>,
+    work: Condvar,
+    /// A read ended that somebody may wait for.
+    ended: Condvar,
+}
+
+/// What became of a request.
+pub(super) enum Submitted {
+    /// A worker will read it.
+    Queued,
+    /// No worker is to be had: the caller runs it.
+    Yours(Errand),
+    /// The cache was closed, and its caller must not be kept by this store: the pages are unlocked, unread.
+    Refused,
+}
+
+/// A read that a thread is to make, known to others meanwhile if its store may stall.
+pub(super) struct Errand {
+    request: Request,
+    underway: Option<Underway>,
+}
+
+/// A read is under way as long as this lives.
+struct Underway {
+    queue: Arc<Queue>,
+    number: u64,
+}
+
 impl IoQueue {
     pub(crate) fn new(mode: Io) -> Self {
         Self { mode, queue: Arc::new(Queue::default()) }
     }
 
-    /// Reads a run of locked pages, now or soon. Takes over their locks.
-    pub(crate) fn submit(&self, mapping: &Arc<AddressSpace>, first: u64, pfns: Vec<u32>) {
+    pub(super) fn is_inline(&self) -> bool {
+        self.mode == Io::Inline
+    }
+
+    /// Has a run of locked pages read ahead of need; takes over their locks. Some: the caller runs it.
+    pub(super) fn submit_window(
+        &self,
+        mapping: &Arc<AddressSpace>,
+        first: u64,
+        pfns: Vec<u32>,
+    ) -> Option<Errand> {
         mapping.shared.count(Stat::ReadaheadPages, pfns.len() as u64);
-        let request = Request { mapping: Arc::clone(mapping), first, pfns };
-        if self.mode == Io::Inline {
-            return request.run();
+        match self.submit(Request { mapping: Arc::clone(mapping), first, pfns, answer: None }) {
+            Submitted::Yours(errand) => Some(errand),
+            Submitted::Queued | Submitted::Refused => None,
         }
-        let mut state = self.queue.state.lock();
-        if !self.has_workers(&mut state) || state.waiting.try_reserve(1).is_err() {
-            // No thread or no place in the queue to be had: the caller reads.
-            drop(state);
-            return request.run();
+    }
+
+    /// Hands a request to the workers if there are any. Waits for nothing.
+    pub(super) fn submit(&self, request: Request) -> Submitted {
+        let stalls = request.may_stall();
+        if self.mode == Io::Inline && !stalls {
+            return Submitted::Yours(Errand { request, underway: None });
         }
-        state.in_flight += 1;
-        state.waiting.push_back(Job::Read(request));
-        drop(state);
-        self.queue.work.notify_one();
+        let mut requests = self.queue.requests.lock();
+        if requests.stopping && stalls {
+            drop(requests);
+            request.cancel();
+            return Submitted::Refused;
+        }
+        // Or no place in the queue is to be had.
+        if self.mode == Io::Inline || requests.stopping || !requests.reserve() {
+            return Submitted::Yours(self.queue.errand(&mut requests, request, false, None));
+        }
+        requests.queue(request);
+        self.queue.put_to_work(requests).map_or(Submitted::Queued, Submitted::Yours)
+    }
+
+    /// Somebody waits for a page: what is to be read ahead of need and has it goes before the rest. Some: no worker is to be had
+    /// for it, so the caller runs it.
+    pub(super) fn hurry(&self, file: u64, index: u64) -> Option<Errand> {
+        let mut requests = self.queue.requests.lock();
+        if requests.hurry(file, index) { self.queue.put_to_work(requests) } else { None }
     }
 
     /// Makes room in the background, unless that is being done (`wakeup_kswapd`). Without workers it is left to those who need
@@ -98,55 +126,106 @@ impl IoQueue {
         if self.mode == Io::Inline {
             return;
         }
-        let mut state = self.queue.state.lock();
-        if state.reclaiming || !self.has_workers(&mut state) || state.waiting.try_reserve(1).is_err() {
+        let mut requests = self.queue.requests.lock();
+        if requests.stopping || requests.reclaiming {
             return;
         }
-        state.reclaiming = true;
-        state.in_flight += 1;
-        // Before reads: they need the room.
-        state.waiting.push_front(Job::Reclaim(Arc::clone(shared)));
-        drop(state);
+        self.queue.make_workers(&mut requests);
+        if requests.workers.is_empty() {
+            return;
+        }
+        requests.reclaiming = true;
+        requests.reclaim = Some(Arc::clone(shared));
+        drop(requests);
         self.queue.work.notify_one();
     }
 
-    /// Starts the workers at first use. False when there are none.
-    fn has_workers(&self, state: &mut State) -> bool {
-        if state.stopping {
-            return false;
-        }
-        // Those that have ended need not be waited for.
-        #[cfg(not(any(specmm_loom, specmm_shuttle)))]
-        state.retired.retain(|worker| !worker.is_finished());
-        while state.workers.len() < WORKERS {
-            let queue = Arc::clone(&self.queue);
-            match thread::Builder::new().name("specmm-io".into()).spawn(move || queue.work()) {
-                Ok(worker) => state.workers.push(worker),
-                Err(_) => break,
+    /// Somebody stopped waiting for a page, whose read, if it was asked for by `answer` alone, is not begun any more.
+    pub(super) fn abandon(&self, file: u64, index: u64, answer: Option<&Arc<super::requests::Answer>>) {
+        let unread = self.queue.requests.lock().abandon(file, index, answer);
+        unread.into_iter().for_each(Request::cancel);
+    }
+
+    /// Whether pages of a file from `first` on are queued or being read.
+    pub(super) fn reads(&self, file: u64, first: u64) -> bool {
+        self.queue.requests.lock().reach(file, first)
+    }
+
+    /// Reads that were abandoned and have not come back.
+    pub(super) fn abandoned(&self) -> u64 {
+        self.queue.requests.lock().abandoned(Instant::now()).count() as u64
+    }
+
+    /// The frames that those have.
+    pub(super) fn abandoned_frames(&self) -> Vec<u32> {
+        let requests = self.queue.requests.lock();
+        requests.abandoned(Instant::now()).flatten().copied().collect()
+    }
+
+    /// Waits until nothing is queued or being read, but by stores whose time-out is over. False: the program gives up.
+    pub(crate) fn settle(&self) -> bool {
+        self.wait_until(|requests| {
+            let now = Instant::now();
+            let unread = requests.abandon_overdue(now);
+            (!requests.are_pending(now), unread)
+        })
+    }
+
+    /// Looks, at the latest when a read ended, until what is looked for is there. A look also answers requests to cancel. False:
+    /// the program gives up.
+    fn wait_until(&self, mut look: impl FnMut(&mut Requests) -> (bool, Vec<Request>)) -> bool {
+        let mut ask_at = Instant::now() + LOOK_AGAIN;
+        loop {
+            let mut requests = self.queue.requests.lock();
+            let (is_there, unread) = look(&mut requests);
+            if !is_there && unread.is_empty() {
+                requests = self.queue.ended.wait_for(requests, LOOK_AGAIN);
+            }
+            drop(requests);
+            unread.into_iter().for_each(Request::cancel);
+            if is_there {
+                return true;
+            }
+            if Instant::now() >= ask_at {
+                if should_give_up() {
+                    return false;
+                }
+                ask_at = Instant::now() + LOOK_AGAIN;
             }
         }
-        !state.workers.is_empty()
     }
 
-    /// Waits until nothing is queued or being read.
-    pub(crate) fn settle(&self) {
-        let mut state = self.queue.state.lock();
-        while state.in_flight > 0 {
-            state = self.queue.idle.wait(state);
+    /// Finishes what is queued, but for stores that may stall, gives the reads of those a moment, abandons them and ends the
+    /// workers.
+    pub(crate) fn close(&self) {
+        let until = Instant::now() + CLOSING;
+        let close = |requests: &mut Requests| {
+            let (unread, now) = (requests.stop(), Instant::now());
+            requests.abandon_overdue(now);
+            if now >= until {
+                requests.abandon_all();
+            }
+            (!requests.are_pending(now), unread)
+        };
+        while !self.wait_until(close) {
+            self.queue.requests.lock().abandon_all();
         }
+        self.stop();
     }
 
-    /// Finishes what is queued and ends the workers. Later requests are read by their callers.
+    /// Finishes what is queued and ends the workers but those that are stuck in a store. Later requests are read by their
+    /// callers.
     pub(crate) fn stop(&self) {
         let workers = {
-            let mut state = self.queue.state.lock();
-            state.stopping = true;
-            let mut workers = std::mem::take(&mut state.workers);
-            workers.append(&mut state.retired);
-            workers
+            let mut requests = self.queue.requests.lock();
+            requests.stopping = true;
+            let mut workers = std::mem::take(&mut requests.workers);
+            workers.append(&mut requests.retired);
+            let may_wait = |(number, _): &(u64, _)| !requests.is_stuck(*number);
+            workers.into_iter().filter(may_wait).collect::<Vec<_>>()
         };
         self.queue.work.notify_all();
-        for worker in workers {
+        for (_, worker) in workers {
             // A worker that drops the last user of a cache ends up here itself and must not wait for itself.
             if worker.thread().id() != thread::current().id() {
                 let _ended = worker.join();
@@ -156,53 +235,110 @@ impl IoQueue {
 }
 
 impl Queue {
-    fn work(&self) {
+    /// Sees to it that what was queued is read. Some: the last of it, which no worker may ever come to.
+    fn put_to_work(self: &Arc<Self>, mut requests: crate::sync::MutexGuard<'_, Requests>) -> Option<Errand> {
+        self.make_workers(&mut requests);
+        if let Some((request, ahead)) = requests.unqueue_if_stuck() {
+            return Some(self.errand(&mut requests, request, ahead, None));
+        }
+        drop(requests);
+        self.work.notify_one();
+        None
+    }
+
+    /// Starts the workers that are wanted, as far as there are threads to be had.
+    fn make_workers(self: &Arc<Self>, requests: &mut Requests) {
+        debug_assert!(requests.workers.len() <= MAX_WORKERS, "too many workers");
+        // Those that have ended need not be waited for.
+        #[cfg(not(any(specmm_loom, specmm_shuttle)))]
+        requests.retired.retain(|(_, worker)| !worker.is_finished());
+        while !requests.stopping && requests.workers.len() < requests.wanted_workers() {
+            requests.last_worker += 1;
+            let (queue, number) = (Arc::clone(self), requests.last_worker);
+            match thread::Builder::new().name("specmm-io".into()).spawn(move || queue.work(number)) {
+                Ok(worker) => requests.workers.push((number, worker)),
+                Err(_) => break,
+            }
+        }
+    }
+
+    /// Makes an errand of a request, and a read under way.
+    fn errand(
+        self: &Arc<Self>,
+        requests: &mut Requests,
+        request: Request,
+        ahead: bool,
+        worker: Option<u64>,
+    ) -> Errand {
+        let number = requests.begin(&request, ahead, worker);
+        Errand { request, underway: Some(Underway { queue: Arc::clone(self), number }) }
+    }
+
+    fn work(self: Arc<Self>, number: u64) {
         loop {
-            let mut state = self.state.lock();
+            let mut requests = self.requests.lock();
             let job = loop {
-                if let Some(job) = state.waiting.pop_front() {
+                if let Some(job) = requests.take() {
                     break job;
                 }
-                if state.stopping {
+                if requests.stopping {
                     return;
                 }
                 let is_idle;
-                (state, is_idle) = wait_for_work(&self.work, state);
-                if is_idle && state.waiting.is_empty() && !state.stopping {
-                    return state.retire();
+                (requests, is_idle) = wait_for_work(&self.work, requests);
+                if is_idle && requests.is_empty() && !requests.stopping {
+                    return requests.retire(number);
                 }
             };
-            drop(state);
-            let reclaims = matches!(job, Job::Reclaim(_));
-            // A store that panics must not take the worker with it: whoever needs the page reads again and meets the panic.
-            let _met_again = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| match job {
-                Job::Read(request) => request.run(),
-                Job::Reclaim(shared) => shared.balance(),
-            }));
-            let mut state = self.state.lock();
-            state.in_flight -= 1;
-            state.reclaiming &= !reclaims;
-            if state.in_flight == 0 {
-                self.idle.notify_all();
+            match job {
+                Job::Read(request, ahead) => {
+                    let errand = self.errand(&mut requests, request, ahead, Some(number));
+                    // If a store may keep this one, another takes its place.
+                    self.make_workers(&mut requests);
+                    drop(requests);
+                    // A store that panics must not take the worker with it: who needs the page is told, or reads again and
+                    // meets the panic.
+                    let _met_again = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| errand.run()));
+                }
+                Job::Reclaim(shared) => {
+                    drop(requests);
+                    let _met_again =
+                        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| shared.balance()));
+                    drop(shared);
+                    self.requests.lock().reclaiming = false;
+                    self.ended.notify_all();
+                }
             }
         }
     }
 }
 
-impl State {
-    /// The calling worker ends.
-    fn retire(&mut self) {
-        let is_me = |worker: &thread::JoinHandle<()>| worker.thread().id() == thread::current().id();
-        let (me, others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.workers).into_iter().partition(is_me);
-        self.workers = others;
-        self.retired.extend(me);
+impl Drop for Underway {
+    fn drop(&mut self) {
+        self.queue.requests.lock().end(self.number);
+        self.queue.ended.notify_all();
+    }
+}
+
+impl Errand {
+    pub(super) fn run(self) {
+        let Self { request, underway } = self;
+        request.run();
+        drop(underway);
     }
 }
 
 impl Request {
     fn run(self) {
-        let Self { mapping, mut first, pfns } = self;
+        let Self { mapping, mut first, pfns, answer } = self;
         let mut locks = Locks { frames: mapping.frames(), pfns: pfns.into_iter() };
+        if let Some(answer) = answer {
+            // Before the page is unlocked: who sees that looks for the answer.
+            for page in &mut locks {
+                answer.get_or_init(|| mapping.read_page(&page, first));
+            }
+            return;
+        }
         // Nobody asked for these bytes yet: whoever does reads again and gets the error.
         while locks.pfns.len() > 0 {
             let piece = mapping.shared.in_flight.buffer(locks.pfns.len() * PAGE_SIZE).and_then(|buffer| {

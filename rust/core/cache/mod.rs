@@ -19,9 +19,11 @@ mod in_flight;
 mod io;
 mod mmu_gather;
 mod page_cache;
+mod patience;
 mod pin;
 mod read;
 pub mod readahead;
+mod requests;
 mod residency;
 mod truncate;
 mod vm_fault;
@@ -36,12 +38,13 @@ pub use io::Io;
 pub(crate) use mmu_gather::MmuGather;
 pub(crate) use page_cache::Shared;
 pub use page_cache::{CacheStats, DEFAULT_FRAME_TIMEOUT, PageCache};
+pub(crate) use patience::NotRead;
 pub use pin::Pinned;
 pub(crate) use truncate::ReadError;
 pub use vm_fault::{Abort, VmFault};
 
 #[cfg(not(any(specmm_loom, specmm_shuttle)))]
-pub use vmscan::give_up_waiting_when;
+pub use patience::give_up_waiting_when;
 
 #[cfg(all(test, specmm_loom))]
 #[path = "../../../tests/loom/cache.rs"]

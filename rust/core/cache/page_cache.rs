@@ -8,7 +8,7 @@ use super::{AddressSpace, File, Io};
 use crate::error::{Error, Holders, IoError, Result};
 use crate::page::{FrameUsage, Frames, PAGE_SIZE};
 use crate::stats::Sharded;
-use crate::store::{LocalFile, MAX_SIZE, Store};
+use crate::store::{LocalFile, MAX_SIZE, ReadBy, Store};
 use crate::sync::{AtomicU32, Mutex, Ordering, Tally};
 use crate::xarray::Census;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -221,7 +221,7 @@ pub struct PageCache {
     shared: Arc<Shared>,
 }
 
-/// Counters and gauges of a cache at one moment. Monotone but for the frames, which are gauges.
+/// Counters and gauges of a cache at one moment. Monotone but for the gauges: frames, shadows, nodes, abandoned reads.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CacheStats {
     /// All frames.
@@ -278,6 +278,9 @@ pub struct CacheStats {
     pub read_bytes: u64,
     /// Reads that failed.
     pub read_errors: u64,
+    /// Reads that somebody stopped waiting for, or whose time-out is over, and that have not come back: each keeps a thread,
+    /// its frames and as many bytes. A gauge.
+    pub reads_abandoned: u64,
     /// Nodes of the index trees.
     pub xarray_nodes: u64,
     /// Page tables of all address spaces, of 4 KiB each, but for the root that each has.
@@ -355,13 +358,22 @@ impl PageCache {
     /// Caches any [`Store`] of `size` bytes.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for a size beyond 16 TiB or more than 2^18 `ra_pages`; [`Error::Closed`].
+    /// [`Error::InvalidArgument`] for a size beyond 16 TiB, more than 2^18 `ra_pages`, or a store with a time-out in a cache with
+    /// [`Io::Inline`]; [`Error::Closed`].
     pub fn open_store(&self, store: Arc<dyn Store>, size: u64, name: &str, ra_pages: u32) -> Result<File> {
         self.shared.require_open()?;
         if size > MAX_SIZE {
             return Err(Error::InvalidArgument(format!("size {size} exceeds {MAX_SIZE} bytes (16 TiB)")));
         }
         super::file::check_ra_pages(ra_pages)?;
+        if let (ReadBy::Workers { timeout: Some(timeout) }, true) =
+            (store.read_by(), self.shared.io.is_inline())
+        {
+            let timeout = timeout.as_secs_f64();
+            return Err(Error::InvalidArgument(format!(
+                "a time-out of {timeout} s in a cache that reads inline: the caller cannot leave its own read"
+            )));
+        }
         let mapping = self.shared.mapping(None, &store, size, name)?;
         Ok(File::new(OpenFile::new(mapping, store, OpenMode::ReadWrite, ra_pages), name, None))
     }
@@ -400,6 +412,7 @@ impl PageCache {
             reads: sum(Stat::Reads),
             read_bytes: sum(Stat::ReadBytes),
             read_errors: sum(Stat::ReadErrors),
+            reads_abandoned: shared.io.abandoned(),
             xarray_nodes: shared.xarray_nodes.get(),
             page_tables: shared.page_tables.get(),
             bytes_in_flight: shared.in_flight.bytes(),
@@ -407,9 +420,10 @@ impl PageCache {
         }
     }
 
-    /// Waits until no read is in flight.
+    /// Waits until no read is in flight, but those whose time-out is over; or until the program gives up
+    /// ([`give_up_waiting_when`](super::give_up_waiting_when)).
     pub fn settle(&self) {
-        self.shared.io.settle();
+        let _gave_up = self.shared.io.settle();
     }
 
     /// Evicts up to `pages` pages that were not used for longest, mapped or not (`shrink_node`). Answers how many went.
@@ -434,16 +448,18 @@ impl PageCache {
 
     /// Audits the cache at quiescence (nobody else is using it): locks free, counts balanced, trees and page tables sound, as
     /// many as are counted and none empty, every cached page where its descriptor says, no more references than the cache and
-    /// the entries account for, nothing in flight.
+    /// the entries account for, nothing in flight. Pages of abandoned reads may be locked.
     ///
     /// # Errors
-    /// [`Error::Invariant`] with the first contradiction.
+    /// [`Error::Invariant`] with the first contradiction; [`Error::Interrupted`] if the wait for reads in flight was given up.
     pub fn check(&self) -> Result<()> {
-        self.settle();
+        if !self.shared.io.settle() {
+            return Err(Error::Interrupted("the page cache".into()));
+        }
         // References whose return was deferred are returned now.
         crate::rcu::barrier();
         let shared = &self.shared;
-        shared.frames.audit()?;
+        shared.frames.audit(&shared.io.abandoned_frames())?;
         let mut cached = 0;
         let mut census = Census::default();
         let mut page_tables = 0;
@@ -478,7 +494,9 @@ impl PageCache {
     fn audit_growth(&self, census: Census, page_tables: u64) -> Result<()> {
         let shared = &self.shared;
         let counted = (shared.xarray_nodes.get(), shared.page_tables.get(), shared.in_flight.bytes());
-        if counted != (census.nodes, page_tables, 0) {
+        // What an abandoned read has is its own.
+        let in_flight = if shared.io.abandoned() > 0 { counted.2 } else { 0 };
+        if counted != (census.nodes, page_tables, in_flight) {
             return Err(Error::Invariant(format!(
                 "{} index nodes and {page_tables} page tables, {} and {} by their counts, and {} bytes in flight",
                 census.nodes, counted.0, counted.1, counted.2
@@ -494,7 +512,9 @@ impl PageCache {
         Ok(())
     }
 
-    /// Ends the cache: waits for reads in flight, ends the workers, and makes every later call fail. Closing twice is fine.
+    /// Ends the cache: waits for reads in flight, ends the workers, and makes every later call fail. A store that may stall is
+    /// given half a second; what it has not read by then is abandoned. Other threads that wait for such a store leave with
+    /// [`Error::Closed`]. Closing twice is fine.
     ///
     /// # Errors
     /// [`Error::Pinned`] while a page is pinned; then it stays open.
@@ -506,8 +526,7 @@ impl PageCache {
             )));
         }
         self.shared.closed.swap(1, Ordering::Relaxed);
-        self.settle();
-        self.shared.io.stop();
+        self.shared.io.close();
         // Index nodes that evictions emptied.
         crate::rcu::barrier();
         Ok(())

@@ -5,6 +5,7 @@ use super::copy_out::{CopyOut, Marked};
 use super::file::OpenFile;
 use super::filemap::FoundOrCreated;
 use super::page_cache::Stat;
+use super::patience::NotRead;
 use crate::error::{Error, Result};
 use crate::page::{Out, PAGE_SIZE, PageFlags, PageHandle};
 use std::sync::Arc;
@@ -66,12 +67,12 @@ impl OpenFile {
             mapping.follow_changes()?;
             self.page_cache_sync_ra(index, rest);
         }
-        let handle = match self.find_or_create_waiting(index) {
+        let handle = match self.find_or_create_waiting(index, Some(self))? {
             FoundOrCreated::Page(handle) => handle,
             // The caller looks at the size again.
             FoundOrCreated::Beyond(_) => return Ok(None),
             FoundOrCreated::NoMemory(error) => return Err(error),
-            FoundOrCreated::NoFrame => {
+            FoundOrCreated::NoFrame | FoundOrCreated::Unstable => {
                 return Err(mapping.shared.out_of_frames(format!("page {index} of {}", mapping.name)));
             }
         };
@@ -84,13 +85,12 @@ impl OpenFile {
             return Ok(Some(handle));
         }
         mapping.shared.count(Stat::Misses, 1);
-        let lock = page.lock();
-        // Truncated while we waited: the caller finds out.
-        if !page.is_at(mapping.id(), index) {
-            return Ok(None);
+        match mapping.bring(page, index, Some(self)) {
+            Ok(true) => Ok(Some(handle)),
+            // Truncated while we waited: the caller finds out.
+            Ok(false) => Ok(None),
+            Err(NotRead::Failed(error)) => Err(Error::Io(error)),
+            Err(NotRead::Left(error)) => Err(error),
         }
-        mapping.read_page(&lock, index).map_err(Error::Io)?;
-        drop(lock);
-        Ok(Some(handle))
     }
 }

@@ -5,6 +5,7 @@
 //! `get_next_ra_size`, `ondemand_readahead`, `page_cache_ra_unbounded`. One mutex per open file owns the window.
 
 use super::file::OpenFile;
+use super::io::Errand;
 use super::{Advice, address_space::Created};
 use crate::page::{PAGE_SIZE, PageRef, usage};
 use crate::sync::seeded;
@@ -235,10 +236,11 @@ impl OpenFile {
     fn submit(self: &Arc<Self>, plan: Plan) {
         let mapping = &self.mapping;
         let mut runs = Vec::new();
+        let mut errands = Vec::new();
         {
             // From the size check to the insertion truncation must not intervene.
-            let _stable =
-                seeded!("readahead.invalidate_lock", None, Some(mapping.invalidate_lock.read_guard()));
+            let stable = seeded!("readahead.invalidate_lock", Some(None), mapping.stable().map(Some));
+            let Some(_stable) = stable else { return };
             let pages = mapping.i_size().div_ceil(PAGE_SIZE as u64);
             if plan.start >= pages {
                 return;
@@ -264,12 +266,14 @@ impl OpenFile {
                     Created::NoFrame | Created::NoMemory(_) => break,
                 }
             }
+            // Still stable: see `AddressSpace::quiet`.
+            errands.extend(
+                runs.into_iter()
+                    .filter(|(_, run)| !run.is_empty())
+                    .filter_map(|(first, pfns)| mapping.shared.io.submit_window(mapping, first, pfns)),
+            );
         }
-        for (first, run) in runs {
-            if !run.is_empty() {
-                mapping.shared.io.submit(mapping, first, run);
-            }
-        }
+        errands.into_iter().for_each(Errand::run);
     }
 }
 

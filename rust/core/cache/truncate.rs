@@ -7,8 +7,9 @@
 //!
 //! The whole of it holds `invalidate_lock`, so no page is created from a state of the store that is about to go.
 
-use super::AddressSpace;
+use super::address_space::index_of;
 use super::page_cache::Stat;
+use super::{AddressSpace, OpenFile};
 use crate::error::{Error, IoError, Result};
 use crate::page::{LockedPage, PAGE_SIZE};
 use crate::store::MAX_SIZE;
@@ -30,12 +31,19 @@ pub(crate) enum ReadError {
 
 impl AddressSpace {
     /// Changes the size; `change_store` does it to the store. When that fails the old size is put back: the pages are clean,
-    /// so nothing is lost.
-    pub(super) fn truncate(&self, size: u64, change_store: impl FnOnce(u64) -> io::Result<()>) -> Result<()> {
+    /// so nothing is lost. `open` is the open file whose closing ends the wait for reads.
+    pub(super) fn truncate(
+        &self,
+        size: u64,
+        open: Option<&OpenFile>,
+        change_store: impl FnOnce(u64) -> io::Result<()>,
+    ) -> Result<()> {
         if size > MAX_SIZE {
             return Err(Error::InvalidArgument(format!("size {size} exceeds {MAX_SIZE} bytes (16 TiB)")));
         }
-        let stable = seeded!("truncate.invalidate_lock", None, Some(self.invalidate_lock.write_guard()));
+        // Whoever waits for reads here may leave, because nothing has changed yet.
+        let quiet = || self.quiet(index_of(size), open);
+        let stable = seeded!("truncate.invalidate_lock", None, Some(quiet()?));
         let before = self.i_size();
         if size < before {
             self.shrink_pages(size);
@@ -72,7 +80,15 @@ impl AddressSpace {
     /// is known to have changed, those beyond a smaller one, and a page that was partial, as what follows its old end is not
     /// zeros any more.
     pub(super) fn revalidate(&self) -> Result<u64> {
-        let stable = self.invalidate_lock.write_guard();
+        let says_nothing = || {
+            Ok(self.store_says(self.store.size())?.is_none()
+                && self.store_says(self.store.version())?.is_none())
+        };
+        if self.read_by.may_stall() && says_nothing()? {
+            // There is nothing to follow, and no read to wait for.
+            return Ok(self.i_size());
+        }
+        let stable = self.quiet(0, None)?;
         // Before the size and before any read: what changes later is seen next time.
         if let Some(version) = self.store_says(self.store.version())? {
             if self.version.load(Ordering::Relaxed) != version {

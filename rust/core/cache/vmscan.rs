@@ -15,13 +15,14 @@
 use super::address_space::Lookup;
 use super::mmu_gather::MmuGather;
 use super::page_cache::Stat;
+use super::patience::{NAP, should_give_up};
 use super::{AddressSpace, Shared};
 use crate::page::{Batch, List, LockedPage, PageHandle, PageRef, Use, usage};
 use crate::rcu::ReadSection;
 use crate::sync::{context, duty, give_back, guard, pause, seeded};
 use crate::xarray::Entry;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// References on an idle cached page: the cache's own.
 const CACHE_ONLY: u32 = 1;
@@ -32,32 +33,8 @@ const LOOKS: usize = 4;
 /// Frames that caches without background reclaim have at most.
 const SMALL: usize = 256;
 
-/// How long a thread that found no frame sleeps before it looks again.
-const NAP: Duration = Duration::from_millis(1);
-
 /// How often it asks whether to go on.
 const NAPS_BETWEEN_CHECKS: u32 = 50;
-
-#[cfg(not(any(specmm_loom, specmm_shuttle)))]
-static SHOULD_GIVE_UP: crate::sync::OnceLock<fn() -> bool> = crate::sync::OnceLock::new();
-
-/// From now on a thread that waits for a frame asks `check` about twenty times a second, holding no lock; true ends its wait,
-/// and its request fails with [`Error::OutOfFrames`](crate::Error::OutOfFrames). For programs whose users may interrupt them.
-/// The first call counts, for the whole process.
-#[cfg(not(any(specmm_loom, specmm_shuttle)))]
-pub fn give_up_waiting_when(check: fn() -> bool) {
-    SHOULD_GIVE_UP.get_or_init(|| check);
-}
-
-#[cfg(not(any(specmm_loom, specmm_shuttle)))]
-fn should_give_up() -> bool {
-    SHOULD_GIVE_UP.get().is_some_and(|check| check())
-}
-
-#[cfg(any(specmm_loom, specmm_shuttle))]
-fn should_give_up() -> bool {
-    false
-}
 
 impl AddressSpace {
     /// Takes a locked page out of the cache if nobody else holds a reference (`__remove_mapping`), leaving `shadow` in its

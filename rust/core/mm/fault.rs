@@ -8,8 +8,8 @@ use super::memory::{End, Fault};
 use super::vma::{VmFlags, Vma, VmaCopy};
 use super::{Locking, Mm, MmInner};
 use crate::cache::filemap::Pass;
-use crate::cache::{Abort, ReadError, VmFault};
-use crate::error::Error;
+use crate::cache::{Abort, NotRead, OpenFile, ReadError, VmFault};
+use crate::error::{Error, IoError};
 use crate::page::PAGE_SIZE;
 use crate::rcu::{self, ReadSection};
 use crate::sync::{guard, seeded};
@@ -145,10 +145,8 @@ impl MmInner {
             missed |= answer.missed;
             let (result, bus) = match answer.end {
                 End::Done(result) => (result | major, None),
-                End::Beyond(size) => (VmFault::SIGBUS | major, Some((size, None))),
-                End::Unreadable(error) => {
-                    (VmFault::SIGBUS | major, Some((vma.file().mapping.i_size(), Some(error))))
-                }
+                End::Beyond(size) => (VmFault::SIGBUS | major, Some(NoBytes::Beyond(size))),
+                End::Unreadable(error) => (VmFault::SIGBUS | major, Some(NoBytes::Unreadable(error))),
                 End::NoMemory(error) => {
                     return Classic { result: VmFault::OOM | major, tried, error: Some(error) };
                 }
@@ -164,16 +162,35 @@ impl MmInner {
                 End::Blocked(blocked, copy) => {
                     // The file outlives the mapping while we wait.
                     let (file, index) = (std::sync::Arc::clone(vma.file()), fault.index);
+                    let pattern = vma.flags.pattern();
                     drop(lock);
-                    if answer.missed {
-                        major = VmFault::MAJOR;
-                    }
-                    if !file.unblock(index, blocked) {
-                        return self.out_of_memory("a page", address, major, tried);
-                    }
+                    let unblocked = file.unblock(index, blocked, pass);
                     drop(copy);
-                    pass = Pass::Tried;
-                    continue;
+                    let error = match unblocked {
+                        Err(NotRead::Left(error)) => Some(error),
+                        // As below, for a pass that must not read.
+                        Err(NotRead::Failed(cause)) => {
+                            if published > 0 && !missed {
+                                file.credit_mmap_miss(published, pattern);
+                            }
+                            published = 0;
+                            bus_error(&file, index, address, NoBytes::Unreadable(cause))
+                        }
+                        Ok(had) => {
+                            if answer.missed {
+                                major = VmFault::MAJOR;
+                            }
+                            if !had {
+                                return self.out_of_memory("a page", address, major, tried);
+                            }
+                            pass = Pass::Tried;
+                            None
+                        }
+                    };
+                    match error {
+                        Some(_) => return Classic { result: VmFault::SIGBUS | major, tried, error },
+                        None => continue,
+                    }
                 }
             };
             if published > 0 && !missed {
@@ -184,22 +201,12 @@ impl MmInner {
             }
             let (file, index) = (std::sync::Arc::clone(vma.file()), fault.index);
             drop(lock);
-            let (size, cause) = bus.expect("of the errors only SIGBUS comes here");
-            let (size, cause) = match cause {
-                Some(cause) => match file.mapping.judge_read_error(index, cause) {
-                    ReadError::Beyond(size) => (size, None),
-                    ReadError::Unreadable(size, cause) => (size, Some(cause)),
-                    ReadError::Shrunk => {
-                        // Credited above.
-                        published = 0;
-                        continue;
-                    }
-                },
-                None => (size, None),
-            };
-            let offset = index * PAGE_SIZE as u64 + address % PAGE_SIZE as u64;
-            let error = Error::Bus { index, offset, size, cause };
-            return Classic { result, tried, error: Some(error) };
+            let bus = bus.expect("of the errors only SIGBUS comes here");
+            match bus_error(&file, index, address, bus) {
+                Some(error) => return Classic { result, tried, error: Some(error) },
+                // Credited above.
+                None => published = 0,
+            }
         }
     }
 
@@ -208,4 +215,26 @@ impl MmInner {
         let error = self.shared.out_of_frames(format!("{what} at {address:#x}"));
         Classic { result: VmFault::OOM | major, tried, error: Some(error) }
     }
+}
+
+/// Why a fault ends with SIGBUS.
+enum NoBytes {
+    /// The file ends before the page, at this size.
+    Beyond(u64),
+    /// The page cannot be read.
+    Unreadable(IoError),
+}
+
+/// The error of a fault that ends with SIGBUS; None if the file changed, and the fault is worth another try.
+fn bus_error(file: &OpenFile, index: u64, address: u64, why: NoBytes) -> Option<Error> {
+    let (size, cause) = match why {
+        NoBytes::Beyond(size) => (size, None),
+        NoBytes::Unreadable(cause) => match file.mapping.judge_read_error(index, cause) {
+            ReadError::Beyond(size) => (size, None),
+            ReadError::Unreadable(size, cause) => (size, Some(cause)),
+            ReadError::Shrunk => return None,
+        },
+    };
+    let offset = index * PAGE_SIZE as u64 + address % PAGE_SIZE as u64;
+    Some(Error::Bus { index, offset, size, cause })
 }

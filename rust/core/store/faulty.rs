@@ -1,6 +1,6 @@
 //! A store that goes wrong on plan.
 
-use super::Store;
+use super::{ReadBy, Store};
 use crate::sync::{Mutex, Tally, pause};
 use std::fmt;
 use std::io;
@@ -100,6 +100,10 @@ impl Store for FaultyStore {
                 self.inner.read_at(buf, offset)
             }
         }
+    }
+
+    fn read_by(&self) -> ReadBy {
+        self.inner.read_by()
     }
 
     fn truncate(&self, size: u64) -> io::Result<()> {

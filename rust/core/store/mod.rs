@@ -7,16 +7,39 @@ mod faulty;
 mod local;
 mod memory;
 mod regular;
+mod timed;
 
 pub use faulty::{Fault, FaultyStore, Plan};
 pub use local::LocalFile;
 pub use memory::MemoryStore;
 pub use regular::{Opening, open_regular};
+pub use timed::TimedStore;
 
 use std::io;
+use std::time::Duration;
 
 /// The greatest size of a file or store: 16 TiB.
 pub const MAX_SIZE: u64 = 1 << 44;
+
+/// Which threads read a store, and how long its readers wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ReadBy {
+    /// Whoever needs a page reads it, and workers read ahead; all wait as long as the store takes. For stores that answer soon
+    /// or fail, such as local disks.
+    #[default]
+    Caller,
+    /// For stores that may stall: workers of the cache alone read it, and whoever waits for them may leave. A thread that waits
+    /// for a page leaves when the time-out is over ([`Error::TimedOut`](crate::Error::TimedOut)), when its file or cache is
+    /// closed, and when the program gives up ([`give_up_waiting_when`](crate::cache::give_up_waiting_when)). The read is then
+    /// abandoned: the worker, the frames and the file are left to it until it comes back.
+    ///
+    /// A cache with [`Io::Inline`](crate::Io::Inline) has no workers: there, and where no thread can be started, callers
+    /// read.
+    Workers {
+        /// How long a reader waits for one page; None: for ever.
+        timeout: Option<Duration>,
+    },
+}
 
 /// A sequence of bytes that is read at offsets, by several threads at once.
 pub trait Store: Send + Sync + 'static {
@@ -25,6 +48,11 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// Whatever the store says; every reader that waits for these bytes gets it.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Which threads call [`Store::read_at`], and how long they are waited for. Asked once, when the store is opened.
+    fn read_by(&self) -> ReadBy {
+        ReadBy::Caller
+    }
 
     /// Changes the size in bytes; a grown range reads as zeros.
     ///

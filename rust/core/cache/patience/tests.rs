@@ -1,0 +1,265 @@
+//! Real threads that wait for a store that may stall, and leave.
+
+use crate::store::{ReadBy, Store};
+use crate::sync::{Condvar, Mutex, Tally};
+use crate::{Error, File, Io, PAGE_SIZE, PageCache};
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const PAGE: u64 = PAGE_SIZE as u64;
+const PAGES: u64 = 64;
+/// Only what hangs takes so long.
+const LONG: Duration = Duration::from_secs(20);
+
+/// A store whose reads stand still, all or every `one_in`-th, until they are let go.
+struct Gate {
+    timeout: Option<Duration>,
+    one_in: u64,
+    reads: Tally,
+    standing: Tally,
+    open: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gate {
+    fn new(timeout: Option<Duration>, one_in: u64) -> Arc<Self> {
+        let (reads, standing) = (Tally::new(), Tally::new());
+        Arc::new(Self { timeout, one_in, reads, standing, open: Mutex::new(false), opened: Condvar::new() })
+    }
+
+    fn open(&self) {
+        *self.open.lock() = true;
+        self.opened.notify_all();
+    }
+
+    fn until_standing(&self, reads: u64) {
+        soon(|| self.standing.get() >= reads);
+    }
+}
+
+impl Store for Gate {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        if self.reads.next() % self.one_in == 0 {
+            self.standing.add(1);
+            let mut open = self.open.lock();
+            while !*open {
+                open = self.opened.wait(open);
+            }
+        }
+        for (at, byte) in (offset..).zip(&mut *buf) {
+            *byte = (at / PAGE) as u8;
+        }
+        Ok(buf.len())
+    }
+
+    fn read_by(&self) -> ReadBy {
+        ReadBy::Workers { timeout: self.timeout }
+    }
+
+    fn truncate(&self, _size: u64) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn soon(holds: impl Fn() -> bool) {
+    let limit = Instant::now() + LONG;
+    while !holds() {
+        assert!(Instant::now() < limit, "it never came");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn cached(gate: &Arc<Gate>, ra_pages: u32) -> (PageCache, File) {
+    let cache = PageCache::new(1 << 20, Io::Threads).unwrap();
+    let file = cache.open_store(Arc::clone(gate) as Arc<dyn Store>, PAGES * PAGE, "gate", ra_pages).unwrap();
+    (cache, file)
+}
+
+#[test]
+fn a_reader_leaves_when_its_time_is_over_and_the_late_answer_serves_the_next() {
+    let gate = Gate::new(Some(Duration::from_millis(30)), 1);
+    for ra_pages in [0, 8] {
+        let (cache, file) = cached(&gate, ra_pages);
+        *gate.open.lock() = false;
+        for index in [5, 5, 6] {
+            let started = Instant::now();
+            let left = file.pread(&mut [0], index * PAGE + 9);
+            assert!(
+                matches!(&left, Err(Error::TimedOut { file, offset, timeout })
+                    if file == "gate" && *offset == index * PAGE && Some(*timeout) == gate.timeout),
+                "{left:?}"
+            );
+            assert!(started.elapsed() >= Duration::from_millis(30));
+        }
+        cache.settle();
+        cache.check().unwrap();
+        assert!(cache.stats().reads_abandoned > 0);
+        gate.open();
+        soon(|| cache.stats().reads_abandoned == 0);
+        let (mut byte, reads) = ([0], cache.stats().reads);
+        file.pread(&mut byte, 5 * PAGE).unwrap();
+        assert_eq!((byte, cache.stats().reads), ([5], reads));
+        cache.close().unwrap();
+    }
+}
+
+#[test]
+fn closing_a_file_or_its_cache_ends_the_waits() {
+    for close_cache in [false, true] {
+        let gate = Gate::new(None, 1);
+        let (cache, file) = cached(&gate, 8);
+        std::thread::scope(|scope| {
+            let file = &file;
+            let read = |index| scope.spawn(move || file.pread(&mut [0], index * PAGE).map(drop));
+            let mut readers = vec![read(20), read(40), scope.spawn(|| file.pin(0, 1).map(drop))];
+            gate.until_standing(3);
+            // This one waits for those, and from then on others for this one.
+            readers.push(scope.spawn(|| file.truncate(0)));
+            soon(|| file.open_file().unwrap().mapping.truncaters.get() > 0);
+            readers.push(read(60));
+            let started = Instant::now();
+            if close_cache { cache.close() } else { file.close() }.unwrap();
+            for reader in readers {
+                let left = reader.join().unwrap();
+                assert!(matches!(left, Err(Error::Closed(_))), "{left:?}");
+            }
+            assert!(started.elapsed() < Duration::from_secs(2));
+        });
+        if close_cache {
+            assert!(cache.stats().reads_abandoned > 0, "close abandons what does not come");
+        } else {
+            gate.open();
+            cache.check().unwrap();
+        }
+        gate.open();
+        soon(|| cache.stats().reads_abandoned == 0);
+    }
+}
+
+#[test]
+fn a_truncation_that_leaves_has_changed_nothing() {
+    let gate = Gate::new(Some(Duration::from_millis(30)), 1);
+    let (cache, file) = cached(&gate, 0);
+    assert!(matches!(file.pread(&mut [0], 9 * PAGE), Err(Error::TimedOut { .. })));
+    assert!(matches!(file.truncate(9 * PAGE + 1), Err(Error::TimedOut { offset, .. }) if offset == 9 * PAGE));
+    assert_eq!(file.size().unwrap(), PAGES * PAGE);
+    // What it cuts off is not being read.
+    file.truncate(10 * PAGE).unwrap();
+    gate.open();
+    soon(|| cache.stats().reads_abandoned == 0);
+    file.truncate(9 * PAGE + 1).unwrap();
+    let mut bytes = [0; 2];
+    assert_eq!(file.pread(&mut bytes, 9 * PAGE).unwrap(), 1);
+    assert_eq!(bytes, [9, 0]);
+    cache.check().unwrap();
+}
+
+#[test]
+fn readers_do_not_keep_a_truncation_out() {
+    let gate = Gate::new(None, u64::MAX);
+    let (cache, file) = cached(&gate, 8);
+    let (done, reads) = (Tally::new(), Tally::new());
+    std::thread::scope(|scope| {
+        for number in 0..8 {
+            let (file, cache, done, reads) = (&file, &cache, &done, &reads);
+            scope.spawn(move || {
+                for index in (0..PAGES).cycle().skip(number * 8).step_by(5) {
+                    if done.get() > 0 {
+                        break;
+                    }
+                    cache.drop_caches().unwrap();
+                    file.pread(&mut [0], index * PAGE).unwrap();
+                    reads.add(1);
+                }
+            });
+        }
+        for _ in 0..20 {
+            file.truncate(0).unwrap();
+            file.truncate(PAGES * PAGE).unwrap();
+            let before = reads.get();
+            soon(|| reads.get() > before);
+        }
+        done.add(1);
+    });
+    cache.check().unwrap();
+}
+
+#[test]
+fn windows_of_a_store_that_stalls_keep_two_workers() {
+    let gate = Gate::new(None, 1);
+    let (cache, file) = cached(&gate, 4);
+    for index in (0..PAGES).step_by(4) {
+        file.advise(crate::Advice::WillNeed, index * PAGE, Some(4 * PAGE)).unwrap();
+    }
+    gate.until_standing(2);
+    std::thread::sleep(Duration::from_millis(20));
+    assert_eq!(gate.standing.get(), 2);
+    // A page that somebody waits for, in a window at the end of the queue, goes first.
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| file.pread(&mut [0], (PAGES - 1) * PAGE));
+        gate.until_standing(3);
+        gate.open();
+        reader.join().unwrap().unwrap();
+    });
+    cache.check().unwrap();
+}
+
+/// Drawn from a seed that is printed: threads read and truncate a store of which every third read stands still for a while,
+/// with time-outs of all lengths, while another lets the reads go now and then.
+#[test]
+fn many_threads_leave_and_come_back() {
+    let seed = std::time::UNIX_EPOCH.elapsed().map_or(1, |time| time.subsec_nanos());
+    println!("seed {seed}");
+    let gate = Gate::new(Some(Duration::from_millis(3)), 3);
+    let (cache, file) = cached(&gate, 8);
+    let left = Tally::new();
+    let end = Instant::now() + Duration::from_millis(700);
+    std::thread::scope(|scope| {
+        for number in 0..8 {
+            let (file, left, cache) = (&file, &left, &cache);
+            scope.spawn(move || {
+                let mut state = u64::from(seed) << 8 | number;
+                let mut draw = |below: u64| {
+                    state ^= state << 13;
+                    state ^= state >> 7;
+                    state ^= state << 17;
+                    state % below
+                };
+                while Instant::now() < end {
+                    let (index, mut byte) = (draw(PAGES), [0xff]);
+                    let done = match draw(20) {
+                        0 => file.truncate(PAGES * PAGE),
+                        1 => file.truncate((index + 1) * PAGE),
+                        2 => cache.drop_caches().map(drop),
+                        3 => file.pin(index * PAGE, 1).map(|pin| byte[0] = pin[0]),
+                        _ => file.pread(&mut byte, index * PAGE).map(drop),
+                    };
+                    match done {
+                        Ok(()) => assert!([0xff, index as u8].contains(&byte[0]), "{byte:?} of page {index}"),
+                        Err(Error::TimedOut { .. }) => left.add(1),
+                        Err(Error::Bus { cause: None, .. }) => {}
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            });
+        }
+        scope.spawn(|| {
+            while Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(10));
+                gate.open();
+                std::thread::sleep(Duration::from_millis(2));
+                *gate.open.lock() = false;
+            }
+        });
+    });
+    assert!(left.get() > 0, "nobody left");
+    gate.open();
+    soon(|| cache.stats().reads_abandoned == 0);
+    cache.check().unwrap();
+    file.truncate(PAGES * PAGE).unwrap();
+    let mut bytes = vec![0; PAGES as usize * PAGE_SIZE];
+    file.pread(&mut bytes, 0).unwrap();
+    assert!(bytes.chunks(PAGE_SIZE).zip(0..).all(|(page, index)| page.iter().all(|&byte| byte == index)));
+    cache.close().unwrap();
+}

@@ -1,0 +1,302 @@
+//! What is to be read and what is being read.
+//!
+//! Owns: the order in which workers take requests, how many workers that wants, and which reads were abandoned. Does not own
+//! the threads nor any wait (`io`).
+//!
+//! What somebody waits for goes first. Of the windows that are read ahead of need, a store that may stall has at most
+//! [`WORKERS`] under way at a time, and so have all other stores together. So a store that never answers keeps two workers
+//! with its windows, and one with each page that somebody waits for or has given up on. For each of those the cache starts
+//! another worker, up to [`MAX_WORKERS`] in all; the last [`WORKERS`] of them never enter a store that may stall, and serve
+//! the files that do not.
+
+use super::{AddressSpace, Shared};
+use crate::error::IoError;
+use crate::page::LockedPage;
+use crate::store::ReadBy;
+use crate::sync::{OnceLock, thread};
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Threads that read, as long as no store stalls.
+pub(super) const WORKERS: usize = 2;
+
+/// Threads that read at most.
+pub(super) const MAX_WORKERS: usize = 32;
+
+/// What came of a read that somebody waits for: filled before its pages are unlocked.
+pub(super) type Answer = OnceLock<Result<(), IoError>>;
+
+/// A run of locked pages to read.
+pub(super) struct Request {
+    pub(super) mapping: Arc<AddressSpace>,
+    pub(super) first: u64,
+    pub(super) pfns: Vec<u32>,
+    /// For whom it is read; None if it is read ahead of need.
+    pub(super) answer: Option<Arc<Answer>>,
+}
+
+impl Request {
+    /// A page that somebody waits for, locked.
+    pub(super) fn wanted(
+        mapping: &Arc<AddressSpace>,
+        index: u64,
+        lock: LockedPage<'_>,
+        answer: &Arc<Answer>,
+    ) -> Self {
+        let answer = Some(Arc::clone(answer));
+        Self { mapping: Arc::clone(mapping), first: index, pfns: vec![lock.into_pfn()], answer }
+    }
+
+    /// Whether its store may keep whoever reads it.
+    pub(super) fn may_stall(&self) -> bool {
+        self.mapping.read_by.may_stall()
+    }
+
+    pub(super) fn pages(&self) -> Range<u64> {
+        self.first..self.first + self.pfns.len() as u64
+    }
+
+    /// Unlocks the pages, unread.
+    pub(super) fn cancel(self) {
+        let frames = self.mapping.frames();
+        for pfn in self.pfns {
+            drop(frames.page(pfn).adopt_lock());
+        }
+    }
+}
+
+/// What a worker does.
+pub(super) enum Job {
+    /// Reads; whether ahead of need.
+    Read(Request, bool),
+    /// Makes room in a cache.
+    Reclaim(Arc<Shared>),
+}
+
+/// A read under way.
+struct Read {
+    number: u64,
+    /// The worker that is at it, if it is one.
+    worker: Option<u64>,
+    /// The identity of the file.
+    file: u64,
+    pages: Range<u64>,
+    pfns: Vec<u32>,
+    by: ReadBy,
+    ahead: bool,
+    started: Instant,
+    /// Somebody stopped waiting for it.
+    abandoned: bool,
+}
+
+impl Read {
+    /// Whether nobody waits for it any longer.
+    fn is_overdue(&self, now: Instant) -> bool {
+        self.by.timeout().is_some_and(|timeout| now.duration_since(self.started) >= timeout)
+    }
+}
+
+/// The requests of one cache, and the workers that read them.
+#[derive(Default)]
+pub(super) struct Requests {
+    urgent: VecDeque<Request>,
+    windows: VecDeque<Request>,
+    underway: Vec<Read>,
+    last_number: u64,
+    /// A cache in which room is to be made; `reclaiming` until that was done.
+    pub(super) reclaim: Option<Arc<Shared>>,
+    pub(super) reclaiming: bool,
+    pub(super) stopping: bool,
+    pub(super) workers: Vec<(u64, thread::JoinHandle<()>)>,
+    pub(super) last_worker: u64,
+    /// Workers that were idle and are ending.
+    pub(super) retired: Vec<(u64, thread::JoinHandle<()>)>,
+}
+
+impl Requests {
+    /// Whether there is memory for one request more, in whichever queue, now and when it is hurried.
+    pub(super) fn reserve(&mut self) -> bool {
+        let windows = self.windows.len() + 1;
+        self.windows.try_reserve(1).is_ok() && self.urgent.try_reserve(windows).is_ok()
+    }
+
+    /// Whether nothing is queued.
+    pub(super) fn is_empty(&self) -> bool {
+        self.urgent.is_empty() && self.windows.is_empty() && self.reclaim.is_none()
+    }
+
+    /// A worker ends.
+    pub(super) fn retire(&mut self, number: u64) {
+        if let Some(at) = self.workers.iter().position(|(worker, _)| *worker == number) {
+            self.retired.push(self.workers.swap_remove(at));
+        }
+    }
+
+    pub(super) fn queue(&mut self, request: Request) {
+        if request.answer.is_some() {
+            self.urgent.push_back(request);
+        } else {
+            self.windows.push_back(request);
+        }
+    }
+
+    /// Moves what is to be read ahead of need, and has a page that somebody waits for now, to the urgent. False if there is no
+    /// such thing.
+    pub(super) fn hurry(&mut self, file: u64, index: u64) -> bool {
+        let has = |request: &Request| request.mapping.id() == file && request.pages().contains(&index);
+        let found = self.windows.iter().position(has).and_then(|at| self.windows.remove(at));
+        let moved = found.is_some();
+        self.urgent.extend(found);
+        moved
+    }
+
+    /// The last of the urgent, if it would wait for a worker that may never come: each is inside a store that may stall or will
+    /// be, and no other could be started.
+    pub(super) fn unqueue_if_stuck(&mut self) -> Option<(Request, bool)> {
+        let free = self.workers.len().saturating_sub(self.stalling());
+        if free < self.urgent.len() && self.workers.len() < MAX_WORKERS {
+            return self.urgent.pop_back().map(|request| (request, false));
+        }
+        if self.workers.is_empty() { self.windows.pop_back().map(|request| (request, true)) } else { None }
+    }
+
+    /// How many workers there should be now: [`WORKERS`] beside those that a store may keep.
+    pub(super) fn wanted_workers(&self) -> usize {
+        (WORKERS + self.stalling() + self.urgent.len()).min(MAX_WORKERS)
+    }
+
+    /// Workers inside stores that may stall.
+    fn stalling(&self) -> usize {
+        self.underway.iter().filter(|read| read.worker.is_some() && read.by.may_stall()).count()
+    }
+
+    /// What a worker should do next.
+    pub(super) fn take(&mut self) -> Option<Job> {
+        // Before reads: they need the room.
+        if let Some(shared) = self.reclaim.take() {
+            return Some(Job::Reclaim(shared));
+        }
+        let may_stall = self.stalling() < MAX_WORKERS - WORKERS;
+        if let Some(request) = if may_stall { self.urgent.pop_front() } else { None } {
+            return Some(Job::Read(request, false));
+        }
+        let next = self.windows.iter().position(|request| {
+            if request.may_stall() {
+                may_stall && self.windows_of(Some(request.mapping.id())) < WORKERS
+            } else {
+                self.windows_of(None) < WORKERS
+            }
+        })?;
+        self.windows.remove(next).map(|request| Job::Read(request, true))
+    }
+
+    /// Windows under way of one store that may stall, or of all others together.
+    fn windows_of(&self, file: Option<u64>) -> usize {
+        let of = |read: &&Read| read.ahead && file == read.by.may_stall().then_some(read.file);
+        self.underway.iter().filter(of).count()
+    }
+
+    /// Notes that a request is being read from now on; [`Requests::end`] with the answer ends that.
+    pub(super) fn begin(&mut self, request: &Request, ahead: bool, worker: Option<u64>) -> u64 {
+        self.last_number += 1;
+        self.underway.push(Read {
+            number: self.last_number,
+            worker,
+            file: request.mapping.id(),
+            pages: request.pages(),
+            // What does not stall is never abandoned.
+            pfns: if request.may_stall() { request.pfns.clone() } else { Vec::new() },
+            by: request.mapping.read_by,
+            ahead,
+            started: Instant::now(),
+            abandoned: false,
+        });
+        self.last_number
+    }
+
+    pub(super) fn end(&mut self, number: u64) {
+        self.underway.retain(|read| read.number != number);
+    }
+
+    /// Whether anything is queued or under way that is worth waiting for.
+    pub(super) fn are_pending(&self, now: Instant) -> bool {
+        self.reclaiming
+            || !self.urgent.is_empty()
+            || !self.windows.is_empty()
+            || self.underway.iter().any(|read| !read.is_overdue(now) && !(self.stopping && read.abandoned))
+    }
+
+    /// Whether a page of the file from `first` on is queued or under way.
+    pub(super) fn reach(&self, file: u64, first: u64) -> bool {
+        let queued = self.urgent.iter().chain(&self.windows);
+        queued
+            .map(|request| (request.mapping.id(), request.pages().end))
+            .chain(self.underway.iter().map(|read| (read.file, read.pages.end)))
+            .any(|(id, end)| id == file && end > first)
+    }
+
+    /// Somebody stopped waiting for a page. The read of it is abandoned; one that was asked for by this one alone (`answer`), and
+    /// not begun, is given back to be cancelled, as is what is read ahead of a store that stalls.
+    pub(super) fn abandon(&mut self, file: u64, index: u64, answer: Option<&Arc<Answer>>) -> Vec<Request> {
+        let mine = |request: &Request| matches!((&request.answer, answer), (Some(theirs), Some(ours)) if Arc::ptr_eq(theirs, ours));
+        let mut unread = Vec::new();
+        if let Some(at) = self.urgent.iter().position(mine) {
+            unread.extend(self.urgent.remove(at));
+        }
+        let mut stalls = false;
+        for read in self.underway.iter_mut().filter(|read| read.file == file && read.pages.contains(&index)) {
+            read.abandoned = true;
+            stalls = true;
+        }
+        if stalls {
+            unread.extend(self.unqueue_windows(|request| request.mapping.id() == file));
+        }
+        unread
+    }
+
+    /// Abandons the reads whose time-out is over; answers what was to be read ahead of the same stores.
+    pub(super) fn abandon_overdue(&mut self, now: Instant) -> Vec<Request> {
+        let mut files = Vec::new();
+        for read in self.underway.iter_mut().filter(|read| read.is_overdue(now)) {
+            read.abandoned = true;
+            files.push(read.file);
+        }
+        if files.is_empty() {
+            return Vec::new();
+        }
+        self.unqueue_windows(|request| files.contains(&request.mapping.id()))
+    }
+
+    /// No more reads of stores that may stall: answers those that were not begun.
+    pub(super) fn stop(&mut self) -> Vec<Request> {
+        self.stopping = true;
+        let mut unread: Vec<_> = self.urgent.drain(..).collect();
+        unread.extend(self.unqueue_windows(Request::may_stall));
+        unread
+    }
+
+    fn unqueue_windows(&mut self, unread: impl Fn(&Request) -> bool) -> Vec<Request> {
+        let (gone, stay): (Vec<_>, Vec<_>) = self.windows.drain(..).partition(unread);
+        self.windows = stay.into();
+        gone
+    }
+
+    /// Abandons every read of a store that may stall.
+    pub(super) fn abandon_all(&mut self) {
+        for read in self.underway.iter_mut().filter(|read| read.by.may_stall()) {
+            read.abandoned = true;
+        }
+    }
+
+    /// Whether a worker is inside a read that was abandoned.
+    pub(super) fn is_stuck(&self, worker: u64) -> bool {
+        self.underway.iter().any(|read| read.worker == Some(worker) && read.abandoned)
+    }
+
+    /// The frames of each read that was abandoned, or whose time-out is over, and that has not come back.
+    pub(super) fn abandoned(&self, now: Instant) -> impl Iterator<Item = &Vec<u32>> {
+        self.underway.iter().filter(move |read| read.abandoned || read.is_overdue(now)).map(|read| &read.pfns)
+    }
+}
