@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import threading
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,35 @@ def test_a_store_that_fails_every_third_call(cache):
     assert got == bytes(range(65, 85))
 
 
+def test_a_store_that_does_not_answer():
+    class Silent:
+        answer = threading.Event()
+
+        def read_at(self, offset, n):
+            assert self.answer.wait(60)
+            return b"a" * n
+
+    with specmm.PageCache("1MiB") as cache:
+        file = cache.open_store(Silent(), 8 * PAGE, name="silent", timeout=0.05)
+        mm = specmm.Mm(cache)
+        address = mm.mmap(file)
+        for read in (
+            lambda: file.pread(10, PAGE),
+            lambda: file.gather([PAGE], 10),
+            lambda: file.pin(PAGE, 10),
+            lambda: mm.load(address + PAGE, 10),
+            lambda: file.truncate(PAGE),
+        ):
+            with pytest.raises(TimeoutError, match=f"offset {PAGE} within 0.05 s") as raised:
+                read()
+            assert (raised.value.errno, raised.value.filename) == (errno.ETIMEDOUT, "silent")
+        assert file.size == 8 * PAGE
+        Silent.answer.set()
+        while cache.stats().reads_abandoned:
+            pass
+        assert file.pread(10, PAGE) == b"a" * 10
+
+
 def test_a_cache_too_small_for_the_pins(data):
     with specmm.PageCache(2 * PAGE, frame_timeout=0.05) as cache, cache.open(data) as file:
         pins = [file.pin(0, 8), file.pin(PAGE, 8)]
@@ -157,5 +187,5 @@ def test_every_row_with_a_section_has_a_test():
     rows = re.findall(r"^\| \[([^]]+)\]\(#", TABLE.read_text(), re.MULTILINE)
     named = {"a store that fails now and then": "a store that fails every third call"}
     wanted = {"test_" + named.get(row, row).replace(" ", "_") for row in rows}
-    assert len(wanted) == 7
+    assert len(wanted) == 8
     assert wanted <= set(globals())

@@ -121,8 +121,11 @@ def kernel_residency(
 class _Store(Protocol):
     """Where the bytes of a file may live. `truncate(size)` is optional.
 
-    Its methods are called from any thread, concurrently, and must not call the cache they serve. `read_at`
-    returns exactly n bytes, fewer at the store's end only. What it raises is the `__cause__` of an OSError.
+    Its methods are called from any thread, concurrently, and must not call the cache they serve. `read_at` is
+    called by workers of the cache, or with io="inline" by whoever needs a page. It returns exactly n bytes,
+    fewer at the store's end only. What it raises is the `__cause__` of an OSError; SystemExit and the like
+    are raised as they are. A read that never returns keeps nobody who does not want to wait: Ctrl-C,
+    `timeout` and `close` end the wait.
     """
 
     def read_at(self, offset: int, n: int, /) -> ReadableBuffer: ...
@@ -170,17 +173,28 @@ class PageCache:
         the file cannot be opened, directories included.
         """
 
-    def open_store(self, store: _Store, size: int, *, name: str = "", ra_pages: int = 32) -> File:
+    def open_store(
+        self,
+        store: _Store,
+        size: int,
+        *,
+        name: str = "",
+        ra_pages: int = 32,
+        timeout: float | None = None,
+    ) -> File:
         """Opens an object with `read_at(offset, n) -> bytes` as a file of `size` bytes.
 
         name: for messages. TypeError when the object has no `read_at`.
+        timeout: seconds that a call waits for a page before it raises TimeoutError, which names the store,
+        the offset and the time; None: for ever. The read goes on by itself (`CacheStats.reads_abandoned`).
+        ValueError in a cache with io="inline", where the caller reads.
         """
 
     def stats(self) -> CacheStats:
         """Counters since the cache was made."""
 
     def settle(self) -> None:
-        """Waits until no read is in flight."""
+        """Waits until no read is in flight, but those of stores whose timeout is over."""
 
     def check(self) -> None:
         """Audits the cache against itself while nothing uses it; InvariantError when something is wrong."""
@@ -193,6 +207,9 @@ class PageCache:
 
     def close(self) -> None:
         """Closes the cache and its files; using them from then on is a ClosedError. Twice is no error.
+
+        Reads in flight are waited for; stores written in Python are given half a second, and what they have
+        not read by then is abandoned. Threads that wait for such a store get the ClosedError at once.
 
         BufferError while a page is pinned: then it stays open.
         """

@@ -66,6 +66,7 @@ GLOSSES: Final[dict[str, dict[str, str]]] = {
         "reads": "reads made of files and stores",
         "read_bytes": "bytes they brought",
         "read_errors": "reads that failed",
+        "reads_abandoned": "reads that nobody waits for any more, and that still keep a thread and frames",
         "io_seconds": "time spent in them, summed over threads",
     },
 }

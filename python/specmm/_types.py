@@ -177,6 +177,8 @@ class CacheStats:
     """Reads made of the stores."""
     read_bytes: int
     read_errors: int
+    reads_abandoned: int
+    """Reads that somebody stopped waiting for and that have not come back: each keeps a thread and frames."""
     xarray_nodes: int
     """Nodes of the index from page number to page, of 576 bytes each."""
     page_tables: int

@@ -26,6 +26,20 @@ pub(crate) fn frame_timeout(value: &Bound<'_, PyAny>) -> PyResult<Duration> {
     })
 }
 
+/// Seconds that a store may take, or None.
+pub(crate) fn timeout(value: &Bound<'_, PyAny>) -> PyResult<Option<Duration>> {
+    if value.is_none() {
+        return Ok(None);
+    }
+    let seconds: f64 = value.extract().map_err(|_| {
+        PyTypeError::new_err(format!("timeout must be a number of seconds or None: {}", repr(value)))
+    })?;
+    let timeout = Duration::try_from_secs_f64(seconds).ok().filter(|timeout| !timeout.is_zero());
+    timeout.map(Some).ok_or_else(|| {
+        PyValueError::new_err(format!("timeout must be a number of seconds, more than 0, or None: {seconds}"))
+    })
+}
+
 /// One function for each integer argument, so that a bad value is reported with the argument's name.
 macro_rules! unsigned {
     ($($name:ident)*) => {

@@ -104,20 +104,22 @@ impl PageCache {
     }
 
     /// Opens an object with `read_at(offset, n) -> bytes` as a file of `size` bytes.
-    #[pyo3(signature = (store, size, *, name="", ra_pages=specmm::DEFAULT_RA_PAGES),
-           text_signature = "($self, store, size, *, name='', ra_pages=32)")]
+    #[pyo3(signature = (store, size, *, name="", ra_pages=specmm::DEFAULT_RA_PAGES, timeout=None),
+           text_signature = "($self, store, size, *, name='', ra_pages=32, timeout=None)")]
     fn open_store(
         slf: &Bound<'_, Self>,
         store: &Bound<'_, PyAny>,
         #[pyo3(from_py_with = args::size)] size: u64,
         name: &str,
         #[pyo3(from_py_with = args::ra_pages)] ra_pages: u32,
+        #[pyo3(from_py_with = args::timeout)] timeout: Option<Duration>,
     ) -> PyResult<File> {
         let handle = &slf.get().handle;
         let id = handle.cache()?;
-        let own = Arc::new(PyStore::new(store, size, id)?);
+        let own = Arc::new(PyStore::new(store, size, id, timeout)?);
         let file = handle.detached(slf.py(), move |cache| cache.open_store(own, size, name, ra_pages))?;
-        Ok(File::new(file, id, slf.clone().unbind(), Source::Store(store.clone().unbind())))
+        let source = Source::Store { object: store.clone().unbind(), timeout };
+        Ok(File::new(file, id, slf.clone().unbind(), source))
     }
 
     /// Counters since the cache was made.

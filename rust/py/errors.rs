@@ -18,8 +18,17 @@ static INVARIANT: Imported = Imported::new("specmm._errors", "InvariantError");
 static UNSUPPORTED: Imported = Imported::new("io", "UnsupportedOperation");
 static STRERROR: Imported = Imported::new("os", "strerror");
 
+/// Linux's, from which Python picks `InterruptedError` and `TimeoutError`.
+const EINTR: i32 = 4;
+const ETIMEDOUT: i32 = 110;
+
 /// A fresh exception for an error of the core.
 pub(crate) fn raise(py: Python<'_>, error: &Error) -> PyErr {
+    if let Error::Io(io) | Error::Bus { cause: Some(io), .. } = error {
+        if let Some(exit) = failure(io).filter(|failure| failure.is_exit(py)) {
+            return exit.cause(py);
+        }
+    }
     match error {
         Error::InvalidArgument(message) => PyValueError::new_err(message.clone()),
         Error::Bus { index, offset, size, cause } => {
@@ -39,6 +48,11 @@ pub(crate) fn raise(py: Python<'_>, error: &Error) -> PyErr {
             exception(py, &UNSUPPORTED, (io.to_string(),))
         }
         Error::Io(io) => os_error(py, io),
+        Error::TimedOut { file, offset, timeout } => {
+            let text = format!("no answer for offset {offset} within {} s", timeout.as_secs_f64());
+            coded(py, ETIMEDOUT, &text, file)
+        }
+        Error::Interrupted(file) => coded(py, EINTR, "the wait for the store was given up", file),
         Error::Pinned(message) => PyBufferError::new_err(message.clone()),
         _ => specmm_error(py, &error.to_string()),
     }
@@ -64,32 +78,34 @@ pub(crate) fn specmm_error(py: Python<'_>, message: &str) -> PyErr {
     exception(py, &SPECMM, (message,))
 }
 
+/// What a store of the user's raised.
+fn failure(error: &IoError) -> Option<&StoreFailure> {
+    error.source.get_ref()?.downcast_ref()
+}
+
 /// `OSError(errno, text, file name)`, from which Python picks the subclass. What a user's store raised is the cause.
 fn os_error(py: Python<'_>, error: &IoError) -> PyErr {
-    let failure = error.source.get_ref().and_then(|inner| inner.downcast_ref::<StoreFailure>());
+    let failure = failure(error);
     let errno = failure.and_then(StoreFailure::errno).unwrap_or_else(|| error.errno());
     let text = match error.source.raw_os_error() {
         Some(errno) => STRERROR.call(py, (errno,)).and_then(|text| text.extract()),
         None => Ok(error.source.to_string()),
     };
-    let raised = text.and_then(|text: String| {
-        let class = py.get_type::<PyOSError>();
-        if error.file.is_empty() {
-            class.call1((errno, text))
-        } else {
-            class.call1((errno, text, &error.file))
-        }
-    });
-    match raised {
-        Ok(value) => {
-            let raised = PyErr::from_value(value);
-            if let Some(failure) = failure {
-                raised.set_cause(py, Some(failure.cause(py)));
-            }
-            raised
-        }
-        Err(instead) => instead,
+    let text: String = match text {
+        Ok(text) => text,
+        Err(instead) => return instead,
+    };
+    let raised = coded(py, errno, &text, &error.file);
+    if let Some(failure) = failure {
+        raised.set_cause(py, Some(failure.cause(py)));
     }
+    raised
+}
+
+fn coded(py: Python<'_>, errno: i32, text: &str, file: &str) -> PyErr {
+    let class = py.get_type::<PyOSError>();
+    let raised = if file.is_empty() { class.call1((errno, text)) } else { class.call1((errno, text, file)) };
+    raised.map_or_else(|instead| instead, PyErr::from_value)
 }
 
 fn exception<'py, A: PyCallArgs<'py>>(py: Python<'py>, class: &Imported, arguments: A) -> PyErr {

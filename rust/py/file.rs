@@ -17,6 +17,7 @@ use pyo3::types::PyBytes;
 use specmm::{Advice, Out};
 use std::ffi::OsString;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Longest read that is tried attached. A longer copy is worth handing the interpreter over.
 const ATTACHED: usize = 64 << 10;
@@ -39,7 +40,7 @@ pub(crate) enum Source {
     /// As given to `open`, the path made absolute.
     Path { path: OsString, ra_pages: u32 },
     /// What was given to `open_store`.
-    Store(Py<PyAny>),
+    Store { object: Py<PyAny>, timeout: Option<Duration> },
 }
 
 impl Origin for Opened {
@@ -51,9 +52,9 @@ impl Origin for Opened {
         let id = handle.cache()?;
         let file = match &self.source {
             Source::Path { .. } => handle.detached(py, |cache| cache.adopt(parents)),
-            Source::Store(object) => {
+            Source::Store { object, timeout } => {
                 let size = parents.size().map_err(|error| raise(py, &error))?;
-                let store = Arc::new(PyStore::new(object.bind(py), size, id)?);
+                let store = Arc::new(PyStore::new(object.bind(py), size, id, *timeout)?);
                 handle.detached(py, |cache| cache.adopt_through(parents, store))
             }
         };
@@ -260,7 +261,7 @@ impl File {
         let advice = handle.get()?.advice().map_err(|error| raise(py, &error))?.to_string();
         let (path, ra_pages) = match &handle.origin.source {
             Source::Path { path, ra_pages } => (Some(path), *ra_pages),
-            Source::Store(_) => (None, 0),
+            Source::Store { .. } => (None, 0),
         };
         REDUCE.call(py, (slf, &handle.origin.cache, path, ra_pages, advice))
     }

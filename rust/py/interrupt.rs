@@ -1,52 +1,99 @@
-//! Ctrl-C in a store that is written in Python.
+//! Ctrl-C during a call of the core.
 //!
-//! `KeyboardInterrupt` is raised wherever the main thread runs Python, which may be in a store that the core is reading.
-//! For the core that is a failed read, and it tries again. But the exception is meant for the caller: it is kept aside
-//! and raised as what it is when the call returns, whatever came of the read.
+//! `KeyboardInterrupt` is raised wherever the main thread runs Python: in a store that the core reads in the caller, or where
+//! a wait of the core looks for it. For the core that is a failed read or the end of a wait. But the exception is meant for
+//! the caller: it is kept aside and raised as what it is when the call returns, whatever came of it.
+//!
+//! What a thread knows of its calls has no destructor, so that it holds at any moment of the thread's life: finalizers that run
+//! while its thread-locals are torn down may call the core too.
+#![allow(unsafe_code)]
 
+use crate::imported::Imported;
+use pyo3::intern;
 use pyo3::prelude::*;
-use std::cell::{Cell, RefCell};
+use specmm::fork;
+use std::cell::Cell;
+use std::ptr::NonNull;
+
+/// Where a call of the core keeps what interrupted it.
+type Slot = Cell<Option<PyErr>>;
 
 thread_local! {
-    /// How many calls of the core this thread is inside of; none on the core's own workers.
-    static CALLS: Cell<usize> = const { Cell::new(0) };
-    /// What interrupted the innermost of them.
-    static INTERRUPT: RefCell<Option<PyErr>> = const { RefCell::new(None) };
+    /// The slot of the innermost call of the core that this thread is inside of; None on the core's own workers.
+    static INNERMOST: Cell<Option<NonNull<Slot>>> = const { Cell::new(None) };
+    /// Whether this is Python's main thread, and in which process that was found out.
+    static IS_MAIN: Cell<(u64, bool)> = const { Cell::new((0, false)) };
 }
 
 /// Makes a call of the core, and gives what interrupted it with its answer.
 pub(crate) fn watch<R>(call: impl FnOnce() -> R) -> (R, Option<PyErr>) {
-    struct Inside;
+    struct Inside(Option<NonNull<Slot>>);
     impl Drop for Inside {
         fn drop(&mut self) {
-            CALLS.set(CALLS.get() - 1);
+            INNERMOST.set(self.0);
         }
     }
-    CALLS.set(CALLS.get() + 1);
-    let inside = Inside;
+    let slot = Slot::new(None);
+    let inside = Inside(INNERMOST.replace(Some(NonNull::from(&slot))));
     let answer = call();
     drop(inside);
-    (answer, INTERRUPT.take())
+    (answer, slot.into_inner())
+}
+
+/// The slot of the innermost call, for as long as `use_it` runs.
+fn with_slot<R>(use_it: impl FnOnce(&Slot) -> R) -> Option<R> {
+    // SAFETY: the slot lies in the frame of a `watch` of this thread, which takes the pointer back before it ends, also when it
+    // unwinds. Only shared references to it are made while it is there.
+    INNERMOST.get().map(|slot| use_it(unsafe { slot.as_ref() }))
 }
 
 /// Whether this thread is inside a call of the core. The core's own workers never are.
 pub(crate) fn is_called() -> bool {
-    CALLS.get() > 0
+    INNERMOST.get().is_some()
 }
 
 /// Keeps an exception that is no failure of the store. On a worker there is no caller to raise it in.
 pub(crate) fn keep(interrupt: PyErr) {
-    if is_called() {
-        INTERRUPT.set(Some(interrupt));
-    }
+    with_slot(|slot| slot.set(Some(interrupt)));
 }
 
-/// Looks for Ctrl-C during a wait of the core. It never comes to a worker.
+/// Looks for Ctrl-C during a wait of the core. It comes to Python's main thread alone: others do not disturb the interpreter for
+/// it more than once.
 pub(crate) fn has_come() -> bool {
-    is_called() && Python::try_attach(|py| py.check_signals().map_err(keep).is_err()).unwrap_or(true)
+    let here = fork::epoch();
+    let is_known = |(process, is_main): (u64, bool)| (process == here).then_some(is_main);
+    if !is_called() || is_known(IS_MAIN.get()) == Some(false) {
+        return false;
+    }
+    // To ask which thread is the main one is to run Python, where Ctrl-C may come as well.
+    let look = |py: Python<'_>| py.check_signals().and_then(|()| is_main(py));
+    Python::try_attach(|py| match look(py) {
+        Ok(is_main) => {
+            // In a child of fork the thread that forked is the main one.
+            IS_MAIN.set((here, is_main));
+            false
+        }
+        Err(interrupt) => {
+            keep(interrupt);
+            true
+        }
+    })
+    .unwrap_or(true)
+}
+
+fn is_main(py: Python<'_>) -> PyResult<bool> {
+    static MAIN_THREAD: Imported = Imported::new("threading", "main_thread");
+    static GET_IDENT: Imported = Imported::new("threading", "get_ident");
+    MAIN_THREAD.call(py, ())?.getattr(intern!(py, "ident"))?.eq(GET_IDENT.call(py, ())?)
 }
 
 /// Whether this thread's call was interrupted: it should end, and not read on.
 pub(crate) fn is_pending() -> bool {
-    INTERRUPT.with_borrow(Option::is_some)
+    with_slot(|slot| {
+        let interrupt = slot.take();
+        let is_pending = interrupt.is_some();
+        slot.set(interrupt);
+        is_pending
+    })
+    .unwrap_or(false)
 }

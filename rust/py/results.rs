@@ -61,6 +61,7 @@ pub(crate) fn cache_stats<'py>(py: Python<'py>, stats: &specmm::CacheStats) -> A
         stats.reads,
         stats.read_bytes,
         stats.read_errors,
+        stats.reads_abandoned,
         stats.xarray_nodes,
         stats.page_tables,
         stats.bytes_in_flight,

@@ -9,10 +9,11 @@ use crate::worker;
 use pyo3::exceptions::{PyException, PyOSError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use specmm::store::Store;
+use specmm::store::{ReadBy, Store};
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// A user's store. Its methods are called attached, from any thread, with only the locks of the pages being read held.
 pub(crate) struct PyStore {
@@ -20,12 +21,18 @@ pub(crate) struct PyStore {
     cache: CacheId,
     /// Where its bytes end now. Relaxed everywhere: a read that races with a truncate may be judged by either size.
     size: AtomicU64,
+    timeout: Option<Duration>,
     has_truncate: bool,
 }
 
 impl PyStore {
     /// Takes an object that has `read_at`; whether it has `truncate` is looked up now.
-    pub(crate) fn new(object: &Bound<'_, PyAny>, size: u64, cache: CacheId) -> PyResult<Self> {
+    pub(crate) fn new(
+        object: &Bound<'_, PyAny>,
+        size: u64,
+        cache: CacheId,
+        timeout: Option<Duration>,
+    ) -> PyResult<Self> {
         let callable =
             |name| object.getattr_opt(name).map(|found| found.is_some_and(|method| method.is_callable()));
         if !callable("read_at")? {
@@ -36,7 +43,7 @@ impl PyStore {
         }
         let has_truncate = callable("truncate")?;
         let object = Held::new(object.clone().unbind());
-        Ok(Self { object, cache, size: AtomicU64::new(size), has_truncate })
+        Ok(Self { object, cache, size: AtomicU64::new(size), timeout, has_truncate })
     }
 
     /// Calls into Python; the thread that gets here is detached, and may be one of the core's workers.
@@ -57,8 +64,11 @@ impl Store for PyStore {
             return Err(io::ErrorKind::Interrupted.into());
         }
         self.attached(|store| {
-            let data = store
-                .call_method1(intern!(store.py(), "read_at"), (offset, wanted))
+            let read_at = || {
+                let method = store.getattr(intern!(store.py(), "read_at"))?;
+                worker::call(&method, &(offset, wanted).into_pyobject(store.py())?)
+            };
+            let data = read_at()
                 .and_then(|data| buffer::bytes_of(&data))
                 .map_err(|cause| failed(store.py(), &format!("read_at({offset}, {wanted})"), cause))?;
             let got = data.len();
@@ -71,6 +81,11 @@ impl Store for PyStore {
             buf[..got].copy_from_slice(&data);
             Ok(got)
         })
+    }
+
+    /// Python code may do anything, sleep for ever included.
+    fn read_by(&self) -> ReadBy {
+        ReadBy::Workers { timeout: self.timeout }
     }
 
     fn truncate(&self, size: u64) -> io::Result<()> {
@@ -101,6 +116,11 @@ impl StoreFailure {
     /// The error number, when the store raised an `OSError` that has one.
     pub(crate) fn errno(&self) -> Option<i32> {
         self.errno
+    }
+
+    /// Whether it is no failure at all: `SystemExit` and the like, which nobody catches as an error.
+    pub(crate) fn is_exit(&self, py: Python<'_>) -> bool {
+        !self.cause.get().bind(py).is_instance_of::<PyException>()
     }
 
     /// The exception itself: each waiter for the page gets it as the cause of an exception of its own.

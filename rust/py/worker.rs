@@ -9,8 +9,9 @@
 use crate::interrupt;
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 use specmm::fork::PerProcess;
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 static DOOR: PerProcess<Door> = PerProcess::new(Door::new);
@@ -56,18 +57,23 @@ pub(crate) fn after_fork_in_parent() {
 }
 
 thread_local! {
+    /// Whether the interpreter knows this thread. It has no destructor: finalizers that run while the thread-locals of a thread
+    /// are torn down may come here too.
+    static IS_KNOWN: Cell<bool> = const { Cell::new(false) };
+    /// Its destructor makes the interpreter forget the thread.
     static KNOWN: OnceCell<Known> = const { OnceCell::new() };
 }
 
 /// Attaches for a call; a worker that does so for the first time stays known until it ends. None: the interpreter ends.
 pub(crate) fn attached<R>(call: impl FnOnce(Python<'_>) -> R) -> Option<R> {
-    if interrupt::is_called() || KNOWN.with(|known| known.get().is_some()) {
+    if interrupt::is_called() || IS_KNOWN.get() {
         return Python::try_attach(call);
     }
     DOOR.get().wait_while(|state| state.forking > 0, |state| state.coming += 1);
     let come = || DOOR.get().change(|state| state.coming -= 1);
     let answer = Python::try_attach(|py| {
-        KNOWN.with(|known| {
+        // A thread that is ending, and was forgotten already, comes for this call only.
+        let _ending = KNOWN.try_with(|known| {
             known.get_or_init(|| Known::new(py));
         });
         come();
@@ -86,6 +92,7 @@ impl Known {
     fn new(_py: Python<'_>) -> Self {
         // SAFETY: the thread is attached. This counts one more use of its state, which `drop` gives back.
         unsafe { ffi::PyGILState_Ensure() };
+        IS_KNOWN.set(true);
         Self(())
     }
 }
@@ -97,5 +104,37 @@ impl Drop for Known {
             // the last one.
             unsafe { ffi::PyGILState_Release(ffi::PyGILState_STATE::PyGILState_LOCKED) };
         });
+        // Detaching ran the finalizers of what this thread had in `threading.local`: for those it was still known.
+        IS_KNOWN.set(false);
     }
+}
+
+/// Calls an object of Python's. Before 3.14 a thread that comes back to an interpreter that has ended, from `time.sleep` in a
+/// store for one, is ended by `pthread_exit`, which unwinds its stack; and what unwinds through Rust's frames aborts the process.
+/// So here such a thread stops for good. The process ends without it.
+pub(crate) fn call<'py>(
+    callable: &Bound<'py, PyAny>,
+    arguments: &Bound<'py, PyTuple>,
+) -> PyResult<Bound<'py, PyAny>> {
+    unsafe extern "C-unwind" {
+        fn PyObject_Call(
+            callable: *mut ffi::PyObject,
+            arguments: *mut ffi::PyObject,
+            keywords: *mut ffi::PyObject,
+        ) -> *mut ffi::PyObject;
+    }
+    struct Stop;
+    impl Drop for Stop {
+        fn drop(&mut self) {
+            loop {
+                std::thread::park();
+            }
+        }
+    }
+    let stop = Stop;
+    // SAFETY: the thread is attached, and both objects live until the call returns. If it unwinds, `stop` ends that.
+    let answer = unsafe { PyObject_Call(callable.as_ptr(), arguments.as_ptr(), std::ptr::null_mut()) };
+    std::mem::forget(stop);
+    // SAFETY: the answer of a call is a new reference, or null with an exception set.
+    unsafe { Bound::from_owned_ptr_or_err(callable.py(), answer) }
 }

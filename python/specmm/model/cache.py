@@ -138,6 +138,7 @@ class PageCache:
             reads=self.counters["reads"],
             read_bytes=self.counters["read_bytes"],
             read_errors=self.counters["read_errors"],
+            reads_abandoned=0,
         )
 
     def reclaim(self, pages: int) -> int:

@@ -129,3 +129,4 @@ class CacheStats:
     reads: int
     read_bytes: int
     read_errors: int
+    reads_abandoned: int
