@@ -62,6 +62,9 @@ def test_every_call_ends(runs, kind, way):
             fine = {ENDED[way]} | ({"returned"} if name == "fault" or kind == "late" else set())
         else:
             fine = {"returned", ENDED[way]}
+        if call["seconds"] >= waits.BEGIN:
+            # On a busy machine a call that need not wait may be slow all the same.
+            fine |= {ENDED[way]}
         assert came in fine, f"{name} of a store that {kind}, ended by {way}: {came}"
     if kind in ("sleeps", "never"):
         by_name = {call["call"]: call["came"] for call in calls}
