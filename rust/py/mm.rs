@@ -203,7 +203,7 @@ impl Mm {
     ) -> PyResult<Bound<'py, PyBytes>> {
         let page = specmm::PAGE_SIZE as u64;
         // An address within a page is refused by the first slice.
-        if length > PAGES * page && addr % page == 0 {
+        if addr % page == 0 {
             self.handle.detached(py, |mm| mm.check_range(addr, length))?;
         }
         slices::collect(py, length.div_ceil(page), PAGES, |done, wanted| {

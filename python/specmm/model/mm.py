@@ -251,7 +251,7 @@ def page_range(addr: int, length: int) -> tuple[int, int]:
 def within_address_space(addr: int, length: int, end: int) -> None:
     """No range may go on beyond it."""
     if end > ADDRESS_SPACE_END:
-        raise ValueError(f"{length} bytes at {addr:#x} are beyond the end of the address space")
+        raise ValueError(f"{length} bytes at {addr:#x} leave the address space of {ADDRESS_SPACE_END:#x}")
 
 
 def pieces(addr: int, n: int) -> Iterator[tuple[int, int]]:
