@@ -7,6 +7,7 @@ and only those are closed.
 import atexit
 import contextlib
 import os
+import threading  # noqa: F401 - the extension module looks for it
 import weakref
 
 from specmm import _core
