@@ -18,7 +18,7 @@ use super::{AddressSpace, Shared};
 use crate::error::{IoError, ShortRead};
 use crate::page::{Frames, LockedPage, PAGE_SIZE, PageFlags};
 use crate::reserve;
-use crate::sync::{Condvar, Mutex, guard, thread};
+use crate::sync::{Condvar, Mutex, guard, is_this_thread, thread};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -227,7 +227,7 @@ impl IoQueue {
         self.queue.work.notify_all();
         for (_, worker) in workers {
             // A worker that drops the last user of a cache ends up here itself and must not wait for itself.
-            if worker.thread().id() != thread::current().id() {
+            if !is_this_thread(&worker) {
                 let _ended = worker.join();
             }
         }

@@ -7,6 +7,7 @@ use super::context::Context;
 use super::slots::{Slot, Slots};
 use super::{AtomicU64, Ordering, wiped};
 use std::ffi::c_void;
+use std::os::unix::thread::JoinHandleExt;
 use std::ptr::NonNull;
 
 pub(crate) use super::wiped::epoch;
@@ -92,6 +93,13 @@ fn key() -> Option<libc::pthread_key_t> {
             known(faster)
         }
     }
+}
+
+/// Whether the calling thread is the one that this handle stands for. (The standard library cannot say so of a thread whose end
+/// has begun.)
+pub(crate) fn is_this_thread<T>(thread: &std::thread::JoinHandle<T>) -> bool {
+    // SAFETY: it only answers a number.
+    thread.as_pthread_t() == unsafe { libc::pthread_self() }
 }
 
 extern "C" fn thread_ends(_: *mut c_void) {

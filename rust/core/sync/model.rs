@@ -105,6 +105,11 @@ pub(crate) fn thread_number() -> Option<usize> {
     Some(thread_index())
 }
 
+/// Whether the calling thread is the one that this handle stands for.
+pub(crate) fn is_this_thread<T>(handle: &thread::JoinHandle<T>) -> bool {
+    handle.thread().id() == thread::current().id()
+}
+
 /// Threads of a test end when it says so ([`Context::end`]).
 pub(crate) fn announces_end() -> bool {
     true
@@ -482,20 +487,21 @@ impl Condvar {
 pub struct Parker(std::sync::Arc<loom::sync::Notify>);
 
 impl Parker {
-    /// The calling thread.
+    /// For the calling thread: each has one.
     #[must_use]
-    pub fn current() -> Self {
+    #[allow(clippy::new_without_default, reason = "as what ships")]
+    pub fn new() -> Self {
         loom::thread_local! {
             static PARKER: Parker = Parker(std::sync::Arc::new(loom::sync::Notify::new()));
         }
         PARKER.with(Self::clone)
     }
     /// Sleeps until some [`Parker::unpark`], or once in an execution without any.
-    pub fn park() {
-        Self::current().0.wait();
+    pub fn park(&self) {
+        self.0.wait();
     }
     /// A nap is over whenever the others were let run: models have no time.
-    pub fn park_for(time: std::time::Duration) {
+    pub fn park_for(&self, time: std::time::Duration) {
         pause(time);
     }
     /// Wakes the thread.

@@ -1,5 +1,6 @@
 //! What ships: the standard library's primitives behind the facade's names, inlined away.
 
+use std::sync::Arc;
 use std::sync::atomic::{self, Ordering};
 
 macro_rules! atomic_integer {
@@ -115,8 +116,8 @@ impl<T> AtomicPtr<T> {
 }
 
 pub(crate) use super::life::{
-    announces_end, chunk_of_slots, drop_chunk_of_slots, epoch, first_look, nobodys_slot, slots,
-    thread_number, with_context,
+    announces_end, chunk_of_slots, drop_chunk_of_slots, epoch, first_look, is_this_thread, nobodys_slot,
+    slots, thread_number, with_context,
 };
 #[cfg(not(specmm_tsan))]
 pub use super::lock::{Condvar, Mutex, MutexGuard, OnceLock};
@@ -134,27 +135,43 @@ pub fn light_barrier() {
     atomic::compiler_fence(Ordering::SeqCst);
 }
 
-/// The thread that will sleep; cloned by whoever wakes it.
-#[derive(Debug, Clone)]
-pub struct Parker(std::thread::Thread);
+/// What one thread sleeps on; cloned by whoever wakes it. Not the standard library's own parking, which cannot be used once a
+/// thread's end has begun.
+#[derive(Debug, Clone, Default)]
+pub struct Parker(Arc<Bed>);
+
+#[derive(Debug, Default)]
+struct Bed {
+    woken: Mutex<bool>,
+    changed: Condvar,
+}
 
 impl Parker {
-    /// The calling thread.
+    /// For the calling thread.
     #[must_use]
-    pub fn current() -> Self {
-        Self(std::thread::current())
+    pub fn new() -> Self {
+        Self::default()
     }
-    /// Sleeps until some [`Parker::unpark`] (or spuriously): the caller loops over its condition.
-    pub fn park() {
-        std::thread::park();
+    /// Sleeps until some [`Parker::unpark`].
+    pub fn park(&self) {
+        let mut woken = self.0.woken.lock();
+        while !*woken {
+            woken = self.0.changed.wait(woken);
+        }
+        *woken = false;
     }
-    /// As [`Parker::park`], but for so long at most.
-    pub fn park_for(time: std::time::Duration) {
-        std::thread::park_timeout(time);
+    /// As [`Parker::park`], but for so long at most (or spuriously not even that: the caller loops over its condition).
+    pub fn park_for(&self, time: std::time::Duration) {
+        let mut woken = self.0.woken.lock();
+        if !*woken {
+            woken = self.0.changed.wait_for(woken, time);
+        }
+        *woken = false;
     }
     /// Wakes the thread, or makes its next [`Parker::park`] return at once.
     pub fn unpark(&self) {
-        self.0.unpark();
+        *self.0.woken.lock() = true;
+        self.0.changed.notify_one();
     }
 }
 

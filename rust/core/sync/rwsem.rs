@@ -132,7 +132,7 @@ impl RwSem {
                 return;
             }
         }
-        let waiter = Arc::new(Waiter { granted: AtomicU32::new(0), writer, parker: Parker::current() });
+        let waiter = Arc::new(Waiter { granted: AtomicU32::new(0), writer, parker: Parker::new() });
         {
             let mut queue = self.queue.lock();
             queue.push_back(Arc::clone(&waiter));
@@ -143,7 +143,7 @@ impl RwSem {
         }
         // Pairs with the Release in `grant`, which follows the granter's own Acquire.
         while waiter.granted.load(ord!("rwsem.granted.acquire", Acquire)) == 0 {
-            Parker::park();
+            waiter.parker.park();
         }
     }
 

@@ -44,6 +44,11 @@ pub(crate) fn thread_number() -> Option<usize> {
     Some(thread_index())
 }
 
+/// Whether the calling thread is the one that this handle stands for.
+pub(crate) fn is_this_thread<T>(handle: &thread::JoinHandle<T>) -> bool {
+    handle.thread().id() == thread::current().id()
+}
+
 /// Threads of a test end when it says so ([`Context::end`]).
 pub(crate) fn announces_end() -> bool {
     true
@@ -236,17 +241,20 @@ impl Condvar {
 pub struct Parker(thread::Thread);
 
 impl Parker {
-    /// The calling thread.
+    /// For the calling thread.
     #[must_use]
-    pub fn current() -> Self {
+    #[allow(clippy::new_without_default, reason = "as what ships")]
+    pub fn new() -> Self {
         Self(thread::current())
     }
     /// Sleeps until some [`Parker::unpark`].
-    pub fn park() {
+    #[allow(clippy::unused_self, reason = "as what ships")]
+    pub fn park(&self) {
         thread::park();
     }
     /// A nap is over whenever the others were let run: there is no time.
-    pub fn park_for(time: std::time::Duration) {
+    #[allow(clippy::unused_self, reason = "as what ships")]
+    pub fn park_for(&self, time: std::time::Duration) {
         pause(time);
     }
     /// Wakes the thread.

@@ -186,7 +186,7 @@ impl WaitTable {
                 word: key,
                 wants,
                 state: AtomicU32::new(SLEEPING),
-                parker: Parker::current(),
+                parker: Parker::new(),
                 life: LifeCell::new(),
             });
             queue.push_back(Arc::clone(&waiter));
@@ -195,8 +195,8 @@ impl WaitTable {
             // Pairs with the Release in `wake`, which follows the waker's Acquire of the bit.
             match waiter.state.load(ord!("page.woken.acquire", Acquire)) {
                 SLEEPING => match patience.map(|patience| patience()) {
-                    None => Parker::park(),
-                    Some(Some(nap)) => Parker::park_for(nap),
+                    None => waiter.parker.park(),
+                    Some(Some(nap)) => waiter.parker.park_for(nap),
                     Some(None) if Self::leave(queue, &waiter) => break Slept::Left,
                     // Told meanwhile, which the next look sees.
                     Some(None) => {}
