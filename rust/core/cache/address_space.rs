@@ -90,7 +90,8 @@ impl AddressSpace {
             invalidate_lock: RwSem::new(),
             truncaters: Tally::new(),
             i_mmap: Mutex::new(BTreeMap::new()),
-            read_by: store.read_by(),
+            // Without workers the caller reads, and waits, whatever the store would like.
+            read_by: if shared.io.is_inline() { ReadBy::Caller } else { store.read_by() },
             store,
             name: name.to_owned(),
             shared,
