@@ -6,7 +6,7 @@ use super::leaf::{LeafLocked, Pte};
 use super::memory::Fault;
 use super::mmap::Prot;
 use super::models::{PAGE, load_byte, mapped, one_page};
-use super::page_table::{Owner, PageTable};
+use super::page_table::{Owner, PageTable, TABLE_BYTES};
 use crate::cache::MmuGather;
 use crate::cache::{Io, MappedRange, Shared};
 use crate::loom_harness::{History, Model, Protected, reach, spawn};
@@ -129,24 +129,29 @@ fn set(mm: &Mm, address: u64) {
     with_leaf(mm, address, |leaf| leaf.set(address, frame(mm, Use::File, OURS), Pte::ACCESSED));
 }
 
-/// One thread walks to a leaf, locks it and looks at an entry, as a speculative fault does; one clears the only entry, with
-/// which the leaf goes. Claim: what the walker touches is alive until its section ends. Premise: tables die only through their
-/// cells' deferral.
+/// One thread walks to a leaf, locks it and looks at an entry, as a speculative fault does; one takes the leaf out, as whoever
+/// has emptied it. Claim: what the walker touches is alive until its section ends. Premise: tables die only through their cells'
+/// deferral.
 fn walk_against_free() {
-    let (mm, _, at) = mapped(3, Prot::Read, true);
-    set(&mm, at);
-    // The next leaf's entry keeps what is above.
-    set(&mm, at + 2 * PAGE);
+    let tables = tables();
+    // What is above stays, with another leaf.
+    tables.walk_alloc(2 * PAGE, &rcu::read()).expect("memory");
     let history = History::new(true);
     let freer = {
-        let (mm, history) = (mm.clone(), history.clone());
+        let (tables, history) = (Arc::clone(&tables), history.clone());
         spawn(move || {
-            history.call("zap", || zap(&mm, at), |there, ()| std::mem::replace(there, false));
+            let free = || {
+                let section = rcu::read();
+                tables.unlink(&tables.walk(0, &section).unwrap().lock().expect("it is there"));
+                drop(section);
+                rcu::synchronize();
+            };
+            history.call("free", free, |there, ()| std::mem::replace(there, false));
         })
     };
     let walk = || {
         let section = rcu::read();
-        let Ok(walk) = mm.inner.tables.walk(at, &section) else {
+        let Ok(walk) = tables.walk(0, &section) else {
             reach("missing");
             return false;
         };
@@ -154,16 +159,18 @@ fn walk_against_free() {
             reach("busy");
             return false;
         };
-        reach(if walk.is_current() { "current" } else { "unlinked" });
-        walk.is_current() && !leaf.get(at).is_none()
+        assert!(leaf.get(0).is_none());
+        let is_current = walk.is_current();
+        reach(if is_current { "current" } else { "unlinked" });
+        is_current
     };
-    // Beside a change the walk may come too late.
+    // Beside the other's lock the walk gives up.
     history.call("walk", walk, |there, found| !found || *there);
     freer.join().unwrap();
     history.settle();
     history.call("walk at rest", walk, |there, found| found == there);
     history.check();
-    mm.inner.tables.audit().unwrap();
+    assert_eq!(tables.bytes(), 4 * TABLE_BYTES, "the root, two more and the other leaf are left");
 }
 
 #[test]

@@ -228,7 +228,7 @@ impl PageTable {
     }
 
     /// Takes a leaf out whose last entry its owner has cleared (`free_pgtables`).
-    fn unlink(&self, leaf: &LeafLocked<'_>) {
+    pub(super) fn unlink(&self, leaf: &LeafLocked<'_>) {
         let _populating = self.populating.lock();
         self.root.prune(leaf.walk.first, leaf.walk.section);
     }
