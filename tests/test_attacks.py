@@ -1,3 +1,4 @@
+# ruff: noqa: E501  # tables of calls and values read better in long lines
 """Calls that nobody would make, and Ctrl-C at any moment: an error that Python knows, and a cache that goes on."""
 
 import os

@@ -1,4 +1,4 @@
-"""Forks that Python is not asked about: no hook runs, and the pid may be the parent's. A child is one all the same."""
+"""Forks that Python is not asked about: no hook runs, the pid may be the parent's. Children all the same."""
 
 import platform
 
@@ -15,8 +15,9 @@ WAYS = {
 if platform.machine() != "x86_64":
     del WAYS["system call"]
 
-# Threads of the parent stand in the middle of whatever they do: hits, misses, grace periods, a read that does not end. Where
-# Python is not asked they must not be about to take the interpreter: Python's own lock would not survive that.
+# Threads of the parent stand in the middle of whatever they do: hits, misses, grace periods, a read that does
+# not end. Where Python is not asked they must not be about to take the interpreter: its own lock would not
+# survive that.
 CODE = """
 import ctypes, os, random, sys, threading, warnings
 import specmm
@@ -39,7 +40,8 @@ class Stuck(Pages):
         return super().read_at(offset, n)
 
 cache = specmm.PageCache("256KiB")
-file, stored, stuck = cache.open(path), cache.open_store(Pages(), 256 * PAGE), cache.open_store(Stuck(), 256 * PAGE)
+file, stored = cache.open(path), cache.open_store(Pages(), 256 * PAGE)
+stuck = cache.open_store(Stuck(), 256 * PAGE)
 stop = threading.Event()
 
 def read_what_is_stuck():

@@ -1,4 +1,4 @@
-"""Calls that come from finalizers while a thread comes to its end: at no moment of its life is a call out of place."""
+"""Calls from finalizers while a thread comes to its end: at no moment of its life is one out of place."""
 
 import pytest
 

@@ -313,7 +313,7 @@ fn a_leaver_beside_a_waiter() {
     Model {
         name: "page lock: a leaver beside a waiter",
         rows: &[29],
-        preemption_bound: None,
+        preemption_bound: Some(3),
         grace_periods: false,
         twin: false,
         body: || leaver_among_lockers(0, 1, 0),

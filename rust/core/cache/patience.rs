@@ -27,7 +27,7 @@ static SHOULD_GIVE_UP: crate::sync::OnceLock<fn() -> bool> = crate::sync::OnceLo
 
 /// From now on a thread that waits for a frame, or for a store that may stall ([`ReadBy::Workers`]), asks `check` about twenty
 /// times a second, holding no lock; true ends its wait, and its request fails: with
-/// [`Error::OutOfFrames`](crate::Error::OutOfFrames) or [`Error::Interrupted`](crate::Error::Interrupted). For programs whose
+/// [`Error::OutOfFrames`] or [`Error::Interrupted`]. For programs whose
 /// users may interrupt them. The first call counts, for the whole process.
 #[cfg(not(any(specmm_loom, specmm_shuttle)))]
 pub fn give_up_waiting_when(check: fn() -> bool) {

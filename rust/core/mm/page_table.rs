@@ -30,7 +30,7 @@ pub(super) const TASK_SIZE: u64 =
     1 << (PAGE_SHIFT + LEVEL_BITS * 4 - if cfg!(any(specmm_loom, specmm_shuttle)) { 0 } else { 1 });
 
 /// Bytes that one table takes.
-const TABLE_BYTES: u64 = (FANOUT * 8) as u64;
+pub(super) const TABLE_BYTES: u64 = (FANOUT * 8) as u64;
 /// Tables that an address space may have whatever the others have.
 const OWN: u64 = 64;
 /// How often that is tried where leaves hold private copies, with which they stay.
