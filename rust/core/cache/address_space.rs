@@ -90,8 +90,13 @@ impl AddressSpace {
             invalidate_lock: RwSem::new(),
             truncaters: Tally::new(),
             i_mmap: Mutex::new(BTreeMap::new()),
-            // Without workers the caller reads, and waits, whatever the store would like.
-            read_by: if shared.io.is_inline() { ReadBy::Caller } else { store.read_by() },
+            // Without workers the caller reads, and waits, whatever the store would like. (Models have no workers, but want to
+            // know of such stores all the same.)
+            read_by: if shared.io.is_inline() && !cfg!(specmm_loom) {
+                ReadBy::Caller
+            } else {
+                store.read_by()
+            },
             store,
             name: name.to_owned(),
             shared,

@@ -40,7 +40,6 @@ pub(crate) struct IoQueue {
     queue: Arc<Queue>,
 }
 
-#[derive(Default)]
 struct Queue {
     requests: Mutex<Requests>,
     work: Condvar,
@@ -71,8 +70,11 @@ struct Underway {
 }
 
 impl IoQueue {
-    pub(crate) fn new(mode: Io) -> Self {
-        Self { mode, queue: Arc::new(Queue::default()) }
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
+    pub(crate) fn new(mode: Io) -> crate::Result<Self> {
+        let requests = Mutex::new(Requests::new()?);
+        Ok(Self { mode, queue: Arc::new(Queue { requests, work: Condvar::new(), ended: Condvar::new() }) })
     }
 
     pub(super) fn is_inline(&self) -> bool {

@@ -97,7 +97,7 @@ impl Shared {
             frames: Frames::new(frames)?,
             xarray_nodes: Arc::new(Tally::new()),
             page_tables: Arc::new(Tally::new()),
-            io: IoQueue::new(io),
+            io: IoQueue::new(io)?,
             in_flight: InFlight::new(frames),
             workingset: Workingset::default(),
             deferred_puts: Tally::new(),

@@ -252,6 +252,10 @@ impl OpenFile {
                 if mapping.peek(index, &crate::rcu::read()).is_some() {
                     continue;
                 }
+                // Room for what becomes of each run, too.
+                if errands.try_reserve(runs.len() + 1).is_err() {
+                    break;
+                }
                 let Some(run) = run_for(&mut runs, index) else { break };
                 match mapping.add_page(index) {
                     Created::New(held) => {

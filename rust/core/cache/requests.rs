@@ -10,8 +10,9 @@
 //! the files that do not.
 
 use super::{AddressSpace, Shared};
-use crate::error::IoError;
+use crate::error::{IoError, Result};
 use crate::page::LockedPage;
+use crate::reserve;
 use crate::store::ReadBy;
 use crate::sync::{OnceLock, thread};
 use std::collections::VecDeque;
@@ -26,7 +27,7 @@ pub(super) const WORKERS: usize = 2;
 pub(super) const MAX_WORKERS: usize = 32;
 
 /// What came of a read that somebody waits for: filled before its pages are unlocked.
-pub(super) type Answer = OnceLock<Result<(), IoError>>;
+pub(super) type Answer = OnceLock<std::result::Result<(), IoError>>;
 
 /// A run of locked pages to read.
 pub(super) struct Request {
@@ -122,6 +123,14 @@ impl Requests {
         self.windows.try_reserve(1).is_ok() && self.urgent.try_reserve(windows).is_ok()
     }
 
+    /// With room for the reads of all workers, and of as many callers.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
+    pub(super) fn new() -> Result<Self> {
+        Ok(Self { underway: reserve::vec(2 * MAX_WORKERS, "the reads of a cache")?, ..Self::default() })
+    }
+
     /// Whether nothing is queued.
     pub(super) fn is_empty(&self) -> bool {
         self.urgent.is_empty() && self.windows.is_empty() && self.reclaim.is_none()
@@ -206,8 +215,7 @@ impl Requests {
             worker,
             file: request.mapping.id(),
             pages: request.pages(),
-            // What does not stall is never abandoned.
-            pfns: if request.may_stall() { request.pfns.clone() } else { Vec::new() },
+            pfns: frames_of(request),
             by: request.mapping.read_by,
             ahead,
             started: Instant::now(),
@@ -299,4 +307,14 @@ impl Requests {
     pub(super) fn abandoned(&self, now: Instant) -> impl Iterator<Item = &Vec<u32>> {
         self.underway.iter().filter(move |read| read.abandoned || read.is_overdue(now)).map(|read| &read.pfns)
     }
+}
+
+/// The frames that are left to a read if it is abandoned. What does not stall never is; without memory for the list they are left
+/// to it all the same, and an audit takes them for forgotten.
+fn frames_of(request: &Request) -> Vec<u32> {
+    let mut frames = Vec::new();
+    if request.may_stall() && frames.try_reserve_exact(request.pfns.len()).is_ok() {
+        frames.extend_from_slice(&request.pfns);
+    }
+    frames
 }
