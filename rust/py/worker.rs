@@ -116,13 +116,11 @@ pub(crate) fn call<'py>(
     callable: &Bound<'py, PyAny>,
     arguments: &Bound<'py, PyTuple>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    unsafe extern "C-unwind" {
-        fn PyObject_Call(
-            callable: *mut ffi::PyObject,
-            arguments: *mut ffi::PyObject,
-            keywords: *mut ffi::PyObject,
-        ) -> *mut ffi::PyObject;
-    }
+    type Call = unsafe extern "C-unwind" fn(
+        *mut ffi::PyObject,
+        *mut ffi::PyObject,
+        *mut ffi::PyObject,
+    ) -> *mut ffi::PyObject;
     struct Stop;
     impl Drop for Stop {
         fn drop(&mut self) {
@@ -131,9 +129,13 @@ pub(crate) fn call<'py>(
             }
         }
     }
+    // pyo3 declares it as one that does not unwind, and the optimizer, seeing that, would leave `stop` out.
+    let known = std::hint::black_box(ffi::PyObject_Call as *const ());
+    // SAFETY: the function, by the same calling convention, but for what it may do beside returning.
+    let py_object_call: Call = unsafe { std::mem::transmute(known) };
     let stop = Stop;
     // SAFETY: the thread is attached, and both objects live until the call returns. If it unwinds, `stop` ends that.
-    let answer = unsafe { PyObject_Call(callable.as_ptr(), arguments.as_ptr(), std::ptr::null_mut()) };
+    let answer = unsafe { py_object_call(callable.as_ptr(), arguments.as_ptr(), std::ptr::null_mut()) };
     std::mem::forget(stop);
     // SAFETY: the answer of a call is a new reference, or null with an exception set.
     unsafe { Bound::from_owned_ptr_or_err(callable.py(), answer) }

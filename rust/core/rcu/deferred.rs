@@ -201,7 +201,10 @@ impl Deferred {
         let (mut oldest, mut count) = (null_mut(), 0);
         while !newest.is_null() {
             // SAFETY: the swap made this thread the owner of the whole stack.
-            let next = unsafe { std::mem::replace(&mut (*newest).next, oldest) };
+            let next = unsafe {
+                (*newest).life.assert_alive();
+                std::mem::replace(&mut (*newest).next, oldest)
+            };
             oldest = newest;
             newest = next;
             count += 1;
