@@ -184,9 +184,13 @@ impl AddressSpace {
             match submitted {
                 Submitted::Yours(errand) => errand.run(),
                 Submitted::Queued => {
-                    if !page.wait_unlocked_patiently(&|| wait.nap()) {
-                        io.abandon(self.id(), index, Some(&answer));
-                        return Err(NotRead::Left(wait.error(index)));
+                    // Who unlocked the page before this thread locked it may be late with its wake-up, and wake this one for
+                    // that: so it looks whether the page is still locked.
+                    while answer.get().is_none() && page.flags().has(PageFlags::LOCKED) {
+                        if !page.wait_unlocked_patiently(&|| wait.nap()) {
+                            io.abandon(self.id(), index, Some(&answer));
+                            return Err(NotRead::Left(wait.error(index)));
+                        }
                     }
                 }
                 Submitted::Refused => {}
