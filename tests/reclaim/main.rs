@@ -394,3 +394,20 @@ fn what_others_do_to_a_file_is_seen_at_the_next_miss() {
     cache.check().unwrap();
     std::fs::remove_dir_all(folder).unwrap();
 }
+
+/// A new cache lies where one was that is gone, as a rule. What this thread touched last there is no page of this one.
+#[test]
+fn the_page_touched_last_in_a_cache_that_is_gone_is_another() {
+    for round in 0..20 {
+        let cache = cache(4, Io::Inline);
+        let file = computed(&cache, 1);
+        let mm = Mm::new(&cache, MmOptions::default()).unwrap();
+        let address = mm.mmap(&file, None, 0, Prot::Read, true).unwrap();
+        mm.touch(address, PAGE, PAGE, false).unwrap();
+        mm.munmap(address, PAGE).unwrap();
+        // Used through the mapping, and now by a read: twice.
+        read_word(&file, 0);
+        cache.reclaim(1).unwrap();
+        assert_eq!(cache.stats().activations, 1, "in cache {round}");
+    }
+}

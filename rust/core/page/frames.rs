@@ -8,7 +8,7 @@ use super::memory::Zeroed;
 use super::{Page, PageFlags, PageHandle, PageRef, buddy::Buddy, usage};
 use crate::error::{Error, Result};
 use crate::sync::wait::WaitTable;
-use crate::sync::{AtomicU64, Hint, Mutex, Ordering, duty, guard};
+use crate::sync::{AtomicU64, Hint, Mutex, Ordering, Tally, duty, guard};
 
 /// What a frame is taken for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub struct Frames {
     zone: Mutex<Zone>,
     /// What the zone has free, for those who only want a hint.
     available: Hint,
+    /// Tells caches apart.
+    pub(super) number: u64,
 }
 
 /// Where each frame is: free, on a list of reclaim's, pinned, or in somebody's hands (`struct zone`).
@@ -81,6 +83,7 @@ impl Frames {
     }
 
     fn allocate(count: usize) -> Result<Self> {
+        static LAST: Tally = Tally::new();
         let zone = Zone {
             buddy: Buddy::new(count as u32)?,
             lru: Lru::new(count)?,
@@ -89,6 +92,7 @@ impl Frames {
             private: 0,
         };
         Ok(Self {
+            number: LAST.next(),
             pages: Zeroed::new(count, "the descriptors")?,
             words: Zeroed::new(count, "the frames")?,
             waits: WaitTable::new(LOCK_BITS)?,

@@ -87,6 +87,9 @@ impl Page {
     }
 }
 
+/// Bits of an address of user space.
+const ADDRESS_BITS: u32 = 47;
+
 /// How a page was used lately: the bits of `Page::usage`.
 pub mod usage {
     /// Touched since reclaim last looked (`PG_referenced`).
@@ -186,9 +189,11 @@ impl<'f> PageRef<'f> {
         &self.page.usage
     }
 
-    /// Tells pages apart, those of other caches too, and those that had the frame before (of late).
-    pub(crate) fn life(self) -> (usize, u32) {
-        (std::ptr::from_ref(self.page).addr(), self.page.usage.get() >> usage::LIFE_SHIFT)
+    /// Tells pages apart, those of other caches too, and those that had the frame before (of late): the descriptors of a new cache
+    /// may lie where those of one that is gone did.
+    pub(crate) fn life(self) -> (u64, u32) {
+        let place = std::ptr::from_ref(self.page).addr() as u64;
+        (place ^ self.frames.number << ADDRESS_BITS, self.page.usage.get() >> usage::LIFE_SHIFT)
     }
 
     /// The identity of the mapping that the page is in; 0 for none. Stale unless the page is locked.

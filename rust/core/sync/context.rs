@@ -24,7 +24,7 @@ pub(crate) struct Context {
     /// The process in which this thread is running deferred work (`rcu`); 0 for none.
     pub(crate) running: Cell<u64>,
     /// The page touched last and its life (`cache::vmscan`).
-    pub(crate) last_touched: Cell<(usize, u32)>,
+    pub(crate) last_touched: Cell<(u64, u32)>,
 }
 
 impl Context {
