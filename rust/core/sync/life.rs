@@ -111,9 +111,9 @@ mod tests {
     use super::*;
     use crate::rcu;
     use std::cell::{Cell, RefCell};
-    use std::sync::{Arc, Mutex, OnceLock};
+    use std::sync::{Mutex, OnceLock};
 
-    type Claims = Arc<Mutex<Vec<(&'static Slot, u64)>>>;
+    type Claims = Mutex<Vec<(&'static Slot, u64)>>;
 
     thread_local! {
         /// Where this thread's claims are noted; without a destructor, as it is used to the very end.
@@ -176,8 +176,9 @@ mod tests {
 
     /// How many of the slots that a thread claims while it does `work`, and afterwards, are not given back.
     fn slots_kept_by(work: impl FnOnce() + Send + 'static) -> usize {
-        let claims = Claims::default();
-        let noted: &'static Claims = Box::leak(Box::new(Arc::clone(&claims)));
+        let claims = Box::into_raw(Box::new(Claims::default()));
+        // SAFETY: not freed before the thread has ended.
+        let noted: &'static Claims = unsafe { &*claims };
         std::thread::spawn(move || {
             CLAIMS.set(Some(noted));
             work();
@@ -185,7 +186,8 @@ mod tests {
         .join()
         .unwrap();
         rcu::synchronize();
-        let claims = claims.lock().unwrap();
+        // SAFETY: made above, and the thread has ended.
+        let claims = unsafe { Box::from_raw(claims) }.into_inner().unwrap();
         claims.iter().filter(|(slot, ticket)| slot.is_owned_by(*ticket)).count()
     }
 
