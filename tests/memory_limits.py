@@ -9,7 +9,6 @@ import random
 import resource
 import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -41,29 +40,10 @@ def create(draw: random.Random) -> None:
         cache.check()
 
 
-class Both(Zeros):
-    """A store that two workers read at a time."""
-
-    def __init__(self) -> None:
-        self.barrier = threading.Barrier(2, timeout=20)
-
-    def read_at(self, offset: int, n: int) -> bytes:
-        self.barrier.wait()
-        return super().read_at(offset, n)
-
-
 def prepare(draw: random.Random) -> None:
-    """Two caches made before there is a limit.
-
-    Their workers have begun: where there is no memory for what a thread needs first, the C library ends the
-    process.
-    """
+    """Two caches made before there is a limit; their workers begin under it."""
     for capacity in (1 << 20, 1 << 30):
-        cache = specmm.PageCache(capacity, io=draw.choice(["inline", "threads"]))
-        if "threads" in repr(cache):
-            cache.open_store(Both(), 4 << 20).advise("willneed")
-            cache.settle()
-        kept.append(cache)
+        kept.append(specmm.PageCache(capacity, io=draw.choice(["inline", "threads"])))
 
 
 def opened(draw: random.Random) -> specmm.File:

@@ -16,6 +16,16 @@ pub(crate) fn vec<T>(length: usize, what: &'static str) -> Result<Vec<T>> {
     }
 }
 
+/// One value in memory of its own. (An array: a slice becomes one without asking for memory again.)
+///
+/// # Errors
+/// As [`vec()`].
+pub(crate) fn boxed<T>(value: T, what: &'static str) -> Result<Box<[T; 1]>> {
+    let mut memory = vec(1, what)?;
+    memory.push(value);
+    memory.into_boxed_slice().try_into().map_err(|_| Error::out_of_memory(what, size_of::<T>()))
+}
+
 /// So many zeros.
 ///
 /// # Errors

@@ -23,17 +23,20 @@ struct Shard<const N: usize> {
 }
 
 impl<const N: usize> Shard<N> {
-    fn new() -> Self {
-        Self { counts: [const { Tally::new() }; N] }
+    fn alone() -> Result<Counts<N>> {
+        reserve::boxed(Self { counts: [const { Tally::new() }; N] }, "counters")
     }
 }
+
+/// A shard, in memory that was asked for.
+type Counts<const N: usize> = Box<[Shard<N>; 1]>;
 
 /// `N` counters.
 #[derive(Debug)]
 pub struct Sharded<const N: usize> {
-    shards: Box<[OnceLock<Box<Shard<N>>>]>,
-    /// For threads without a number, or numbered beyond the shards: they add with read-modify-writes.
-    overflow: Shard<N>,
+    shards: Box<[OnceLock<Counts<N>>]>,
+    /// For threads without a number, numbered beyond the shards or without memory for one: they add with read-modify-writes.
+    overflow: Counts<N>,
 }
 
 impl<const N: usize> Sharded<N> {
@@ -44,24 +47,37 @@ impl<const N: usize> Sharded<N> {
     pub fn new() -> Result<Self> {
         let mut shards = reserve::vec(SHARDS, "counters")?;
         shards.resize_with(SHARDS, OnceLock::new);
-        Ok(Self { shards: shards.into_boxed_slice(), overflow: Shard::new() })
+        Ok(Self { shards: shards.into_boxed_slice(), overflow: Shard::alone()? })
     }
 
     /// Adds `n` to counter `event`.
     #[inline]
     pub fn add(&self, event: usize, n: u64) {
-        match thread_number().and_then(|number| self.shards.get(number)) {
+        match thread_number().and_then(|number| self.shard(number)) {
             // Exclusive: nobody else has the number now, and who had it before gave it back before this thread claimed it.
-            Some(shard) => shard.get_or_init(|| Box::new(Shard::new())).counts[event].add_exclusive(n),
-            None => self.overflow.counts[event].add(n),
+            Some(shard) => shard.counts[event].add_exclusive(n),
+            None => self.overflow[0].counts[event].add(n),
         }
+    }
+
+    /// The counters of one thread, unless there are none for it or no memory.
+    #[inline]
+    fn shard(&self, number: usize) -> Option<&Shard<N>> {
+        let shard = self.shards.get(number)?;
+        shard.get().or_else(|| Self::first_use(shard)).map(|shard| &shard[0])
+    }
+
+    #[cold]
+    fn first_use(shard: &OnceLock<Counts<N>>) -> Option<&Counts<N>> {
+        let counts = Shard::alone().ok()?;
+        Some(shard.get_or_init(|| counts))
     }
 
     /// The sum of counter `event`.
     #[must_use]
     pub fn sum(&self, event: usize) -> u64 {
-        let shards = self.shards.iter().filter_map(OnceLock::get).map(|shard| shard.counts[event].get());
-        self.overflow.counts[event].get() + shards.sum::<u64>()
+        let shards = self.shards.iter().filter_map(OnceLock::get).map(|shard| shard[0].counts[event].get());
+        self.overflow[0].counts[event].get() + shards.sum::<u64>()
     }
 }
 

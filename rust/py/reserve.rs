@@ -3,7 +3,7 @@
 //! Whatever grows asks for its memory where it can be told that there is none, and raises `MemoryError`. Then an exception is
 //! made, a message, a closure: small things, of which Rust expects that there is always room, and ends the process if there is
 //! not. So those come from here then: from slots that nothing large can take, and that nobody touches as long as the system
-//! gives. A thousand slots are more than all threads of a large machine need at once on their way to an exception.
+//! gives. Hundreds of slots are more than all threads of a large machine need at once on their way to an exception.
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -11,12 +11,13 @@ use std::cell::UnsafeCell;
 use std::ptr::{copy_nonoverlapping, null_mut};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Bytes of a slot. A node of an index and what else can be refused is larger.
-const SLOT: usize = 256;
-const WORDS: usize = 16;
+/// Bytes of a slot: the head of a cache and a node of the standard library's ordered maps are among the small things. A node of
+/// an index and what else can be refused is larger.
+const SLOT: usize = 512;
+const WORDS: usize = 8;
 const SLOTS: usize = WORDS * 64;
 
-#[repr(C, align(256))]
+#[repr(C, align(512))]
 struct Reserve {
     slots: UnsafeCell<[[u8; SLOT]; SLOTS]>,
     /// A bit for each slot that is in use.

@@ -52,7 +52,6 @@ impl PyStore {
             let _serving = self.cache.serve();
             call(self.object.get().bind(py))
         })
-        .unwrap_or_else(|| Err(io::Error::other("the interpreter is shutting down")))
     }
 }
 

@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use specmm::fork::PerProcess;
 use std::cell::{Cell, OnceCell};
+use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 static DOOR: PerProcess<Door> = PerProcess::new(Door::new);
@@ -64,10 +65,17 @@ thread_local! {
     static KNOWN: OnceCell<Known> = const { OnceCell::new() };
 }
 
-/// Attaches for a call; a worker that does so for the first time stays known until it ends. None: the interpreter ends.
-pub(crate) fn attached<R>(call: impl FnOnce(Python<'_>) -> R) -> Option<R> {
+/// Attaches for a call; a worker that does so for the first time stays known until it ends.
+///
+/// # Errors
+/// The interpreter ends, or has no memory for a thread that it does not know.
+pub(crate) fn attached<R>(call: impl FnOnce(Python<'_>) -> io::Result<R>) -> io::Result<R> {
+    let ending = || Err(io::Error::other("the interpreter is shutting down"));
     if interrupt::is_called() || IS_KNOWN.get() {
-        return Python::try_attach(call);
+        return Python::try_attach(call).unwrap_or_else(ending);
+    }
+    if !has_room() {
+        return Err(io::ErrorKind::OutOfMemory.into());
     }
     DOOR.get().wait_while(|state| state.forking > 0, |state| state.coming += 1);
     let come = || DOOR.get().change(|state| state.coming -= 1);
@@ -79,10 +87,18 @@ pub(crate) fn attached<R>(call: impl FnOnce(Python<'_>) -> R) -> Option<R> {
         come();
         call(py)
     });
-    if answer.is_none() {
+    answer.unwrap_or_else(|| {
         come();
-    }
-    answer
+        ending()
+    })
+}
+
+/// Whether there is memory for what the interpreter keeps of a thread. It would end the process if there were none.
+fn has_room() -> bool {
+    const ROOM: usize = 64 << 10;
+    let mut trial: Vec<u8> = Vec::new();
+    // What is seen by nobody would not be asked for.
+    std::hint::black_box(&mut trial).try_reserve_exact(ROOM).is_ok()
 }
 
 /// The interpreter knows this thread.

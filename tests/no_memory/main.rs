@@ -4,8 +4,7 @@
 //! until it meets none (from the twelfth on some are drawn; all with `SPECMM_DEEP` set). A call answers as if nothing had happened, or that there was no memory and for what. Then the cache
 //! audits itself, and the same call succeeds.
 //!
-//! Small things of a fixed size are never refused here: a handle, a closure, a name (`SMALL`), a thread's counters and its
-//! slot (`LINES`). `docs/limits.md` has them.
+//! Small things of a fixed size are never refused here: a handle, a closure, a name (`SMALL`). `docs/limits.md` has them.
 #![cfg(not(any(specmm_loom, specmm_shuttle)))]
 #![allow(missing_docs, reason = "a test suite")]
 #![allow(unsafe_code, reason = "an allocator")]
@@ -18,9 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// What is not refused, in bytes.
-const SMALL: usize = 256;
-/// Nor what is aligned so, to have cache lines of its own.
-const LINES: usize = 128;
+const SMALL: usize = 512;
 
 struct Failing {
     armed: AtomicBool,
@@ -39,8 +36,8 @@ static FAILING: Failing = Failing {
 };
 
 impl Failing {
-    fn refuses(&self, size: usize, align: usize) -> bool {
-        if size <= SMALL || align >= LINES || !self.armed.load(Relaxed) {
+    fn refuses(&self, size: usize) -> bool {
+        if size <= SMALL || !self.armed.load(Relaxed) {
             return false;
         }
         let left = self.left.fetch_sub(1, Relaxed);
@@ -67,7 +64,7 @@ impl Failing {
 // SAFETY: the system's allocator, or nothing.
 unsafe impl GlobalAlloc for Failing {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if self.refuses(layout.size(), layout.align()) {
+        if self.refuses(layout.size()) {
             return std::ptr::null_mut();
         }
         // SAFETY: as the caller promises.
@@ -75,7 +72,7 @@ unsafe impl GlobalAlloc for Failing {
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        if self.refuses(size, layout.align()) {
+        if self.refuses(size) {
             return std::ptr::null_mut();
         }
         // SAFETY: as the caller promises.

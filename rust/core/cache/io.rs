@@ -10,6 +10,7 @@
 //! locked, its buffer, and the file. Whoever waits for a page may leave (`patience`); the read is then abandoned: it is waited
 //! for no more, and its answer, if one comes, fills the pages as any other does.
 
+use super::hire::hire;
 use super::idle::wait_for_work;
 use super::page_cache::Stat;
 use super::patience::{LOOK_AGAIN, should_give_up};
@@ -18,7 +19,7 @@ use super::{AddressSpace, Shared};
 use crate::error::{IoError, ShortRead};
 use crate::page::{Frames, LockedPage, PAGE_SIZE, PageFlags};
 use crate::reserve;
-use crate::sync::{Condvar, Mutex, guard, is_this_thread, thread};
+use crate::sync::{Condvar, Mutex, guard, is_this_thread};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -257,7 +258,7 @@ impl Queue {
         while !requests.stopping && requests.workers.len() < requests.wanted_workers() {
             requests.last_worker += 1;
             let (queue, number) = (Arc::clone(self), requests.last_worker);
-            match thread::Builder::new().name("specmm-io".into()).spawn(move || queue.work(number)) {
+            match hire(move || queue.work(number)) {
                 Ok(worker) => requests.workers.push((number, worker)),
                 Err(_) => break,
             }

@@ -14,6 +14,7 @@ mod copy_out;
 mod file;
 pub mod filemap;
 mod gather;
+mod hire;
 mod idle;
 mod in_flight;
 mod io;

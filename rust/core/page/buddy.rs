@@ -7,6 +7,7 @@
 use super::bit_set::BitSet;
 use super::memory::Zeroed;
 use crate::error::Result;
+use crate::reserve;
 
 /// Blocks of up to 2^9 frames (2 MiB).
 pub(super) const MAX_ORDER: u32 = 9;
@@ -15,7 +16,7 @@ pub(super) const MAX_ORDER: u32 = 9;
 pub(super) struct Buddy {
     words: Zeroed<u64>,
     /// By order: the numbers of free blocks, counted in blocks of that size.
-    free: [BitSet; MAX_ORDER as usize + 1],
+    free: Box<[[BitSet; MAX_ORDER as usize + 1]; 1]>,
     /// Bits of the orders of which there are free blocks.
     orders: u32,
     /// Frames from here on were never handed out.
@@ -30,6 +31,7 @@ impl Buddy {
     pub(super) fn new(frames: u32) -> Result<Self> {
         let mut length = 0;
         let free = std::array::from_fn(|order| BitSet::new(frames as usize >> order, &mut length));
+        let free = reserve::boxed(free, "the free lists")?;
         let words = Zeroed::new(length, "the free lists")?;
         Ok(Self { words, free, orders: 0, fresh: 0, frames, available: frames })
     }
@@ -50,7 +52,7 @@ impl Buddy {
             self.take_fresh(order)?
         } else {
             let from = large_enough.trailing_zeros();
-            let number = self.free[from as usize].lowest(&self.words)?;
+            let number = self.free[0][from as usize].lowest(&self.words)?;
             self.remove(from, number << from);
             (number << from, from)
         };
@@ -90,11 +92,11 @@ impl Buddy {
 
     fn insert(&mut self, order: u32, block: u32) -> bool {
         self.orders |= 1 << order;
-        self.free[order as usize].insert(&mut self.words, block >> order)
+        self.free[0][order as usize].insert(&mut self.words, block >> order)
     }
 
     fn remove(&mut self, order: u32, block: u32) -> bool {
-        let set = &self.free[order as usize];
+        let set = &self.free[0][order as usize];
         let removed = set.remove(&mut self.words, block >> order);
         if set.is_empty(&self.words) {
             self.orders &= !(1 << order);
@@ -154,7 +156,7 @@ mod tests {
     fn blocks(buddy: &Buddy) -> Vec<BTreeSet<u32>> {
         let is_free = |order: u32, block: u32| {
             let mut words = buddy.words.to_vec();
-            buddy.free[order as usize].remove(&mut words, block >> order)
+            buddy.free[0][order as usize].remove(&mut words, block >> order)
         };
         (0..=MAX_ORDER)
             .map(|order| {

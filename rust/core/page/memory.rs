@@ -135,3 +135,8 @@ mod imp {
 }
 
 pub(super) use imp::Zeroed;
+
+/// Whether the system would give so much now.
+pub(crate) fn has_room(bytes: usize) -> bool {
+    Zeroed::<u64>::new(bytes / size_of::<u64>(), "a trial").is_ok()
+}

@@ -37,6 +37,7 @@ pub use flags::PageFlags;
 pub use frames::{FrameUsage, Frames, Use};
 pub use lock::LockedPage;
 pub(crate) use lru::List;
+pub(crate) use memory::has_room;
 pub use out::Out;
 pub use refcount::PageHandle;
 
