@@ -105,7 +105,9 @@ impl Ours {
         let pages = 2 * FAR as usize;
         let spare = if write { 2 * pages } else { 0 };
         let (cache, file) = data.cached(pages, spare);
-        let mm = Mm::new(&cache, MmOptions { locking, fault_around_bytes }).expect("an address space");
+        let mm =
+            Mm::new(&cache, MmOptions::default().locking(locking).fault_around_bytes(fault_around_bytes))
+                .expect("an address space");
         let prot = if write { Prot::ReadWrite } else { Prot::Read };
         let start = mm.mmap(&file, None, 0, prot, !write).expect("room");
         Self { mm, start, write }

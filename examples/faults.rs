@@ -13,11 +13,11 @@ const PAGES: u64 = 256;
 fn main() -> specmm::Result<()> {
     let size = PAGES * PAGE_SIZE as u64;
     let cache = PageCache::new(4 << 20, Io::Threads)?;
-    let file = cache.open_store(Arc::new(MemoryStore::new(vec![7; size as usize])), size, "sevens", 32)?;
+    let file = cache.open_store(Arc::new(MemoryStore::new(vec![7; size as usize])), size)?;
 
     for locking in [Locking::MmapLock, Locking::Speculative] {
         // A fault maps its own page alone, so that every page is a fault.
-        let options = MmOptions { locking, fault_around_bytes: PAGE_SIZE as u64 };
+        let options = MmOptions::default().locking(locking).fault_around_bytes(PAGE_SIZE as u64);
         let mm = Mm::new(&cache, options)?;
         let address = mm.mmap(&file, None, 0, Prot::Read, true)?;
         let touched = mm.touch(address, size, PAGE_SIZE as u64, false)?;

@@ -4,7 +4,7 @@
 //! cargo run --release --example read -- FILE
 //! ```
 
-use specmm::{Advice, Io, OpenMode, PAGE_SIZE, PageCache};
+use specmm::{Advice, Io, PAGE_SIZE, PageCache};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // The bound is hard: however large the file and however many files, no more than this is held of them.
     let cache = PageCache::new(16 << 20, Io::Threads)?;
-    let file = cache.open(&path, OpenMode::Read, specmm::DEFAULT_RA_PAGES)?;
+    let file = cache.open(&path)?;
     let pages = file.size()?.div_ceil(PAGE_SIZE as u64);
     if pages == 0 {
         return Err(format!("{} is empty", path.display()).into());

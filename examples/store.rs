@@ -5,7 +5,7 @@
 //! ```
 
 use specmm::store::Store;
-use specmm::{Io, PageCache};
+use specmm::{Io, PageCache, StoreOptions};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -47,7 +47,8 @@ fn main() -> specmm::Result<()> {
     let store = Arc::new(Parts { parts, requests: AtomicU64::new(0) });
 
     let cache = PageCache::new(4 << 20, Io::Threads)?;
-    let file = cache.open_store(store.clone(), size as u64, "ten parts", specmm::DEFAULT_RA_PAGES)?;
+    let file =
+        cache.open_store_with(store.clone(), size as u64, StoreOptions::default().name("ten parts"))?;
 
     // Small reads in order: readahead makes few large requests of them.
     let mut record = [0; 100];

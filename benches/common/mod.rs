@@ -6,7 +6,7 @@
 #![allow(dead_code, reason = "each bench uses its part")]
 
 use criterion::{BenchmarkGroup, Criterion, measurement::WallTime};
-use specmm::{Advice, File, Io, OpenMode, PAGE_SIZE, PageCache};
+use specmm::{Advice, File, Io, PAGE_SIZE, PageCache};
 use std::hint::black_box;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -50,7 +50,7 @@ impl DataFile {
     pub fn cached(&self, pages: usize, spare: usize) -> (PageCache, File) {
         assert!(pages <= self.pages);
         let cache = PageCache::new(((pages + spare) * PAGE_SIZE) as u64, Io::Inline).expect("a cache");
-        let file = cache.open(&self.path, OpenMode::Read, 32).expect("the temporary file");
+        let file = cache.open(&self.path).expect("the temporary file");
         file.advise(Advice::WillNeed, 0, Some((pages * PAGE_SIZE) as u64)).expect("readable");
         let resident = file.residency(0, Some(pages as u64)).expect("open");
         assert!(resident.iter().all(|&page| page == 1), "a page is missing");

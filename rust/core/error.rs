@@ -208,6 +208,45 @@ impl fmt::Display for Error {
     }
 }
 
+/// The kinds of [`std::io::Error`] that readers of the standard library tell apart.
+///
+/// What the system or a store said with an errno keeps it, and with it its kind. Everything else keeps the [`Error`], which
+/// [`std::io::Error::get_ref`] gives back, under a kind of its own: an access beyond the end and a store that ends too early
+/// are `UnexpectedEof`, frames and files that pins hold `ResourceBusy`, what is closed and what no mapping allows
+/// `InvalidInput`. [`Error::Interrupted`] is `Other`: `Interrupted` has [`Read::read_exact`](std::io::Read::read_exact) and its
+/// like try again, for ever, where the program wants its thread back.
+///
+/// ```
+/// use specmm::{Io, PageCache};
+/// use std::io::ErrorKind;
+///
+/// let cache = PageCache::new(1 << 20, Io::Inline)?;
+/// let error = std::io::Error::from(cache.open("/nowhere").unwrap_err());
+/// assert_eq!((error.kind(), error.raw_os_error()), (ErrorKind::NotFound, Some(2)));
+/// # Ok::<(), specmm::Error>(())
+/// ```
+impl From<Error> for std::io::Error {
+    fn from(error: Error) -> Self {
+        use std::io::ErrorKind;
+        let kind = match &error {
+            Error::Io(io) | Error::Bus { cause: Some(io), .. } => match io.source.raw_os_error() {
+                Some(errno) => return Self::from_raw_os_error(errno),
+                None => io.source.kind(),
+            },
+            Error::InvalidArgument(_) | Error::Segmentation { .. } | Error::Closed(_) => {
+                ErrorKind::InvalidInput
+            }
+            Error::Bus { cause: None, .. } => ErrorKind::UnexpectedEof,
+            Error::OutOfFrames { .. } | Error::Pinned(_) => ErrorKind::ResourceBusy,
+            Error::OutOfMemory { .. } => ErrorKind::OutOfMemory,
+            Error::TimedOut { .. } => ErrorKind::TimedOut,
+            Error::Unsupported(_) => ErrorKind::Unsupported,
+            Error::Interrupted(_) | Error::Invariant(_) => ErrorKind::Other,
+        };
+        Self::new(kind, error)
+    }
+}
+
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {

@@ -26,7 +26,7 @@
 //! use std::sync::Arc;
 //!
 //! let cache = PageCache::new(1 << 20, Io::Threads)?;
-//! let file = cache.open_store(Arc::new(MemoryStore::new(vec![7; 10_000])), 10_000, "sevens", 32)?;
+//! let file = cache.open_store(Arc::new(MemoryStore::new(vec![7; 10_000])), 10_000)?;
 //! // SAFETY: the child leaves by `_exit`.
 //! let child = unsafe { fork() };
 //! if child == 0 {

@@ -8,11 +8,17 @@
 //! use std::sync::Arc;
 //!
 //! let cache = PageCache::new(1 << 20, Io::Inline)?;
-//! let file = cache.open_store(Arc::new(MemoryStore::new(vec![7; 100_000])), 100_000, "sevens", 32)?;
+//! let file = cache.open_store(Arc::new(MemoryStore::new(vec![7; 100_000])), 100_000)?;
 //!
 //! // As a file.
 //! let mut buf = [0; 10];
 //! assert_eq!(file.pread(&mut buf, 99_995)?, 5);
+//!
+//! // Without a copy: a pin holds its page, and keeps the file from being closed.
+//! let pin = file.pin(40_000, 10)?;
+//! assert_eq!(pin[..], [7; 10]);
+//! assert!(matches!(file.close(), Err(specmm::Error::Pinned(_))));
+//! drop(pin);
 //!
 //! // As a mapping: the first fault makes page tables under the lock, a later one commits without it.
 //! let mm = Mm::new(&cache, MmOptions::default())?;
@@ -23,6 +29,11 @@
 //! // Beyond a truncated end: an error, never a signal.
 //! file.truncate(4096)?;
 //! assert!(matches!(mm.load(address + 80_000, &mut buf), Err(specmm::Error::Bus { index: 19, .. })));
+//!
+//! // Mappings keep what they map; files and caches are given back by name, or when the last clone is dropped.
+//! mm.close()?;
+//! file.close()?;
+//! cache.close()?;
 //! # Ok::<(), specmm::Error>(())
 //! ```
 //!
@@ -123,8 +134,8 @@ mod loom_history;
 mod shuttle_harness;
 
 pub use cache::{
-    Abort, Advice, CacheStats, DEFAULT_FRAME_TIMEOUT, DEFAULT_RA_PAGES, File, FilemapFault, Io, OpenMode,
-    PageCache, Pinned, ReadaheadState, VmFault,
+    Abort, Advice, CacheOptions, CacheStats, DEFAULT_FRAME_TIMEOUT, DEFAULT_RA_PAGES, File, FileReader,
+    FilemapFault, Io, OpenMode, OpenOptions, PageCache, Pinned, ReadaheadState, StoreOptions, VmFault,
 };
 pub use error::{Error, Result};
 pub use mm::{FaultOutcome, Locking, Madvise, Mm, MmOptions, Prot, TouchReport};

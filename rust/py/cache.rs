@@ -10,7 +10,7 @@ use crate::results;
 use crate::store::PyStore;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use specmm::{Io, OpenMode};
+use specmm::{CacheOptions, Io, OpenMode, OpenOptions, StoreOptions};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +29,8 @@ pub(crate) struct Settings {
 
 impl Settings {
     fn make(&self, py: Python<'_>) -> PyResult<(specmm::PageCache, CacheId)> {
-        let cache = py.detach(|| specmm::PageCache::with_timeout(self.capacity, self.io, self.frame_timeout));
+        let options = CacheOptions::default().io(self.io).frame_timeout(self.frame_timeout);
+        let cache = py.detach(|| specmm::PageCache::with_options(self.capacity, options));
         Ok((cache.map_err(|error| raise(py, &error))?, CacheId::next()))
     }
 
@@ -97,8 +98,10 @@ impl PageCache {
         let absolute = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
         let handle = &slf.get().handle;
         let id = handle.cache()?;
-        let file =
-            handle.detached(slf.py(), |cache| cache.open(&path, mode.parse::<OpenMode>()?, ra_pages))?;
+        let file = handle.detached(slf.py(), |cache| {
+            let options = OpenOptions::default().mode(mode.parse::<OpenMode>()?).ra_pages(ra_pages);
+            cache.open_with(&path, options)
+        })?;
         let source = Source::Path { path: absolute.into_os_string(), ra_pages };
         Ok(File::new(file, id, slf.clone().unbind(), source))
     }
@@ -117,7 +120,8 @@ impl PageCache {
         let handle = &slf.get().handle;
         let id = handle.cache()?;
         let own = Arc::new(PyStore::new(store, size, id, timeout)?);
-        let file = handle.detached(slf.py(), move |cache| cache.open_store(own, size, name, ra_pages))?;
+        let options = StoreOptions::default().name(name).ra_pages(ra_pages);
+        let file = handle.detached(slf.py(), move |cache| cache.open_store_with(own, size, options))?;
         let source = Source::Store { object: store.clone().unbind(), timeout };
         Ok(File::new(file, id, slf.clone().unbind(), source))
     }

@@ -40,7 +40,7 @@ impl Origin for Over {
 #[pymethods]
 impl Mm {
     #[new]
-    #[pyo3(signature = (cache, *, locking="speculative", fault_around=MmOptions::default().fault_around_bytes),
+    #[pyo3(signature = (cache, *, locking="speculative", fault_around=MmOptions::FAULT_AROUND_BYTES),
            text_signature = "(cache, *, locking='speculative', fault_around='64KiB')")]
     fn new(
         cache: &Bound<'_, PageCache>,
@@ -51,7 +51,7 @@ impl Mm {
         let id = handle.cache()?;
         let mm = handle.detached(cache.py(), |cache| {
             let locking = locking.parse::<Locking>()?;
-            specmm::Mm::new(cache, MmOptions { locking, fault_around_bytes: fault_around })
+            specmm::Mm::new(cache, MmOptions::default().locking(locking).fault_around_bytes(fault_around))
         })?;
         Ok(Self { handle: Handle::new(mm, id, Over { _cache: cache.clone().unbind() }) })
     }

@@ -28,7 +28,7 @@ impl Store for Zeros {
 fn file(pages: u64, step: u64) -> (PageCache, File) {
     let resident = pages.div_ceil(step);
     let cache = PageCache::new(2 * resident * PAGE, Io::Inline).expect("room");
-    let file = cache.open_store(Arc::new(Zeros), pages * PAGE, "zeros", 32).expect("a file");
+    let file = cache.open_store(Arc::new(Zeros), pages * PAGE).expect("a file");
     let length = if step == 1 { pages } else { 1 };
     for first in (0..pages).step_by(if step == 1 { pages as usize } else { step as usize }) {
         file.advise(Advice::WillNeed, first * PAGE, Some(length * PAGE)).expect("readable");
@@ -115,7 +115,8 @@ fn faults(locking: Locking, fault_around_bytes: u64, write: bool) {
     const LEAF: u64 = 2 << 20;
     let pages = (TIMES + TIMES / 16) * (fault_around_bytes / PAGE);
     let (cache, file) = file(pages, 1);
-    let mm = Mm::new(&cache, MmOptions { locking, fault_around_bytes }).expect("an address space");
+    let mm = Mm::new(&cache, MmOptions::default().locking(locking).fault_around_bytes(fault_around_bytes))
+        .expect("an address space");
     let prot = if write { Prot::ReadWrite } else { Prot::Read };
     let start = mm.mmap(&file, None, 0, prot, !write).expect("room");
     let end = start + pages * PAGE;

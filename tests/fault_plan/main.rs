@@ -7,7 +7,9 @@
 #![allow(missing_docs, reason = "a test suite")]
 
 use specmm::store::{Fault, FaultyStore, MemoryStore, Plan, Store};
-use specmm::{Error, File, Io, Mm, MmOptions, PAGE_SIZE, PageCache, Prot, Result};
+use specmm::{
+    CacheOptions, Error, File, Io, Mm, MmOptions, PAGE_SIZE, PageCache, Prot, Result, StoreOptions,
+};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,10 +82,20 @@ fn is_right(error: &Error, fault: Fault) -> bool {
 
 /// Runs the program; how many reads went wrong, and how many calls failed.
 fn run(plan: Plan, frames: u64, io: Io) -> (u64, u64) {
-    let cache = PageCache::with_timeout(frames * PAGE, io, Duration::from_secs(60)).unwrap();
+    let cache = PageCache::with_options(
+        frames * PAGE,
+        CacheOptions::default().io(io).frame_timeout(Duration::from_secs(60)),
+    )
+    .unwrap();
     let inner = Arc::new(MemoryStore::new(bytes(0, SIZE as usize)));
     let store = Arc::new(FaultyStore::new(inner, plan));
-    let file = cache.open_store(Arc::clone(&store) as Arc<dyn Store>, SIZE, "planned", 8).unwrap();
+    let file = cache
+        .open_store_with(
+            Arc::clone(&store) as Arc<dyn Store>,
+            SIZE,
+            StoreOptions::default().name("planned").ra_pages(8),
+        )
+        .unwrap();
     let mm = Mm::new(&cache, MmOptions::default()).unwrap();
     let map = mm.mmap(&file, None, 0, Prot::Read, true).unwrap();
     let mut failed = 0;

@@ -4,7 +4,7 @@
 
 use specmm::store::{MemoryStore, Store};
 use specmm::{
-    Abort, Error, Io, Locking, Madvise, Mm, MmOptions, OpenMode, PAGE_SIZE, PageCache, Prot, VmFault,
+    Abort, Error, Io, Locking, Madvise, Mm, MmOptions, OpenOptions, PAGE_SIZE, PageCache, Prot, VmFault,
 };
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ fn pattern(len: usize) -> Vec<u8> {
 
 fn memory_file(cache: &PageCache, len: usize) -> specmm::File {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new(pattern(len)));
-    cache.open_store(store, len as u64, "memory", 32).unwrap()
+    cache.open_store(store, len as u64).unwrap()
 }
 
 fn event(mm: &Mm, name: &str) -> u64 {
@@ -38,8 +38,8 @@ fn a_real_file_is_mapped_and_read() {
     for io in [Io::Inline, Io::Threads] {
         for locking in Locking::ALL {
             let cache = PageCache::new(4 << 20, io).unwrap();
-            let file = cache.open(&path, OpenMode::Read, 32).unwrap();
-            let mm = Mm::new(&cache, MmOptions { locking: *locking, ..MmOptions::default() }).unwrap();
+            let file = cache.open(&path).unwrap();
+            let mm = Mm::new(&cache, MmOptions::default().locking(*locking)).unwrap();
             let at = mm.mmap(&file, None, 0, Prot::Read, true).unwrap();
             let mut all = vec![0; data.len()];
             mm.load(at, &mut all).unwrap();
@@ -62,7 +62,7 @@ fn a_real_file_is_mapped_and_read() {
 fn each_step_answers_as_told() {
     let cache = PageCache::new(1 << 20, Io::Inline).unwrap();
     let file = memory_file(&cache, 40 * PAGE_SIZE + 100);
-    let mm = Mm::new(&cache, MmOptions { fault_around_bytes: 4096, ..MmOptions::default() }).unwrap();
+    let mm = Mm::new(&cache, MmOptions::default().fault_around_bytes(4096)).unwrap();
     assert_eq!(mm.fault(0x1_0000, false).abort, Some(Abort::Unmapped));
     let at = mm.mmap(&file, Some(60 * 4096), 0, Prot::Read, true).unwrap();
     let first = mm.fault(at, false);
@@ -125,10 +125,10 @@ fn threads_fault_while_others_map_and_truncate() {
     let pages = 256_u64;
     let content: Vec<u8> = (0..pages).flat_map(|page| [page as u8 | 1; PAGE_SIZE]).collect();
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new(content));
-    let file = cache.open_store(store, pages * 4096, "memory", 32).unwrap();
+    let file = cache.open_store(store, pages * 4096).unwrap();
     for locking in Locking::ALL {
         file.truncate(pages * 4096).unwrap();
-        let mm = Mm::new(&cache, MmOptions { locking: *locking, ..MmOptions::default() }).unwrap();
+        let mm = Mm::new(&cache, MmOptions::default().locking(*locking)).unwrap();
         let at = mm.mmap(&file, Some(pages * 4096), 0, Prot::Read, true).unwrap();
         std::thread::scope(|scope| {
             for thread in 0..3_u64 {
@@ -185,7 +185,7 @@ fn a_change_from_outside_is_followed() {
     let path = std::env::temp_dir().join(format!("specmm-outside-{}", std::process::id()));
     std::fs::write(&path, pattern(30_000)).unwrap();
     let cache = PageCache::new(1 << 20, Io::Inline).unwrap();
-    let file = cache.open(&path, OpenMode::Read, 4).unwrap();
+    let file = cache.open_with(&path, OpenOptions::default().ra_pages(4)).unwrap();
     let mm = Mm::new(&cache, MmOptions::default()).unwrap();
     let at = mm.mmap(&file, None, 0, Prot::Read, true).unwrap();
     let mut byte = [0];
@@ -235,8 +235,8 @@ impl Store for Sparse {
 fn files_of_16_tib_are_read_and_mapped_at_their_end() {
     let size = specmm::store::MAX_SIZE;
     let cache = PageCache::new(1 << 20, Io::Inline).unwrap();
-    assert!(cache.open_store(Arc::new(Sparse), size + 1, "too large", 32).is_err());
-    let file = cache.open_store(Arc::new(Sparse), size, "sparse", 32).unwrap();
+    assert!(cache.open_store(Arc::new(Sparse), size + 1).is_err());
+    let file = cache.open_store(Arc::new(Sparse), size).unwrap();
     let expect = |at: u64| (at >> 3) as u8 ^ (at >> 37) as u8;
     for at in [0, (1 << 32) - 5, (1 << 40) + 77, size - 10] {
         let mut buf = [0; 20];

@@ -4,7 +4,7 @@ use super::memory::{Fault, Mode};
 use super::mmap::Prot;
 use super::page_table::Owner;
 use super::vma::VmFlags;
-use super::{Locking, Mm, MmOptions};
+use super::{Mm, MmOptions};
 use crate::cache::MmuGather;
 use crate::cache::{Abort, File, Io, OpenFile, Shared, VmFault};
 use crate::loom_harness::{History, Model, reach, spawn};
@@ -42,7 +42,7 @@ pub(super) fn around(
     for index in first..file_pages {
         crate::cache::models::cache_page(&open.mapping, index, 0xAA);
     }
-    let options = MmOptions { locking: Locking::Speculative, fault_around_bytes };
+    let options = MmOptions::default().fault_around_bytes(fault_around_bytes);
     let mm = Mm::over(shared, options).unwrap();
     let at = mm.mmap(&file, Some(pages * PAGE), 0, prot, shared_mapping).unwrap();
     for page in 0..pages {

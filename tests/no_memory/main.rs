@@ -10,7 +10,10 @@
 #![allow(unsafe_code, reason = "an allocator")]
 
 use specmm::store::Store;
-use specmm::{Advice, Error, File, Io, Madvise, Mm, MmOptions, OpenMode, PAGE_SIZE, PageCache, Prot, Result};
+use specmm::{
+    Advice, CacheOptions, Error, File, Io, Madvise, Mm, MmOptions, OpenMode, OpenOptions, PAGE_SIZE,
+    PageCache, Prot, Result,
+};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -122,8 +125,12 @@ struct World {
 
 impl World {
     fn new(io: Io, local: &std::path::Path) -> Self {
-        let cache = PageCache::with_timeout(FRAMES * PAGE, io, Duration::from_secs(60)).unwrap();
-        let file = cache.open_store(Arc::new(Numbers), SIZE, "numbers", 32).unwrap();
+        let cache = PageCache::with_options(
+            FRAMES * PAGE,
+            CacheOptions::default().io(io).frame_timeout(Duration::from_secs(60)),
+        )
+        .unwrap();
+        let file = cache.open_store(Arc::new(Numbers), SIZE).unwrap();
         let mm = Mm::new(&cache, MmOptions::default()).unwrap();
         let shared = mm.mmap(&file, Some(1 << 40), 0, Prot::Read, true).unwrap();
         let private = mm.mmap(&file, Some(1 << 30), 0, Prot::ReadWrite, false).unwrap();
@@ -206,7 +213,8 @@ const STEPS: &[Step] = &[
     }),
     ("reclaim", |world| world.cache.reclaim(200).map(drop)),
     ("a local file, opened twice", |world| {
-        let files = [OpenMode::Read, OpenMode::ReadWrite].map(|mode| world.cache.open(&world.local, mode, 8));
+        let files = [OpenMode::Read, OpenMode::ReadWrite]
+            .map(|mode| world.cache.open_with(&world.local, OpenOptions::default().mode(mode).ra_pages(8)));
         files.into_iter().try_for_each(|file| file?.close())
     }),
     ("another address space", |world| {

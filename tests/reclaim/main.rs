@@ -3,7 +3,10 @@
 #![allow(missing_docs, reason = "a test suite")]
 
 use specmm::store::Store;
-use specmm::{Advice, Error, File, Io, Mm, MmOptions, OpenMode, PAGE_SIZE, PageCache, Prot};
+use specmm::{
+    Advice, CacheOptions, Error, File, Io, Mm, MmOptions, OpenMode, OpenOptions, PAGE_SIZE, PageCache, Prot,
+    StoreOptions,
+};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -36,11 +39,15 @@ impl Store for Computed {
 }
 
 fn cache(frames: u64, io: Io) -> PageCache {
-    PageCache::with_timeout(frames * PAGE, io, Duration::from_secs(60)).unwrap()
+    PageCache::with_options(
+        frames * PAGE,
+        CacheOptions::default().io(io).frame_timeout(Duration::from_secs(60)),
+    )
+    .unwrap()
 }
 
 fn computed(cache: &PageCache, pages: u64) -> File {
-    cache.open_store(Arc::new(Computed::default()), pages * PAGE, "computed", 32).unwrap()
+    cache.open_store(Arc::new(Computed::default()), pages * PAGE).unwrap()
 }
 
 fn read_word(file: &File, at: u64) {
@@ -139,8 +146,10 @@ fn mapped_pages_go_and_come_back() {
 #[test]
 fn a_page_that_was_just_copied_goes_when_its_turn_comes() {
     let cache = cache(8, Io::Inline);
-    let file = cache.open_store(Arc::new(Computed::default()), 8 * PAGE, "computed", 0).unwrap();
-    let mm = Mm::new(&cache, MmOptions { fault_around_bytes: PAGE, ..MmOptions::default() }).unwrap();
+    let file = cache
+        .open_store_with(Arc::new(Computed::default()), 8 * PAGE, StoreOptions::default().ra_pages(0))
+        .unwrap();
+    let mm = Mm::new(&cache, MmOptions::default().fault_around_bytes(PAGE)).unwrap();
     let at = mm.mmap(&file, None, 0, Prot::ReadWrite, false).unwrap();
     mm.load(at, &mut [0; 8]).unwrap();
     for page in 1..7 {
@@ -173,7 +182,9 @@ fn what_a_mapping_used_was_not_read_ahead_in_vain() {
 
 #[test]
 fn a_wait_may_be_longer_than_the_clock() {
-    let cache = PageCache::with_timeout(PAGE, Io::Inline, Duration::MAX).unwrap();
+    let cache =
+        PageCache::with_options(PAGE, CacheOptions::default().io(Io::Inline).frame_timeout(Duration::MAX))
+            .unwrap();
     let file = computed(&cache, 10);
     let pin = file.pin(0, 1).unwrap();
     std::thread::scope(|scope| {
@@ -188,7 +199,11 @@ fn a_wait_may_be_longer_than_the_clock() {
 
 #[test]
 fn private_copies_are_not_evicted() {
-    let cache = PageCache::with_timeout(8 * PAGE, Io::Inline, Duration::ZERO).unwrap();
+    let cache = PageCache::with_options(
+        8 * PAGE,
+        CacheOptions::default().io(Io::Inline).frame_timeout(Duration::ZERO),
+    )
+    .unwrap();
     let file = computed(&cache, 100);
     let mm = Mm::new(&cache, MmOptions::default()).unwrap();
     let at = mm.mmap(&file, None, 0, Prot::ReadWrite, false).unwrap();
@@ -281,8 +296,12 @@ fn shadows_never_outnumber_frames() {
 fn a_pin_is_a_snapshot_charged_to_the_bound() {
     let path = std::env::temp_dir().join(format!("specmm-pin-{}", std::process::id()));
     std::fs::write(&path, vec![7; 3 * PAGE_SIZE]).unwrap();
-    let cache = PageCache::with_timeout(2 * PAGE, Io::Inline, Duration::ZERO).unwrap();
-    let file = cache.open(&path, OpenMode::ReadWrite, 32).unwrap();
+    let cache = PageCache::with_options(
+        2 * PAGE,
+        CacheOptions::default().io(Io::Inline).frame_timeout(Duration::ZERO),
+    )
+    .unwrap();
+    let file = cache.open_with(&path, OpenOptions::default().mode(OpenMode::ReadWrite)).unwrap();
     let pin = file.pin(PAGE, 100).unwrap();
     assert_eq!(&pin[..], [7; 100]);
     assert_eq!(cache.stats().pinned_frames, 1);
@@ -314,7 +333,7 @@ fn a_pin_is_a_snapshot_charged_to_the_bound() {
 #[test]
 fn pins_lie_in_one_page_and_in_the_file() {
     let cache = cache(4, Io::Inline);
-    let file = cache.open_store(Arc::new(Computed::default()), 2 * PAGE + 10, "short", 32).unwrap();
+    let file = cache.open_store(Arc::new(Computed::default()), 2 * PAGE + 10).unwrap();
     for (offset, length) in [(0, 0), (0, PAGE_SIZE + 1), (PAGE - 1, 2)] {
         let error = file.pin(offset, length).unwrap_err();
         assert!(matches!(error, Error::InvalidArgument(_)), "{error}");
@@ -330,7 +349,7 @@ fn pins_lie_in_one_page_and_in_the_file() {
 fn a_frame_is_waited_for() {
     let store = Arc::new(Computed::default());
     let cache = cache(1, Io::Inline);
-    let file = cache.open_store(Arc::clone(&store) as _, 10 * PAGE, "slow", 32).unwrap();
+    let file = cache.open_store(Arc::clone(&store) as _, 10 * PAGE).unwrap();
     store.held_back.store(true, Ordering::Relaxed);
     std::thread::scope(|scope| {
         let first = scope.spawn(|| read_word(&file, 0));
@@ -356,7 +375,7 @@ fn what_others_do_to_a_file_is_seen_at_the_next_miss() {
     let write = |byte: u8, pages: usize| std::fs::write(&path, vec![byte; pages * PAGE_SIZE]).unwrap();
     write(1, 8);
     let cache = cache(64, Io::Inline);
-    let file = cache.open(&path, OpenMode::Read, 0).unwrap();
+    let file = cache.open_with(&path, OpenOptions::default().ra_pages(0)).unwrap();
     let byte = |page: u64| {
         let mut buf = [0; 1];
         file.pread(&mut buf, page * PAGE).map(|n| (n == 1).then_some(buf[0]))

@@ -1,7 +1,7 @@
 //! The cache room under shuttle: reads, readahead, eviction, reuse and truncation by many threads over few frames.
 
 use super::address_space::Lookup;
-use super::{AddressSpace, Advice, File, Io, PageCache};
+use super::{AddressSpace, Advice, CacheOptions, File, Io, PageCache, StoreOptions};
 use crate::error::Error;
 use crate::page::{PAGE_SIZE, PageFlags};
 use crate::rcu;
@@ -17,13 +17,16 @@ type Threads = Vec<Box<dyn FnOnce() + Send>>;
 
 /// A cache of some frames. Nobody waits for a frame: time stands still here.
 pub(crate) fn cache_of(frames: u64, io: Io) -> PageCache {
-    PageCache::with_timeout(frames * PAGE, io, Duration::ZERO).unwrap()
+    PageCache::with_options(frames * PAGE, CacheOptions::default().io(io).frame_timeout(Duration::ZERO))
+        .unwrap()
 }
 
 /// File number `n` of a cache.
 pub(crate) fn open(cache: &PageCache, n: u64, pages: u64, ra_pages: u32) -> File {
     let store = Arc::new(MemoryStore::new(contents(n, pages)));
-    cache.open_store(store, pages * PAGE, "shuttle", ra_pages).unwrap()
+    cache
+        .open_store_with(store, pages * PAGE, StoreOptions::default().name("shuttle").ra_pages(ra_pages))
+        .unwrap()
 }
 
 /// Nothing is left: no lock, no reference, no page, no node.

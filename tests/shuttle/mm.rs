@@ -16,7 +16,7 @@ const WORDS: u64 = PAGE / 8;
 type Threads = Vec<Box<dyn FnOnce() + Send>>;
 
 fn mm_over(cache: &PageCache, locking: Locking, pages_around: u64) -> Mm {
-    Mm::new(cache, MmOptions { locking, fault_around_bytes: pages_around * PAGE }).unwrap()
+    Mm::new(cache, MmOptions::default().locking(locking).fault_around_bytes(pages_around * PAGE)).unwrap()
 }
 
 /// Loads the word at `at` (counted in words from `base`). `None`: nothing mapped, beyond the file, or no frame.

@@ -1,6 +1,6 @@
 //! Reclaim under shuttle: more pages than frames, read, mapped, pinned, cut, dropped and reclaimed by many threads at once.
 
-use super::{Locking, Madvise, Mm, MmOptions, Prot};
+use super::{Madvise, Mm, MmOptions, Prot};
 use crate::cache::shuttle_tests::{cache_of, finish, never, open, read};
 use crate::cache::{File, Io};
 use crate::error::Error;
@@ -112,7 +112,7 @@ fn pins_against_reclaim_and_truncation() {
 fn mapped() {
     let cache = cache_of(3, Io::Inline);
     let files = vec![open(&cache, 0, PAGES, 2), open(&cache, 1, PAGES, 0)];
-    let options = MmOptions { locking: Locking::Speculative, fault_around_bytes: 2 * PAGE };
+    let options = MmOptions::default().fault_around_bytes(2 * PAGE);
     let mm = Mm::new(&cache, options).unwrap();
     let bases: Vec<_> = files.iter().map(|file| mm.mmap(file, None, 0, Prot::Read, true).unwrap()).collect();
     let mut threads: Threads = Vec::new();

@@ -3,7 +3,7 @@
 use crate::tally::Tally;
 use crate::words::{self, SHORT};
 use crate::world::{Data, Fixed, PAGE, World};
-use specmm::{Advice, Error, Locking, Madvise, Mm, MmOptions, OpenMode, Prot, VmFault};
+use specmm::{Advice, Error, Locking, Madvise, Mm, MmOptions, OpenOptions, Prot, VmFault};
 use std::os::unix::fs::FileExt;
 use std::time::Instant;
 
@@ -397,7 +397,7 @@ impl<'w> Worker<'w> {
     /// Another open of the same file, closed while a mapping of it may still be faulted on by this thread.
     fn open_again(&mut self) -> Result<(), Error> {
         let (file, data) = self.file();
-        let again = self.world.cache.open(&data.path, OpenMode::Read, 8)?;
+        let again = self.world.cache.open_with(&data.path, OpenOptions::default().ra_pages(8))?;
         let (mm, number) = (&self.world.mms[0], 0);
         let at = mm.mmap(&again, Some(4 * PAGE), 0, Prot::Read, true)?;
         again.close()?;
@@ -410,7 +410,7 @@ impl<'w> Worker<'w> {
 
     fn other_space(&mut self) -> Result<(), Error> {
         let locking = Locking::ALL[self.below(2) as usize];
-        let mm = Mm::new(&self.world.cache, MmOptions { locking, ..MmOptions::default() })?;
+        let mm = Mm::new(&self.world.cache, MmOptions::default().locking(locking))?;
         let (file, data) = self.file();
         let at = mm.mmap(&data.file, Some(data.size), 0, Prot::ReadWrite, false)?;
         let own = Fixed { mm: usize::MAX, file, at, length: data.size / PAGE * PAGE, private: true };

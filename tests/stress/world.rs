@@ -2,7 +2,7 @@
 
 use crate::tally::Tally;
 use crate::words;
-use specmm::{File, Io, Locking, Mm, MmOptions, OpenMode, PAGE_SIZE, PageCache, Prot, rcu};
+use specmm::{File, Io, Locking, Mm, MmOptions, OpenMode, OpenOptions, PAGE_SIZE, PageCache, Prot, rcu};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -61,7 +61,12 @@ impl World {
             .map(|(number, &size)| {
                 let path = folder.join(number.to_string());
                 std::fs::write(&path, words::bytes(number, 0, size as usize)).expect("room for the files");
-                let file = cache.open(&path, OpenMode::ReadWrite, plan.ra_pages).expect("just written");
+                let file = cache
+                    .open_with(
+                        &path,
+                        OpenOptions::default().mode(OpenMode::ReadWrite).ra_pages(plan.ra_pages),
+                    )
+                    .expect("just written");
                 Data { path, size, file }
             })
             .collect();
@@ -70,7 +75,8 @@ impl World {
         let mms: Vec<_> = options
             .iter()
             .map(|&(locking, fault_around_bytes)| {
-                Mm::new(&cache, MmOptions { locking, fault_around_bytes }).expect("sound options")
+                Mm::new(&cache, MmOptions::default().locking(locking).fault_around_bytes(fault_around_bytes))
+                    .expect("sound options")
             })
             .collect();
         let mut fixed = Vec::new();

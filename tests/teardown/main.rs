@@ -4,7 +4,9 @@
 #![allow(missing_docs, reason = "a test suite")]
 
 use specmm::store::{MemoryStore, Store};
-use specmm::{Advice, File, Io, Madvise, Mm, MmOptions, OpenMode, PAGE_SIZE, PageCache, Prot, rcu};
+use specmm::{
+    Advice, File, Io, Madvise, Mm, MmOptions, OpenOptions, PAGE_SIZE, PageCache, Prot, StoreOptions, rcu,
+};
 use std::cell::RefCell;
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,7 +43,13 @@ impl World {
         let cache = PageCache::new(32 * PAGE_SIZE as u64, Io::Threads).unwrap();
         let open = |name| {
             let bytes = (0..SIZE).map(|at| (at / PAGE_SIZE as u64) as u8).collect();
-            cache.open_store(Arc::new(Slow(MemoryStore::new(bytes))), SIZE, name, 8).unwrap()
+            cache
+                .open_store_with(
+                    Arc::new(Slow(MemoryStore::new(bytes))),
+                    SIZE,
+                    StoreOptions::default().name(name).ra_pages(8),
+                )
+                .unwrap()
         };
         let (file, other) = (open("file"), open("other"));
         let mm = Mm::new(&cache, MmOptions::default()).unwrap();
@@ -113,7 +121,7 @@ const OPERATIONS: &[(&str, Operation)] = &[
     ("a cache", |world| {
         let cache = PageCache::new(8 * PAGE_SIZE as u64, Io::Threads).unwrap();
         let path = std::env::current_exe().unwrap();
-        let file = cache.open(&path, OpenMode::Read, 4).unwrap();
+        let file = cache.open_with(&path, OpenOptions::default().ra_pages(4)).unwrap();
         file.pread(&mut [0; 40_000], 0).unwrap();
         let adopted = cache.adopt(&world.file).unwrap();
         adopted.pread(&mut [0; 10], 0).unwrap();

@@ -44,7 +44,7 @@ impl PageCache {
 #[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
 mod tests {
     use crate::store::MemoryStore;
-    use crate::{Advice, Io, OpenMode, PAGE_SIZE, PageCache};
+    use crate::{Advice, Io, OpenMode, OpenOptions, PAGE_SIZE, PageCache, StoreOptions};
     use std::sync::Arc;
 
     #[test]
@@ -52,8 +52,9 @@ mod tests {
         let path = std::env::temp_dir().join(format!("specmm-adopt-{}", std::process::id()));
         std::fs::write(&path, vec![7; 3 * PAGE_SIZE]).unwrap();
         let one = PageCache::new(1 << 20, Io::Inline).unwrap();
-        let file = one.open(&path, OpenMode::ReadWrite, 16).unwrap();
-        let also = one.open(&path, OpenMode::Read, 8).unwrap();
+        let file =
+            one.open_with(&path, OpenOptions::default().mode(OpenMode::ReadWrite).ra_pages(16)).unwrap();
+        let also = one.open_with(&path, OpenOptions::default().ra_pages(8)).unwrap();
         file.advise(Advice::Sequential, 0, None).unwrap();
         std::fs::remove_file(&path).unwrap();
 
@@ -75,7 +76,13 @@ mod tests {
     #[test]
     fn a_store_may_be_replaced() {
         let one = PageCache::new(1 << 20, Io::Inline).unwrap();
-        let file = one.open_store(Arc::new(MemoryStore::new(vec![1; 100])), 100, "ones", 4).unwrap();
+        let file = one
+            .open_store_with(
+                Arc::new(MemoryStore::new(vec![1; 100])),
+                100,
+                StoreOptions::default().name("ones").ra_pages(4),
+            )
+            .unwrap();
         let other = PageCache::new(1 << 20, Io::Inline).unwrap();
         let same = other.adopt(&file).unwrap();
         let twos = other.adopt_through(&file, Arc::new(MemoryStore::new(vec![2; 100]))).unwrap();

@@ -23,7 +23,7 @@ impl File {
     /// # use std::sync::Arc;
     /// let cache = PageCache::new(1 << 20, Io::Inline)?;
     /// let bytes = (0..=255).cycle().take(100_000).collect();
-    /// let file = cache.open_store(Arc::new(MemoryStore::new(bytes)), 100_000, "numbers", 32)?;
+    /// let file = cache.open_store(Arc::new(MemoryStore::new(bytes)), 100_000)?;
     ///
     /// let mut rows = [0; 6];
     /// file.gather(&[256, 90_000, 7], 2, &mut rows)?;
@@ -123,7 +123,7 @@ fn past_the_end(offset: u64, size: u64) -> Error {
 #[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
 mod tests {
     use crate::store::{MemoryStore, Store};
-    use crate::{Error, File, Io, PAGE_SIZE, PageCache};
+    use crate::{Error, File, Io, PAGE_SIZE, PageCache, StoreOptions};
     use std::io;
     use std::sync::Arc;
 
@@ -135,7 +135,13 @@ mod tests {
 
     fn file(store: Arc<dyn Store>) -> (PageCache, File) {
         let cache = PageCache::new(1 << 20, Io::Inline).unwrap();
-        let file = cache.open_store(store, (PAGES * PAGE_SIZE) as u64, "numbers", 0).unwrap();
+        let file = cache
+            .open_store_with(
+                store,
+                (PAGES * PAGE_SIZE) as u64,
+                StoreOptions::default().name("numbers").ra_pages(0),
+            )
+            .unwrap();
         (cache, file)
     }
 

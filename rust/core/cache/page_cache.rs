@@ -4,11 +4,11 @@ use super::file::{OpenFile, OpenMode};
 use super::in_flight::InFlight;
 use super::io::IoQueue;
 use super::workingset::Workingset;
-use super::{AddressSpace, File, Io};
+use super::{AddressSpace, CacheOptions, File, Io, OpenOptions, StoreOptions};
 use crate::error::{Error, Holders, IoError, Result};
 use crate::page::{FrameUsage, Frames, PAGE_SIZE};
 use crate::stats::Sharded;
-use crate::store::{LocalFile, MAX_SIZE, ReadBy, Store};
+use crate::store::{LocalFile, MAX_SIZE, ReadBy, Store, TimedStore};
 use crate::sync::{AtomicU32, Mutex, Ordering, Tally};
 use crate::xarray::Census;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -295,23 +295,20 @@ pub struct CacheStats {
 const MAX_FRAMES: u64 = 1 << 30;
 
 impl PageCache {
-    /// A cache of `capacity_bytes`, rounded down to pages. Address space for all of it is taken now, memory as it is used. A
-    /// request for which no frame can be freed waits [`DEFAULT_FRAME_TIMEOUT`].
+    /// A cache of `capacity_bytes`, rounded down to pages. Address space for all of it is taken now, memory as it is used.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for less than a page or more than 4 TiB; [`Error::OutOfMemory`] for more than the system has
-    /// room for.
+    /// As [`PageCache::with_options`].
     pub fn new(capacity_bytes: u64, io: Io) -> Result<Self> {
-        Self::with_timeout(capacity_bytes, io, DEFAULT_FRAME_TIMEOUT)
+        Self::with_options(capacity_bytes, CacheOptions::default().io(io))
     }
 
-    /// As [`PageCache::new`]; a request for which no frame can be freed, because all are pinned or in use, waits so long
-    /// before it fails with [`Error::OutOfFrames`].
+    /// As [`PageCache::new`], with more to choose.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for less than a page or more than 4 TiB; [`Error::OutOfMemory`] for more than the system has
     /// room for.
-    pub fn with_timeout(capacity_bytes: u64, io: Io, frame_timeout: Duration) -> Result<Self> {
+    pub fn with_options(capacity_bytes: u64, options: CacheOptions) -> Result<Self> {
         let frames = capacity_bytes / PAGE_SIZE as u64;
         if frames == 0 {
             return Err(Error::InvalidArgument(format!(
@@ -324,7 +321,7 @@ impl PageCache {
             )));
         }
         let frames = usize::try_from(frames).unwrap_or(usize::MAX);
-        Ok(Self { shared: Shared::with_timeout(frames, io, frame_timeout)? })
+        Ok(Self { shared: Shared::with_timeout(frames, options.io, options.frame_timeout)? })
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -337,12 +334,21 @@ impl PageCache {
         self.shared.frames.capacity()
     }
 
-    /// Opens a regular file. Two opens of one file (device and inode) share its pages.
+    /// Opens a regular file for reading. Two opens of one file (device and inode) share its pages.
+    ///
+    /// # Errors
+    /// As [`PageCache::open_with`].
+    pub fn open(&self, path: impl AsRef<Path>) -> Result<File> {
+        self.open_with(path, OpenOptions::default())
+    }
+
+    /// As [`PageCache::open`], with more to choose.
     ///
     /// # Errors
     /// [`Error::Io`] with what open(2) says, or EISDIR or EINVAL for what is not a regular file;
     /// [`Error::InvalidArgument`] for more than 2^18 `ra_pages`, before anything is opened or made; [`Error::Closed`].
-    pub fn open(&self, path: &Path, mode: OpenMode, ra_pages: u32) -> Result<File> {
+    pub fn open_with(&self, path: impl AsRef<Path>, options: OpenOptions) -> Result<File> {
+        let (path, OpenOptions { mode, ra_pages }) = (path.as_ref(), options);
         self.shared.require_open()?;
         super::file::check_ra_pages(ra_pages)?;
         let name = path.to_string_lossy();
@@ -358,14 +364,32 @@ impl PageCache {
     /// Caches any [`Store`] of `size` bytes.
     ///
     /// # Errors
+    /// As [`PageCache::open_store_with`].
+    pub fn open_store(&self, store: Arc<dyn Store>, size: u64) -> Result<File> {
+        self.open_store_with(store, size, StoreOptions::default())
+    }
+
+    /// As [`PageCache::open_store`], with more to choose.
+    ///
+    /// # Errors
     /// [`Error::InvalidArgument`] for a size beyond 16 TiB, more than 2^18 `ra_pages`, or a store with a time-out in a cache with
     /// [`Io::Inline`]; [`Error::Closed`].
-    pub fn open_store(&self, store: Arc<dyn Store>, size: u64, name: &str, ra_pages: u32) -> Result<File> {
+    pub fn open_store_with(
+        &self,
+        store: Arc<dyn Store>,
+        size: u64,
+        options: StoreOptions<'_>,
+    ) -> Result<File> {
+        let StoreOptions { name, ra_pages, timeout } = options;
         self.shared.require_open()?;
         if size > MAX_SIZE {
             return Err(Error::InvalidArgument(format!("size {size} exceeds {MAX_SIZE} bytes (16 TiB)")));
         }
         super::file::check_ra_pages(ra_pages)?;
+        let store = match timeout {
+            Some(timeout) => Arc::new(TimedStore::new(store, timeout)),
+            None => store,
+        };
         if let (ReadBy::Workers { timeout: Some(timeout) }, true) =
             (store.read_by(), self.shared.io.is_inline())
         {

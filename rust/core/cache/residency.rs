@@ -36,10 +36,10 @@ impl File {
     /// are cached and up to date. Takes as long as there are pages in the cache, however long the file is.
     ///
     /// ```
-    /// # use specmm::{Io, PageCache, store::MemoryStore};
+    /// # use specmm::{Io, PageCache, StoreOptions, store::MemoryStore};
     /// # use std::sync::Arc;
     /// let cache = PageCache::new(1 << 20, Io::Inline)?;
-    /// let file = cache.open_store(Arc::new(MemoryStore::new(vec![7; 40_960])), 40_960, "sevens", 0)?;
+    /// let file = cache.open_store_with(Arc::new(MemoryStore::new(vec![7; 40_960])), 40_960, StoreOptions::default().ra_pages(0))?;
     /// file.pread(&mut [0; 8192], 0)?;
     /// assert_eq!(file.resident_in(3)?, (10, vec![2, 0, 0]));
     /// # Ok::<(), specmm::Error>(())
@@ -87,7 +87,7 @@ impl super::AddressSpace {
 #[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
 mod tests {
     use crate::store::MemoryStore;
-    use crate::{Io, PAGE_SIZE, PageCache};
+    use crate::{Io, PAGE_SIZE, PageCache, StoreOptions};
     use std::sync::Arc;
 
     #[test]
@@ -95,7 +95,13 @@ mod tests {
         let cache = PageCache::new(64 * PAGE_SIZE as u64, Io::Inline).unwrap();
         for pages in [0_usize, 1, 2, 7, 100] {
             let store = Arc::new(MemoryStore::new(vec![1; pages * PAGE_SIZE]));
-            let file = cache.open_store(store, (pages * PAGE_SIZE) as u64, "ones", 0).unwrap();
+            let file = cache
+                .open_store_with(
+                    store,
+                    (pages * PAGE_SIZE) as u64,
+                    StoreOptions::default().name("ones").ra_pages(0),
+                )
+                .unwrap();
             for page in (0..pages).filter(|page| page % 3 != 1) {
                 file.pread(&mut [0], (page * PAGE_SIZE) as u64).unwrap();
             }
@@ -116,7 +122,13 @@ mod tests {
     #[test]
     fn a_long_file_is_no_longer_than_what_is_cached() {
         let cache = PageCache::new(1 << 20, Io::Inline).unwrap();
-        let file = cache.open_store(Arc::new(MemoryStore::new(Vec::new())), 1 << 44, "nothing", 0).unwrap();
+        let file = cache
+            .open_store_with(
+                Arc::new(MemoryStore::new(Vec::new())),
+                1 << 44,
+                StoreOptions::default().name("nothing").ra_pages(0),
+            )
+            .unwrap();
         assert_eq!(file.resident_in(3).unwrap(), (1 << 32, vec![0; 3]));
         assert!(file.resident_in(0).is_err() && file.resident_in(65_537).is_err());
     }

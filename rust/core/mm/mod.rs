@@ -79,19 +79,36 @@ impl FromStr for Locking {
     }
 }
 
-/// How an address space behaves.
+/// How an address space behaves: [`Mm::new`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MmOptions {
-    /// How faults find their mapping.
-    pub locking: Locking,
-    /// Bytes around a read fault that are mapped with it if they are in the cache; a power of two from one page to 2 MiB.
-    /// One page turns it off.
-    pub fault_around_bytes: u64,
+    locking: Locking,
+    fault_around_bytes: u64,
+}
+
+impl MmOptions {
+    /// Bytes around a read fault that are mapped with it, unless said.
+    pub const FAULT_AROUND_BYTES: u64 = 64 << 10;
+
+    /// How faults find their mapping; [`Locking::Speculative`] unless said.
+    #[must_use]
+    pub fn locking(mut self, locking: Locking) -> Self {
+        self.locking = locking;
+        self
+    }
+
+    /// Bytes around a read fault that are mapped with it if they are in the cache (`fault_around_bytes`):
+    /// [`MmOptions::FAULT_AROUND_BYTES`] unless said; a power of two from one page, which turns it off, to 2 MiB.
+    #[must_use]
+    pub fn fault_around_bytes(mut self, bytes: u64) -> Self {
+        self.fault_around_bytes = bytes;
+        self
+    }
 }
 
 impl Default for MmOptions {
     fn default() -> Self {
-        Self { locking: Locking::Speculative, fault_around_bytes: 64 << 10 }
+        Self { locking: Locking::Speculative, fault_around_bytes: Self::FAULT_AROUND_BYTES }
     }
 }
 

@@ -13,11 +13,11 @@ use std::ptr::NonNull;
 /// Bytes to be written, and not to be read.
 ///
 /// ```
-/// use specmm::{Io, Out, PageCache, store::MemoryStore};
+/// use specmm::{Io, Out, PageCache, StoreOptions, store::MemoryStore};
 /// use std::{mem::MaybeUninit, sync::Arc};
 ///
 /// let cache = PageCache::new(1 << 20, Io::Inline)?;
-/// let file = cache.open_store(Arc::new(MemoryStore::new(vec![7; 100])), 100, "sevens", 0)?;
+/// let file = cache.open_store_with(Arc::new(MemoryStore::new(vec![7; 100])), 100, StoreOptions::default().ra_pages(0))?;
 ///
 /// let mut bytes = [MaybeUninit::uninit(); 8];
 /// assert_eq!(file.pread_into(Out::from(&mut bytes[..]), 95)?, 5);

@@ -35,13 +35,13 @@ pub struct Plan {
 ///
 /// ```
 /// use specmm::store::{Fault, FaultyStore, MemoryStore, Plan};
-/// use specmm::{Io, PageCache};
+/// use specmm::{Io, PageCache, StoreOptions};
 /// use std::sync::Arc;
 ///
 /// let plan = Plan { read: 2, fault: Fault::Error(5), for_ever: false };
 /// let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new(vec![7; 100_000])), plan));
 /// let cache = PageCache::new(1 << 20, Io::Inline)?;
-/// let file = cache.open_store(store.clone(), 100_000, "sevens", 0)?;
+/// let file = cache.open_store_with(store.clone(), 100_000, StoreOptions::default().ra_pages(0))?;
 /// let mut byte = [0];
 /// assert!(file.pread(&mut byte, 0).is_ok());
 /// assert!(file.pread(&mut byte, 50_000).is_err());

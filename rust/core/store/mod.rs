@@ -13,7 +13,7 @@ pub use faulty::{Fault, FaultyStore, Plan};
 pub use local::LocalFile;
 pub use memory::MemoryStore;
 pub use regular::{Opening, open_regular};
-pub use timed::TimedStore;
+pub(crate) use timed::TimedStore;
 
 use std::io;
 use std::time::Duration;

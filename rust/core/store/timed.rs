@@ -6,32 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// A store around another, whose readers wait so long for a page and no longer: see [`ReadBy::Workers`].
-///
-/// ```
-/// use specmm::store::{Fault, FaultyStore, MemoryStore, Plan, TimedStore};
-/// use specmm::{Error, Io, PageCache};
-/// use std::sync::Arc;
-/// use std::time::Duration;
-///
-/// let slow = Plan { read: 1, fault: Fault::Slow(Duration::from_millis(200)), for_ever: false };
-/// let store = FaultyStore::new(Arc::new(MemoryStore::new(vec![7; 100])), slow);
-/// let store = TimedStore::new(Arc::new(store), Duration::from_millis(20));
-/// let cache = PageCache::new(1 << 20, Io::Threads)?;
-/// let file = cache.open_store(Arc::new(store), 100, "sevens", 0)?;
-/// let mut byte = [0];
-/// assert!(matches!(file.pread(&mut byte, 0), Err(Error::TimedOut { .. })));
-/// assert_eq!(cache.stats().reads_abandoned, 1);
-/// # Ok::<(), specmm::Error>(())
-/// ```
-pub struct TimedStore {
+pub(crate) struct TimedStore {
     inner: Arc<dyn Store>,
     timeout: Duration,
 }
 
 impl TimedStore {
     /// `inner`, with a time-out.
-    #[must_use]
-    pub fn new(inner: Arc<dyn Store>, timeout: Duration) -> Self {
+    pub(crate) fn new(inner: Arc<dyn Store>, timeout: Duration) -> Self {
         Self { inner, timeout }
     }
 }
@@ -59,11 +41,5 @@ impl Store for TimedStore {
 
     fn version(&self) -> io::Result<Option<u64>> {
         self.inner.version()
-    }
-}
-
-impl std::fmt::Debug for TimedStore {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TimedStore").field("timeout", &self.timeout).finish_non_exhaustive()
     }
 }

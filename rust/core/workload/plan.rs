@@ -47,7 +47,7 @@ impl Workload {
     /// Bytes from one touch to the next: what one fault maps.
     pub(super) fn stride(self) -> u64 {
         // Stores are not faulted around.
-        if self.writes() { PAGE_SIZE as u64 } else { MmOptions::default().fault_around_bytes }
+        if self.writes() { PAGE_SIZE as u64 } else { MmOptions::FAULT_AROUND_BYTES }
     }
 }
 

@@ -1,9 +1,9 @@
 //! Where threads fault: the little that a workload asks of an address space, and this library's answer.
 
-use crate::cache::{File, OpenMode, PageCache};
+use crate::PAGE_SIZE;
+use crate::cache::{File, PageCache};
 use crate::error::Result;
 use crate::mm::{Locking, Madvise, Mm, MmOptions, Prot};
-use crate::{DEFAULT_RA_PAGES, PAGE_SIZE};
 use std::path::Path;
 
 /// How a range of the file is mapped.
@@ -51,8 +51,8 @@ pub(super) struct Range {
 
 impl Specmm {
     pub(super) fn new(cache: &PageCache, path: &Path, locking: Locking) -> Result<Self> {
-        let file = cache.open(path, OpenMode::Read, DEFAULT_RA_PAGES)?;
-        let mm = Mm::new(cache, MmOptions { locking, ..MmOptions::default() })?;
+        let file = cache.open(path)?;
+        let mm = Mm::new(cache, MmOptions::default().locking(locking))?;
         Ok(Self { mm, file })
     }
 

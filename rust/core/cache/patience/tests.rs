@@ -2,7 +2,7 @@
 
 use crate::store::{ReadBy, Store};
 use crate::sync::{Condvar, Mutex, Tally};
-use crate::{Error, File, Io, PAGE_SIZE, PageCache};
+use crate::{Error, File, Io, PAGE_SIZE, PageCache, StoreOptions};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -72,7 +72,13 @@ fn soon(holds: impl Fn() -> bool) {
 
 fn cached(gate: &Arc<Gate>, ra_pages: u32) -> (PageCache, File) {
     let cache = PageCache::new(1 << 20, Io::Threads).unwrap();
-    let file = cache.open_store(Arc::clone(gate) as Arc<dyn Store>, PAGES * PAGE, "gate", ra_pages).unwrap();
+    let file = cache
+        .open_store_with(
+            Arc::clone(gate) as Arc<dyn Store>,
+            PAGES * PAGE,
+            StoreOptions::default().name("gate").ra_pages(ra_pages),
+        )
+        .unwrap();
     (cache, file)
 }
 

@@ -1,0 +1,120 @@
+//! What may be said when a cache is made or a file is opened, each with what holds if it is not said.
+
+use super::{DEFAULT_FRAME_TIMEOUT, DEFAULT_RA_PAGES, Io, OpenMode};
+use std::time::Duration;
+
+/// How a cache behaves: [`PageCache::with_options`](crate::PageCache::with_options).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheOptions {
+    pub(super) io: Io,
+    pub(super) frame_timeout: Duration,
+}
+
+impl Default for CacheOptions {
+    fn default() -> Self {
+        Self { io: Io::Threads, frame_timeout: DEFAULT_FRAME_TIMEOUT }
+    }
+}
+
+impl CacheOptions {
+    /// Who reads the stores; [`Io::Threads`] unless said.
+    #[must_use]
+    pub fn io(mut self, io: Io) -> Self {
+        self.io = io;
+        self
+    }
+
+    /// How long a request waits for which no frame can be freed, because all are pinned or in use, before it fails with
+    /// [`Error::OutOfFrames`](crate::Error::OutOfFrames); [`DEFAULT_FRAME_TIMEOUT`] unless said.
+    #[must_use]
+    pub fn frame_timeout(mut self, timeout: Duration) -> Self {
+        self.frame_timeout = timeout;
+        self
+    }
+}
+
+/// How a file is opened: [`PageCache::open_with`](crate::PageCache::open_with).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenOptions {
+    pub(super) mode: OpenMode,
+    pub(super) ra_pages: u32,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self { mode: OpenMode::Read, ra_pages: DEFAULT_RA_PAGES }
+    }
+}
+
+impl OpenOptions {
+    /// Whether it may be changed and made; [`OpenMode::Read`] unless said.
+    #[must_use]
+    pub fn mode(mut self, mode: OpenMode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// The largest readahead window, in pages (`ra_pages` of `struct file_ra_state`); [`DEFAULT_RA_PAGES`] unless said, 2^18
+    /// at most, 0 for none.
+    #[must_use]
+    pub fn ra_pages(mut self, pages: u32) -> Self {
+        self.ra_pages = pages;
+        self
+    }
+}
+
+/// How a store is opened: [`PageCache::open_store_with`](crate::PageCache::open_store_with).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreOptions<'a> {
+    pub(super) name: &'a str,
+    pub(super) ra_pages: u32,
+    pub(super) timeout: Option<Duration>,
+}
+
+impl Default for StoreOptions<'_> {
+    fn default() -> Self {
+        Self { name: "", ra_pages: DEFAULT_RA_PAGES, timeout: None }
+    }
+}
+
+impl<'a> StoreOptions<'a> {
+    /// What the file is called, in errors above all; nothing unless said.
+    #[must_use]
+    pub fn name(mut self, name: &'a str) -> Self {
+        self.name = name;
+        self
+    }
+
+    /// The largest readahead window, in pages (`ra_pages` of `struct file_ra_state`); [`DEFAULT_RA_PAGES`] unless said, 2^18
+    /// at most, 0 for none.
+    #[must_use]
+    pub fn ra_pages(mut self, pages: u32) -> Self {
+        self.ra_pages = pages;
+        self
+    }
+
+    /// How long a reader waits for one page before it leaves with [`Error::TimedOut`](crate::Error::TimedOut). The store is
+    /// then read by workers alone ([`ReadBy::Workers`](crate::store::ReadBy::Workers)), whatever it says itself.
+    ///
+    /// ```
+    /// use specmm::store::{Fault, FaultyStore, MemoryStore, Plan};
+    /// use specmm::{Error, Io, PageCache, StoreOptions};
+    /// use std::sync::Arc;
+    /// use std::time::Duration;
+    ///
+    /// let slow = Plan { read: 1, fault: Fault::Slow(Duration::from_millis(200)), for_ever: false };
+    /// let store = FaultyStore::new(Arc::new(MemoryStore::new(vec![7; 100])), slow);
+    /// let cache = PageCache::new(1 << 20, Io::Threads)?;
+    /// let patience = StoreOptions::default().timeout(Duration::from_millis(20));
+    /// let file = cache.open_store_with(Arc::new(store), 100, patience)?;
+    /// let mut byte = [0];
+    /// assert!(matches!(file.pread(&mut byte, 0), Err(Error::TimedOut { .. })));
+    /// assert_eq!(cache.stats().reads_abandoned, 1);
+    /// # Ok::<(), specmm::Error>(())
+    /// ```
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+}
