@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Literal, Protocol, Self, SupportsIndex, TypeVar, final, overload
+from typing import Any, Final, Literal, NoReturn, Protocol, Self, SupportsIndex, TypeVar, final, overload
 
 from _typeshed import ReadableBuffer, WriteableBuffer
 
@@ -348,11 +348,16 @@ class File:
         in the answer.
         """
 
-    def as_raw(self) -> RawFile:
+    def as_raw(self, *, close: bool = False) -> RawFile:
         """A read-only `io.RawIOBase` over this file, with a position of its own. It keeps this File alive.
 
-        It has no `fileno`: a client that reads the descriptor would bypass the cache.
+        It answers and raises as `io.FileIO` does, but has no `fileno`: a client that reads the descriptor
+        would bypass the cache. close: whether closing the stream closes this File, for a client that is given
+        nothing but the stream; otherwise the File stays open.
         """
+
+    def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raises TypeError: of a File numpy would make an array of one object."""
 
     def _repr_html_(self) -> str:
         """What a notebook shows: which parts of the file are in the cache."""

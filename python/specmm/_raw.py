@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import operator
 import os
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn, SupportsIndex
+
+from specmm import _core
 
 if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
+    from _typeshed import ReadableBuffer, WriteableBuffer
 
     from specmm._core import File
 
+_MAX_SIZE: Final = 1 << 44
+"""No file is longer; a position may lie beyond."""
+
+_CHUNK: Final = 1 << 16
+
 
 class RawFile(io.RawIOBase):
-    """A read-only stream with a position of its own. Closing it leaves its File open.
+    """A read-only stream with a position of its own, which answers and raises as `io.FileIO` does.
 
-    It has no descriptor to give away: a client that reads past the cache would not see what the cache sees.
+    close: closing the stream closes its File as well.
+
+    Where it differs: it has no descriptor to give away (`fileno`), as a client that reads past the cache
+    would not see what the cache sees; SEEK_DATA and SEEK_HOLE are not served (io.UnsupportedOperation); a
+    `read` of more than there is takes no more memory than there are bytes; a position beyond 16 TiB is kept,
+    whatever the file system allows, and nothing is there to read.
     """
 
-    def __init__(self, file: File) -> None:
+    def __init__(self, file: File, close: bool = False) -> None:
         super().__init__()
         self._file = file
+        self._closes = close
         self._position = 0
 
     @property
@@ -35,42 +50,53 @@ class RawFile(io.RawIOBase):
         self._checked()
         return True
 
+    def writable(self) -> bool:
+        self._checked()
+        return False
+
     def seekable(self) -> bool:
         self._checked()
         return True
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
-        got = self._checked().preadinto(buffer, self._position)
+        if self.closed:
+            _core.check_target(buffer)
+        got = self._checked().preadinto(buffer, self._place())
         self._position += got
         return got
 
-    def read(self, size: int | None = -1, /) -> bytes:
+    def read(self, size: SupportsIndex | None = -1, /) -> bytes:
         # The inherited one copies twice: into a bytearray, and that into bytes.
-        if size is None or size < 0:
-            return self.readall()
-        data = self._checked().pread(size, self._position)
-        self._position += len(data)
-        return data
+        n = -1 if size is None else _integer(size, 64)
+        return self.readall() if n < 0 else self._read(self._checked(), n)
 
     def readall(self) -> bytes:
         file = self._checked()
-        data = file.pread(max(file.size - self._position, 0), self._position)
-        self._position += len(data)
-        return data
+        parts = []
+        # It may become longer meanwhile.
+        while part := self._read(file, max(file.size - self._position, _CHUNK)):
+            parts.append(part)
+        return b"".join(parts)
 
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+    def seek(self, offset: SupportsIndex, whence: SupportsIndex = os.SEEK_SET, /) -> int:
+        whence = _integer(whence, 32)
         file = self._checked()
+        position = _integer(offset, 64)
         match whence:
             case os.SEEK_SET:
-                position = offset
+                pass
             case os.SEEK_CUR:
-                position = self._position + offset
+                position += self._position
             case os.SEEK_END:
-                position = file.size + offset
+                position += self._end(file)
+            case os.SEEK_DATA | os.SEEK_HOLE:
+                raise io.UnsupportedOperation(f"whence {whence}: SEEK_DATA and SEEK_HOLE are not served")
             case _:
-                raise ValueError(f"whence must be 0, 1 or 2: {whence}")
+                raise OSError(errno.EINVAL, f"whence must be 0, 1 or 2: {whence}", self.name)
         if position < 0:
-            raise ValueError(f"seek to {position}, before the start of the file")
+            raise OSError(errno.EINVAL, f"seek to {position}, before the start of the file", self.name)
+        if position >> 63:
+            raise OSError(errno.EOVERFLOW, f"seek to {position}, beyond 2**63 - 1", self.name)
         self._position = position
         return position
 
@@ -79,13 +105,23 @@ class RawFile(io.RawIOBase):
         return self._position
 
     def fileno(self) -> NoReturn:
+        self._checked()
         raise io.UnsupportedOperation("fileno: a descriptor would bypass the cache")
 
-    def write(self, _data: object, /) -> NoReturn:
+    def write(self, data: ReadableBuffer, /) -> NoReturn:
+        memoryview(data).release()
+        self._checked()
         raise io.UnsupportedOperation("write: the stream is read-only")
 
-    def truncate(self, _size: int | None = None, /) -> NoReturn:
+    def truncate(self, _size: SupportsIndex | None = None, /) -> NoReturn:
+        self._checked()
         raise io.UnsupportedOperation("truncate: the stream is read-only; use File.truncate")
+
+    def close(self) -> None:
+        if self._closes and not self.closed:
+            # With a page pinned it fails, and both stay open.
+            self._file.close()
+        super().close()
 
     def __repr__(self) -> str:
         return f"<specmm raw stream of {self._file!r} at {self._position}>"
@@ -95,3 +131,24 @@ class RawFile(io.RawIOBase):
         if self.closed:
             raise ValueError(f"the stream of {self._file.name!r} is closed")
         return self._file
+
+    def _place(self) -> int:
+        return min(self._position, _MAX_SIZE)
+
+    def _end(self, file: File) -> int:
+        """Where the file ends now: a read at the known end looks whether it still is the end."""
+        file.pread(1, file.size)
+        return file.size
+
+    def _read(self, file: File, n: int) -> bytes:
+        data = file.pread(n, self._place())
+        self._position += len(data)
+        return data
+
+
+def _integer(value: SupportsIndex, bits: int) -> int:
+    """An int, whatever kind of number it came as, if it fits; otherwise OverflowError, as of C."""
+    number = operator.index(value)
+    if not -1 << bits - 1 <= number < 1 << bits - 1:
+        raise OverflowError(f"{number} does not fit into {bits} bits")
+    return number

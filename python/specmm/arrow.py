@@ -10,8 +10,9 @@ pyarrow asks buffers, which lie in Arrow's own memory or are pages of the cache;
 
 from __future__ import annotations
 
+import operator
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 try:
     import pyarrow as pa
@@ -53,11 +54,14 @@ class ArrowFile(RawFile):
         """Pins alive."""
         return len(self._pins)
 
-    def read_buffer(self, nbytes: int | None = None) -> Any:
+    def read_buffer(self, nbytes: SupportsIndex | None = None) -> Any:
         """Reads into a `pyarrow.Buffer`; fewer bytes at the end of the file only. None: the rest."""
+        wanted = -1 if nbytes is None else operator.index(nbytes)
         file = self._checked()
         rest = max(file.size - self._position, 0)
-        n = rest if nbytes is None or nbytes < 0 else min(nbytes, rest)
+        if wanted < 0 or wanted > rest:
+            rest = max(self._end(file) - self._position, 0)
+        n = rest if wanted < 0 else min(wanted, rest)
         if 0 < n <= PAGE_SIZE - self._position % PAGE_SIZE and len(self._pins) < self.max_pins:
             buffer = self._view(file, n)
         else:
@@ -74,7 +78,7 @@ class ArrowFile(RawFile):
 
     def _copy(self, file: File, n: int) -> Any:
         buffer = pa.allocate_buffer(n, resizable=True)
-        got = file.preadinto(buffer, self._position)
+        got = file.preadinto(buffer, self._place())
         # Somebody made the file shorter meanwhile.
         if got < n:
             buffer.resize(got)

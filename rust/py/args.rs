@@ -74,7 +74,7 @@ macro_rules! flag {
     };
 }
 
-flag!(shared speculative write);
+flag!(close shared speculative write);
 
 /// A length that must be given.
 pub(crate) fn exact_length(value: &Bound<'_, PyAny>) -> PyResult<u64> {

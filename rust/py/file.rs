@@ -12,6 +12,7 @@ use crate::pin::Pinned;
 use crate::results;
 use crate::slices::{self, BYTES, PAGES};
 use crate::store::PyStore;
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use specmm::{Advice, Out};
@@ -248,10 +249,27 @@ impl File {
     }
 
     /// A read-only raw stream of Python's io over this file, with a position of its own.
-    fn as_raw<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+    #[pyo3(signature = (*, close=false))]
+    fn as_raw<'py>(
+        slf: &Bound<'py, Self>,
+        #[pyo3(from_py_with = args::close)] close: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
         static RAW_FILE: Imported = Imported::new("specmm._raw", "RawFile");
         slf.get().handle.get()?;
-        RAW_FILE.call(slf.py(), (slf,))
+        RAW_FILE.call(slf.py(), (slf, close))
+    }
+
+    /// numpy would make an array of one object.
+    #[pyo3(signature = (*_arguments, **_named), text_signature = "($self, dtype=None, *, copy=None)")]
+    fn __array__(
+        &self,
+        _arguments: &Bound<'_, PyAny>,
+        _named: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Py<PyAny>> {
+        Err(PyTypeError::new_err(format!(
+            "a File is no array: read it into one with preadinto, or index specmm.numpy.Records(file, dtype): {}",
+            self.__repr__()
+        )))
     }
 
     /// Pickles as path, mode, readahead and advice, and its cache.
