@@ -25,6 +25,7 @@ __all__ = [
     "before_fork",
     "check_target",
     "close_at_exit",
+    "copy_into",
     "kernel_residency",
     "open_regular",
     "parse_size",
@@ -54,8 +55,14 @@ def after_fork_in_parent() -> None:
 def close_at_exit(cache: PageCache) -> None:
     """Closes a cache unless this process has only inherited it."""
 
-def check_target(buffer: WriteableBuffer) -> None:
-    """Raises TypeError unless the bytes of a file may be read into a buffer, as `File.preadinto` does."""
+def check_target(buffer: WriteableBuffer) -> int:
+    """How many bytes of a file may be read into a buffer. TypeError unless `File.preadinto` fills it."""
+
+def copy_into(buffer: WriteableBuffer, data: ReadableBuffer) -> int:
+    """Copies to the beginning of a buffer that `File.preadinto` fills; returns how many bytes fitted.
+
+    TypeError as `check_target`.
+    """
 
 def open_regular(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> int:
     """Opens the regular file that a path names to read, and answers the descriptor.
@@ -123,9 +130,10 @@ class _Store(Protocol):
 
     Its methods are called from any thread, concurrently, and must not call the cache they serve. `read_at` is
     called by workers of the cache, or with io="inline" by whoever needs a page. It returns exactly n bytes,
-    fewer at the store's end only. What it raises is the `__cause__` of an OSError; SystemExit and the like
-    are raised as they are. A read that never returns keeps nobody who does not want to wait: Ctrl-C,
-    `timeout` and `close` end the wait.
+    fewer at the store's end only, as any buffer but one of Python objects; anything else is an OSError that
+    names both lengths. What it raises is the `__cause__` of an OSError; SystemExit and the like are raised as
+    they are. A read that never returns keeps nobody who does not want to wait: Ctrl-C, `timeout` and `close`
+    end the wait.
     """
 
     def read_at(self, offset: int, n: int, /) -> ReadableBuffer: ...
@@ -280,10 +288,12 @@ class File:
         """
 
     def preadinto(self, buffer: WriteableBuffer, offset: int) -> int:
-        """Reads into a writable, contiguous buffer of any shape; returns the number of bytes read.
+        """Reads into a writable, contiguous buffer of any type and shape; returns the number of bytes read.
 
-        Fewer than fit at the end of the file only. Nobody else should touch the buffer meanwhile. TypeError
-        for memory of Python objects, such as numpy's dtype=object; other errors as `pread`.
+        It fills whatever `io.FileIO.readinto` fills, numpy's times included, but for memory of Python
+        objects, such as numpy's dtype=object: a TypeError, as for a buffer that is not writable or not
+        contiguous. Fewer bytes than fit at the end of the file only. Nobody else should touch the buffer
+        meanwhile. Other errors as `pread`.
         """
 
     @overload

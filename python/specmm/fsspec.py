@@ -30,7 +30,7 @@ from fsspec.implementations.chained import ChainedFileSystem
 from fsspec.spec import AbstractBufferedFile, make_instance
 from fsspec.utils import tokenize
 
-from specmm._core import PAGE_SIZE, File, PageCache, check_target
+from specmm._core import PAGE_SIZE, File, PageCache, check_target, copy_into
 from specmm._default import default_cache
 from specmm._remote import Remote, open_object
 
@@ -242,10 +242,8 @@ class CachedFile(AbstractBufferedFile):
     """A file of a `CachedFileSystem`, open to read."""
 
     def readinto(self, b: WriteableBuffer) -> int:
-        # What is inherited takes any memory for plain bytes, also that of Python objects.
-        check_target(b)
-        got: int = super().readinto(b)
-        return got
+        # What is inherited takes memory of Python objects for plain bytes, and none of numpy's times.
+        return copy_into(b, self.read(check_target(b)))
 
     def _fetch_range(self, start: int, end: int) -> bytes:
         data: bytes = _innermost(self.fs).cat_file(self.path, start=start, end=end)

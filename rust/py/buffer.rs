@@ -2,40 +2,46 @@
 #![allow(unsafe_code)]
 
 use crate::args;
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyException, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::{PyBytes, PyMemoryView};
+use pyo3::types::PyBytes;
 use specmm::Out;
-use std::ffi::{CStr, c_int};
+use std::ffi::{CStr, c_char, c_int};
 use std::ptr::NonNull;
 
-/// A writable, contiguous buffer of plain bytes. Its exporter can neither free nor resize it while this lives.
-pub(crate) struct Writable {
+/// The order of C.
+const ROW_MAJOR: c_char = b'C' as c_char;
+
+/// A buffer of plain bytes. Its exporter can neither free nor resize it while this lives.
+struct View {
     /// It may point into itself.
     view: Box<ffi::Py_buffer>,
 }
 
-impl Writable {
-    pub(crate) fn new(object: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let target = Self::exported(object, ffi::PyBUF_CONTIG | ffi::PyBUF_FORMAT).map_err(|error| {
-            // SAFETY: the object is alive.
-            let has_buffer = unsafe { ffi::PyObject_CheckBuffer(object.as_ptr()) } != 0;
-            if !has_buffer || Self::exported(object, ffi::PyBUF_CONTIG).is_ok() {
-                return error;
+impl View {
+    /// A buffer that holds no Python objects, as far as its exporter tells. `told`: flags of a request for it with its format;
+    /// `plain`: of one without.
+    fn of_plain_bytes(object: &Bound<'_, PyAny>, told: c_int, plain: c_int) -> PyResult<Self> {
+        let error = match Self::exported(object, told | ffi::PyBUF_FORMAT) {
+            Ok(view) if holds_objects(view.format()) => {
+                return Err(objects(&format!("format is '{}'", view.format().escape_ascii())));
             }
-            let kind = args::type_name(object);
-            PyTypeError::new_err(format!("buffer must be writable and contiguous: {kind} is not"))
-        })?;
-        let format = target.format();
-        if holds_objects(format) {
-            return Err(PyTypeError::new_err(format!(
-                "buffer must hold no Python objects: its format is '{}'",
-                format.escape_ascii()
-            )));
+            Ok(view) => return Ok(view),
+            Err(error) => error,
+        };
+        if !error.is_instance_of::<PyException>(object.py()) {
+            return Err(error);
         }
-        Ok(target)
+        // numpy has no format for times, and for records that hold some; whether there are objects its type tells.
+        let view = Self::exported(object, plain).map_err(|_| error)?;
+        if let Some(kind) = object.getattr_opt("dtype")? {
+            if kind.getattr_opt("hasobject")?.is_some_and(|answer| answer.is_truthy().unwrap_or(true)) {
+                return Err(objects(&format!("dtype is {}", args::repr(&kind))));
+            }
+        }
+        Ok(view)
     }
 
     fn exported(object: &Bound<'_, PyAny>, flags: c_int) -> PyResult<Self> {
@@ -47,6 +53,16 @@ impl Writable {
         Ok(Self { view })
     }
 
+    fn len(&self) -> usize {
+        usize::try_from(self.view.len).expect("a length")
+    }
+
+    /// Whether its bytes lie one after the other, in the order of its elements.
+    fn is_contiguous(&self) -> bool {
+        // SAFETY: the view was filled.
+        unsafe { ffi::PyBuffer_IsContiguous(&raw const *self.view, ROW_MAJOR) != 0 }
+    }
+
     /// What its elements are, as PEP 3118 has it.
     fn format(&self) -> &[u8] {
         if self.view.format.is_null() {
@@ -55,19 +71,9 @@ impl Writable {
         // SAFETY: a format is a string that lives as long as the view.
         unsafe { CStr::from_ptr(self.view.format) }.to_bytes()
     }
-
-    /// The bytes to fill; also while detached, as with `readinto` of Python's own files.
-    pub(crate) fn out(&mut self) -> Out<'_> {
-        let pointer = NonNull::new(self.view.buf.cast()).unwrap_or(NonNull::dangling());
-        let length = usize::try_from(self.view.len).expect("a length");
-        // SAFETY: the buffer is contiguous and writable, as was asked for, and its exporter keeps it where it is while `self`
-        // lives; only one of no bytes may be nowhere. A program that looks at it meanwhile gets torn bytes, as under
-        // `readinto`.
-        unsafe { Out::from_raw(pointer, length) }
-    }
 }
 
-impl Drop for Writable {
+impl Drop for View {
     fn drop(&mut self) {
         // What runs here may be a finalizer of the user's.
         Python::attach(|_| {
@@ -75,6 +81,51 @@ impl Drop for Writable {
             unsafe { ffi::PyBuffer_Release(&raw mut *self.view) }
         });
     }
+}
+
+/// A writable, contiguous buffer of plain bytes: whatever `readinto` of Python's own files fills, but for memory of objects.
+pub(crate) struct Writable(View);
+
+impl Writable {
+    pub(crate) fn new(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        match View::of_plain_bytes(object, ffi::PyBUF_CONTIG, ffi::PyBUF_WRITABLE) {
+            Ok(view) if view.is_contiguous() => Ok(Self(view)),
+            Err(error) if is_about_the_type(object, &error) => Err(error),
+            _ => {
+                let kind = args::type_name(object);
+                Err(PyTypeError::new_err(format!("buffer must be writable and contiguous: {kind} is not")))
+            }
+        }
+    }
+
+    /// The bytes to fill; also while detached, as with `readinto` of Python's own files.
+    pub(crate) fn out(&mut self) -> Out<'_> {
+        let pointer = NonNull::new(self.0.view.buf.cast()).unwrap_or(NonNull::dangling());
+        // SAFETY: the buffer is contiguous and writable, as was asked for, and its exporter keeps it where it is while `self`
+        // lives; only one of no bytes may be nowhere. A program that looks at it meanwhile gets torn bytes, as under
+        // `readinto`.
+        unsafe { Out::from_raw(pointer, self.0.len()) }
+    }
+
+    /// Copies to the beginning of it; what does not fit is left out.
+    pub(crate) fn fill(&mut self, from: &Readable) -> PyResult<usize> {
+        let n = from.len().min(self.0.len());
+        from.copy(self.0.view.buf.cast(), n)?;
+        Ok(n)
+    }
+}
+
+/// Whether an error says more than that a buffer cannot be had the way it was asked for.
+fn is_about_the_type(object: &Bound<'_, PyAny>, error: &PyErr) -> bool {
+    // SAFETY: the object is alive.
+    let has_buffer = unsafe { ffi::PyObject_CheckBuffer(object.as_ptr()) } != 0;
+    !has_buffer
+        || error.is_instance_of::<PyTypeError>(object.py())
+        || !error.is_instance_of::<PyException>(object.py())
+}
+
+fn objects(what: &str) -> PyErr {
+    PyTypeError::new_err(format!("buffer must hold no Python objects: its {what}"))
 }
 
 /// Whether a format has the code of objects in it: bytes of a file would become pointers.
@@ -93,11 +144,60 @@ fn holds_objects(format: &[u8]) -> bool {
     false
 }
 
+/// A bytes-like object: any buffer of plain bytes, in the order of its elements.
+pub(crate) struct Readable(View);
+
+impl Readable {
+    pub(crate) fn new(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        View::of_plain_bytes(object, ffi::PyBUF_INDIRECT, ffi::PyBUF_SIMPLE).map(Self)
+    }
+
+    /// How many bytes it has.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Copies as many of its first bytes as there is room for.
+    pub(crate) fn copy_to(&self, out: &mut [u8]) -> PyResult<()> {
+        self.copy(out.as_mut_ptr(), out.len().min(self.len()))
+    }
+
+    /// `to` has room for `n` bytes, which are no more than there are.
+    fn copy(&self, to: *mut u8, n: usize) -> PyResult<()> {
+        if n == 0 {
+            return Ok(());
+        }
+        Python::attach(|py| {
+            if self.0.is_contiguous() {
+                // SAFETY: both have that many bytes. Nothing is said of a program that writes to them meanwhile: `copy` of C.
+                unsafe { std::ptr::copy(self.0.view.buf.cast::<u8>().cast_const(), to, n) };
+                return Ok(());
+            }
+            let whole = PyBytes::new_with(py, self.len(), |bytes| {
+                let length = self.0.view.len;
+                // SAFETY: the view was filled, and there is room for all of it.
+                let failed = unsafe {
+                    ffi::PyBuffer_ToContiguous(
+                        bytes.as_mut_ptr().cast(),
+                        &raw const *self.0.view,
+                        length,
+                        ROW_MAJOR,
+                    )
+                };
+                if failed == 0 { Ok(()) } else { Err(PyErr::fetch(py)) }
+            })?;
+            // SAFETY: as above.
+            unsafe { std::ptr::copy_nonoverlapping(whole.as_bytes().as_ptr(), to, n) };
+            Ok(())
+        })
+    }
+}
+
 /// The bytes of a bytes-like object: those of `bytes` themselves, of anything else a copy that nobody changes.
 pub(crate) fn bytes_of(object: &Bound<'_, PyAny>) -> PyResult<PyBackedBytes> {
     if let Ok(bytes) = object.cast::<PyBytes>() {
         return Ok(bytes.clone().into());
     }
-    let copy = PyMemoryView::from(object)?.call_method0("tobytes")?;
-    Ok(copy.cast_into::<PyBytes>()?.into())
+    let from = Readable::new(object)?;
+    Ok(PyBytes::new_with(object.py(), from.len(), |bytes| from.copy_to(bytes))?.into())
 }

@@ -32,7 +32,7 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = true)]
 mod _core {
     use super::args;
-    use super::buffer::Writable;
+    use super::buffer::{Readable, Writable};
     use super::errors::raise;
     use pyo3::prelude::*;
     use specmm::error::{Error, IoError};
@@ -103,10 +103,16 @@ mod _core {
         file.get().handle().detached(py, |file| file.resident_in(parts))
     }
 
-    /// Raises `TypeError` unless the bytes of a file may be read into a buffer, as `preadinto` does.
+    /// How many bytes of a file may be read into a buffer; raises `TypeError` unless `preadinto` fills it.
     #[pyfunction]
-    fn check_target(buffer: &Bound<'_, PyAny>) -> PyResult<()> {
-        Writable::new(buffer).map(drop)
+    fn check_target(buffer: &Bound<'_, PyAny>) -> PyResult<usize> {
+        Ok(Writable::new(buffer)?.out().len())
+    }
+
+    /// Copies bytes to the beginning of a buffer that `preadinto` fills, as far as there is room; answers how many.
+    #[pyfunction]
+    fn copy_into(buffer: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>) -> PyResult<usize> {
+        Writable::new(buffer)?.fill(&Readable::new(data)?)
     }
 
     /// Opens the regular file that a path names to read, and answers the descriptor. Of anything else nothing is waited for.

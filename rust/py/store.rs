@@ -1,7 +1,7 @@
 //! Python objects as stores: anything with `read_at(offset, n) -> bytes`.
 
 use crate::args;
-use crate::buffer;
+use crate::buffer::Readable;
 use crate::caller::CacheId;
 use crate::interrupt;
 use crate::later::Held;
@@ -67,9 +67,8 @@ impl Store for PyStore {
                 let method = store.getattr(intern!(store.py(), "read_at"))?;
                 worker::call(&method, &(offset, wanted).into_pyobject(store.py())?)
             };
-            let data = read_at()
-                .and_then(|data| buffer::bytes_of(&data))
-                .map_err(|cause| failed(store.py(), &format!("read_at({offset}, {wanted})"), cause))?;
+            let raised = |cause| failed(store.py(), &format!("read_at({offset}, {wanted})"), cause);
+            let data = read_at().and_then(|data| Readable::new(&data)).map_err(raised)?;
             let got = data.len();
             let at_end = offset + got as u64 >= self.size.load(Ordering::Relaxed);
             if got > wanted || (got < wanted && !at_end) {
@@ -77,7 +76,7 @@ impl Store for PyStore {
                     "read_at({offset}, {wanted}) returned {got} bytes: it must return exactly {wanted}"
                 )));
             }
-            buf[..got].copy_from_slice(&data);
+            data.copy_to(&mut buf[..got]).map_err(raised)?;
             Ok(got)
         })
     }
