@@ -23,6 +23,7 @@ __all__ = [
     "abort_glosses",
     "after_fork_in_parent",
     "before_fork",
+    "capacity_of",
     "check_target",
     "close_at_exit",
     "copy_into",
@@ -54,6 +55,9 @@ def after_fork_in_parent() -> None:
 
 def close_at_exit(cache: PageCache) -> None:
     """Closes a cache unless this process has only inherited it."""
+
+def capacity_of(file: File) -> int:
+    """Bytes that the cache of a file holds at most."""
 
 def check_target(buffer: WriteableBuffer) -> int:
     """How many bytes of a file may be read into a buffer. TypeError unless `File.preadinto` fills it."""

@@ -11,8 +11,8 @@ use specmm::Out;
 use std::ffi::{CStr, c_char, c_int};
 use std::ptr::NonNull;
 
-/// The order of C.
-const ROW_MAJOR: c_char = b'C' as c_char;
+/// The order of elements in C, as `PyBuffer_IsContiguous` names it: 'C'.
+const ROW_MAJOR: c_char = 67;
 
 /// A buffer of plain bytes. Its exporter can neither free nor resize it while this lives.
 struct View {

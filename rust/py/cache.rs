@@ -208,6 +208,11 @@ impl PageCache {
         &self.handle
     }
 
+    /// The bound in bytes, in whole pages.
+    pub(crate) fn capacity(&self) -> u64 {
+        self.handle.inner().capacity_frames() as u64 * specmm::PAGE_SIZE as u64
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.handle.is_closed(specmm::PageCache::is_closed)
     }

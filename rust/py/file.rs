@@ -76,6 +76,11 @@ impl File {
         &self.handle
     }
 
+    /// What its cache holds, in bytes.
+    pub(crate) fn capacity(&self) -> u64 {
+        self.handle.origin.cache.get().capacity()
+    }
+
     /// How much of a request lies in the file, so that no more than that is allocated.
     fn available(&self, py: Python<'_>, n: u64, offset: u64) -> PyResult<usize> {
         let size = self.size(py)?;

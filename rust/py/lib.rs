@@ -103,6 +103,12 @@ mod _core {
         file.get().handle().detached(py, |file| file.resident_in(parts))
     }
 
+    /// Bytes that the cache of a file holds.
+    #[pyfunction]
+    fn capacity_of(file: &Bound<'_, File>) -> u64 {
+        file.get().capacity()
+    }
+
     /// How many bytes of a file may be read into a buffer; raises `TypeError` unless `preadinto` fills it.
     #[pyfunction]
     fn check_target(buffer: &Bound<'_, PyAny>) -> PyResult<usize> {

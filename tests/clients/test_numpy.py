@@ -1,10 +1,14 @@
 """numpy: arrays filled from a cache, and an array of records larger than the cache need be."""
 
+import math
+import reprlib
 import sys
 import threading
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import specmm
 from specmm.numpy import Records
@@ -120,10 +124,180 @@ def test_a_record_that_is_not_there_is_named(cache, path, which):
         Records(file, TYPE)[which]
 
 
-@pytest.mark.parametrize("which", [1.0, "key", [True, False], np.zeros(3), None])
-def test_what_is_no_number_is_refused(cache, path, which):
-    with cache.open(path) as file, pytest.raises(IndexError, match="integers"):
+@pytest.mark.parametrize(
+    "which", [1.0, True, np.False_, np.array(True), np.zeros(3), {1}, (0, "key"), [[1, "a"]]]
+)
+def test_what_is_no_index_is_refused_by_name(cache, path, which):
+    named = next((each for each in which if each == "key"), which) if isinstance(which, tuple) else which
+    with cache.open(path) as file, pytest.raises(IndexError, match="not by") as raised:
         Records(file, TYPE)[which]
+    assert reprlib.repr(named) in str(raised.value)
+
+
+# --- any index, beside np.memmap
+
+DTYPES = [
+    np.dtype(each)
+    for each in ("i4", "M8[s]", ("i2", (4,)), (("u1", (2,)), (3,)), [("a", "i2"), ("b", "f4", (2,))])
+]
+DTYPES.append(np.dtype((DTYPES[-1], (2,))))
+RECORDS = 12
+
+
+class Index:
+    def __init__(self, value):
+        self.value = value
+
+    def __index__(self):
+        return self.value
+
+
+def truths(shape):
+    return st.lists(st.booleans(), min_size=math.prod(shape), max_size=math.prod(shape)).map(
+        lambda drawn: np.array(drawn, bool).reshape(shape)
+    )
+
+
+@st.composite
+def masks(draw, shape):
+    """Of the first dimensions, or of wrong ones."""
+    wrong = draw(st.integers(0, 9)) == 0
+    dimensions = draw(st.integers(1, len(shape)))
+    drawn = draw(truths((3,) if wrong else shape[:dimensions]))
+    return drawn.tolist() if draw(st.booleans()) else drawn
+
+
+def numbers(length):
+    """Mostly in range."""
+    return st.integers(-length, length - 1) | st.integers(-length - 2, length + 1)
+
+
+@st.composite
+def arrays(draw, length):
+    shape = draw(st.sampled_from([(), (1,), (3,), (2, 3), (0,), (3, 1), (1, 0)]))
+    drawn = draw(st.lists(numbers(length), min_size=math.prod(shape), max_size=math.prod(shape)))
+    dtype = draw(st.sampled_from(["i1", "i4", "i8", ">i8"] + ["u1", "u8"] * all(each >= 0 for each in drawn)))
+    made = np.array(drawn, dtype).reshape(shape)
+    return made.tolist() if draw(st.booleans()) else made
+
+
+def parts(shape):
+    """An index of the first of these dimensions, or one that numpy takes for no dimension at all."""
+    length = max(shape[0], 1)
+    bounds = st.none() | st.integers(-length - 2, length + 2)
+    slices = st.builds(slice, bounds, bounds, st.none() | st.integers(-3, 3))
+    of_one = st.one_of(
+        numbers(length),
+        slices,
+        arrays(length),
+        numbers(length).map(Index),
+        numbers(length).map(np.int32),
+        masks(shape),
+    )
+    odd = st.sampled_from(
+        [None, ..., True, False, np.True_, np.array(False), 1.5, "a", b"a", 1 << 70, ["a"], {}]
+    )
+    return st.one_of(of_one, of_one, of_one, of_one, odd)
+
+
+@st.composite
+def indices(draw, shape):
+    """A single index or a tuple of them, each for its dimension as a rule."""
+    if draw(st.integers(0, 2)) == 0:
+        fields = st.sampled_from(["a", "b", "c", ["a"], ["b", "a"], ["a", "x"], [], ["a", 1]])
+        return draw(parts(shape) | fields)
+    drawn, at = [], 0
+    for _ in range(draw(st.integers(0, len(shape) + 1))):
+        if draw(st.integers(0, 4)) == 0:
+            drawn.append(draw(st.sampled_from([None, ...])))
+        else:
+            drawn.append(draw(parts(shape[min(at, len(shape) - 1) :])))
+            at += 1
+    return tuple(drawn)
+
+
+def makes_a_dimension(which):
+    """Truth values of no dimension, which make one of the result."""
+    return any(
+        isinstance(each, bool | np.bool_)
+        or (isinstance(each, np.ndarray) and each.dtype == bool and not each.ndim)
+        for each in (which if isinstance(which, tuple) else (which,))
+    )
+
+
+def outcome(array, which):
+    try:
+        return array[which]
+    except Exception as error:
+        return error
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("count", [RECORDS, 1, 0])
+def test_any_index_means_what_it_means_to_a_memmap(tmp_path, dtype, count):
+    path = tmp_path / "records"
+    content = np.random.default_rng(5).integers(0, 256, 3 + count * dtype.itemsize + 1, "u1")
+    content.tofile(path)
+    answered = refused = 0
+
+    @given(indices((count, *np.empty(0, dtype).shape[1:])))
+    def same(which):
+        nonlocal answered, refused
+        expected, got = outcome(mapped, which), outcome(records, which)
+        if isinstance(expected, Exception):
+            # Of two mistakes either may be named.
+            no_step = isinstance(which, tuple) and any(
+                isinstance(each, slice) and each.step == 0 for each in which
+            )
+            also = ValueError if no_step else IndexError
+            assert isinstance(got, (IndexError, type(expected), also)), (which, expected, got)
+            refused += 1
+            return
+        if makes_a_dimension(which):
+            assert isinstance(got, IndexError), (which, got)
+            return
+        # numpy does not judge what is chosen from beside a choice of nothing.
+        if np.size(expected) == 0 and isinstance(got, IndexError) and "out of range" in str(got):
+            return
+        assert not isinstance(got, Exception), (which, got)
+        assert isinstance(got, np.ndarray) == isinstance(expected, np.ndarray), which
+        assert (np.shape(got), got.dtype) == (np.shape(expected), expected.dtype), which
+        assert got.tobytes() == np.ndarray.tobytes(np.asarray(expected)), which
+        answered += 1
+
+    with specmm.PageCache("64KiB") as cache, cache.open(path) as file:
+        # A file of nothing cannot be mapped.
+        mapped = np.memmap(path, dtype, "r", 3, shape=count) if count else np.empty(0, dtype)
+        records = Records(file, dtype, offset=np.uint8(3))
+        assert len(records) == len(mapped) == count
+        same()
+    assert answered > 10 and refused > 10
+
+
+@pytest.mark.parametrize("which", [..., None, "key", ["key", "tag"], (..., None), (None, ...), np.asarray])
+def test_more_than_the_cache_holds_becomes_no_array_unasked(path, which):
+    with specmm.PageCache("64KiB") as cache, cache.open(path) as file:
+        records = Records(file, TYPE)
+        call = which if which is np.asarray else lambda records: records[which]
+        with pytest.raises(ValueError, match=rf"{TABLE.nbytes} bytes.*{64 << 10} bytes.*records\[:\]"):
+            call(records)
+        assert np.array_equal(call(records[:]), call(TABLE))
+    with specmm.PageCache("1MiB") as cache, cache.open(path) as file:
+        assert np.array_equal(call(Records(file, TYPE)), call(TABLE))
+
+
+def test_records_go_into_numpys_functions(cache, path):
+    with cache.open(path) as file:
+        prices = Records(file, ("i1", (17,)))
+        assert np.sum(prices) == np.sum(np.fromfile(path, "i1").astype("i8"))
+        assert np.asarray(prices, "i8").dtype == "i8"
+        with pytest.raises(ValueError, match="copy"):
+            np.array(prices, copy=False)
+
+
+def test_a_mask_of_another_length_is_named(cache, path):
+    with cache.open(path) as file, pytest.raises(IndexError, match=r"\(2,\).*\(20000,\)"):
+        Records(file, TYPE)[[True, False]]
 
 
 @pytest.mark.parametrize("dtype", ["O", "S0", [("a", "O")]])
