@@ -116,6 +116,9 @@ class CachedStore(LocalStore):
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
             return None
+        if found.st_size == 0:
+            # Refuses what only says that it is empty, as files of /proc do.
+            os.close(open_regular(path))
         version = _version(found)
         file, _ = open_object(
             self._cache or default_cache(),

@@ -37,9 +37,10 @@ impl IoError {
     /// The errno, or EIO where the store gave none.
     #[must_use]
     pub fn errno(&self) -> i32 {
-        let is_not_regular = || self.source.get_ref()?.downcast_ref::<NotRegular>();
+        let is_refused =
+            || self.source.get_ref().is_some_and(|why| why.is::<NotRegular>() || why.is::<NotItsSize>());
         self.source.raw_os_error().unwrap_or_else(|| {
-            let errno = is_not_regular().map_or(rustix::io::Errno::IO, |_| rustix::io::Errno::INVAL);
+            let errno = if is_refused() { rustix::io::Errno::INVAL } else { rustix::io::Errno::IO };
             errno.raw_os_error()
         })
     }
@@ -56,6 +57,35 @@ impl fmt::Display for NotRegular {
 }
 
 impl std::error::Error for NotRegular {}
+
+/// A path names a file whose size is not what reading it gives.
+#[derive(Debug)]
+pub(crate) struct NotItsSize {
+    /// As it reports.
+    pub(crate) size: u64,
+    /// As was found, no more than one byte beyond; None: reading it waits.
+    pub(crate) has: Option<usize>,
+}
+
+impl fmt::Display for NotItsSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whole = "read it whole, without a cache";
+        match *self {
+            Self { size: 0, has: Some(_) } => {
+                write!(f, "it reports no size and has content, as files of /proc do: {whole}")
+            }
+            Self { size, has: Some(has) } => {
+                let more = if has as u64 > size { "more" } else { "fewer" };
+                write!(f, "it reports {size} bytes and has {more}, as files of /sys do: {whole}")
+            }
+            Self { size, has: None } => {
+                write!(f, "it reports {size} bytes, and whoever reads it waits for more: {whole}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for NotItsSize {}
 
 /// The store ended before the bytes that the cache expected.
 #[derive(Debug)]

@@ -1,18 +1,25 @@
 //! Opening a regular file, and nothing else.
 //!
-//! Owns: the refusal of whatever else a path may name. Opening a device may set something going, and opening a FIFO waits
+//! Owns: the refusal of whatever else a path may name, and of files that are made up as they are read, such as those of /proc,
+//! whose size says nothing. Opening a device may set something going, and opening a FIFO waits
 //! for whoever writes to it: so a look comes first, and as the path may name another file by then, nothing is waited for in
 //! open(2) either, and what was opened is looked at again.
 
-use crate::error::NotRegular;
+use crate::error::{NotItsSize, NotRegular};
 use crate::sync::pause;
 use rustix::fs::{Mode, OFlags, fcntl_setfl, open};
 use rustix::io::Errno;
 use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::time::Duration;
+
+/// What a file of /sys reports as its size, as a rule.
+const MADE_UP: u64 = 4096;
+
+/// Two changes of a file so far apart have different times.
+const TICK: Duration = Duration::from_millis(10);
 
 /// How a regular file is to be opened, beside reading.
 #[derive(Debug, Clone, Copy, Default)]
@@ -29,7 +36,8 @@ pub struct Opening {
 ///
 /// # Errors
 /// What open(2) says; EISDIR for a directory, and for anything else that is not a regular file an error that says what it is,
-/// with EINVAL once it is an [`IoError`](crate::error::IoError).
+/// with EINVAL once it is an [`IoError`](crate::error::IoError). So too for a file that has content and reports no size, as
+/// those of /proc, or that has less than it reports, as those of /sys; what read(2) says of such a file that cannot be read.
 pub fn open_regular(path: &Path, how: Opening) -> io::Result<File> {
     // A terminal must not become this process's either.
     let mut flags = OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
@@ -46,7 +54,9 @@ pub fn open_regular(path: &Path, how: Opening) -> io::Result<File> {
         match open(path, flags, Mode::from_raw_mode(0o666)) {
             Ok(descriptor) => {
                 let file = File::from(descriptor);
-                require_regular(&file.metadata()?)?;
+                let metadata = file.metadata()?;
+                require_regular(&metadata)?;
+                require_its_size(&file, &metadata)?;
                 fcntl_setfl(&file, OFlags::empty())?;
                 return Ok(file);
             }
@@ -77,4 +87,76 @@ fn require_regular(metadata: &Metadata) -> io::Result<()> {
         "a character device"
     };
     Err(io::Error::new(io::ErrorKind::InvalidInput, NotRegular(other)))
+}
+
+/// A file that nothing is stored of is made up as it is read, if it is not empty or a hole. What it has is counted while
+/// reading it does not wait.
+fn require_its_size(file: &File, metadata: &Metadata) -> io::Result<()> {
+    let size = metadata.size();
+    if metadata.blocks() > 0 || size > MADE_UP {
+        return Ok(());
+    }
+    let mut room = [0; MADE_UP as usize + 1];
+    let mut has = 0;
+    // Some give nothing to who has not room for all.
+    while has as u64 <= size {
+        match file.read_at(&mut room[has..], has as u64) {
+            Ok(0) => break,
+            Ok(n) => has += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, NotItsSize { size, has: None }));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if has as u64 == size {
+        return Ok(());
+    }
+    // Somebody may be writing to it at this moment; after a tick of the clock that can be seen.
+    pause(TICK);
+    let now = file.metadata()?;
+    let told = |of: &Metadata| (of.size(), of.mtime(), of.mtime_nsec(), of.ctime(), of.ctime_nsec());
+    if told(&now) != told(metadata) {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, NotItsSize { size, has: Some(has) }))
+}
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests {
+    use super::*;
+    use crate::{Io, PageCache};
+
+    #[test]
+    fn a_file_that_is_made_up_as_it_is_read_is_refused_with_that_reason() {
+        let cache = PageCache::new(1 << 16, Io::Inline).unwrap();
+        let mut refused = 0;
+        for path in ["/proc/version", "/proc/self/status", "/sys/kernel/mm/transparent_hugepage/enabled"] {
+            let path = Path::new(path);
+            if std::fs::read(path).map_or(true, |content| content.is_empty()) {
+                continue;
+            }
+            let error = cache.open(path).unwrap_err();
+            let crate::Error::Io(io) = &error else { panic!("{error}") };
+            assert_eq!(io.errno(), Errno::INVAL.raw_os_error());
+            assert!(error.to_string().contains("it reports"), "{error}");
+            refused += 1;
+        }
+        assert!(refused > 0, "there is /proc/version");
+    }
+
+    #[test]
+    fn files_that_are_empty_short_or_holes_are_not() {
+        let path = std::env::temp_dir().join(format!("specmm-regular-{}", std::process::id()));
+        for size in [0, 1, MADE_UP - 1, MADE_UP, MADE_UP + 1] {
+            for content in [vec![7; size as usize], vec![]] {
+                std::fs::write(&path, &content).unwrap();
+                let file = open_regular(&path, Opening { write: true, ..Opening::default() }).unwrap();
+                file.set_len(size).unwrap();
+                assert_eq!(open_regular(&path, Opening::default()).unwrap().metadata().unwrap().size(), size);
+            }
+        }
+        std::fs::remove_file(path).unwrap();
+    }
 }
