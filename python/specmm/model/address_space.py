@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from .vma import Vma
 
 
+AGAIN_MOST = 256  # of what a read noted as the most to ask for again
+
+
 class AddressSpace:
     """Everything that opens of the same file share: its size, its pages, its mappings."""
 
@@ -28,6 +31,7 @@ class AddressSpace:
         self.shadows: dict[int, int] = {}  # where evicted pages were, and how old the cache was
         self.i_mmap: list[Vma] = []
         self.open_files = 0
+        self.again = 0  # pages that are asked for at once where a window failed
 
     @property
     def max_off(self) -> int:
@@ -64,7 +68,9 @@ class AddressSpace:
             data = self.store.read(offset, wanted)
         except OSError as error:
             self.counters["read_errors"] += 1
+            self.again = len(run) // 2
             return error
+        self.again = min(max(self.again, 2 * len(run)), AGAIN_MOST)
         self.counters["read_bytes"] += wanted
 
         # What lies past the end of the file in its last page reads as zeros.

@@ -115,6 +115,8 @@ def filemap_get_page(ra: Readahead, index: int, req: int) -> Page:
     if page.readahead:
         ra.page_cache_async_ra(page, req)
     if not page.uptodate:
+        ra.read_again(index)
+    if not page.uptodate:
         error = mapping.read_pages([page])
         if error is not None:
             raise error

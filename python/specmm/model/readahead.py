@@ -182,6 +182,18 @@ class Readahead:
 
     # --- reading
 
+    def read_again(self, index: int) -> None:
+        """What is left of a window that failed, from `index` on, read once more; the page alone is left to its reader."""
+        most = min(self.mapping.again, max(self.io_pages, self.ra_pages))
+        run: list[Page] = []
+        while len(run) < most:
+            page = self.mapping.pages.get(index + len(run))
+            if page is None or page.uptodate:
+                break
+            run.append(page)
+        if len(run) > 1:
+            self.read_run(run)
+
     def do_page_cache_ra(self, index: int, nr: int, lookahead: int) -> None:
         """page_cache_ra_unbounded, within the file: adds what is missing, reads each run with one call."""
         nr = min(nr, self.mapping.max_off - index)

@@ -10,6 +10,7 @@
 //! | creating a page | | `invalidate_lock` for reading, from the size check to the insertion |
 //! | `i_mmap` | its mutex | its mutex |
 
+use super::again::Again;
 use super::{MmuGather, Shared};
 use crate::error::{Error, Result};
 use crate::page::{Frames, LockedPage, PAGE_SHIFT, PAGE_SIZE, PageHandle, PageRef, Use};
@@ -57,6 +58,8 @@ pub struct AddressSpace {
     pub(super) invalidate_lock: RwSem,
     /// Who waits for reads of a store that may stall before it enters `invalidate_lock` as the writer.
     pub(super) truncaters: Tally,
+    /// How much of a window that failed is asked for again.
+    pub(super) again: Again,
     pub(super) i_mmap: Mutex<BTreeMap<u64, Arc<dyn MappedRange>>>,
     pub(super) store: Arc<dyn Store>,
     /// What the store says of that.
@@ -89,6 +92,7 @@ impl AddressSpace {
             pages: XArray::new(Arc::clone(&shared.xarray_nodes)),
             invalidate_lock: RwSem::new(),
             truncaters: Tally::new(),
+            again: Again::default(),
             i_mmap: Mutex::new(BTreeMap::new()),
             // Without workers the caller reads, and waits, whatever the store would like. (Models have no workers, but want to
             // know of such stores all the same.)

@@ -183,7 +183,7 @@ impl AddressSpace {
     }
 
     /// Whether a locked page is still what was looked for.
-    fn is_mine(&self, held: &HeldPage<'_>, index: u64) -> bool {
+    pub(super) fn is_mine(&self, held: &HeldPage<'_>, index: u64) -> bool {
         guard!("filemap.classic.mapping", held.lock.page().is_at(self.id(), index))
     }
 }

@@ -4,7 +4,7 @@
 //! what to read or what to take, nor the order of what is queued (`requests`). A request is a run of pages, locked by whoever
 //! asks for them; the reader fills them, marks them up to date and unlocks.
 //! A run is read in pieces (`in_flight`). The first that fails ends it: what is left stays in the cache, not up to date, and the
-//! next reader of a page tries that page alone and meets the error.
+//! next reader has the rest read again (`again`), at last a page alone, and meets the error.
 //!
 //! A store that may stall ([`ReadBy::Workers`](crate::store::ReadBy)) keeps the worker that is inside it, the pages being read,
 //! locked, its buffer, and the file. Whoever waits for a page may leave (`patience`); the read is then abandoned: it is waited
@@ -360,6 +360,9 @@ impl Request {
             };
             pages.extend(locks.by_ref().take(count));
             if mapping.read_run(&pages, first, &mut buffer.bytes).is_err() {
+                // The last first: who waits for one finds those after it unlocked, and can have them read together (`again`).
+                drop(locks);
+                while pages.pop().is_some() {}
                 return;
             }
             first += count as u64;
@@ -383,7 +386,16 @@ impl<'f> Iterator for Locks<'f> {
 
 impl Drop for Locks<'_> {
     fn drop(&mut self) {
-        self.for_each(drop);
+        while let Some(pfn) = self.pfns.next_back() {
+            drop(self.frames.page(pfn).adopt_lock());
+        }
+    }
+}
+
+impl LockedPage<'_> {
+    /// Whether its bytes are still to come.
+    pub(super) fn is_unread(&self) -> bool {
+        guard!("read_page.not_uptodate", !self.page().flags().has(PageFlags::UPTODATE))
     }
 }
 
@@ -391,7 +403,7 @@ impl AddressSpace {
     /// Reads one locked page, unless somebody has while the caller waited for the lock: bytes that are the file's are not
     /// written again, because copies are being made of them.
     pub(super) fn read_page(&self, page: &LockedPage<'_>, index: u64) -> Result<(), IoError> {
-        if !guard!("read_page.not_uptodate", !page.page().flags().has(PageFlags::UPTODATE)) {
+        if !page.is_unread() {
             return Ok(());
         }
         self.read_run(std::slice::from_ref(page), index, &mut [0; PAGE_SIZE])
@@ -419,6 +431,7 @@ impl AddressSpace {
             }
             break (size, expected, read);
         };
+        self.again.note(pages.len(), !matches!(read, Ok(n) if n == expected));
         match read {
             Ok(n) if n == expected => self.shared.count(Stat::ReadBytes, n as u64),
             Ok(got) => {

@@ -10,6 +10,7 @@
 
 mod address_space;
 mod adopt;
+mod again;
 mod copy_out;
 mod file;
 pub mod filemap;

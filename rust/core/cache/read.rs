@@ -85,6 +85,7 @@ impl OpenFile {
             return Ok(Some(handle));
         }
         mapping.shared.count(Stat::Misses, 1);
+        self.read_again(index);
         match mapping.bring(page, index, Some(self)) {
             Ok(true) => Ok(Some(handle)),
             // Truncated while we waited: the caller finds out.

@@ -196,7 +196,7 @@ impl OpenFile {
     }
 
     /// What a big read may ask for at once.
-    fn io_pages(&self) -> u64 {
+    pub(super) fn io_pages(&self) -> u64 {
         IO_PAGES.min(self.mapping.frames().capacity() as u64 / 4)
     }
 

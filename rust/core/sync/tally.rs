@@ -35,6 +35,10 @@ impl Tally {
     pub fn add_exclusive(&self, n: u64) {
         self.0.store(self.0.load(Ordering::Relaxed) + n, Ordering::Relaxed);
     }
+    /// Sets it, for guesses that may be lost.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
     /// The value now.
     #[must_use]
     pub fn get(&self) -> u64 {

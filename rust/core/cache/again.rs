@@ -1,0 +1,200 @@
+//! Windows that failed, asked for once more.
+//!
+//! Owns: how much of a failed window its next reader asks for at once. Does not own windows (`readahead`) nor how they are
+//! read (`io`). Nothing in Linux does this: it reads the pages of a window that failed one by one, which costs a disk little
+//! and a network a request each.
+//!
+//! After a failure half as much is asked for, after a success twice as much: so a store that failed once is asked a few times
+//! more, and one with a page that cannot be read is asked about as often as that page takes to find by halves. A page that is
+//! alone goes the usual way, whose error its reader gets. Faults of an `Mm` keep Linux's way.
+
+use super::OpenFile;
+use super::address_space::HeldPage;
+use super::readahead::IO_PAGES;
+use crate::page::{LockedPage, PageFlags, PageRef};
+use crate::sync::Tally;
+use std::sync::Arc;
+
+/// Pages that a reader may ask for at once where a window failed. A guess, so that races do no harm.
+#[derive(Debug, Default)]
+pub(super) struct Again(Tally);
+
+impl Again {
+    /// Notes what became of a read of so many pages.
+    pub(super) fn note(&self, pages: usize, failed: bool) {
+        let (pages, most) = (pages as u64, self.0.get());
+        let now = if failed { pages / 2 } else { most.max(2 * pages).min(IO_PAGES) };
+        if now != most {
+            self.0.set(now);
+        }
+    }
+}
+
+impl OpenFile {
+    /// Has the part of a failed window that begins at `index` read again, if there is more of it than that page. Waits for
+    /// nothing.
+    pub(super) fn read_again(self: &Arc<Self>, index: u64) {
+        let mapping = &self.mapping;
+        let most = mapping.again.0.get().min(self.io_pages().max(self.ra_pages()));
+        // Pages without bytes that nobody is reading are what a failed window leaves.
+        let is_left = |page: PageRef<'_>| {
+            let flags = page.flags();
+            !flags.has(PageFlags::UPTODATE) && !flags.has(PageFlags::LOCKED)
+        };
+        let neighbour = mapping.peek(index + 1, &crate::rcu::read()).is_some_and(is_left);
+        if most < 2 || !neighbour {
+            return;
+        }
+        let errand = {
+            // Reads begin under this lock: see `AddressSpace::quiet`.
+            let Some(_stable) = mapping.stable() else { return };
+            let mut pfns = Vec::new();
+            while (pfns.len() as u64) < most && pfns.try_reserve(1).is_ok() {
+                let Some(lock) = self.lock_unread(index + pfns.len() as u64) else { break };
+                pfns.push(lock.into_pfn());
+            }
+            if pfns.is_empty() {
+                return;
+            }
+            mapping.shared.io.submit_window(mapping, index, pfns)
+        };
+        if let Some(errand) = errand {
+            errand.run();
+        }
+    }
+
+    /// The lock of a page that is in the cache and has no bytes, if it can be had at once.
+    fn lock_unread(&self, index: u64) -> Option<LockedPage<'_>> {
+        let mapping = &self.mapping;
+        let handle = mapping.find_get_page(index, &crate::rcu::read())?;
+        let held = HeldPage { lock: handle.page().try_lock()?, handle };
+        (mapping.is_mine(&held, index) && held.lock.is_unread()).then_some(held.lock)
+    }
+}
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests {
+    use crate::store::Store;
+    use crate::sync::Mutex;
+    use crate::{Io, PAGE_SIZE, PageCache, StoreOptions};
+    use std::io;
+    use std::sync::Arc;
+
+    const PAGES: u64 = 1024;
+
+    /// A store that fails the requests of which it is asked to, by their number and by the pages they have.
+    struct Plan {
+        fails: Box<dyn Fn(usize, std::ops::Range<u64>) -> bool + Send + Sync>,
+        requests: Mutex<Vec<(u64, bool)>>,
+    }
+
+    impl Store for Plan {
+        fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+            let mut requests = self.requests.lock();
+            let pages = (buf.len() as u64).div_ceil(PAGE_SIZE as u64);
+            let first = offset / PAGE_SIZE as u64;
+            let failed = (self.fails)(requests.len(), first..first + pages);
+            requests.push((pages, failed));
+            if failed {
+                return Err(io::Error::from_raw_os_error(5));
+            }
+            for (at, byte) in (offset..).zip(&mut *buf) {
+                *byte = (at / PAGE_SIZE as u64 % 251) as u8;
+            }
+            Ok(buf.len())
+        }
+    }
+
+    /// Reads the file from front to back, page by page, each page until it comes; answers the requests and the pages' errors.
+    fn scan(
+        io: Io,
+        ra_pages: u32,
+        fails: impl Fn(usize, std::ops::Range<u64>) -> bool + Send + Sync + 'static,
+        tries: usize,
+    ) -> (Vec<(u64, bool)>, Vec<u64>) {
+        let plan = Arc::new(Plan { fails: Box::new(fails), requests: Mutex::new(Vec::new()) });
+        let cache = PageCache::new(16 << 20, io).unwrap();
+        let store = Arc::clone(&plan) as Arc<dyn Store>;
+        let options = StoreOptions::default().ra_pages(ra_pages);
+        let file = cache.open_store_with(store, PAGES * PAGE_SIZE as u64, options).unwrap();
+        let mut errors = Vec::new();
+        for index in 0..PAGES {
+            let mut byte = [0];
+            let came = (0..tries).any(|_| file.pread(&mut byte, index * PAGE_SIZE as u64).is_ok());
+            if came {
+                assert_eq!(u64::from(byte[0]), index % 251);
+            } else {
+                errors.push(index);
+            }
+        }
+        cache.settle();
+        cache.check().unwrap();
+        let requests = plan.requests.lock().clone();
+        (requests, errors)
+    }
+
+    fn alone(requests: &[(u64, bool)]) -> usize {
+        requests.iter().filter(|(pages, _)| *pages == 1).count()
+    }
+
+    #[test]
+    fn a_window_that_failed_once_takes_a_few_requests_more() {
+        let whole = scan(Io::Inline, 256, |_, _| false, 1).0.len();
+        for failing in 0..whole {
+            let (requests, errors) = scan(Io::Inline, 256, move |number, _| number == failing, 1);
+            assert!(errors.is_empty(), "request {failing} of {whole} failed, and {errors:?} did not come");
+            // Half of it, and the other half.
+            assert!(requests.len() <= whole + 2, "{failing}: {whole} without it, {requests:?}");
+            // Workers read a window in more pieces, or fewer; one page is asked for by who had waited for it.
+            let (requests, errors) = scan(Io::Threads, 256, move |number, _| number == failing, 1);
+            assert!(errors.is_empty(), "request {failing} of {whole} failed, and {errors:?} did not come");
+            assert!(alone(&requests) <= 4, "{failing}: {requests:?}");
+        }
+    }
+
+    #[test]
+    fn a_page_that_cannot_be_read_is_found_by_halves() {
+        for io in [Io::Inline, Io::Threads] {
+            for bad in [0, 1, 100, 255, 256, 700, PAGES - 1] {
+                let (requests, errors) = scan(io, 256, move |_, pages| pages.contains(&bad), 1);
+                assert_eq!(errors, [bad], "the pages around it can be read");
+                assert!(alone(&requests) <= 24, "{bad}: {requests:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn requests_are_bounded_by_failures() {
+        use rand_like::Draw;
+        for seed in 0..20 {
+            let one_in = Draw::new(seed).below(6) + 2;
+            let fails = move |number: usize, _| Draw::new(seed ^ (number as u64) << 8).below(one_in) == 0;
+            let whole = scan(Io::Inline, 256, |_, _| false, 1).0.len();
+            let (requests, errors) = scan(Io::Inline, 256, fails, 200);
+            let failed = requests.iter().filter(|(_, failed)| *failed).count();
+            assert!(errors.is_empty(), "seed {seed}: {errors:?}");
+            // Each failure halves what is asked for, and one success makes up for it.
+            let most = whole + 3 * failed + 40;
+            assert!(requests.len() <= most, "seed {seed}: {} requests, {failed} failed", requests.len());
+        }
+    }
+
+    /// Numbers drawn from a seed.
+    mod rand_like {
+        pub(super) struct Draw(u64);
+
+        impl Draw {
+            pub(super) fn new(seed: u64) -> Self {
+                Self(seed.wrapping_add(0x9e37_79b9_7f4a_7c15))
+            }
+
+            pub(super) fn below(&mut self, bound: u64) -> u64 {
+                self.0 ^= self.0 >> 30;
+                self.0 = self.0.wrapping_mul(0xbf58_476d_1ce4_e5b9);
+                self.0 ^= self.0 >> 27;
+                self.0 = self.0.wrapping_mul(0x94d0_49bb_1331_11eb);
+                (self.0 ^ (self.0 >> 31)) % bound
+            }
+        }
+    }
+}
