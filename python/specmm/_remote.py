@@ -44,12 +44,9 @@ class Remote:
 
     The readers are held weakly: a reader holds the File, which holds this store out of the garbage
     collector's sight. Readahead that outlives the last reader fails, which nobody notices.
-
-    origin: what the object was found through. As long as this store lives, nothing else has its identity.
     """
 
-    def __init__(self, origin: object) -> None:
-        self._origin = origin
+    def __init__(self) -> None:
         self._latest: weakref.ref[Reader] | None = None
         self._readers: weakref.WeakValueDictionary[int, Reader] = weakref.WeakValueDictionary()
 
@@ -60,10 +57,18 @@ class Remote:
 
     def read_at(self, offset: int, n: int, /) -> ReadableBuffer:
         refs = [self._latest, *self._readers.valuerefs()]
+        failed: Exception | None = None
         for reader in (ref() for ref in refs if ref is not None):
-            if reader is not None and reader.reads:
+            if reader is None or not reader.reads:
+                continue
+            try:
                 return reader.fetch_range(offset, offset + n)
-        raise OSError("nobody has the object open any more")
+            except Exception as error:
+                # One that was closed meanwhile fails alone: the others still have the object.
+                if reader.reads:
+                    raise
+                failed = error
+        raise failed or OSError("nobody has the object open any more")
 
 
 _S = TypeVar("_S", bound=Store)

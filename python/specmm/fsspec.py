@@ -13,11 +13,11 @@ changed.
 
 from __future__ import annotations
 
-import errno
+import functools
 import math
-import os
+import operator
 import threading
-from collections.abc import Hashable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 try:
@@ -27,22 +27,21 @@ except ImportError as error:
 
 from fsspec.caching import BaseCache, register_cache
 from fsspec.implementations.chained import ChainedFileSystem
-from fsspec.spec import AbstractBufferedFile, make_instance
+from fsspec.spec import AbstractBufferedFile, AbstractFileSystem, make_instance
 from fsspec.utils import tokenize
 
 from specmm._core import PAGE_SIZE, File, PageCache, check_target, copy_into
 from specmm._default import default_cache
+from specmm._identity import turn
 from specmm._remote import Remote, open_object
+from specmm._source import SHARE, Source, open_source, refuse_inside_loop, source_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from _typeshed import ReadableBuffer, WriteableBuffer
 
 __all__ = ["CachedFile", "CachedFileSystem", "SpecmmCache", "open"]
-
-# What file systems call that which changes whenever the bytes do.
-_TAGS = ("ETag", "etag", "e_tag", "Content-MD5", "content_md5", "Digest", "md5Hash", "generation", "hex")
 
 
 def open(
@@ -61,44 +60,48 @@ def open(
     system of the URL.
 
     Each call has pages of its own, as the File may be closed by whoever has it: keep the File, any number of
-    threads may read it. ValueError when the file system does not tell the object's size.
+    threads may read it, but none in which the file system's event loop runs.
+
+    ValueError for another mode; TypeError for options that would be ignored; OSError for an object that can
+    only be read whole and is larger than a quarter of the cache; whatever the file system raises.
     """
     if mode not in ("rb", "r"):
         raise ValueError(f"mode must be 'rb': {mode!r}")
     if fs is None:
+        for name in _OF_OPEN & storage_options.keys():
+            raise TypeError(f"{name} is none of the options of specmm.fsspec.open: {storage_options[name]!r}")
         fs, path = fsspec.core.url_to_fs(urlpath, **storage_options)
+    elif storage_options:
+        raise TypeError(f"options for a file system that is given already: {sorted(storage_options)}")
     else:
         path = fs._strip_protocol(urlpath)
-    details = fs.info(path)
-    _require_file(details, path)
-    if details.get("size") is None:
-        raise ValueError(f"{fs} does not tell the size of {path!r}")
+    cache = cache or default_cache()
     # Inside another cache's file system the bytes would be cached twice, and the inner read refused.
-    fs = _innermost(fs)
-    return (cache or default_cache()).open_store(
-        _Object(fs, path), details["size"], name=path, ra_pages=ra_pages
-    )
+    source = open_source(_innermost(fs), path, {}, _limit_of(cache))
+    return cache.open_store(_Object(source), source.size, name=path, ra_pages=ra_pages)
 
 
-def _require_file(details: dict[str, Any], path: str) -> None:
-    """Refuses what a file system knows to be something else."""
-    match details.get("type"):
-        case "directory":
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-        case "other":
-            raise OSError(errno.EINVAL, "not a regular file", path)
+# Options of `fsspec.open` that fsspec drops where it is asked for the file system.
+_OF_OPEN = {"compression", "encoding", "errors", "expand", "name_function", "newline", "num"}
+
+
+def _limit_of(cache: PageCache | None) -> Callable[[], int]:
+    """How many bytes of an object may be read at once."""
+
+    def limit() -> int:
+        return (cache or default_cache()).stats().capacity_frames * PAGE_SIZE // SHARE
+
+    return limit
 
 
 class _Object:
     """An object of a file system as a store."""
 
-    def __init__(self, fs: Any, path: str) -> None:
-        self._fs = fs
-        self._path = path
+    def __init__(self, source: Source) -> None:
+        self._source = source
 
     def read_at(self, offset: int, n: int, /) -> ReadableBuffer:
-        data: bytes = self._fs.cat_file(self._path, start=offset, end=offset + n)
-        return data
+        return self._source.fetch(offset, offset + n)
 
 
 class _Name(str):
@@ -144,6 +147,7 @@ class SpecmmCache(BaseCache):
         self.nblocks = math.ceil(size / blocksize) if blocksize else 0
         self._ra_pages = ra_pages
         self._cache = cache
+        self._source: Source | None = None
         self._opened: tuple[File, Remote] | None = None
 
     @property
@@ -159,14 +163,19 @@ class SpecmmCache(BaseCache):
         """Fetches a range for the cache, on any thread."""
         thread = threading.get_ident()
         self._requested[thread] = self._requested.get(thread, 0) + stop - start
-        data: bytes = self.fetcher(start, stop)
-        return data
+        source = self._source
+        if source is None:
+            raise ValueError("I/O operation on closed file.")
+        return source.fetch(start, stop)
 
     def _fetch(self, start: int | None, stop: int | None) -> bytes:
         start = 0 if start is None else start
         stop = self.size if stop is None else min(stop, self.size)
         if start >= stop:
             return b""
+        if start < 0:
+            raise ValueError(f"a read that begins before the file: {start}")
+        refuse_inside_loop(self._origin())
         file, remote = self._open()
         # Whoever reads next may be another open of the same object.
         remote.serve(self)
@@ -184,9 +193,14 @@ class SpecmmCache(BaseCache):
         # Users of fsspec know what their file system raises.
         raise cause
 
+    def _origin(self) -> Source:
+        if self._source is None:
+            self._source = source_of(self.fetcher, self.size, _limit_of(self._cache))
+        return self._source
+
     def _open(self) -> tuple[File, Remote]:
         if self._opened is None:
-            key, version, origin, name = _identity(self.fetcher)
+            source = self._origin()
             cache = self._cache or default_cache()
             ra_pages = self._ra_pages
             if ra_pages is None:
@@ -194,41 +208,23 @@ class SpecmmCache(BaseCache):
                 most = cache.stats().capacity_frames // 8
                 ra_pages = max(1, min((self.blocksize or 0) // PAGE_SIZE, most))
             self._opened = open_object(
-                cache, key, version, self.size, Remote(origin), name=name, ra_pages=ra_pages
+                cache, source.key, source.version, self.size, Remote(), name=source.name, ra_pages=ra_pages
             )
         return self._opened
 
     @property
     def reads(self) -> bool:
-        return self._opened is not None
+        # Older versions of fsspec leave the cache of a closed file to the garbage collector.
+        is_closed = getattr(getattr(self.fetcher, "__self__", None), "closed", False)
+        return self._opened is not None and not is_closed
 
     def close(self) -> None:
         """Lets go of the object. Its pages stay for others who open it."""
         self._opened = None
+        self._source = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_opened": None}
-
-
-def _identity(fetcher: Any) -> tuple[Hashable | None, Hashable, object, str]:
-    """Which object a file's fetcher fetches, in which version, through what, and its name.
-
-    The first is None for a fetcher that is not the method of a file: of that nothing is known.
-    """
-    file = getattr(fetcher, "__self__", None)
-    fs, path = getattr(file, "fs", None), getattr(file, "path", None)
-    if file is None or fs is None or path is None:
-        return None, None, None, ""
-    details = file.details
-    # Some files know no more of themselves than that they exist; their file systems do.
-    if set(details) <= {"name", "size", "type"}:
-        details = fs.info(path)
-    fs = _innermost(fs)
-    # The file system's own token differs from thread to thread, so what it was made of is taken. What the
-    # file was opened with may matter as well.
-    key = (type(file), type(fs), tokenize(fs.storage_args, fs.storage_options, file.kwargs), path)
-    tags = {tag: str(details[tag]) for tag in _TAGS if details.get(tag)}
-    return key, tokenize(sorted((tags or details).items())), fs, path
+        return {**self.__dict__, "_opened": None, "_source": None}
 
 
 def _innermost(fs: Any) -> Any:
@@ -239,25 +235,100 @@ def _innermost(fs: Any) -> Any:
 
 
 class CachedFile(AbstractBufferedFile):
-    """A file of a `CachedFileSystem`, open to read."""
+    """A file of a `CachedFileSystem`, open to read.
+
+    It has the results of the file that the file system itself opens. What is no plain read, such as one of -2
+    bytes, is that file's own.
+    """
+
+    def __init__(
+        self,
+        fs: CachedFileSystem,
+        path: str,
+        source: Source,
+        block_size: int | str,
+        cache_options: dict[str, Any],
+        options: dict[str, Any],
+    ) -> None:
+        self.source: Source | None = source
+        self.details = source.details
+        super().__init__(
+            fs, path, "rb", block_size, cache_type="specmm", cache_options=cache_options, size=source.size
+        )
+        # What it was opened with, for whoever opens it again.
+        self.kwargs = options
+
+    def read(self, length: Any = -1) -> bytes:
+        length = -1 if length is None else int(length)
+        if length < -1 and not self.closed:
+            # Some read everything then, others refuse.
+            with turn(_innermost(self.fs)), _innermost(self.fs).open(self.path, "rb", **self.kwargs) as file:
+                file.seek(self.loc)
+                data: bytes = file.read(length)
+            self.loc += len(data)
+            return data
+        got: bytes = super().read(length)
+        return got
 
     def readinto(self, b: WriteableBuffer) -> int:
         # What is inherited takes memory of Python objects for plain bytes, and none of numpy's times.
         return copy_into(b, self.read(check_target(b)))
 
+    def readline(self, size: int | None = -1) -> bytes:
+        size = -1 if size is None else operator.index(size)
+        if size < 0:
+            line: bytes = super().readline()
+            return line
+        start: int = self.tell()
+        line = self.read(size)
+        end = line.find(b"\n") + 1
+        if end:
+            line = line[:end]
+            self.loc = start + end
+        return line
+
+    def readlines(self, hint: int | None = -1) -> list[bytes]:
+        lines, total = [], 0
+        for line in self:
+            lines.append(line)
+            total += len(line)
+            if hint is not None and 0 < hint <= total:
+                break
+        return lines
+
     def _fetch_range(self, start: int, end: int) -> bytes:
-        data: bytes = _innermost(self.fs).cat_file(self.path, start=start, end=end)
-        return data
+        source = self.source
+        if source is None:
+            raise ValueError("I/O operation on closed file.")
+        return source.fetch(start, end)
+
+    def close(self) -> None:
+        super().close()
+        # Whoever is reading through it closes what is behind.
+        self.source = None
+
+    def __reduce__(self) -> Any:
+        return _reopen, (self.fs, self.path, self.blocksize, self.loc, self.kwargs)
+
+
+def _reopen(
+    fs: CachedFileSystem, path: str, block_size: int, position: int, options: dict[str, Any]
+) -> CachedFile:
+    file: CachedFile = fs.open(path, "rb", block_size=block_size, **options)
+    file.seek(position)
+    return file
 
 
 class CachedFileSystem(ChainedFileSystem):
     """Any fsspec file system with one bounded page cache in front: `specmm::` in a chain of URLs.
 
     fs: the file system, or else target_protocol and target_options, of which one is made. cache: a
-    `PageCache` in place of the process-wide one.
+    `PageCache` in place of the process-wide one. TypeError for other options; ValueError for
+    asynchronous=True, of this or of the file system behind.
 
     What reads a part of a file goes through the cache: `open`, `cat`, `cat_file`, `cat_ranges`, `head`,
-    `tail`, `read_block`. The rest, writes and `get` included, is the file system's own.
+    `tail`, `read_block`. The rest, writes and `get` included, is the file system's own. So are the options of
+    `open` and `cat_file`: what was read with others is another object.
     """
 
     protocol: ClassVar[str] = "specmm"
@@ -271,18 +342,58 @@ class CachedFileSystem(ChainedFileSystem):
         fs: Any = None,
         fo: str | None = None,
         cache: PageCache | None = None,
+        asynchronous: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        if kwargs:
+            raise TypeError(
+                f"options that specmm does not have: {sorted(kwargs)}. Those of the file system behind go "
+                "into target_options, or under its protocol's name: fsspec.open('specmm::s3://...', s3={...})"
+            )
+        super().__init__()
         if (fs is None) == (target_protocol is None):
             raise ValueError(
                 f"one of fs and target_protocol must be given: fs={fs!r}, target_protocol={target_protocol!r}"
             )
         self.fs = fs if fs is not None else fsspec.filesystem(target_protocol, **(target_options or {}))
+        if not isinstance(self.fs, AbstractFileSystem):
+            raise TypeError(f"fs must be a file system of fsspec: {fs!r}")
+        if asynchronous or getattr(self.fs, "asynchronous", False):
+            raise ValueError(
+                "specmm has no asynchronous file system: asynchronous=True. In coroutines read in threads, "
+                "as fsspec's AsyncFileSystemWrapper does; zarr makes one of those by itself, given "
+                "storage_options={'asynchronous': False}"
+            )
         self._cache = cache
-        # As a method of this instance: paths are those of the file system behind it.
-        self._strip_protocol = self.fs._strip_protocol
-        self._parent = self.fs._parent
+        self.root_marker = self.fs.root_marker
+        # As methods of this instance: paths are those of the file system behind it.
+        self._strip_protocol = functools.partial(_stripped, self.fs._strip_protocol)
+        self._parent = functools.partial(_stripped, self.fs._parent)
+
+    @property
+    def sep(self) -> str:
+        sep: str = self.fs.sep
+        return sep
+
+    def open(
+        self,
+        path: Any,
+        mode: str = "rb",
+        block_size: int | None = None,
+        cache_options: dict[str, Any] | None = None,
+        compression: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        options = {
+            **kwargs,
+            "block_size": block_size,
+            "cache_options": cache_options,
+            "compression": compression,
+        }
+        if mode.replace("b", "").replace("t", "") != "r":
+            # Also what a transaction keeps back.
+            return self.fs.open(_without_own(path), mode, **options)
+        return super().open(path, mode, **options)
 
     def _open(
         self,
@@ -291,18 +402,71 @@ class CachedFileSystem(ChainedFileSystem):
         block_size: int | None = None,
         autocommit: bool = True,
         cache_options: dict[str, Any] | None = None,
+        cache_type: str | None = None,
         **kwargs: Any,
-    ) -> Any:
-        if mode != "rb":
-            kwargs |= {"block_size": block_size, "autocommit": autocommit, "cache_options": cache_options}
-            return self.fs._open(path, mode, **kwargs)
-        kwargs.pop("cache_type", None)
+    ) -> CachedFile:
         options = {"cache": self._cache, **(cache_options or {})}
-        file = CachedFile(
-            self, path, mode, block_size or "default", cache_type="specmm", cache_options=options, **kwargs
-        )
-        _require_file(file.details, path)
-        return file
+        source = open_source(_innermost(self.fs), path, kwargs, _limit_of(options["cache"]), block_size)
+        return CachedFile(self, path, source, block_size or "default", options, kwargs)
+
+    def cat_file(self, path: Any, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
+        path = self._strip_protocol(path)
+        start = None if start is None else operator.index(start)
+        end = None if end is None else operator.index(end)
+        if start is None or start != end:
+            with self.open(path, "rb", **kwargs) as file:
+                first, last, _ = slice(start, end).indices(file.size)
+                if first < last and -file.size <= min(start or 0, end or 0):
+                    file.seek(first)
+                    found: bytes = file.read(last - first)
+                    return found
+        # What is no part of the file, file systems do not agree about: no bytes, some bytes or an error.
+        data: bytes = self.fs.cat_file(path, start=start, end=end, **kwargs)
+        return data
+
+    def cat_ranges(
+        self,
+        paths: list[str],
+        starts: Any,
+        ends: Any,
+        max_gap: int | None = None,
+        on_error: str = "return",
+        **kwargs: Any,
+    ) -> list[Any]:
+        if _innermost(self.fs).async_impl:
+            kwargs.pop("batch_size", None)
+            starts, ends = (list(each) if isinstance(each, Iterable) else each for each in (starts, ends))
+        found: list[Any] = super().cat_ranges(paths, starts, ends, max_gap, on_error, **kwargs)
+        return found
+
+    def cat(self, path: Any, recursive: bool = False, on_error: str = "raise", **kwargs: Any) -> Any:
+        of_paths = kwargs
+        if _innermost(self.fs).async_impl:
+            kwargs.pop("batch_size", None)
+            of_paths = {}
+        paths = self.expand_path(path, recursive=recursive, **of_paths)
+        if len(paths) == 1 and not isinstance(path, list) and paths[0] == self._strip_protocol(path):
+            return self.cat_file(paths[0], **kwargs)
+        found: dict[str, Any] = {}
+        for each in paths:
+            try:
+                found[each] = self.cat_file(each, **kwargs)
+            except Exception as error:
+                if on_error == "raise":
+                    raise
+                if on_error == "return":
+                    found[each] = error
+        return found
+
+    def walk(self, path: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        """`walk` of the file system behind."""
+        found: Iterator[Any] = self.fs.walk(_without_own(path), *args, **kwargs)
+        return found
+
+    @property
+    def transaction(self) -> Any:
+        """That of the file system behind, as its writes are."""
+        return self.fs.transaction
 
     @property
     def _fs_token(self) -> str:
@@ -313,9 +477,31 @@ class CachedFileSystem(ChainedFileSystem):
         return make_instance, (type(self), (), {"fs": self.fs, "cache": self._cache})
 
 
+_OWN = ("specmm://", "specmm::")
+
+
+def _without_own(path: Any) -> Any:
+    """A path, or several, without `specmm://` or `specmm::`; anything else as it is."""
+    if isinstance(path, list):
+        return [_without_own(each) for each in path]
+    if isinstance(path, dict):
+        return {_without_own(each): value for each, value in path.items()}
+    while isinstance(path, str) and path.startswith(_OWN):
+        path = path.removeprefix(_OWN[0]) if path.startswith(_OWN[0]) else path.removeprefix(_OWN[1])
+    return path
+
+
+def _stripped(strip: Callable[[Any], Any], path: Any) -> Any:
+    return strip(_without_own(path))
+
+
 def _pass_on(name: str) -> Callable[..., Any]:
     def method(self: CachedFileSystem, *args: Any, **kwargs: Any) -> Any:
-        return getattr(self.fs, name)(*args, **kwargs)
+        args = tuple(map(_without_own, args))
+        kwargs = {each: _without_own(value) for each, value in kwargs.items()}
+        # Others may be fetching, for this file system made for one thread.
+        with turn(self.fs):
+            return getattr(self.fs, name)(*args, **kwargs)
 
     method.__name__ = name
     method.__qualname__ = f"CachedFileSystem.{name}"
@@ -326,8 +512,8 @@ def _pass_on(name: str) -> Callable[..., Any]:
 for _method in (
     *("checksum", "created", "du", "exists", "expand_path", "find", "glob", "info", "invalidate_cache"),
     *("isdir", "isfile", "lexists", "ls", "modified", "sign", "size", "sizes", "ukey", "unstrip_protocol"),
-    *("walk", "copy", "cp_file", "get", "get_file", "makedirs", "mkdir", "mv", "pipe", "pipe_file", "put"),
-    *("put_file", "rm", "rm_file", "rmdir", "touch"),
+    *("copy", "cp_file", "get", "get_file", "makedirs", "mkdir", "mv", "pipe", "pipe_file", "put"),
+    *("put_file", "rm", "rm_file", "rmdir", "touch", "start_transaction", "end_transaction"),
 ):
     setattr(CachedFileSystem, _method, _pass_on(_method))
 

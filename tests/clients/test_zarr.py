@@ -313,7 +313,9 @@ def test_an_archive_that_nobody_read_is_closed(cache, archive):
 def test_an_array_behind_fsspec(folder):
     memory = fsspec.filesystem("memory")
     memory.put(str(folder), "/array", recursive=True)
-    array = zarr.open_array("specmm::memory://array", mode="r")
+    with pytest.raises(ValueError, match=r"asynchronous.*storage_options"):
+        zarr.open_array("specmm::memory://array", mode="r")
+    array = zarr.open_array("specmm::memory://array", mode="r", storage_options={"asynchronous": False})
     assert np.array_equal(array[:], DATA)
     cache = specmm._default.default_cache()
     read = cache.stats().read_bytes

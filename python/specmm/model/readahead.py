@@ -183,7 +183,7 @@ class Readahead:
     # --- reading
 
     def read_again(self, index: int) -> None:
-        """What is left of a window that failed, from `index` on, read once more; the page alone is left to its reader."""
+        """What is left of a window that failed, read once more; a page alone is left to its reader."""
         most = min(self.mapping.again, max(self.io_pages, self.ra_pages))
         run: list[Page] = []
         while len(run) < most:

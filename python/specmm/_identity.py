@@ -1,0 +1,222 @@
+"""What an object of a file system is: two share pages only if they are the same.
+
+Nothing is compared by how it prints. Plain values are compared as what they are, file systems by what they
+were made of, and everything else is only the same as itself.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import enum
+import io
+import os
+import pathlib
+import stat
+import threading
+import uuid
+import weakref
+from collections.abc import Hashable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from fsspec.archive import AbstractArchiveFileSystem
+from fsspec.implementations.local import LocalFileOpener, LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.spec import AbstractFileSystem
+
+# What file systems call that which changes whenever the bytes do.
+_TAGS = ("ETag", "etag", "e_tag", "Content-MD5", "content_md5", "Digest", "md5Hash", "generation", "hex")
+# What mostly changes when the bytes do.
+_TIMES = ("Last-Modified", "LastModified", "last_modified", "mtime", "modified", "updated", "timeModified")
+# What changes when somebody looks.
+_LOOKS = ("atime", "time", "accessed", "last_accessed", "accessTime")
+
+_PLAIN = (
+    *(type(None), bool, int, float, complex, str, bytes, uuid.UUID, decimal.Decimal),
+    *(datetime.date, datetime.datetime, datetime.time, datetime.timedelta, datetime.timezone),
+)
+_DEEP = 20
+
+
+class Same:
+    """An object that is only the same as itself, kept alive by nobody; what lives no more is like nothing."""
+
+    __slots__ = ("_id", "_of")
+
+    def __init__(self, thing: object) -> None:
+        self._id = id(thing)
+        try:
+            self._of: Any = weakref.ref(thing)
+        except TypeError:
+            # So that nothing else can have its place in memory.
+            self._of = lambda: thing
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        return isinstance(other, Same) and (mine := self._of()) is not None and mine is other._of()
+
+    def __hash__(self) -> int:
+        return self._id
+
+
+def frozen(value: Any, depth: int = 0) -> Hashable:
+    """A value as a key: equal to another's if both are the same, of the same type, all the way down."""
+    kind = type(value)
+    if depth > _DEEP:
+        return Same(value)
+    if kind in _PLAIN or isinstance(value, enum.Enum):
+        return kind, value
+    if isinstance(value, tuple | list):
+        return kind, tuple(frozen(each, depth + 1) for each in value)
+    if isinstance(value, dict):
+        return kind, frozenset(
+            (frozen(name, depth + 1), frozen(each, depth + 1)) for name, each in value.items()
+        )
+    if isinstance(value, set | frozenset):
+        return kind, frozenset(frozen(each, depth + 1) for each in value)
+    if isinstance(value, pathlib.PurePath):
+        return kind, str(value)
+    if isinstance(value, AbstractFileSystem):
+        return identity_of(value, depth + 1)
+    return Same(value)
+
+
+class _Notes:
+    """What is kept with a file system."""
+
+    def __init__(self, fs: Any, depth: int) -> None:
+        # Re-entrant: a finalizer may use the file system in the middle of its use.
+        self.turn = threading.RLock()
+        self.identity = _made_of(fs, depth)
+
+
+def _notes(fs: Any, depth: int = 0) -> _Notes:
+    kept: dict[str, Any] = getattr(fs, "__dict__", {})
+    # Each process has its own: a child of fork would find the lock as it was.
+    name = f"_specmm_{os.getpid()}"
+    notes: _Notes = kept.get(name) or kept.setdefault(name, _Notes(fs, depth))
+    return notes
+
+
+def identity_of(fs: Any, depth: int = 0) -> Hashable:
+    """Which file system it is. One that is made anew by each who asks for it, as archives are, is its own."""
+    return _notes(fs, depth).identity
+
+
+def _made_of(fs: Any, depth: int) -> Hashable:
+    made_of = getattr(fs, "storage_args", None), getattr(fs, "storage_options", None)
+    if None in made_of or not fs.cachable:
+        return Same(fs)
+    # A file system that says itself what it is knows more than its arguments.
+    says = None if type(fs)._fs_token is AbstractFileSystem._fs_token else fs._fs_token
+    return type(fs), frozen(made_of, depth), says
+
+
+def turn(fs: Any) -> AbstractContextManager[Any]:
+    """To be held by whoever uses a file system that is not made for several threads.
+
+    Those with an event loop are, and memory and local ones. fsspec gives each thread its own of all others.
+    """
+    while isinstance(getattr(fs, "fs", None), AbstractFileSystem):
+        fs = fs.fs
+    if getattr(fs, "async_impl", False) or isinstance(fs, LocalFileSystem | MemoryFileSystem):
+        return nullcontext()
+    return _notes(fs).turn
+
+
+# --- files of this machine
+
+
+def descriptor_of(file: Any) -> int | None:
+    """The descriptor of a file object that hands on the bytes of a regular file and does nothing else."""
+    raw = file.f if type(file) is LocalFileOpener else file
+    if type(raw) in (io.BufferedReader, io.BufferedRandom):
+        raw = raw.raw
+    if type(raw) is not io.FileIO or raw.closed:
+        return None
+    return raw.fileno() if stat.S_ISREG(os.fstat(raw.fileno()).st_mode) else None
+
+
+class Stamp:
+    """A regular file as it was when it was opened."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.found = os.fstat(descriptor)
+        self.descriptor = descriptor
+
+    @property
+    def key(self) -> Hashable:
+        return self.found.st_dev, self.found.st_ino
+
+    @property
+    def version(self) -> Hashable:
+        return self.found.st_size, self.found.st_mtime_ns, self.found.st_ctime_ns
+
+    def is_unchanged(self) -> bool:
+        """Whether what was there still is; it may have become longer, lost a name, or changed its mode."""
+        now = os.fstat(self.descriptor)
+        if now.st_size == self.found.st_size:
+            return now.st_mtime_ns == self.found.st_mtime_ns
+        return now.st_size > self.found.st_size
+
+
+def archive_of(fs: Any) -> tuple[Hashable, Stamp] | None:
+    """An archive in a regular file is what that file is, whoever opened it."""
+    if not isinstance(fs, AbstractArchiveFileSystem):
+        return None
+    descriptor = descriptor_of(getattr(fs, "fo", None))
+    if descriptor is None:
+        return None
+    stamp = Stamp(descriptor)
+    options = {name: value for name, value in fs.storage_options.items() if name != "fo"}
+    return (type(fs), frozen(fs.storage_args[1:]), frozen(options), stamp.key), stamp
+
+
+# --- what file systems tell of an object
+
+
+def version_of(details: dict[str, Any]) -> Hashable:
+    """Of two objects in different versions this differs."""
+    tags = _tags(details)
+    return frozen(tags or {name: value for name, value in details.items() if name not in _LOOKS})
+
+
+def state_of(details: dict[str, Any]) -> dict[str, str]:
+    """What differs only if the bytes do; empty where nothing tells."""
+    tags = _tags(details) or {name: str(details[name]) for name in _TIMES if details.get(name)}
+    if details.get("size") is not None:
+        tags["size"] = str(details["size"])
+    return tags
+
+
+def differ(one: dict[str, str], other: dict[str, str]) -> bool:
+    """Whether two states are of different versions, as far as both tell."""
+    return any(one[name] != other[name] for name in one.keys() & other.keys())
+
+
+def _tags(details: dict[str, Any]) -> dict[str, str]:
+    return {tag: str(details[tag]) for tag in _TAGS if details.get(tag)}
+
+
+def is_poor(details: dict[str, Any]) -> bool:
+    """Some files know no more of themselves than that they exist; their file systems do."""
+    return set(details) <= {"name", "size", "type"}
+
+
+def options_of(file: Any) -> Hashable:
+    """What a file was opened with: what it says itself, and what its class made of it."""
+    own = {
+        name: value
+        for name, value in vars(file).items()
+        if name not in _ORDINARY and type(value) in _PLAIN and value is not None
+    }
+    return frozen((file.kwargs, own))
+
+
+# What every file has; of these what matters is in the key already, or changes as it is read.
+_ORDINARY = {
+    *("path", "fs", "mode", "blocksize", "loc", "autocommit", "end", "start", "kwargs", "size", "cache"),
+    *("buffer", "offset", "forced", "location", "_closed", "_details", "details", "trim", "url"),
+}

@@ -1,0 +1,435 @@
+"""An object of a file system, open to be read by range, by any thread, in one version.
+
+Owns: how the bytes are had, what the object's identity and version are, and whether it is still that version.
+A file that is replaced while it is open is read as it was, where the open file keeps that, and else refused.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import contextlib
+import errno
+import hashlib
+import io
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from fsspec.implementations.chained import ChainedFileSystem
+from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
+
+from specmm._identity import (
+    Stamp,
+    archive_of,
+    descriptor_of,
+    differ,
+    frozen,
+    identity_of,
+    is_poor,
+    options_of,
+    state_of,
+    turn,
+    version_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+_ATTEMPTS = 5
+"""How often an object may be replaced while it is being opened."""
+_CHUNK = 1 << 20
+SHARE = 4
+"""What must be read whole may have this part of the cache."""
+
+
+class Source(abc.ABC):
+    """What is read."""
+
+    fs: Any
+    name: str
+    key: Hashable | None
+    """Which object it is; None: like no other."""
+    version: Hashable
+    size: int
+    details: dict[str, Any]
+
+    @abc.abstractmethod
+    def fetch(self, start: int, stop: int, /) -> bytes:
+        """These bytes, all within the object, on any thread."""
+
+
+class _Opened:
+    """A file that is closed when nobody uses it any more: not under a thread that is reading."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+
+    def __del__(self) -> None:
+        # Whoever let go of it last has nothing to do with it.
+        with contextlib.suppress(Exception):
+            self.file.close()
+
+
+def _stale(name: str) -> OSError:
+    return OSError(errno.ESTALE, "it was replaced while it was open", name)
+
+
+class _Regular(Source):
+    """A regular file of this machine."""
+
+    def __init__(self, fs: Any, name: str, opened: _Opened, descriptor: int, details: dict[str, Any]) -> None:
+        self._opened = opened
+        self._stamp = Stamp(descriptor)
+        self.fs, self.name = fs, name
+        self.key = _Regular, self._stamp.key
+        self.version, self.size = self._stamp.version, self._stamp.found.st_size
+        self.details = {**details, "size": self.size}
+
+    def fetch(self, start: int, stop: int, /) -> bytes:
+        parts = []
+        while start < stop and (part := os.pread(self._stamp.descriptor, stop - start, start)):
+            parts.append(part)
+            start += len(part)
+        if not self._stamp.is_unchanged():
+            raise _stale(self.name)
+        return b"".join(parts)
+
+
+class _Whole(Source):
+    """Bytes that are here already."""
+
+    def __init__(self, fs: Any, name: str, data: bytes, details: dict[str, Any]) -> None:
+        self.fs, self.name = fs, name
+        self._data = data
+        self.key, self.version = (_Whole, hashlib.blake2b(data).digest()), None
+        self.size = len(data)
+        self.details = {**details, "size": self.size}
+
+    def fetch(self, start: int, stop: int, /) -> bytes:
+        return self._data[start:stop]
+
+
+class _Ranged(Source):
+    """An object whose ranges its file system fetches each by itself, whatever is there by then."""
+
+    def __init__(
+        self,
+        fs: Any,
+        name: str,
+        fetch: Callable[[int, int], bytes],
+        size: int,
+        details: dict[str, Any],
+        *,
+        key: Hashable | None,
+        options: dict[str, Any],
+        look: Callable[[], dict[str, Any]] | None,
+        limit: Callable[[], int],
+    ) -> None:
+        self.fs, self.name, self.size, self.details = fs, name, size, details
+        self.key = None if key is None else (_Ranged, identity_of(fs), name, key)
+        self.version = version_of(details)
+        self._fetch, self._options, self._limit = fetch, options, limit
+        self._look, self._state = look, state_of(details)
+        self._whole: bytes | None = None
+        self._is_stale = False
+
+    def fetch(self, start: int, stop: int, /) -> bytes:
+        if self._is_stale:
+            raise _stale(self.name)
+        if self._whole is None:
+            try:
+                with turn(self.fs):
+                    data = self._fetch(start, stop)
+            except (ValueError, NotImplementedError) as error:
+                # So says a file system of which only the whole can be had.
+                data = self._from_whole(start, stop, error)
+            if len(data) != stop - start:
+                data = self._from_whole(start, stop, None)
+            self._check()
+            return data
+        return self._whole[start:stop]
+
+    def _from_whole(self, start: int, stop: int, refused: Exception | None) -> bytes:
+        """These bytes out of all, where ranges cannot be had."""
+        if self.size > self._limit():
+            raise _too_large(self.name, f"{self.size} bytes", self._limit()) from refused
+        with turn(self.fs):
+            try:
+                whole = _read_whole(self.fs, self.name, self._options, self._limit())
+            except Exception as error:
+                raise refused or error from None
+        if len(whole) != self.size:
+            raise OSError(
+                errno.EIO, f"it has {len(whole)} bytes, and {self.size} when it was opened", self.name
+            ) from refused
+        self._whole = whole
+        return whole[start:stop]
+
+    def _check(self) -> None:
+        """Whether what was fetched is of the version that was opened: that was before, and is still."""
+        if self._look is None or not self._state.keys() - {"size"}:
+            return
+        with turn(self.fs):
+            details = self._look()
+        if differ(state_of(details), self._state):
+            self._is_stale = True
+            # And with it the bytes, which may be of either.
+            self._whole = None
+            raise _stale(self.name)
+
+
+class _Sought(Source):
+    """An object that can be read at any place, by one at a time, such as a member of an archive."""
+
+    def __init__(
+        self,
+        fs: Any,
+        name: str,
+        opened: _Opened,
+        size: int,
+        details: dict[str, Any],
+        options: dict[str, Any],
+        *,
+        is_told: bool,
+    ) -> None:
+        self._opened = opened
+        self.fs, self.name, self.size, self.details = fs, name, size, details
+        self.version = version_of(details)
+        inside = archive_of(fs)
+        if inside is None:
+            self._stamp = None
+            self.key = _Sought, identity_of(fs), name, frozen(options)
+        else:
+            identity, self._stamp = inside
+            self.key = _Sought, identity, name, frozen(options)
+            self.version = self.version, self._stamp.version
+        if not is_told:
+            self.key = None
+
+    def fetch(self, start: int, stop: int, /) -> bytes:
+        file, parts = self._opened.file, []
+        with turn(self.fs):
+            file.seek(start)
+            while start < stop and (part := file.read(stop - start)):
+                parts.append(part)
+                start += len(part)
+        if self._stamp is not None and not self._stamp.is_unchanged():
+            raise _stale(self.name)
+        return b"".join(parts)
+
+
+class _Unknown(Source):
+    """A function that fetches, of which nothing else is known."""
+
+    def __init__(self, fetch: Callable[[int, int], bytes], size: int) -> None:
+        self.fs, self.name, self.key, self.version, self.size = None, "", None, None, size
+        self.details = {}
+        self._fetch = fetch
+
+    def fetch(self, start: int, stop: int, /) -> bytes:
+        return self._fetch(start, stop)
+
+
+def open_source(
+    fs: Any, path: str, options: dict[str, Any], limit: Callable[[], int], block_size: int | None = None
+) -> Source:
+    """Opens an object as the file system itself opens it, with these options of its `open`.
+
+    limit: how many bytes may be read at once of what cannot be read in parts. Raises what the file system
+    raises; OSError for what is no file, or is larger than the limit and cannot be read in parts.
+    """
+    with turn(fs):
+        for _ in range(_ATTEMPTS):
+            details, understood = _info(fs, path, options)
+            if details.get("type") == "other":
+                # Before it is opened, which may wait for ever.
+                raise OSError(errno.EINVAL, "not a regular file", path)
+            source = _open(fs, path, options, details, understood, limit, block_size)
+            if source is not None:
+                return source
+    raise OSError(errno.ESTALE, f"it was replaced {_ATTEMPTS} times while it was being opened", path)
+
+
+def _open(
+    fs: Any,
+    path: str,
+    options: dict[str, Any],
+    details: dict[str, Any],
+    understood: bool,
+    limit: Callable[[], int],
+    block_size: int | None,
+) -> Source | None:
+    """None if it is another object by now than that which was looked at."""
+    size, is_whole = details.get("size"), details.get("partial") is False
+    asked = dict(options)
+    if block_size:
+        asked["block_size"] = block_size
+    if _is_http(fs) and size and not is_whole:
+        # It need not ask the server again.
+        asked.setdefault("size", size)
+    file = fs.open(path, "rb", **asked)
+    opened = _Opened(file)
+    if details.get("type") == "directory":
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    descriptor = descriptor_of(file)
+    if descriptor is not None:
+        return _Regular(fs, path, opened, descriptor, details)
+    if type(file) is io.BytesIO or _is_memory(file):
+        # Bytes that may be written to in place: these stay what they are, and cost no copy.
+        return _Whole(fs, path, file.getvalue(), details)
+    size = _size_of(file)
+    if size is None or is_whole or not (hasattr(file, "seekable") and file.seekable()):
+        return _Whole(fs, path, _drain(file, path, limit()), details)
+    if not isinstance(file, AbstractBufferedFile):
+        details = {**details, "size": size}
+        return _Sought(fs, path, opened, size, details, options, is_told=understood)
+
+    own = {} if is_poor(file.details) else file.details
+    look: Callable[[], dict[str, Any]] | None = _looker(fs, path, options if understood else {})
+    if own and differ(state_of(own), state_of(details)):
+        if not options:
+            return None
+        # What is told of the path is another version than was asked for.
+        look = None
+    elif not understood:
+        look = None
+
+    def fetch(start: int, stop: int) -> bytes:
+        data: bytes = opened.file._fetch_range(start, stop)
+        return data
+
+    details = {**(own or details), "size": size}
+    # Without a version that is this one's, its pages are its own.
+    key = (type(file), frozen(options), options_of(file)) if own or understood else None
+    return _Ranged(fs, path, fetch, size, details, key=key, options=options, look=look, limit=limit)
+
+
+def source_of(fetcher: Any, size: int, limit: Callable[[], int]) -> Source:
+    """What a file's fetcher fetches. Nothing is known of one that is not the method of a file."""
+    file = getattr(fetcher, "__self__", None)
+    source: Source | None = getattr(file, "source", None)
+    if source is not None:
+        return source
+    fs, path = getattr(file, "fs", None), getattr(file, "path", None)
+    if fs is None or not isinstance(path, str) or not isinstance(file, AbstractBufferedFile):
+        return _Unknown(fetcher, size)
+    options = dict(file.kwargs)
+    version = getattr(file, "version_id", None)
+    if version is not None:
+        options["version_id"] = version
+    details = dict(file.details)
+    look: Callable[[], dict[str, Any]] | None = _looker(fs, path, options)
+    key: Hashable | None = (type(file), options_of(file))
+    if is_poor(details) or options:
+        with turn(fs):
+            told, understood = _info(fs, path, options)
+        if not is_poor(details):
+            if not understood or differ(state_of(told), state_of(details)):
+                look = None
+        elif not understood:
+            look = key = None
+        elif told.get("size") not in (None, size):
+            raise _stale(path)
+        else:
+            details = told
+    return _Ranged(
+        fs, path, fetcher, size, details, key=key, options=dict(file.kwargs), look=look, limit=limit
+    )
+
+
+def _looker(fs: Any, path: str, options: dict[str, Any]) -> Callable[[], dict[str, Any]]:
+    def look() -> dict[str, Any]:
+        details: dict[str, Any] = fs.info(path, **options)
+        return details
+
+    return look
+
+
+def _info(fs: Any, path: str, options: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """What the file system tells of an object, and whether it took the options of `open` for that."""
+    if options:
+        try:
+            return fs.info(path, **options), True
+        except TypeError:
+            # They are for `open` alone.
+            return fs.info(path), False
+    return fs.info(path), True
+
+
+def _size_of(file: Any) -> int | None:
+    size = getattr(file, "size", None)
+    if size is None and not isinstance(file, AbstractBufferedFile) and file.seekable():
+        size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+    return None if size is None else int(size)
+
+
+def _read_whole(fs: Any, path: str, options: dict[str, Any], limit: int) -> bytes:
+    if not _is_http(fs):
+        whole: bytes = fs.cat_file(path, **options)
+        return whole
+    # As a stream, which can be left. Of what size it is only says that it need not be asked for.
+    with fs.open(path, "rb", **{**options, "block_size": 0, "size": 1}) as stream:
+        return _drain(stream, path, limit)
+
+
+def _drain(file: Any, name: str, limit: int) -> bytes:
+    """All bytes of a file, if they are not more than the limit."""
+    whole = bytearray()
+    while part := file.read(_CHUNK):
+        whole += part
+        if len(whole) > limit:
+            raise _too_large(name, f"more than {limit} bytes", limit)
+    return bytes(whole)
+
+
+def _too_large(name: str, size: str, limit: int) -> OSError:
+    return OSError(
+        errno.EFBIG,
+        f"it has {size} and cannot be read in parts: its size is not told, or ranges are not served. At most "
+        f"{limit} bytes, a quarter of the cache, are read whole. Make the cache larger, copy the object with "
+        "get(), or read it without specmm",
+        name,
+    )
+
+
+def _is_http(fs: Any) -> bool:
+    module = sys.modules.get("fsspec.implementations.http")
+    return module is not None and isinstance(fs, module.HTTPFileSystem)
+
+
+def _is_memory(file: Any) -> bool:
+    module = sys.modules.get("fsspec.implementations.memory")
+    return module is not None and type(file) is module.MemoryFile
+
+
+def refuse_inside_loop(source: Source) -> None:
+    """NotImplementedError, as fsspec raises it, where a read would wait for the loop that waits for it."""
+    try:
+        running = asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    if any(loop is running for loop in _loops(source.fs)):
+        raise NotImplementedError(
+            f"{source.name!r} cannot be read from within the event loop that fetches it, which would wait "
+            "for itself: read it in a thread, with asyncio.to_thread"
+        )
+
+
+def _loops(fs: Any) -> list[Any]:
+    """The event loops that a file system, and all those behind it, fetch with."""
+    loops, todo, seen = [], [fs], list[Any]()
+    while todo:
+        each = todo.pop()
+        if each is None or any(each is one for one in seen):
+            continue
+        seen.append(each)
+        if getattr(each, "async_impl", False) and not isinstance(each, ChainedFileSystem):
+            loops.append(getattr(each, "_loop", None))
+        # Wrapped file systems, archives and their files.
+        for name in ("fs", "fo", "of", "fileobj", "raw", "f"):
+            behind = getattr(each, name, None)
+            if isinstance(behind, AbstractFileSystem) or hasattr(behind, "read") or hasattr(behind, "fs"):
+                todo.append(behind)
+    return [loop for loop in loops if loop is not None]
