@@ -14,6 +14,7 @@ import hashlib
 import io
 import os
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 from fsspec.implementations.chained import ChainedFileSystem
@@ -53,10 +54,18 @@ class Source(abc.ABC):
     version: Hashable
     size: int
     details: dict[str, Any]
+    limit = 0
+    """How many bytes may be read at once where ranges turn out not to be served."""
 
     @abc.abstractmethod
     def fetch(self, start: int, stop: int, /) -> bytes:
         """These bytes, all within the object, on any thread."""
+
+    def seek(self, at: int, offset: int, whence: int) -> int:
+        """Where a file of it comes by a seek that is not to a place within it."""
+        if whence != os.SEEK_SET or offset < 0:
+            raise ValueError(f"no such place in {self.name!r}: offset {offset}, whence {whence}, from {at}")
+        return offset
 
 
 class _Opened:
@@ -95,6 +104,12 @@ class _Regular(Source):
             raise _stale(self.name)
         return b"".join(parts)
 
+    def seek(self, at: int, offset: int, whence: int) -> int:
+        if whence in (os.SEEK_DATA, os.SEEK_HOLE):
+            # Nothing is read at the place that this moves.
+            return os.lseek(self._stamp.descriptor, offset, whence)
+        return super().seek(at, offset, whence)
+
 
 class _Whole(Source):
     """Bytes that are here already."""
@@ -124,14 +139,15 @@ class _Ranged(Source):
         key: Hashable | None,
         options: dict[str, Any],
         look: Callable[[], dict[str, Any]] | None,
-        limit: Callable[[], int],
     ) -> None:
         self.fs, self.name, self.size, self.details = fs, name, size, details
         self.key = None if key is None else (_Ranged, identity_of(fs), name, key)
         self.version = version_of(details)
-        self._fetch, self._options, self._limit = fetch, options, limit
+        self._fetch, self._options = fetch, options
         self._look, self._state = look, state_of(details)
         self._whole: bytes | None = None
+        # For each process its own: a child of fork would find it as it was.
+        self._alone: dict[int, threading.RLock] = {}
         self._is_stale = False
 
     def fetch(self, start: int, stop: int, /) -> bytes:
@@ -152,19 +168,25 @@ class _Ranged(Source):
 
     def _from_whole(self, start: int, stop: int, refused: Exception | None) -> bytes:
         """These bytes out of all, where ranges cannot be had."""
-        if self.size > self._limit():
-            raise _too_large(self.name, f"{self.size} bytes", self._limit()) from refused
+        # One of several windows that are refused at once reads it for all.
+        with self._alone.setdefault(os.getpid(), threading.RLock()):
+            if self._whole is None:
+                self._whole = self._all(refused)
+            return self._whole[start:stop]
+
+    def _all(self, refused: Exception | None) -> bytes:
+        if self.size > self.limit:
+            raise _too_large(self.name, f"{self.size} bytes", self.limit) from refused
         with turn(self.fs):
             try:
-                whole = _read_whole(self.fs, self.name, self._options, self._limit())
+                whole = _read_whole(self.fs, self.name, self._options, self.limit)
             except Exception as error:
                 raise refused or error from None
         if len(whole) != self.size:
             raise OSError(
                 errno.EIO, f"it has {len(whole)} bytes, and {self.size} when it was opened", self.name
             ) from refused
-        self._whole = whole
-        return whole[start:stop]
+        return whole
 
     def _check(self) -> None:
         """Whether what was fetched is of the version that was opened: that was before, and is still."""
@@ -218,6 +240,12 @@ class _Sought(Source):
             raise _stale(self.name)
         return b"".join(parts)
 
+    def seek(self, at: int, offset: int, whence: int) -> int:
+        # Those of archives stay within.
+        with turn(self.fs):
+            self._opened.file.seek(at)
+            return int(self._opened.file.seek(offset, whence))
+
 
 class _Unknown(Source):
     """A function that fetches, of which nothing else is known."""
@@ -265,9 +293,9 @@ def _open(
     asked = dict(options)
     if block_size:
         asked["block_size"] = block_size
-    if _is_http(fs) and size and not is_whole:
-        # It need not ask the server again.
-        asked.setdefault("size", size)
+    if _is_http(fs):
+        # It need not ask the server again. What has no size to be told of is a stream.
+        asked |= {"size": size} if size and not is_whole else {"size": 1, "block_size": 0}
     file = fs.open(path, "rb", **asked)
     opened = _Opened(file)
     if details.get("type") == "directory":
@@ -302,10 +330,10 @@ def _open(
     details = {**(own or details), "size": size}
     # Without a version that is this one's, its pages are its own.
     key = (type(file), frozen(options), options_of(file)) if own or understood else None
-    return _Ranged(fs, path, fetch, size, details, key=key, options=options, look=look, limit=limit)
+    return _Ranged(fs, path, fetch, size, details, key=key, options=options, look=look)
 
 
-def source_of(fetcher: Any, size: int, limit: Callable[[], int]) -> Source:
+def source_of(fetcher: Any, size: int) -> Source:
     """What a file's fetcher fetches. Nothing is known of one that is not the method of a file."""
     file = getattr(fetcher, "__self__", None)
     source: Source | None = getattr(file, "source", None)
@@ -333,9 +361,7 @@ def source_of(fetcher: Any, size: int, limit: Callable[[], int]) -> Source:
             raise _stale(path)
         else:
             details = told
-    return _Ranged(
-        fs, path, fetcher, size, details, key=key, options=dict(file.kwargs), look=look, limit=limit
-    )
+    return _Ranged(fs, path, fetcher, size, details, key=key, options=dict(file.kwargs), look=look)
 
 
 def _looker(fs: Any, path: str, options: dict[str, Any]) -> Callable[[], dict[str, Any]]:

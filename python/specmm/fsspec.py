@@ -16,6 +16,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
+import os
 import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -77,7 +78,9 @@ def open(
         path = fs._strip_protocol(urlpath)
     cache = cache or default_cache()
     # Inside another cache's file system the bytes would be cached twice, and the inner read refused.
-    source = open_source(_innermost(fs), path, {}, _limit_of(cache))
+    limit = _limit_of(cache)
+    source = open_source(_innermost(fs), path, {}, limit)
+    source.limit = limit()
     return cache.open_store(_Object(source), source.size, name=path, ra_pages=ra_pages)
 
 
@@ -195,13 +198,14 @@ class SpecmmCache(BaseCache):
 
     def _origin(self) -> Source:
         if self._source is None:
-            self._source = source_of(self.fetcher, self.size, _limit_of(self._cache))
+            self._source = source_of(self.fetcher, self.size)
         return self._source
 
     def _open(self) -> tuple[File, Remote]:
         if self._opened is None:
             source = self._origin()
             cache = self._cache or default_cache()
+            source.limit = _limit_of(cache)()
             ra_pages = self._ra_pages
             if ra_pages is None:
                 # A block is what fsspec fetches at a time. Much of a small cache should not go at once.
@@ -269,6 +273,19 @@ class CachedFile(AbstractBufferedFile):
             return data
         got: bytes = super().read(length)
         return got
+
+    def seek(self, loc: int, whence: int = 0) -> int:
+        source, at = self.source, int(self.tell())
+        if source is None:
+            raise ValueError("I/O operation on closed file.")
+        loc = operator.index(loc)
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: at, os.SEEK_END: source.size}.get(whence)
+        if start is not None and 0 <= start + loc <= source.size:
+            self.loc = start + loc
+        else:
+            self.loc = source.seek(at, loc, whence) if start is None else source.seek(at, start + loc, 0)
+        place: int = self.loc
+        return place
 
     def readinto(self, b: WriteableBuffer) -> int:
         # What is inherited takes memory of Python objects for plain bytes, and none of numpy's times.
