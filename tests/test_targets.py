@@ -252,6 +252,7 @@ def test_numpys_strings_of_any_length_are_refused(ways):
 @given(BUFFERS, st.integers(0, 300))
 @example(lambda: np.zeros(3, "M8[s]"), 24)
 @example(lambda: np.zeros((), "M8[s]"), 8)
+@example(lambda: np.zeros(4, "M8[s]")[::2], 16)
 @example(lambda: np.zeros(4, "i4")[::2], 8)
 def test_a_store_answers_with_any_buffer_of_bytes(cached, make, size):
     answer = make()

@@ -196,7 +196,7 @@ class PageCache:
     ) -> File:
         """Opens an object with `read_at(offset, n) -> bytes` as a file of `size` bytes.
 
-        name: for messages. TypeError when the object has no `read_at`.
+        name: for messages; any str that `os.fsdecode` may give. TypeError when the object has no `read_at`.
         timeout: seconds that a call waits for a page before it raises TimeoutError, which names the store,
         the offset and the time; None: for ever. The read goes on by itself (`CacheStats.reads_abandoned`).
         ValueError in a cache with io="inline", where the caller reads.
@@ -254,8 +254,11 @@ class File:
         """Size in bytes, as of the last look: others may have changed the file, see `revalidate`."""
 
     @property
-    def name(self) -> str:
-        """The path as given, or the name of the store."""
+    def name(self) -> str | bytes:
+        """The path as given, a str or bytes as for Python's `open`, or the name of the store.
+
+        It is the `filename` of every OSError, too.
+        """
 
     @property
     def mode(self) -> str:

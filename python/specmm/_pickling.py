@@ -26,9 +26,9 @@ class _Kept:
 
     def __init__(self, cache: PageCache) -> None:
         self.cache = cache
-        self.files: collections.OrderedDict[str, File] = collections.OrderedDict()
+        self.files: collections.OrderedDict[str | bytes, File] = collections.OrderedDict()
 
-    def hold(self, path: str) -> None:
+    def hold(self, path: str | bytes) -> None:
         file = self.cache.open(path, ra_pages=0)
         self.files.pop(path, None)
         self.files[path] = file
@@ -91,10 +91,11 @@ def reduce_file(file: File, cache: PageCache, path: str | None, ra_pages: int, a
         )
     # What was to be created or emptied must not be so again.
     mode = "r+b" if file.mode in ("w+b", "x+b") else file.mode
-    return open_again, (cache, path, mode, ra_pages, advice)
+    place = os.fsencode(path) if isinstance(file.name, bytes) else path
+    return open_again, (cache, place, mode, ra_pages, advice)
 
 
-def open_again(cache: PageCache, path: str, mode: str, ra_pages: int, advice: str) -> File:
+def open_again(cache: PageCache, path: str | bytes, mode: str, ra_pages: int, advice: str) -> File:
     """Opens the file of a pickle."""
     file = cache.open(path, mode, ra_pages=ra_pages)
     if advice != "normal":

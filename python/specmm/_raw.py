@@ -39,7 +39,7 @@ class RawFile(io.RawIOBase):
         self._position = 0
 
     @property
-    def name(self) -> str:
+    def name(self) -> str | bytes:
         return self._file.name
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -158,7 +159,8 @@ def stats_html(stats: CacheStats) -> str:
 
 def file_html(file: File) -> str:
     """A file: how much of it is in the cache, and where."""
-    name = html.escape(file.name)
+    # Bytes that are no text are shown by their numbers: a document holds characters only.
+    name = html.escape(os.fsdecode(file.name).encode(errors="backslashreplace").decode())
     if file.closed:
         return f"<p><b>specmm.File</b> {name}: closed</p>"
     residency = Residency(*_core.resident_in(file, CELLS))

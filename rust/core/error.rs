@@ -1,6 +1,7 @@
 //! What can go wrong, with the value that was wrong.
 
 use std::borrow::Cow;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,15 +14,15 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub struct IoError {
     /// The error as the store gave it.
     pub source: Arc<std::io::Error>,
-    /// The file's name.
-    pub file: String,
+    /// The file's name, as it was given.
+    pub file: OsString,
 }
 
 impl IoError {
     /// Ties an error to its file.
     #[must_use]
-    pub fn new(source: std::io::Error, file: &str) -> Self {
-        Self { source: Arc::new(source), file: file.to_owned() }
+    pub fn new(source: std::io::Error, file: impl AsRef<OsStr>) -> Self {
+        Self { source: Arc::new(source), file: file.as_ref().to_owned() }
     }
 
     /// Whether the store ended before the bytes that the cache expected.
@@ -108,7 +109,7 @@ impl std::error::Error for ShortRead {}
 
 impl fmt::Display for IoError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.file, self.source)
+        write!(f, "{}: {}", self.file.to_string_lossy(), self.source)
     }
 }
 
@@ -183,8 +184,8 @@ pub enum Error {
     Io(IoError),
     /// A store with a time-out did not answer within it.
     TimedOut {
-        /// The file's name.
-        file: String,
+        /// The file's name, as it was given.
+        file: OsString,
         /// Byte offset of the page that was waited for.
         offset: u64,
         /// How long it was waited for.
@@ -192,7 +193,7 @@ pub enum Error {
     },
     /// A wait for the store of this file was given up, because the program wants its threads to
     /// ([`give_up_waiting_when`](crate::cache::give_up_waiting_when)).
-    Interrupted(String),
+    Interrupted(OsString),
     /// A valid request that specmm does not serve (yet).
     Unsupported(String),
     /// Something cannot be closed while pins of it live.
@@ -230,9 +231,12 @@ impl fmt::Display for Error {
             }
             Self::Closed(what) => write!(f, "{what} is closed"),
             Self::TimedOut { file, offset, timeout } => {
-                write!(f, "{file}: no answer for offset {offset} within {} s", timeout.as_secs_f64())
+                let (file, timeout) = (file.to_string_lossy(), timeout.as_secs_f64());
+                write!(f, "{file}: no answer for offset {offset} within {timeout} s")
             }
-            Self::Interrupted(file) => write!(f, "{file}: the wait for its store was given up"),
+            Self::Interrupted(file) => {
+                write!(f, "{}: the wait for its store was given up", file.to_string_lossy())
+            }
             Self::Io(error) => error.fmt(f),
         }
     }

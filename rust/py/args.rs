@@ -3,6 +3,7 @@
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -132,12 +133,44 @@ fn parse_size(text: &str) -> Option<u64> {
 
 /// A path as `open` takes it: str, bytes, or anything with `__fspath__`.
 pub(crate) fn path(value: &Bound<'_, PyAny>) -> PyResult<PathBuf> {
+    given_path(value).map(|(path, _)| path)
+}
+
+/// The same, and with it the str or bytes that it came as.
+pub(crate) fn given_path<'py>(value: &Bound<'py, PyAny>) -> PyResult<(PathBuf, Bound<'py, PyAny>)> {
+    static FSPATH: Imported = Imported::new("os", "fspath");
     static FSDECODE: Imported = Imported::new("os", "fsdecode");
-    let path = FSDECODE.call(value.py(), (value,))?;
+    let given = FSPATH.call(value.py(), (value,))?;
+    let path = FSDECODE.call(value.py(), (&given,))?;
     if path.cast::<PyString>()?.to_cow().is_ok_and(|text| text.contains('\0')) {
         return Err(PyValueError::new_err(format!("path holds a null byte: {}", repr(&path))));
     }
-    path.extract()
+    Ok((path.extract()?, given))
+}
+
+/// The name of a store: what messages say, and the str that it came as.
+#[derive(Default)]
+pub(crate) struct Name {
+    pub(crate) text: OsString,
+    given: Option<Py<PyString>>,
+}
+
+impl Name {
+    pub(crate) fn given(&self, py: Python<'_>) -> Py<PyAny> {
+        let given = self.given.as_ref().map(|name| name.clone_ref(py));
+        given.unwrap_or_else(|| PyString::new(py, "").unbind()).into_any()
+    }
+}
+
+pub(crate) fn name(value: &Bound<'_, PyAny>) -> PyResult<Name> {
+    let Ok(given) = value.cast::<PyString>() else {
+        return Err(PyTypeError::new_err(format!(
+            "name must be a str, not {}: {}",
+            type_name(value),
+            repr(value)
+        )));
+    };
+    Ok(Name { text: given.extract()?, given: Some(given.clone().unbind()) })
 }
 
 /// The name of an object's type, for messages.

@@ -149,7 +149,7 @@ pub(crate) struct Readable(View);
 
 impl Readable {
     pub(crate) fn new(object: &Bound<'_, PyAny>) -> PyResult<Self> {
-        View::of_plain_bytes(object, ffi::PyBUF_INDIRECT, ffi::PyBUF_SIMPLE).map(Self)
+        View::of_plain_bytes(object, ffi::PyBUF_INDIRECT, ffi::PyBUF_INDIRECT).map(Self)
     }
 
     /// How many bytes it has.

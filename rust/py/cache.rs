@@ -1,6 +1,6 @@
 //! `specmm.PageCache`.
 
-use crate::args;
+use crate::args::{self, Name};
 use crate::caller::CacheId;
 use crate::errors::{closed_error, raise};
 use crate::file::{File, Source};
@@ -93,37 +93,39 @@ impl PageCache {
         mode: &str,
         #[pyo3(from_py_with = args::ra_pages)] ra_pages: u32,
     ) -> PyResult<File> {
-        let path = args::path(path)?;
+        let (path, given) = args::given_path(path)?;
+        let given = given.unbind();
         // Where it is now: a process that the file is sent to may be elsewhere.
         let absolute = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
         let handle = &slf.get().handle;
         let id = handle.cache()?;
-        let file = handle.detached(slf.py(), |cache| {
+        let file = handle.detached_naming(slf.py(), Some(&given), |cache| {
             let options = OpenOptions::default().mode(mode.parse::<OpenMode>()?).ra_pages(ra_pages);
             cache.open_with(&path, options)
         })?;
         let source = Source::Path { path: absolute.into_os_string(), ra_pages };
-        Ok(File::new(file, id, slf.clone().unbind(), source))
+        Ok(File::new(file, id, slf.clone().unbind(), source, given))
     }
 
     /// Opens an object with `read_at(offset, n) -> bytes` as a file of `size` bytes.
-    #[pyo3(signature = (store, size, *, name="", ra_pages=specmm::DEFAULT_RA_PAGES, timeout=None),
+    #[pyo3(signature = (store, size, *, name=Name::default(), ra_pages=specmm::DEFAULT_RA_PAGES, timeout=None),
            text_signature = "($self, store, size, *, name='', ra_pages=32, timeout=None)")]
     fn open_store(
         slf: &Bound<'_, Self>,
         store: &Bound<'_, PyAny>,
         #[pyo3(from_py_with = args::size)] size: u64,
-        name: &str,
+        #[pyo3(from_py_with = args::name)] name: Name,
         #[pyo3(from_py_with = args::ra_pages)] ra_pages: u32,
         #[pyo3(from_py_with = args::timeout)] timeout: Option<Duration>,
     ) -> PyResult<File> {
         let handle = &slf.get().handle;
         let id = handle.cache()?;
         let own = Arc::new(PyStore::new(store, size, id, timeout)?);
-        let options = StoreOptions::default().name(name).ra_pages(ra_pages);
+        let given = name.given(slf.py());
+        let options = StoreOptions::default().name(&name.text).ra_pages(ra_pages);
         let file = handle.detached(slf.py(), move |cache| cache.open_store_with(own, size, options))?;
         let source = Source::Store { object: store.clone().unbind(), timeout };
-        Ok(File::new(file, id, slf.clone().unbind(), source))
+        Ok(File::new(file, id, slf.clone().unbind(), source, given))
     }
 
     /// Counters since the cache was made.

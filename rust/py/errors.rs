@@ -7,6 +7,7 @@ use pyo3::exceptions::{PyBufferError, PyMemoryError, PyOSError, PyValueError};
 use pyo3::prelude::*;
 use specmm::Error;
 use specmm::error::IoError;
+use std::ffi::OsStr;
 use std::io::ErrorKind;
 
 static SPECMM: Imported = Imported::new("specmm._errors", "SpecmmError");
@@ -24,6 +25,11 @@ const ETIMEDOUT: i32 = 110;
 
 /// A fresh exception for an error of the core.
 pub(crate) fn raise(py: Python<'_>, error: &Error) -> PyErr {
+    raise_naming(py, error, None)
+}
+
+/// The same of a file with this name, in the words of whoever opened it: the core knows a file by the first of its names.
+pub(crate) fn raise_naming(py: Python<'_>, error: &Error, name: Option<&Py<PyAny>>) -> PyErr {
     if let Error::Io(io) | Error::Bus { cause: Some(io), .. } = error {
         if let Some(exit) = failure(io).filter(|failure| failure.is_exit(py)) {
             return exit.cause(py);
@@ -34,7 +40,7 @@ pub(crate) fn raise(py: Python<'_>, error: &Error) -> PyErr {
         Error::Bus { index, offset, size, cause } => {
             let bus = exception(py, &BUS, (*index, *offset, *size));
             if let Some(cause) = cause {
-                bus.set_cause(py, Some(os_error(py, cause)));
+                bus.set_cause(py, Some(os_error(py, cause, name)));
             }
             bus
         }
@@ -47,12 +53,12 @@ pub(crate) fn raise(py: Python<'_>, error: &Error) -> PyErr {
         Error::Io(io) if io.source.kind() == ErrorKind::Unsupported && io.source.raw_os_error().is_none() => {
             exception(py, &UNSUPPORTED, (io.to_string(),))
         }
-        Error::Io(io) => os_error(py, io),
+        Error::Io(io) => os_error(py, io, name),
         Error::TimedOut { file, offset, timeout } => {
             let text = format!("no answer for offset {offset} within {} s", timeout.as_secs_f64());
-            coded(py, ETIMEDOUT, &text, file)
+            coded(py, ETIMEDOUT, &text, file, name)
         }
-        Error::Interrupted(file) => coded(py, EINTR, "the wait for the store was given up", file),
+        Error::Interrupted(file) => coded(py, EINTR, "the wait for the store was given up", file, name),
         Error::Pinned(message) => PyBufferError::new_err(message.clone()),
         _ => specmm_error(py, &error.to_string()),
     }
@@ -84,7 +90,7 @@ fn failure(error: &IoError) -> Option<&StoreFailure> {
 }
 
 /// `OSError(errno, text, file name)`, from which Python picks the subclass. What a user's store raised is the cause.
-fn os_error(py: Python<'_>, error: &IoError) -> PyErr {
+fn os_error(py: Python<'_>, error: &IoError, name: Option<&Py<PyAny>>) -> PyErr {
     let failure = failure(error);
     let errno = failure.and_then(StoreFailure::errno).unwrap_or_else(|| error.errno());
     let text = match error.source.raw_os_error() {
@@ -95,16 +101,20 @@ fn os_error(py: Python<'_>, error: &IoError) -> PyErr {
         Ok(text) => text,
         Err(instead) => return instead,
     };
-    let raised = coded(py, errno, &text, &error.file);
+    let raised = coded(py, errno, &text, &error.file, name);
     if let Some(failure) = failure {
         raised.set_cause(py, Some(failure.cause(py)));
     }
     raised
 }
 
-fn coded(py: Python<'_>, errno: i32, text: &str, file: &str) -> PyErr {
+fn coded(py: Python<'_>, errno: i32, text: &str, file: &OsStr, name: Option<&Py<PyAny>>) -> PyErr {
     let class = py.get_type::<PyOSError>();
-    let raised = if file.is_empty() { class.call1((errno, text)) } else { class.call1((errno, text, file)) };
+    let raised = match name {
+        _ if file.is_empty() => class.call1((errno, text)),
+        Some(name) => class.call1((errno, text, name)),
+        None => class.call1((errno, text, file)),
+    };
     raised.map_or_else(|instead| instead, PyErr::from_value)
 }
 

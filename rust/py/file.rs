@@ -34,6 +34,8 @@ pub(crate) struct Opened {
     /// A cache that has open files is still closed at exit.
     cache: Py<PageCache>,
     source: Source,
+    /// A str, or the bytes of a path.
+    name: Py<PyAny>,
 }
 
 /// What a file was opened from.
@@ -62,14 +64,24 @@ impl Origin for Opened {
         Ok((file?, id))
     }
 
+    fn given(&self) -> Option<&Py<PyAny>> {
+        Some(&self.name)
+    }
+
     fn name(&self, file: &specmm::File) -> String {
         format!("file {:?}", file.name())
     }
 }
 
 impl File {
-    pub(crate) fn new(file: specmm::File, id: CacheId, cache: Py<PageCache>, source: Source) -> Self {
-        Self { handle: Handle::new(file, id, Opened { cache, source }) }
+    pub(crate) fn new(
+        file: specmm::File,
+        id: CacheId,
+        cache: Py<PageCache>,
+        source: Source,
+        name: Py<PyAny>,
+    ) -> Self {
+        Self { handle: Handle::new(file, id, Opened { cache, source, name }) }
     }
 
     pub(crate) fn handle(&self) -> &Handle<Opened> {
@@ -119,10 +131,10 @@ impl File {
         self.handle.get()?.size().map_err(|error| raise(py, &error))
     }
 
-    /// The path as given, or the name of the store.
+    /// The path as given, a str or bytes, or the name of the store.
     #[getter]
-    fn name(&self) -> &str {
-        self.handle.inner().name()
+    fn name(&self, py: Python<'_>) -> Py<PyAny> {
+        self.handle.origin.name.clone_ref(py)
     }
 
     /// "rb", "r+b", "w+b" or "x+b".
@@ -268,12 +280,13 @@ impl File {
     #[pyo3(signature = (*_arguments, **_named), text_signature = "($self, dtype=None, *, copy=None)")]
     fn __array__(
         &self,
+        py: Python<'_>,
         _arguments: &Bound<'_, PyAny>,
         _named: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyAny>> {
         Err(PyTypeError::new_err(format!(
             "a File is no array: read it into one with preadinto, or index specmm.numpy.Records(file, dtype): {}",
-            self.__repr__()
+            self.__repr__(py)
         )))
     }
 
@@ -298,11 +311,12 @@ impl File {
         self.close(py)
     }
 
-    fn __repr__(&self) -> String {
+    fn __repr__(&self, py: Python<'_>) -> String {
         let file = self.handle.inner();
+        let name = args::repr(self.handle.origin.name.bind(py));
         let size = file.size().ok().filter(|_| !self.closed());
         let state = size.map_or_else(|| "closed".to_owned(), |size| format!("{size} bytes"));
-        format!("<specmm.File {:?} mode='{}', {state}>", file.name(), self.mode())
+        format!("<specmm.File {name} mode='{}', {state}>", self.mode())
     }
 
     /// What a notebook shows: which parts of the file are in the cache.

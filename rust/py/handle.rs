@@ -6,7 +6,7 @@
 //! there, because it may stand still with any lock held.
 
 use crate::caller::CacheId;
-use crate::errors::{closed_error, raise};
+use crate::errors::{closed_error, raise_naming};
 use crate::interrupt;
 use crate::later;
 use pyo3::prelude::*;
@@ -20,6 +20,11 @@ pub(crate) trait Origin: Send + Sync {
 
     /// A new object for this process, and the cache that it belongs to. Of `parents` only what never waits is called.
     fn inherit(&self, py: Python<'_>, parents: &Self::Core) -> PyResult<(Self::Core, CacheId)>;
+
+    /// The name of the file that it is, as it was given.
+    fn given(&self) -> Option<&Py<PyAny>> {
+        None
+    }
 
     /// What the object is called, for messages.
     fn name(&self, core: &Self::Core) -> String;
@@ -100,12 +105,22 @@ impl<O: Origin> Handle<O> {
         py: Python<'_>,
         call: impl FnOnce(&O::Core) -> specmm::Result<R> + Send,
     ) -> PyResult<R> {
+        self.detached_naming(py, self.origin.given(), call)
+    }
+
+    /// The same; `name` is that of the file in errors.
+    pub(crate) fn detached_naming<R: Send>(
+        &self,
+        py: Python<'_>,
+        name: Option<&Py<PyAny>>,
+        call: impl FnOnce(&O::Core) -> specmm::Result<R> + Send,
+    ) -> PyResult<R> {
         let inner = self.get()?;
         let (answer, interrupt) = py.detach(|| interrupt::watch(|| call(inner)));
         later::give_back(py);
         match interrupt {
             Some(interrupt) => Err(interrupt),
-            None => answer.map_err(|error| raise(py, &error)),
+            None => answer.map_err(|error| raise_naming(py, &error, name)),
         }
     }
 

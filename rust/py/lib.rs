@@ -126,8 +126,7 @@ mod _core {
     #[allow(clippy::needless_pass_by_value, reason = "an argument from Python")]
     fn open_regular(py: Python<'_>, #[pyo3(from_py_with = args::path)] path: PathBuf) -> PyResult<i32> {
         let opened = py.detach(|| store::open_regular(&path, Opening::default()));
-        let file =
-            opened.map_err(|error| raise(py, &Error::Io(IoError::new(error, &path.to_string_lossy()))))?;
+        let file = opened.map_err(|error| raise(py, &Error::Io(IoError::new(error, &path))))?;
         Ok(file.into_raw_fd())
     }
 

@@ -36,7 +36,7 @@ fn two_files(frames: usize) -> (Arc<AddressSpace>, Arc<AddressSpace>) {
     let shared = Shared::new(frames, Io::Inline).unwrap();
     let file = |byte| {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(vec![byte; PAGE_SIZE]));
-        shared.mapping(None, &store, PAGE, "model").unwrap()
+        shared.mapping(None, &store, PAGE, "model".as_ref()).unwrap()
     };
     let (ours, strangers) = (file(OURS), file(STRANGERS));
     cache_page(&ours, 0, OURS);
@@ -310,7 +310,7 @@ fn eviction_against_reuse() {
 fn twins() {
     let shared = Shared::new(2, Io::Inline).unwrap();
     let store = Arc::new(MemoryStore::new(vec![OURS; PAGE_SIZE]));
-    let ours = Arc::new(AddressSpace::new(store, PAGE, "model", shared));
+    let ours = Arc::new(AddressSpace::new(store, PAGE, "model".as_ref(), shared));
     let history = History::new(false);
     let create = |ours: &AddressSpace| match ours.add_page(0) {
         Created::New(held) => {

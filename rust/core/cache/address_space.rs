@@ -20,6 +20,7 @@ use crate::sync::rwsem::RwSem;
 use crate::sync::{AtomicU64, Mutex, Tally, duty, guard, ord, seeded, spin_hint, yield_now};
 use crate::xarray::{Entry, XArray};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 
 /// A range of some address space that maps a file; how truncation and reclaim reach page tables without knowing them.
@@ -64,7 +65,7 @@ pub struct AddressSpace {
     pub(super) store: Arc<dyn Store>,
     /// What the store says of that.
     pub(super) read_by: ReadBy,
-    pub(super) name: String,
+    pub(super) name: OsString,
     pub(crate) shared: Arc<Shared>,
 }
 
@@ -81,7 +82,7 @@ pub(super) enum Created<'f> {
 }
 
 impl AddressSpace {
-    pub(crate) fn new(store: Arc<dyn Store>, size: u64, name: &str, shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(store: Arc<dyn Store>, size: u64, name: &OsStr, shared: Arc<Shared>) -> Self {
         static LAST: Tally = Tally::new();
         let version = store.version().ok().flatten().unwrap_or(0);
         Self {

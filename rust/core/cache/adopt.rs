@@ -63,7 +63,7 @@ mod tests {
         let mut buf = [0; 10];
         assert_eq!(file.pread(&mut buf, PAGE_SIZE as u64).unwrap(), 10);
         assert_eq!(buf, [7; 10]);
-        assert_eq!((file.name(), file.mode()), (path.to_str().unwrap(), OpenMode::ReadWrite));
+        assert_eq!((file.name(), file.mode()), (path.as_os_str(), OpenMode::ReadWrite));
         assert_eq!(file.readahead_state().unwrap().ra_pages, 32);
         assert_eq!(also.readahead_state().unwrap().ra_pages, 8);
         assert!(also.read_cached(&mut buf, PAGE_SIZE as u64).is_some(), "both share pages");
@@ -89,7 +89,7 @@ mod tests {
         let mut buf = [0; 2];
         for (file, byte) in [(&same, 1), (&twos, 2)] {
             file.pread(&mut buf, 98).unwrap();
-            assert_eq!((buf, file.size().unwrap(), file.name()), ([byte; 2], 100, "ones"));
+            assert_eq!((buf, file.size().unwrap(), file.name()), ([byte; 2], 100, "ones".as_ref()));
         }
         file.close().unwrap();
         assert!(matches!(other.adopt(&file), Err(crate::Error::Closed(_))));

@@ -12,6 +12,7 @@ use crate::page::{Out, PAGE_SIZE};
 use crate::rcu::ArcCell;
 use crate::store::{MAX_SIZE, Store};
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, Tally};
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -318,13 +319,13 @@ struct Handle {
     open: ArcCell<OpenFile>,
     /// Where a local file was found, from the root.
     path: Option<PathBuf>,
-    name: String,
+    name: OsString,
     mode: OpenMode,
     shared: Arc<super::Shared>,
 }
 
 impl File {
-    pub(super) fn new(open: OpenFile, name: &str, path: Option<PathBuf>) -> Self {
+    pub(super) fn new(open: OpenFile, name: &OsStr, path: Option<PathBuf>) -> Self {
         let (name, mode) = (name.to_owned(), open.mode);
         let shared = Arc::clone(&open.mapping.shared);
         Self { handle: Arc::new(Handle { open: ArcCell::new(Arc::new(open)), path, name, mode, shared }) }
@@ -333,9 +334,9 @@ impl File {
     /// A file over a store without a cache's registry, for models.
     #[cfg(all(test, specmm_loom))]
     pub(crate) fn in_memory(shared: &Arc<super::Shared>, store: Arc<dyn Store>, size: u64) -> Self {
-        let mapping = shared.mapping(None, &store, size, "model").expect("a store has no identity");
+        let mapping = shared.mapping(None, &store, size, "model".as_ref()).expect("a store has no identity");
         let open = OpenFile::new(mapping, store, OpenMode::ReadWrite, DEFAULT_RA_PAGES);
-        Self::new(open, "model", None)
+        Self::new(open, "model".as_ref(), None)
     }
 
     /// The open file, while neither it nor its cache is closed.
@@ -357,9 +358,9 @@ impl File {
         &self.handle.shared
     }
 
-    /// The path, or the name given to a store.
+    /// The path as it was given, or the name given to a store.
     #[must_use]
-    pub fn name(&self) -> &str {
+    pub fn name(&self) -> &OsStr {
         &self.handle.name
     }
 

@@ -1,6 +1,7 @@
 //! What may be said when a cache is made or a file is opened, each with what holds if it is not said.
 
 use super::{DEFAULT_FRAME_TIMEOUT, DEFAULT_RA_PAGES, Io, OpenMode};
+use std::ffi::OsStr;
 use std::time::Duration;
 
 /// How a cache behaves: [`PageCache::with_options`](crate::PageCache::with_options).
@@ -66,22 +67,22 @@ impl OpenOptions {
 /// How a store is opened: [`PageCache::open_store_with`](crate::PageCache::open_store_with).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoreOptions<'a> {
-    pub(super) name: &'a str,
+    pub(super) name: &'a OsStr,
     pub(super) ra_pages: u32,
     pub(super) timeout: Option<Duration>,
 }
 
 impl Default for StoreOptions<'_> {
     fn default() -> Self {
-        Self { name: "", ra_pages: DEFAULT_RA_PAGES, timeout: None }
+        Self { name: OsStr::new(""), ra_pages: DEFAULT_RA_PAGES, timeout: None }
     }
 }
 
 impl<'a> StoreOptions<'a> {
     /// What the file is called, in errors above all; nothing unless said.
     #[must_use]
-    pub fn name(mut self, name: &'a str) -> Self {
-        self.name = name;
+    pub fn name<N: AsRef<OsStr> + ?Sized>(mut self, name: &'a N) -> Self {
+        self.name = name.as_ref();
         self
     }
 

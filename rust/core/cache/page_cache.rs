@@ -12,6 +12,7 @@ use crate::store::{LocalFile, MAX_SIZE, ReadBy, Store, TimedStore};
 use crate::sync::{AtomicU32, Mutex, Ordering, Tally};
 use crate::xarray::Census;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -144,7 +145,7 @@ impl Shared {
         identity: Option<(u64, u64)>,
         store: &Arc<dyn Store>,
         size: u64,
-        name: &str,
+        name: &OsStr,
     ) -> Result<Arc<AddressSpace>> {
         // Not under the mutex, which reclaim takes: the store is asked, which may be anybody's code.
         let mapping = Arc::new(AddressSpace::new(Arc::clone(store), size, name, Arc::clone(self)));
@@ -172,7 +173,7 @@ impl Shared {
     pub(super) fn open_local(
         self: &Arc<Self>,
         path: &Path,
-        name: &str,
+        name: &OsStr,
         mode: OpenMode,
         ra_pages: u32,
     ) -> Result<OpenFile> {
@@ -351,17 +352,17 @@ impl PageCache {
         let (path, OpenOptions { mode, ra_pages }) = (path.as_ref(), options);
         self.shared.require_open()?;
         super::file::check_ra_pages(ra_pages)?;
-        let name = path.to_string_lossy();
-        let open = self.shared.open_local(path, &name, mode, ra_pages)?;
+        let name = path.as_os_str();
+        let open = self.shared.open_local(path, name, mode, ra_pages)?;
         // The working directory may change.
-        let file = File::new(open, &name, std::path::absolute(path).ok());
+        let file = File::new(open, name, std::path::absolute(path).ok());
         if mode == OpenMode::Create {
             file.truncate(0)?;
         }
         Ok(file)
     }
 
-    /// Caches any [`Store`] of `size` bytes.
+    /// Caches any [`Store`] of `size` bytes. `name` is for messages.
     ///
     /// # Errors
     /// As [`PageCache::open_store_with`].
@@ -587,13 +588,13 @@ impl AddressSpace {
             if !page.is_at(self.id(), index) {
                 return Err(Error::Invariant(format!(
                     "slot {index} of {} holds a stranger: {page:?}",
-                    self.name
+                    self.name.to_string_lossy()
                 )));
             }
             if page.refcount() != 1 + page.mapcount() + self.frames().pins(page) {
                 return Err(Error::Invariant(format!(
                     "page {index} of {} has references that neither the cache nor an entry holds: {page:?}",
-                    self.name
+                    self.name.to_string_lossy()
                 )));
             }
         }

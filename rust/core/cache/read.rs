@@ -73,7 +73,9 @@ impl OpenFile {
             FoundOrCreated::Beyond(_) => return Ok(None),
             FoundOrCreated::NoMemory(error) => return Err(error),
             FoundOrCreated::NoFrame | FoundOrCreated::Unstable => {
-                return Err(mapping.shared.out_of_frames(format!("page {index} of {}", mapping.name)));
+                return Err(mapping
+                    .shared
+                    .out_of_frames(format!("page {index} of {}", mapping.name.to_string_lossy())));
             }
         };
         let page = handle.page();

@@ -9,6 +9,7 @@ use crate::error::{Error, IoError, Result};
 use crate::page::PAGE_SIZE;
 use crate::store::{Opening, open_regular};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
+use std::ffi::OsString;
 use std::ffi::c_void;
 use std::fs::File;
 use std::path::Path;
@@ -18,7 +19,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 /// The address space of this process.
 pub(super) struct Kernel {
     file: File,
-    name: String,
+    name: OsString,
     sigbus: Guard,
 }
 
@@ -46,7 +47,7 @@ impl Drop for Mapping {
 
 impl Kernel {
     pub(super) fn new(path: &Path) -> Result<Self> {
-        let name = path.to_string_lossy().into_owned();
+        let name = path.as_os_str().to_owned();
         let file =
             open_regular(path, Opening::default()).map_err(|error| Error::Io(IoError::new(error, &name)))?;
         Ok(Self { file, name, sigbus: Guard::new() })

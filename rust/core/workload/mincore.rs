@@ -20,7 +20,7 @@ use std::path::Path;
 /// # Errors
 /// What open(2), fstat(2), mmap(2) and mincore(2) say; [`Error::OutOfMemory`] for the answer.
 pub fn kernel_residency(path: &Path, first: u64, count: u64) -> Result<Vec<u8>> {
-    let io_error = |error| Error::Io(IoError::new(error, &path.to_string_lossy()));
+    let io_error = |error| Error::Io(IoError::new(error, path));
     let open = || {
         let file = open_regular(path, Opening::default())?;
         let length = file.metadata()?.len();
