@@ -129,6 +129,7 @@ def test_a_file_keeps_its_cache_alive(path):
     gc.collect()
     assert alive() is not None
     assert file.pread(10, 5) == CONTENT[5:15]
+    file.close()
     del file
     gc.collect()
     assert alive() is None

@@ -130,6 +130,7 @@ def test_a_store_that_fails_every_third_call(cache):
                 failed += 1
     assert failed == store.calls // 3 > 5
     # With readahead most failures are met by a window, whose pages are then read one by one.
+    file.close()
     again = cache.open_store(Flaky(ConnectionError("connection reset"), every=3), 20 * PAGE)
     got = b""
     while len(got) < 20:
@@ -138,6 +139,7 @@ def test_a_store_that_fails_every_third_call(cache):
         except OSError as error:
             assert isinstance(error.__cause__, ConnectionError)
     assert got == bytes(range(65, 85))
+    again.close()
 
 
 def test_a_store_that_does_not_answer():

@@ -182,10 +182,15 @@ while not swapper:
 row = dict(workload=next(iter(_core.workloads())), threads=1, writer_rates=["0"], seconds=0.001, rounds=1)
 store = specmm.zarr.CachedStore(folder)
 cache = specmm.PageCache("1MiB")
+
+def opened(mode, call):
+    with cache.open(path, mode) as file:
+        call(file)
+
 ways = [
-    lambda: cache.open(path).pread(1, 0),
-    lambda: cache.open(path, "r+b").pread(1, 0),
-    lambda: cache.open(path, "w+b").truncate(5000),
+    lambda: opened("rb", lambda file: file.pread(1, 0)),
+    lambda: opened("r+b", lambda file: file.pread(1, 0)),
+    lambda: opened("w+b", lambda file: file.truncate(5000)),
     lambda: _core.kernel_residency(path),
     lambda: os.close(_core.open_regular(path)),
     lambda: _core.run_faults(path, locking=["kernel"], **row),

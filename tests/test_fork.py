@@ -347,7 +347,8 @@ def busy():
                     each.pread(1, 0)
             case "closes its cache":
                 with specmm.PageCache("1MiB") as own:
-                    own.open_store(Pages(), 64 * PAGE).pread(1, 0)
+                    file = own.open_store(Pages(), 64 * PAGE)
+                    file.pread(1, 0)
             case "unmaps":
                 address = mm.mmap(mapped)
                 mm.touch(address, 64 * PAGE)

@@ -105,6 +105,7 @@ def test_empty_page_tables_go_back_whoever_empties_them(cache, mm, end):
     end(mm, file, cache, address)
     assert tables(cache) == 0
     cache.check()
+    file.close()
 
 
 def test_entries_beside_cleared_ones_keep_their_tables(cache, file, mm):
@@ -127,6 +128,7 @@ def test_faults_that_fail_leave_no_tables(cache, mm):
         with pytest.raises(specmm.BusError):
             mm.load(address + at, 1)
     assert tables(cache) == 0
+    file.close()
 
 
 def test_page_tables_of_a_page_that_is_mapped_often_are_bounded(cache, file):
@@ -203,7 +205,8 @@ def test_nodes_of_files_that_nobody_closed_go_too(cache):
         file = cache.open_store(Store(zeros), 1 << 40, ra_pages=0)
         for number in range(10):
             file.pread(1, number * LEAF)
-        del file
+        with pytest.warns(ResourceWarning, match="unclosed file"):
+            del file
     assert nodes(cache) <= 10 * 2 + 300 + 50
 
 

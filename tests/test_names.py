@@ -1,5 +1,5 @@
 # ruff: noqa: PTH108, PTH118, PTH123, SIM115  # paths of bytes
-"""Names of files come back as they were given: in `name`, in errors, in reports and pickles, on the command line."""
+"""Names of files come back as they were given: in `name`, errors, reports, pickles, on the command line."""
 
 import errno
 import html

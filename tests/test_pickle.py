@@ -61,19 +61,22 @@ def test_advice_and_place(cache, path, monkeypatch):
     silent.pread(1, 0)
     cache.settle()
     assert silent.residency() == b"\1\0\0"
+    file.close()
 
 
 def test_copies(cache, path):
-    file = cache.open(path)
-    for same in (copy.copy(file), copy.deepcopy([file])[0]):
-        file.pread(1, 2 * PAGE)
-        assert same.residency() == file.residency()
+    with cache.open(path) as file:
+        for same in (copy.copy(file), copy.deepcopy([file])[0]):
+            file.pread(1, 2 * PAGE)
+            assert same.residency() == file.residency()
     assert copy.copy(cache) is copy.deepcopy(cache) is cache
 
 
 def test_what_cannot_be_pickled_says_what_to_do(cache, path):
-    file = cache.open_store(Store(lambda offset, n: bytes(n)), 10, name="remote")
-    with pytest.raises(pickle.PicklingError, match=r"'remote'.*open_store"):
+    with (
+        cache.open_store(Store(lambda offset, n: bytes(n)), 10, name="remote") as file,
+        pytest.raises(pickle.PicklingError, match=r"'remote'.*open_store"),
+    ):
         pickle.dumps(file)
     file = cache.open(path)
     file.close()
@@ -88,15 +91,16 @@ def test_what_cannot_be_pickled_says_what_to_do(cache, path):
 
 
 def test_what_is_gone_is_missing(cache, path):
-    data = pickle.dumps(cache.open(path))
+    with cache.open(path) as file:
+        data = pickle.dumps(file)
     path.unlink()
     with pytest.raises(FileNotFoundError):
         pickle.loads(data)
 
 
 def test_a_closed_cache_is_made_again(path):
-    with specmm.PageCache("2MiB", io="inline") as cache:
-        data = pickle.dumps([cache, cache.open(path), cache.open(path)])
+    with specmm.PageCache("2MiB", io="inline") as cache, cache.open(path) as file, cache.open(path) as also:
+        data = pickle.dumps([cache, file, also])
     made, one, other = pickle.loads(data)
     assert made is not cache
     assert made.stats().capacity_frames == 512
@@ -147,7 +151,8 @@ def test_a_cache_from_a_pickle_holds_so_many_files_open(tmp_path):
     for number in range(_pickling.HELD + 20):
         path = tmp_path / str(number)
         path.write_bytes(bytes([number]) * 10)
-        data.append(pickle.dumps(cache.open(path)))
+        with cache.open(path) as file:
+            data.append(pickle.dumps(file))
     made = pickle.dumps(cache)
     cache.close()
     for number, each in enumerate(data):

@@ -224,8 +224,8 @@ def test_closing_the_stream_closes_the_file_that_it_owns(cache, path):
         assert (stream.closed, file.closed) == (True, close)
         stream.close()
         file.close()
-    with pytest.raises(TypeError, match="close must be a bool"):
-        cache.open(path).as_raw(close="yes")
+    with cache.open(path) as file, pytest.raises(TypeError, match="close must be a bool"):
+        file.as_raw(close="yes")
 
 
 def test_an_owner_whose_file_is_pinned_stays_open(cache, path):

@@ -125,7 +125,7 @@ def test_raw_stream_reads_an_archive(cache, tmp_path):
 
 
 def test_raw_stream_keeps_its_file_alive(cache, path):
-    raw = cache.open(path).as_raw()
+    raw = cache.open(path).as_raw(close=True)
     gc.collect()
     assert raw.read(4) == CONTENT[:4]
     raw.close()

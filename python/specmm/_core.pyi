@@ -28,11 +28,14 @@ __all__ = [
     "close_at_exit",
     "copy_into",
     "kernel_residency",
+    "may_stay_open",
     "open_regular",
     "parse_size",
     "resident_in",
     "rows",
     "run_faults",
+    "stop_warning",
+    "warn_unclosed",
     "workloads",
 ]
 
@@ -55,6 +58,15 @@ def after_fork_in_parent() -> None:
 
 def close_at_exit(cache: PageCache) -> None:
     """Closes a cache unless this process has only inherited it."""
+
+def stop_warning() -> None:
+    """Says that this process exits, or is a child of a fork: its files need not be closed."""
+
+def may_stay_open(file: File) -> File:
+    """Says that nobody is expected to close a file, so that there is no warning, and answers it."""
+
+def warn_unclosed(file: File, source: object) -> None:
+    """Warns (ResourceWarning) that a file was never closed, if it should have been, by `source`."""
 
 def capacity_of(file: File) -> int:
     """Bytes that the cache of a file holds at most."""
@@ -241,7 +253,9 @@ class PageCache:
 class File:
     """A file whose pages are in a cache. `PageCache.open` and `PageCache.open_store` make it.
 
-    Any number of threads may use it at a time. Use it as a context manager, or call `close`.
+    Any number of threads may use it at a time. Use it as a context manager, or call `close`: one that goes
+    without, while its cache is open, is a ResourceWarning, as of Python's own files. There is none of files
+    that came out of a pickle, nor in a child of fork, nor at exit.
 
     In a child of fork it is the same file, read through the descriptor that was inherited, or through the
     same store, into the child's cache. A file that was opened by its path pickles as path, mode ("r+b" for

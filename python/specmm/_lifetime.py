@@ -8,6 +8,7 @@ import atexit
 import contextlib
 import os
 import threading  # noqa: F401 - the extension module looks for it
+import warnings  # noqa: F401 - as above
 import weakref
 
 from specmm import _core
@@ -23,6 +24,7 @@ def register(cache: _core.PageCache) -> None:
 
 @atexit.register
 def _close_all() -> None:
+    _core.stop_warning()
     # Every cache is closed even when one fails; what failed is then reported by the interpreter.
     with contextlib.ExitStack() as stack:
         for cache in [ref() for ref in list(_open)]:
@@ -33,4 +35,6 @@ def _close_all() -> None:
             stack.callback(_core.close_at_exit, cache)
 
 
-os.register_at_fork(before=_core.before_fork, after_in_parent=_core.after_fork_in_parent)
+os.register_at_fork(
+    before=_core.before_fork, after_in_parent=_core.after_fork_in_parent, after_in_child=_core.stop_warning
+)

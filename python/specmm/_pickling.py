@@ -14,7 +14,7 @@ import pickle
 import weakref
 from collections.abc import Callable
 
-from specmm._core import File, PageCache
+from specmm._core import File, PageCache, may_stay_open
 from specmm._default import default_cache, is_default
 
 HELD = 64
@@ -29,7 +29,7 @@ class _Kept:
         self.files: collections.OrderedDict[str | bytes, File] = collections.OrderedDict()
 
     def hold(self, path: str | bytes) -> None:
-        file = self.cache.open(path, ra_pages=0)
+        file = may_stay_open(self.cache.open(path, ra_pages=0))
         self.files.pop(path, None)
         self.files[path] = file
         while len(self.files) > HELD:
@@ -97,7 +97,8 @@ def reduce_file(file: File, cache: PageCache, path: str | None, ra_pages: int, a
 
 def open_again(cache: PageCache, path: str | bytes, mode: str, ra_pages: int, advice: str) -> File:
     """Opens the file of a pickle."""
-    file = cache.open(path, mode, ra_pages=ra_pages)
+    # Who is handed it did not open it.
+    file = may_stay_open(cache.open(path, mode, ra_pages=ra_pages))
     if advice != "normal":
         file.advise(advice)  # type: ignore[arg-type]
     for kept in _kept.get(_names.get(cache, ""), []).copy():

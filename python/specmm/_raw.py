@@ -123,6 +123,18 @@ class RawFile(io.RawIOBase):
             self._file.close()
         super().close()
 
+    def __del__(self) -> None:
+        # One that could not be made has neither.
+        if getattr(self, "_closes", False) and not self.closed:
+            _core.warn_unclosed(self._file, self)
+        # It closes.
+        super().__del__()
+
+    def _dealloc_warn(self, source: object) -> None:
+        # A stream over this one, which was never closed, calls it as it does FileIO's.
+        if self._closes and not self.closed:
+            _core.warn_unclosed(self._file, source)
+
     def __repr__(self) -> str:
         return f"<specmm raw stream of {self._file!r} at {self._position}>"
 

@@ -13,6 +13,8 @@ import weakref
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from specmm._core import may_stay_open
+
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
@@ -109,7 +111,7 @@ def open_object(
     lets go of it.
     """
     if key is None:
-        return cache.open_store(store, size, name=name, ra_pages=ra_pages), store
+        return may_stay_open(cache.open_store(store, size, name=name, ra_pages=ra_pages)), store
     objects = _objects.setdefault(cache, collections.OrderedDict())
     versions = objects.setdefault(key, [])
     with contextlib.suppress(KeyError):
@@ -117,7 +119,8 @@ def open_object(
         objects.move_to_end(key)
     known = _first(versions, (version, size))
     if known is None:
-        own = _Opened((version, size), cache.open_store(store, size, name=name, ra_pages=ra_pages), store)
+        file = may_stay_open(cache.open_store(store, size, name=name, ra_pages=ra_pages))
+        own = _Opened((version, size), file, store)
         before = versions.copy()
         versions.append(own)
         known = _first(versions, own.version) or own

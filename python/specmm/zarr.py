@@ -29,7 +29,7 @@ except ImportError as error:
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import LocalStore, ZipStore
 
-from specmm._core import PAGE_SIZE, File, PageCache, open_regular
+from specmm._core import PAGE_SIZE, File, PageCache, may_stay_open, open_regular
 from specmm._default import default_cache
 from specmm._remote import open_object
 
@@ -187,7 +187,8 @@ class CachedZipStore(ZipStore):
 
     def _sync_open(self) -> None:
         # First, as it refuses what is no regular file, and zarr would wait for it.
-        file = (self._cache or default_cache()).open(self.path)
+        # A store that is never closed is no mistake, with zarr.
+        file = may_stay_open((self._cache or default_cache()).open(self.path))
         super()._sync_open()
         # In place of the archive that zarr opened comes one that reads through the cache.
         self._zf.close()

@@ -104,7 +104,7 @@ impl PageCache {
             cache.open_with(&path, options)
         })?;
         let source = Source::Path { path: absolute.into_os_string(), ra_pages };
-        Ok(File::new(file, id, slf.clone().unbind(), source, given))
+        File::new(file, id, slf, source, given)
     }
 
     /// Opens an object with `read_at(offset, n) -> bytes` as a file of `size` bytes.
@@ -125,7 +125,7 @@ impl PageCache {
         let options = StoreOptions::default().name(&name.text).ra_pages(ra_pages);
         let file = handle.detached(slf.py(), move |cache| cache.open_store_with(own, size, options))?;
         let source = Source::Store { object: store.clone().unbind(), timeout };
-        Ok(File::new(file, id, slf.clone().unbind(), source, given))
+        File::new(file, id, slf, source, given)
     }
 
     /// Counters since the cache was made.

@@ -12,12 +12,14 @@ use crate::pin::Pinned;
 use crate::results;
 use crate::slices::{self, BYTES, PAGES};
 use crate::store::PyStore;
+use crate::unclosed;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use specmm::{Advice, Out};
 use std::ffi::OsString;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Longest read that is tried attached. A longer copy is worth handing the interpreter over.
@@ -26,7 +28,10 @@ const ATTACHED: usize = 64 << 10;
 /// A file whose pages are in a cache.
 #[pyclass(module = "specmm", frozen, weakref)]
 pub(crate) struct File {
-    handle: Handle<Opened>,
+    handle: Arc<Handle<Opened>>,
+    /// The same file as another object, which names it in the warning that it was never closed: one that is going cannot be
+    /// given away any more. Made together with it, so that `tracemalloc` knows where. None in the twin itself.
+    twin: Option<Py<File>>,
 }
 
 /// Where a file was opened, in a forked child once more.
@@ -36,6 +41,8 @@ pub(crate) struct Opened {
     source: Source,
     /// A str, or the bytes of a path.
     name: Py<PyAny>,
+    /// Whether nobody is expected to close it. Set attached, before anybody else has the file.
+    may_stay_open: AtomicBool,
 }
 
 /// What a file was opened from.
@@ -77,11 +84,27 @@ impl File {
     pub(crate) fn new(
         file: specmm::File,
         id: CacheId,
-        cache: Py<PageCache>,
+        cache: &Bound<'_, PageCache>,
         source: Source,
         name: Py<PyAny>,
-    ) -> Self {
-        Self { handle: Handle::new(file, id, Opened { cache, source, name }) }
+    ) -> PyResult<Self> {
+        let opened =
+            Opened { cache: cache.clone().unbind(), source, name, may_stay_open: AtomicBool::new(false) };
+        let handle = Arc::new(Handle::new(file, id, opened));
+        let twin = Py::new(cache.py(), Self { handle: Arc::clone(&handle), twin: None })?;
+        Ok(Self { handle, twin: Some(twin) })
+    }
+
+    /// Says that nobody is expected to close it: it goes with its last user.
+    pub(crate) fn may_stay_open(&self) {
+        self.handle.origin.may_stay_open.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether its user should have closed it: not what is somebody else's to close, a parent's file included.
+    pub(crate) fn is_unclosed(&self) -> bool {
+        !self.closed()
+            && self.handle.is_made_here()
+            && !self.handle.origin.may_stay_open.load(Ordering::Relaxed)
     }
 
     pub(crate) fn handle(&self) -> &Handle<Opened> {
@@ -120,6 +143,13 @@ impl File {
             }
         }
         Ok(done)
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let Some(twin) = self.twin.take().filter(|_| self.is_unclosed()) else { return };
+        Python::try_attach(|py| unclosed::warn(twin.bind(py), 1));
     }
 }
 

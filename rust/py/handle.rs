@@ -124,6 +124,11 @@ impl<O: Origin> Handle<O> {
         }
     }
 
+    /// Whether this process has made it, and not an ancestor.
+    pub(crate) fn is_made_here(&self) -> bool {
+        self.first.cache.is_ours()
+    }
+
     /// Whether this process has used it, or made it.
     pub(crate) fn is_ours(&self) -> bool {
         self.last().cache.is_ours()

@@ -23,6 +23,7 @@ mod reserve;
 mod results;
 mod slices;
 mod store;
+mod unclosed;
 mod worker;
 mod workload;
 
@@ -90,6 +91,28 @@ mod _core {
     #[pyfunction]
     fn close_at_exit(py: Python<'_>, cache: &Bound<'_, PageCache>) -> PyResult<()> {
         cache.get().close_at_exit(py)
+    }
+
+    /// Says that this process exits, or is a child of a fork: its files need not be closed.
+    #[pyfunction]
+    fn stop_warning() {
+        super::unclosed::stop_warning();
+    }
+
+    /// Says that nobody is expected to close a file, and answers it.
+    #[pyfunction]
+    fn may_stay_open<'a, 'py>(file: &'a Bound<'py, File>) -> &'a Bound<'py, File> {
+        file.get().may_stay_open();
+        file
+    }
+
+    /// Warns that a file was never closed, if it should have been, in the name of who was to close it.
+    #[pyfunction]
+    fn warn_unclosed(file: &Bound<'_, File>, source: &Bound<'_, PyAny>) {
+        if file.get().is_unclosed() {
+            // Above the method of a stream.
+            super::unclosed::warn(source, 2);
+        }
     }
 
     /// Pages of a file, and how many are resident in each of at most so many equal parts.

@@ -75,7 +75,8 @@ def test_workers_read_what_is_there(context, path):
 
 def test_an_error_comes_back_from_a_worker(context, path):
     with specmm.PageCache("4MiB") as cache:
-        batches, _ = load(context, Examples(cache, path), [[1], [2, len(TABLE)], [3]])
+        examples = Examples(cache, path)
+        batches, _ = load(context, examples, [[1], [2, len(TABLE)], [3]])
         assert np.array_equal(batches[0][1], TABLE[[1]]["label"])
         assert isinstance(batches[1], IndexError)
         assert str(len(TABLE)) in str(batches[1])

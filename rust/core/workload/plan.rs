@@ -185,7 +185,8 @@ impl Plan {
             return invalid("nothing to run: no rounds, no rates or no rows".into());
         }
         let name = self.path.to_string_lossy();
-        let found = std::fs::metadata(&self.path).map_err(|error| Error::Io(IoError::new(error, &self.path)))?;
+        let found =
+            std::fs::metadata(&self.path).map_err(|error| Error::Io(IoError::new(error, &self.path)))?;
         if !found.is_file() {
             return invalid(format!("{name} is not a regular file"));
         }
