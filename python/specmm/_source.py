@@ -145,6 +145,7 @@ class _Ranged(Source):
         self.version = version_of(details)
         self._fetch, self._options = fetch, options
         self._look, self._state = look, state_of(details)
+        self._refused: Exception | None = None
         self._whole: bytes | None = None
         # For each process its own: a child of fork would find it as it was.
         self._alone: dict[int, threading.RLock] = {}
@@ -153,35 +154,39 @@ class _Ranged(Source):
     def fetch(self, start: int, stop: int, /) -> bytes:
         if self._is_stale:
             raise _stale(self.name)
-        if self._whole is None:
-            try:
-                with turn(self.fs):
-                    data = self._fetch(start, stop)
-            except (ValueError, NotImplementedError) as error:
-                # So says a file system of which only the whole can be had.
-                data = self._from_whole(start, stop, error)
-            if len(data) != stop - start:
-                data = self._from_whole(start, stop, None)
-            self._check()
-            return data
-        return self._whole[start:stop]
+        if self._refused is not None:
+            return self._from_whole(start, stop, self._refused)
+        try:
+            with turn(self.fs):
+                data = self._fetch(start, stop)
+        except (ValueError, NotImplementedError) as error:
+            # So fsspec says that a server serves no ranges; others, that something is wrong.
+            if not _is_http(self.fs) and not isinstance(error, NotImplementedError):
+                raise
+            return self._from_whole(start, stop, error)
+        if len(data) != stop - start and _is_http(self.fs) and self.size <= self.limit:
+            # Parts of what the server compressed.
+            return self._from_whole(start, stop, ValueError(f"{len(data)} bytes of {stop - start}"))
+        self._check()
+        return data
 
-    def _from_whole(self, start: int, stop: int, refused: Exception | None) -> bytes:
+    def _from_whole(self, start: int, stop: int, refused: Exception) -> bytes:
         """These bytes out of all, where ranges cannot be had."""
+        self._refused = refused
         # One of several windows that are refused at once reads it for all.
         with self._alone.setdefault(os.getpid(), threading.RLock()):
-            if self._whole is None:
-                self._whole = self._all(refused)
-            return self._whole[start:stop]
+            whole = self._whole
+            if whole is None:
+                whole = self._all(refused)
+                self._check()
+                self._whole = whole
+        return whole[start:stop]
 
-    def _all(self, refused: Exception | None) -> bytes:
+    def _all(self, refused: Exception) -> bytes:
         if self.size > self.limit:
             raise _too_large(self.name, f"{self.size} bytes", self.limit) from refused
         with turn(self.fs):
-            try:
-                whole = _read_whole(self.fs, self.name, self._options, self.limit)
-            except Exception as error:
-                raise refused or error from None
+            whole = _read_whole(self.fs, self.name, self._options, self.limit)
         if len(whole) != self.size:
             raise OSError(
                 errno.EIO, f"it has {len(whole)} bytes, and {self.size} when it was opened", self.name
@@ -196,8 +201,6 @@ class _Ranged(Source):
             details = self._look()
         if differ(state_of(details), self._state):
             self._is_stale = True
-            # And with it the bytes, which may be of either.
-            self._whole = None
             raise _stale(self.name)
 
 
@@ -380,6 +383,11 @@ def _info(fs: Any, path: str, options: dict[str, Any]) -> tuple[dict[str, Any], 
         except TypeError:
             # They are for `open` alone.
             return fs.info(path), False
+        except FileNotFoundError as error:
+            # So says HTTP of an option that does not exist.
+            if isinstance(error.__cause__, TypeError):
+                raise error.__cause__ from None
+            raise
     return fs.info(path), True
 
 
@@ -422,6 +430,8 @@ def _too_large(name: str, size: str, limit: int) -> OSError:
 
 def _is_http(fs: Any) -> bool:
     module = sys.modules.get("fsspec.implementations.http")
+    while isinstance(getattr(fs, "fs", None), AbstractFileSystem):
+        fs = fs.fs
     return module is not None and isinstance(fs, module.HTTPFileSystem)
 
 
@@ -432,11 +442,8 @@ def _is_memory(file: Any) -> bool:
 
 def refuse_inside_loop(source: Source) -> None:
     """NotImplementedError, as fsspec raises it, where a read would wait for the loop that waits for it."""
-    try:
-        running = asyncio.get_running_loop()
-    except RuntimeError:
-        return
-    if any(loop is running for loop in _loops(source.fs)):
+    running = asyncio._get_running_loop()
+    if running is not None and any(loop is running for loop in _loops(source.fs)):
         raise NotImplementedError(
             f"{source.name!r} cannot be read from within the event loop that fetches it, which would wait "
             "for itself: read it in a thread, with asyncio.to_thread"

@@ -530,7 +530,7 @@ for _method in (
     *("checksum", "created", "du", "exists", "expand_path", "find", "glob", "info", "invalidate_cache"),
     *("isdir", "isfile", "lexists", "ls", "modified", "sign", "size", "sizes", "ukey", "unstrip_protocol"),
     *("copy", "cp_file", "get", "get_file", "makedirs", "mkdir", "mv", "pipe", "pipe_file", "put"),
-    *("put_file", "rm", "rm_file", "rmdir", "touch", "start_transaction", "end_transaction"),
+    *("put_file", "rm", "rm_file", "rmdir", "touch", "start_transaction", "end_transaction", "tree"),
 ):
     setattr(CachedFileSystem, _method, _pass_on(_method))
 
