@@ -468,3 +468,47 @@ fn two_classic_faults_read_once() {
     }
     .check();
 }
+
+/// One thread asks again for a window that failed, of two pages; one faults on the first and reads it alone. Claims: bytes that were
+/// seen stay; no lock is left behind. Premise: the bytes of a page change under its lock.
+fn window_asked_again() {
+    let shared = Shared::new(8, Io::Inline).unwrap();
+    let file = File::in_memory(&shared, Arc::new(Changing(Tally::new())), 2 * PAGE).open_file().unwrap();
+    for index in 0..2 {
+        let Created::New(held) = file.mapping.add_page(index) else { panic!("a frame is free") };
+        drop(held);
+    }
+    file.mapping.again.note(4, true);
+    let history = History::new(None);
+    let seen = |bytes: &mut Option<u8>, answer: &Classic| match answer {
+        Classic::Locked(0) => false,
+        Classic::Locked(byte) => *bytes.get_or_insert(*byte) == *byte,
+        answer => *answer == Classic::Blocked,
+    };
+    let mine = Some(hold(&file.mapping).into_pfn());
+    let other = {
+        let file = Arc::clone(&file);
+        spawn(move || file.read_again(0))
+    };
+    history.call("fault", || classic(&file, Pass::Tried, mine), seen);
+    other.join().unwrap();
+    history.settle();
+    history.call("fault at rest", || classic(&file, Pass::Tried, None), seen);
+    history.check();
+    file.mapping.frames().audit(&[]).unwrap();
+}
+
+#[test]
+fn a_window_asked_again_against_a_classic_fault() {
+    Model {
+        name: "window asked for again against a classic fault",
+        rows: &[19],
+        preemption_bound: Some(3),
+        grace_periods: false,
+        twin: false,
+        body: window_asked_again,
+        reaches: &["locked"],
+        needs: &["read_page.not_uptodate"],
+    }
+    .check();
+}
