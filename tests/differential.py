@@ -208,7 +208,7 @@ class FaultPathMachine(ProgramMachine):
         """From where the last read ended."""
         at = self.file(file)
         for _ in range(times):
-            offset = self.model.files[at].readahead_state.prev_pos + 1
+            offset = max(0, self.model.files[at].readahead_state.prev_pos)
             self.both(lambda side, offset=offset: side.preadinto(at, n, offset))
 
     @rule(
@@ -365,7 +365,9 @@ class FaultPathMachine(ProgramMachine):
         mm=MMS,
         place=PLACES,
         length=SPANS,
-        advice=st.sampled_from(["normal", "random", "sequential", "dontneed", "dontneed"]),
+        advice=st.sampled_from(
+            ["normal", "random", "sequential", "dontneed", "dontneed", "willneed", "willneed"]
+        ),
     )
     def madvise(self, mm: int, place: Place, length: int, advice: str) -> None:
         mm = self.mm(mm)

@@ -42,7 +42,8 @@ REFUSED: dict[str, Callable[[Side, Any, Any], object]] = {
     "mprotect x": lambda side, mm, file: mm.mprotect(BASE, PAGE, "x"),
     "madvise of a hole": lambda side, mm, file: mm.madvise(1 << 46, PAGE, "random"),
     "madvise dontneed of a hole": lambda side, mm, file: mm.madvise(1 << 46, PAGE, "dontneed"),
-    "madvise willneed": lambda side, mm, file: mm.madvise(BASE, PAGE, "willneed"),
+    "madvise willneed of a hole": lambda side, mm, file: mm.madvise(1 << 46, PAGE, "willneed"),
+    "no such madvise": lambda side, mm, file: mm.madvise(BASE, PAGE, "soon"),
     "touch with stride 0": lambda side, mm, file: mm.touch(BASE, PAGE, stride=0),
 }
 

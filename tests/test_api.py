@@ -300,7 +300,7 @@ def test_readahead_state_is_a_record(cache, path):
             start=0, size=0, async_size=0, ra_pages=8, mmap_miss=0, prev_pos=-1
         )
         file.pread(10, 0)
-        assert file.readahead_state.prev_pos == 9
+        assert file.readahead_state.prev_pos == 10
         file.advise("sequential")
         assert file.readahead_state.ra_pages == 16
 

@@ -51,7 +51,11 @@ impl DataFile {
         assert!(pages <= self.pages);
         let cache = PageCache::new(((pages + spare) * PAGE_SIZE) as u64, Io::Inline).expect("a cache");
         let file = cache.open(&self.path).expect("the temporary file");
-        file.advise(Advice::WillNeed, 0, Some((pages * PAGE_SIZE) as u64)).expect("readable");
+        // So much is read by one call.
+        for first in (0..pages).step_by(256) {
+            let (offset, length) = (first * PAGE_SIZE, (pages - first) * PAGE_SIZE);
+            file.advise(Advice::WillNeed, offset as u64, Some(length as u64)).expect("readable");
+        }
         let resident = file.residency(0, Some(pages as u64)).expect("open");
         assert!(resident.iter().all(|&page| page == 1), "a page is missing");
         (cache, file)

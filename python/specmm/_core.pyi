@@ -362,7 +362,8 @@ class File:
     ) -> None:
         """Says how the file will be read, or that a range will be needed or not (`posix_fadvise`).
 
-        The first three are for the whole file. length None: up to the end.
+        The first three are for the whole file. "willneed" reads at most 1 MiB a call, or the largest window
+        if that is more, and no more than half a cache; ask again for what follows. length None: to the end.
         """
 
     def residency(self, first: int = 0, count: int | None = None) -> bytes:
@@ -469,11 +470,16 @@ class Mm:
         """Sets what a mapped range allows; ValueError when part of it is not mapped."""
 
     def madvise(
-        self, addr: int, length: int, advice: Literal["normal", "random", "sequential", "dontneed"]
+        self,
+        addr: int,
+        length: int,
+        advice: Literal["normal", "random", "sequential", "dontneed", "willneed"],
     ) -> None:
-        """Says how a mapped range will be used; ValueError when part of it is not mapped.
+        """Says how a mapped range will be used (`madvise`); ValueError when part of it is not mapped.
 
-        "dontneed" drops the entries and with them private copies.
+        "dontneed" drops the entries and with them private copies. "willneed" reads ahead what each mapping
+        of the range shows (`madvise_willneed`), as much of it as `File.advise` would; where part of the range
+        is not mapped, the rest is read before the ValueError. What cannot be read is told to who accesses it.
         """
 
     def load(self, addr: int, n: int) -> bytes:

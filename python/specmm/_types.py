@@ -104,7 +104,7 @@ class ReadaheadState:
     mmap_miss: int
     """Faults that missed, less those that hit; above 100 read-around stops."""
     prev_pos: int
-    """Offset of the last byte read; -1 before the first read."""
+    """Offset after the last byte read, hits apart; -1 before the first read."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

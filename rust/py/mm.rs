@@ -92,7 +92,7 @@ impl Mm {
         self.handle.detached(py, |mm| mm.mprotect(addr, length, prot.parse::<Prot>()?))
     }
 
-    /// Says how a mapped range will be used: "normal", "random", "sequential" or "dontneed".
+    /// Says how a mapped range will be used: "normal", "random", "sequential", "dontneed" or "willneed".
     fn madvise(
         &self,
         py: Python<'_>,

@@ -29,8 +29,9 @@ fn file(pages: u64, step: u64) -> (PageCache, File) {
     let resident = pages.div_ceil(step);
     let cache = PageCache::new(2 * resident * PAGE, Io::Inline).expect("room");
     let file = cache.open_store(Arc::new(Zeros), pages * PAGE).expect("a file");
-    let length = if step == 1 { pages } else { 1 };
-    for first in (0..pages).step_by(if step == 1 { pages as usize } else { step as usize }) {
+    // Of those that follow each other, as many as one call reads.
+    let (each, length) = if step == 1 { (256, 256) } else { (step, 1) };
+    for first in (0..pages).step_by(each as usize) {
         file.advise(Advice::WillNeed, first * PAGE, Some(length * PAGE)).expect("readable");
     }
     assert_eq!(cache.stats().frames_in_use, resident);

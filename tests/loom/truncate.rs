@@ -289,7 +289,7 @@ fn create_against_truncate(creator: Creator) {
         }
         Creator::Readahead => history.call(
             "read ahead",
-            || file.force_ra(0, 0),
+            || file.will_need(0, 0),
             |(inside, cached), ()| {
                 *cached |= *inside;
                 true

@@ -105,7 +105,7 @@ def _step(draw: random.Random) -> tuple[str, Callable[[_Side], object]]:
     write = draw.random() < 0.5
     offset = draw.randrange(8) * PAGE
     prot, shared = draw.choice([("r", True), ("r", False), ("rw", False)])
-    advice = draw.choice(["normal", "random", "sequential", "dontneed"])
+    advice = draw.choice(["normal", "random", "sequential", "dontneed", "willneed"])
     data = draw.randbytes(n)
     size = draw.randrange(64 * PAGE)
     steps: list[tuple[int, str, Callable[[_Side], object]]] = [

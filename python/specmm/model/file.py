@@ -173,7 +173,8 @@ class File:
         end = size if length is None else offset + length
         match advice:
             case "willneed":
-                self.willneed(offset, min(end, size))
+                if offset < min(end, size):
+                    self.f_ra.will_need(offset // PAGE_SIZE, pages_for(min(end, size)))
             case "dontneed":
                 # The last page of the file is whole if the range reaches the end.
                 end_page = pages_for(size) if end >= size else end // PAGE_SIZE
@@ -183,15 +184,6 @@ class File:
                 self.f_ra.mode_random = advice == "random"
                 if advice != "random":
                     self.f_ra.asked_pages = self.open_ra_pages * (2 if advice == "sequential" else 1)
-
-    def willneed(self, offset: int, end: int) -> None:
-        """Reads every page the range touches, in pieces of the largest read."""
-        first = offset // PAGE_SIZE
-        most = max(self.f_mapping.frames.capacity // 2, 1)
-        end_page = min(pages_for(end), first + most) if end > offset else 0
-        chunk = max(self.f_ra.io_pages, self.f_ra.ra_pages, 1)
-        for index in range(first, end_page, chunk):
-            self.f_ra.force_page_cache_ra(index, end_page - index)
 
     def truncate(self, size: int) -> None:
         """ftruncate: the store first; if it refuses, nothing has changed."""

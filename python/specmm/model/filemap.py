@@ -94,10 +94,9 @@ def filemap_read(ra: Readahead, n: int, offset: int) -> bytes:
         page = filemap_get_page(ra, index, req)
         data += page.data
         mapping.vmscan.touch(page)
-
-    # A pure hit leaves no trace: it takes no lock and writes nothing that another thread reads.
-    if not hit:
-        ra.prev_pos = end - 1
+        # A pure hit leaves no trace: it takes no lock and writes nothing that another thread reads.
+        if not hit:
+            ra.prev_pos = min((index + 1) * PAGE_SIZE, end)
     return bytes(data[offset - first * PAGE_SIZE : end - first * PAGE_SIZE])
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from .filemap import Filemap, filemap_fault, filemap_fault_speculative
 from .outcomes import Abort, VmFault
 from .page import Page
-from .page_table import Entry
+from .page_table import LEAF, Entry
 from .vma import Vma
 
 NOTHING = VmFault(0)
@@ -119,10 +119,12 @@ class Fault:
         if self.fault_around_pages == 1:
             return 0
 
-        # The window is aligned by virtual address, so that it lies within one leaf table.
+        # The window begins at an aligned address, or with the mapping, and has its full length from there on,
+        # as far as the leaf table and the mapping go.
         aligned = self.number // self.fault_around_pages * self.fault_around_pages
         first = max(aligned, self.vma.first_page)
-        end = min(aligned + self.fault_around_pages, self.vma.end_page)
+        end_of_leaf = ((self.number >> LEAF) + 1) << LEAF
+        end = min(first + self.fault_around_pages, end_of_leaf, self.vma.end_page)
 
         mapping = self.vma.file.f_mapping
         published = 0

@@ -105,15 +105,28 @@ class Mm:
         """How the range will be accessed, or that its pages are not needed now."""
         addr, length = natural("addr", addr), natural("length", length)
         self.check_open()
-        choice("advice", advice, ("normal", "random", "sequential", "dontneed"))
+        choice("advice", advice, ("normal", "random", "sequential", "dontneed", "willneed"))
         start, end = page_range(addr, length)
         if advice == "dontneed":
             self.events["mmap_lock_read"] += 1
             self.vmas.covering(start, end)
             self.page_table.zap(start >> PAGE_SHIFT, end >> PAGE_SHIFT)
+        elif advice == "willneed":
+            self.will_need(start, end)
         else:
             self.events["mmap_lock_write"] += 1
             self.change_flags(start, end, rand_read=advice == "random", seq_read=advice == "sequential")
+
+    def will_need(self, start: int, end: int) -> None:
+        """madvise_willneed: reads what is mapped, over holes too, and only then says that there are some."""
+        at = start
+        for vma in self.vmas.overlapping(start, end):
+            self.events["mmap_lock_read"] += 1  # which is dropped to read
+            first, last = max(vma.start, start) >> PAGE_SHIFT, (min(vma.end, end) >> PAGE_SHIFT) - 1
+            vma.file.f_ra.will_need(vma.index(first), vma.index(last) + 1)
+            at = min(vma.end, end)
+        self.events["mmap_lock_read"] += at < end  # to see that nothing follows
+        self.vmas.covering(start, end)
 
     def change_flags(self, start: int, end: int, **changes: bool) -> None:
         """mprotect_fixup and madvise_behavior: split, change, merge. A hole fails before any of it."""

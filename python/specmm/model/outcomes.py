@@ -93,7 +93,7 @@ class TouchReport:
 
 @dataclass(frozen=True)
 class ReadaheadState:
-    """struct file_ra_state; `prev_pos` is -1 until something has been read."""
+    """struct file_ra_state; `prev_pos` is after the last byte read, and -1 until something has been read."""
 
     start: int
     size: int

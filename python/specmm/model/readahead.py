@@ -119,6 +119,13 @@ class Readahead:
         """Just these pages: no marker, and the state stays as it is."""
         self.do_page_cache_ra(index, min(req, max(self.io_pages, self.ra_pages, 1)), 0)
 
+    def will_need(self, first: int, end: int) -> None:
+        """Pages [first, end), no more than one call may ask for and half the cache holds."""
+        most = min(max(IO_PAGES, self.ra_pages), max(self.mapping.frames.capacity // 2, 1))
+        end = min(end, first + most)
+        for index in range(first, end, max(self.io_pages, self.ra_pages, 1)):
+            self.force_page_cache_ra(index, end - index)
+
     def ondemand_readahead(self, index: int, req: int, *, hit: bool) -> None:
         """Chooses the window from the state, the marker, the last position, or the pages that are there."""
         most = self.ra_pages

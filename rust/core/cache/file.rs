@@ -78,7 +78,7 @@ pub enum Advice {
     Random,
     /// Twice the readahead.
     Sequential,
-    /// Read the range now: at most half a cache of it.
+    /// Read the range now: at most 1 MiB of it a call, or the largest window if that is more, and no more than half a cache.
     WillNeed,
     /// Drop the range's clean, unmapped pages.
     DontNeed,
@@ -123,7 +123,7 @@ pub(crate) struct OpenFile {
     ra_pages: AtomicU32,
     advice: AtomicU32,
     pub(super) window: Mutex<Window>,
-    /// Position of the last byte of the last read that was not a pure hit; `u64::MAX` at first.
+    /// Position of the byte after the last one read, hits apart; `u64::MAX` at first.
     prev_pos: AtomicU64,
     pub(super) mmap_miss: AtomicU32,
     /// Relaxed: a close beside a running call has no order with it.
@@ -187,7 +187,7 @@ impl OpenFile {
         }
     }
 
-    /// Page of the last byte read; -1 as an unsigned number before the first read.
+    /// Page of the byte after the last one read; -1 as an unsigned number before the first read.
     pub(super) fn prev_index(&self) -> u64 {
         let position = self.prev_pos.load(Ordering::Relaxed);
         if position == u64::MAX { u64::MAX } else { super::address_space::index_of(position) }
@@ -212,10 +212,7 @@ impl OpenFile {
             Advice::WillNeed => {
                 let end = end.min(size);
                 if offset < end {
-                    let first = offset / PAGE_SIZE as u64;
-                    // More would push its own beginning out again.
-                    let most = (self.mapping.frames().capacity() as u64 / 2).max(1);
-                    self.force_ra(first, ((end - 1) / PAGE_SIZE as u64).min(first + most - 1));
+                    self.will_need(offset / PAGE_SIZE as u64, (end - 1) / PAGE_SIZE as u64);
                 }
             }
             Advice::DontNeed => {
@@ -305,7 +302,7 @@ pub struct ReadaheadState {
     pub ra_pages: u32,
     /// Faults that missed, less those that hit; 0 to 1000.
     pub mmap_miss: u32,
-    /// Position of the last byte of the last read that was not a pure hit; -1 at first.
+    /// Position of the byte after the last one read, by reads that were not pure hits; -1 at first.
     pub prev_pos: i64,
 }
 

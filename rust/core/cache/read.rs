@@ -48,12 +48,10 @@ impl OpenFile {
                 CopyOut::Copied(page) => {
                     mapping.shared.touch(page);
                     done += step;
+                    self.set_prev_pos(offset + done as u64);
                 }
                 _ => mapping.shared.count(Stat::Retries, 1),
             }
-        }
-        if done > 0 {
-            self.set_prev_pos(offset + done as u64 - 1);
         }
         Ok(done)
     }

@@ -92,7 +92,7 @@ pub struct Request {
     pub ra_pages: u64,
     /// The most that a larger request may read at once ([`IO_PAGES`], or less in a small cache).
     pub io_pages: u64,
-    /// Page of the last byte read before; -1 at first, as an unsigned number.
+    /// Page of the byte after the last one read before; -1 at first, as an unsigned number.
     pub prev_index: u64,
 }
 
@@ -221,8 +221,12 @@ impl OpenFile {
         self.submit(plan);
     }
 
-    /// Reads a range whatever the window says (`force_page_cache_ra`).
-    pub(super) fn force_ra(self: &Arc<Self>, first: u64, last: u64) {
+    /// Reads a range whatever the window says, as much of it as one call may (`force_page_cache_ra`).
+    pub(crate) fn will_need(self: &Arc<Self>, first: u64, last: u64) {
+        // More than half a cache would push its own beginning out again.
+        let half = (self.mapping.frames().capacity() as u64 / 2).max(1);
+        let most = IO_PAGES.max(self.ra_pages()).min(half);
+        let last = last.min(first.saturating_add(most - 1));
         let step = self.io_pages().max(self.ra_pages()).max(1);
         let mut at = first;
         while at <= last {

@@ -110,7 +110,8 @@ impl<'m> Fault<'m, '_> {
         let leaf_start = seeded!("map_pages.seed.below_table", 0, leaf.0);
         let leaf_end = seeded!("map_pages.seed.beyond_table", u64::MAX, leaf.1);
         let start = aligned.max(vma_start).max(leaf_start);
-        let end = (aligned + around).min(vma_end).min(leaf_end);
+        // So many from where the window begins: cut off at the front, it reaches beyond the aligned boundary.
+        let end = (start + around).min(vma_end).min(leaf_end);
         // The end of the file is looked at once, before the lookup: it may move meanwhile, and each page is checked again
         // under its lock.
         let beyond = self.vma.index_at(end).min(mapping.pages_in_file());

@@ -54,6 +54,8 @@ pub enum Madvise {
     Sequential,
     /// Forget the entries, private copies included. The page cache keeps its pages.
     DontNeed,
+    /// Read what the range shows now, of each mapping at most as much as [`Advice::WillNeed`](crate::Advice::WillNeed) reads.
+    WillNeed,
 }
 
 impl FromStr for Madvise {
@@ -64,8 +66,9 @@ impl FromStr for Madvise {
             "random" => Ok(Self::Random),
             "sequential" => Ok(Self::Sequential),
             "dontneed" => Ok(Self::DontNeed),
+            "willneed" => Ok(Self::WillNeed),
             _ => Err(Error::InvalidArgument(format!(
-                "advice {advice:?} is not one of normal, random, sequential, dontneed"
+                "advice {advice:?} is not one of normal, random, sequential, dontneed, willneed"
             ))),
         }
     }
@@ -212,10 +215,12 @@ impl Mm {
         Ok(())
     }
 
-    /// Says how a wholly mapped range will be accessed; see [`Madvise`].
+    /// Says how a wholly mapped range will be accessed; see [`Madvise`]. Nothing waits for what [`Madvise::WillNeed`] reads, so
+    /// what cannot be read is told to whoever accesses it.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for an unaligned or empty range or one with holes; [`Error::Closed`].
+    /// [`Error::InvalidArgument`] for an unaligned or empty range or one with holes, in which nothing is changed then, though what
+    /// is mapped there is read if it is needed; [`Error::Closed`].
     pub fn madvise(&self, address: u64, length: u64, advice: Madvise) -> Result<()> {
         let inner = &self.inner;
         inner.require_open()?;
@@ -225,6 +230,7 @@ impl Mm {
             Madvise::Random => VmFlags::RAND_READ,
             Madvise::Sequential => VmFlags::SEQ_READ,
             Madvise::DontNeed => return inner.zap(range),
+            Madvise::WillNeed => return inner.will_need(range),
         };
         let both = VmFlags::RAND_READ.with(VmFlags::SEQ_READ);
         let lock = inner.lock.write();
@@ -313,6 +319,29 @@ impl MmInner {
         self.tables.zap(range.start, range.end, Owner::Any, &mut gather);
         gather.finish_after(lock);
         Ok(())
+    }
+
+    /// Reads ahead for each mapping of a range, holes or not (`madvise_willneed`). The lock is not held meanwhile, so what is
+    /// mapped may change between one and the next.
+    fn will_need(&self, range: Range) -> Result<()> {
+        let (mut at, mut covered) = (range.start, true);
+        while at < range.end {
+            let lock = self.lock.read();
+            let vma = self.vmas.find_locked(at, &lock).map(Vma::copy).filter(|vma| vma.start < range.end);
+            let Some(vma) = vma else {
+                covered = false;
+                break;
+            };
+            covered &= vma.start <= at;
+            let (from, to) = (at.max(vma.start), range.end.min(vma.end));
+            let (first, last) = (vma.index_at(from), vma.index_at(to - 1));
+            // The file outlives the mapping while it is read.
+            let file = Arc::clone(vma.file());
+            drop(lock);
+            file.will_need(first, last);
+            at = to;
+        }
+        if covered { Ok(()) } else { Err(range.unmapped_error("not wholly mapped")) }
     }
 
     fn change_flags(

@@ -28,7 +28,7 @@ impl Cache {
             }
         }
     }
-    /// One access as `File::pread` of one page does it.
+    /// One access as `File::pread` of one page does it; `prev_index` is that of the byte after the last one read.
     fn access(&mut self, window: &mut Window, index: u64, prev_index: u64) -> Option<Plan> {
         let hit_marker = self.markers.remove(&index);
         if self.present.contains(&index) && !hit_marker {
@@ -57,7 +57,8 @@ fn sequential_reads_of_one_page_double_the_window() {
     let (mut cache, mut window) = (Cache::default(), Window::default());
     let mut plans = Vec::new();
     for index in 0..92 {
-        if let Some(plan) = cache.access(&mut window, index, index.wrapping_sub(1)) {
+        let after_the_last = if index == 0 { u64::MAX } else { index };
+        if let Some(plan) = cache.access(&mut window, index, after_the_last) {
             plans.push((plan.start, plan.nr, plan.async_size, plan.start + plan.nr - plan.async_size));
         }
     }
@@ -111,4 +112,17 @@ fn sequential_advice_at_0_and_at_1000() {
     let plan = window.ondemand(Request { index: 1000, ..request }, &cache).unwrap();
     assert_eq!((plan.start, plan.nr, plan.async_size), (1000, 32, 0));
     assert_eq!(window, Window::default(), "a read that looks random leaves the window alone");
+}
+
+#[test]
+fn a_page_alone_and_then_the_next_but_one() {
+    let (mut cache, mut window) = (Cache::default(), Window::default());
+    let plan = cache.access(&mut window, 716, u64::MAX);
+    assert_eq!(plan, Some(Plan { start: 716, nr: 1, async_size: 0 }));
+    assert_eq!(window, Window::default());
+    let plan = cache.access(&mut window, 718, 717);
+    assert_eq!(plan, Some(Plan { start: 718, nr: 4, async_size: 3 }));
+    // One further is somewhere else.
+    let plan = cache.access(&mut window, 1002, 1000);
+    assert_eq!(plan, Some(Plan { start: 1002, nr: 1, async_size: 0 }));
 }
