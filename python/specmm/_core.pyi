@@ -388,7 +388,7 @@ class File:
         nothing but the stream; otherwise the File stays open.
         """
 
-    def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
+    def __array__(self, dtype: Any = None, *, copy: Any = None) -> NoReturn:
         """Raises TypeError: of a File numpy would make an array of one object."""
 
     def _repr_html_(self) -> str:

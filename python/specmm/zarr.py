@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import operator
 import os
 import pathlib
 import stat
@@ -246,10 +247,11 @@ def _bounds(byte_range: ByteRequest | None, size: int) -> tuple[int, int]:
     match byte_range:
         case None:
             return 0, size
+        # Numbers of numpy's would wrap around.
         case RangeByteRequest(start, end):
-            return start, min(end, size)
+            return operator.index(start), min(operator.index(end), size)
         case OffsetByteRequest(offset):
-            return offset, size
+            return operator.index(offset), size
         case SuffixByteRequest(suffix):
-            return max(size - suffix, 0), size
+            return max(size - operator.index(suffix), 0), size
     raise TypeError(f"Unexpected byte_range, got {byte_range}.")

@@ -307,13 +307,14 @@ impl File {
     }
 
     /// numpy would make an array of one object.
-    #[pyo3(signature = (*_arguments, **_named), text_signature = "($self, dtype=None, *, copy=None)")]
+    #[pyo3(signature = (dtype=None, *, copy=None))]
     fn __array__(
         &self,
         py: Python<'_>,
-        _arguments: &Bound<'_, PyAny>,
-        _named: Option<&Bound<'_, PyAny>>,
+        dtype: Option<&Bound<'_, PyAny>>,
+        copy: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyAny>> {
+        let _whatever_it_asks_for = (dtype, copy);
         Err(PyTypeError::new_err(format!(
             "a File is no array: read it into one with preadinto, or index specmm.numpy.Records(file, dtype): {}",
             self.__repr__(py)

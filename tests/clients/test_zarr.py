@@ -179,6 +179,7 @@ def test_parts_of_a_value(cache, tmp_path):
         RangeByteRequest(5, 70_000): content[5:70_000],
         RangeByteRequest(99_990, 200_000): content[99_990:],
         RangeByteRequest(200_000, 300_000): b"",
+        RangeByteRequest(np.uint8(200), np.uint8(100)): b"",
         OffsetByteRequest(99_000): content[99_000:],
         OffsetByteRequest(200_000): b"",
         SuffixByteRequest(10): content[-10:],
