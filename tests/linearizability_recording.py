@@ -166,8 +166,14 @@ def perform(subject: Subject, programs: Sequence[Sequence[Call]], locked: bool, 
 def on_disk(kind: type[Subject], path: Path, content: bytes, rng: random.Random) -> Subject:
     """A real file in a cache, each time set up otherwise."""
     path.write_bytes(content)
-    cache = specmm.PageCache(8 * MOST, io=rng.choice(["threads", "inline"]))
-    file = cache.open(path, "r+b", ra_pages=rng.choice([0, 2, 32]))
+    # All draws come first: one that is too much ends the run, and would leave a file open.
+    io, ra_pages = rng.choice(["threads", "inline"]), rng.choice([0, 2, 32])
+    locking, fault_around = (
+        rng.choice(["speculative", "speculative", "mmap_lock"]),
+        rng.choice([PAGE, 4 * PAGE]),
+    )
+    cache = specmm.PageCache(8 * MOST, io=io)
+    file = cache.open(path, "r+b", ra_pages=ra_pages)
 
     def outside(data: bytes, offset: int) -> None:
         with path.open("r+b") as other:
@@ -175,10 +181,7 @@ def on_disk(kind: type[Subject], path: Path, content: bytes, rng: random.Random)
             other.write(data)
 
     subject = kind(specmm, cache, file, outside)
-    subject.map(
-        locking=rng.choice(["speculative", "speculative", "mmap_lock"]),
-        fault_around=rng.choice([PAGE, 4 * PAGE]),
-    )
+    subject.map(locking=locking, fault_around=fault_around)
     return subject
 
 

@@ -191,8 +191,10 @@ def test_any_call_with_any_arguments(data, part):
 
 # Random calls under Ctrl-C at random moments: each ends with an answer or the interrupt, and nothing is lost with it.
 INTERRUPTED = r"""
-import faulthandler, os, random, signal, sys, threading, time
+import faulthandler, os, random, signal, sys, threading, time, warnings
 import specmm
+# The interrupt may come before a file is closed.
+warnings.simplefilter("ignore", ResourceWarning)
 faulthandler.enable()
 faulthandler.dump_traceback_later(50, exit=True)
 path, seed, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])

@@ -7,6 +7,8 @@ from programs import run
 CODE = """
 import os, sys, threading, time, warnings
 import specmm
+# Files are left to the end of processes and threads.
+warnings.simplefilter("ignore", ResourceWarning)
 warnings.simplefilter("ignore", DeprecationWarning)
 
 class Pages:

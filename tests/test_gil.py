@@ -233,6 +233,7 @@ def test_whatever_is_called_during_a_read_leaves_the_interpreter_free(pool, call
     pool.submit(cache.close).result(PATIENCE)
 
 
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 def test_the_last_reference_may_go_while_a_worker_reads():
     """Dropping the cache joins workers, and a worker waits for the interpreter."""
     gate = Gate()

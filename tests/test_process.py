@@ -30,7 +30,8 @@ import sys, specmm
 specmm.configure(capacity="1MiB")
 specmm.configure(capacity="2MiB")
 file = specmm.open(sys.argv[1])
-assert specmm.open(sys.argv[1], "r+b").mode == "r+b"
+with specmm.open(sys.argv[1], "r+b") as other:
+    assert other.mode == "r+b"
 specmm.configure(capacity=2 << 20)
 try:
     specmm.configure(capacity="3MiB")
@@ -38,7 +39,8 @@ except specmm.SpecmmError as error:
     assert "3MiB" in str(error)
 else:
     raise AssertionError
-assert specmm.open(sys.argv[1], ra_pages=7).readahead_state.ra_pages == 7
+with specmm.open(sys.argv[1], ra_pages=7) as other:
+    assert other.readahead_state.ra_pages == 7
 print(len(file.pread(10, 0)))
 """
     assert run(code, path) == "10\n"

@@ -30,8 +30,10 @@ CALLS = {
 }
 
 CODE = """
-import ctypes, os, pickle, random, sys, threading
+import ctypes, os, pickle, random, sys, threading, warnings
 import specmm
+# Files go with their last references.
+warnings.simplefilter("ignore", ResourceWarning)
 path, other, ways, seed = *sys.argv[1:3], sys.argv[3].split(","), int(sys.argv[4])
 PAGES = 64
 SIZE = PAGES * 4096

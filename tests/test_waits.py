@@ -85,7 +85,8 @@ def test_no_timeout_where_the_caller_reads():
     with specmm.PageCache("1MiB", io="inline") as cache:
         with pytest.raises(ValueError, match=r"time-out of 0.5 s"):
             cache.open_store(waits.Store(None), PAGE, timeout=0.5)
-        assert cache.open_store(waits.Store(0), PAGE, timeout=None).pread(1, 0) == b"\0"
+        with cache.open_store(waits.Store(0), PAGE, timeout=None) as file:
+            assert file.pread(1, 0) == b"\0"
 
 
 def test_a_timeout_says_what_was_waited_for():
@@ -198,7 +199,7 @@ USES = ("window", "read", "thread", "dropped")
 def exit_of(how: str, use: str) -> float:
     """Seconds from the last line of a program to its end; a thread is inside a store and stays there."""
     code = f"""
-import socket, sys, threading, time, specmm
+import socket, sys, threading, time, warnings, specmm
 class Store:
     def read_at(self, offset, n):
         reached.set()
@@ -219,6 +220,7 @@ else:
     file.advise("willneed", 0, 1)
 reached.wait()
 if use == "dropped":
+    warnings.simplefilter("ignore", ResourceWarning)
     del cache, file
 print(time.time())
 """
@@ -295,6 +297,7 @@ for timeout in (None, 0.5):
     assert store.pread(store.size, 0) == bytes(store.size)
     mm = specmm.Mm(cache)
     mm.touch(mm.mmap(store), store.size)
+    store.close()
 assert threads == {threading.get_ident()}
 cache.reclaim(1000)
 cache.settle()
