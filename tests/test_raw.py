@@ -256,3 +256,49 @@ def test_numpy_makes_no_array_of_a_file(cache, path):
         ):
             with pytest.raises(TypeError, match=r"a File is no array.*Records"):
                 call(file)
+
+
+WHOLE = [kind for kind in KINDS if kind not in (float, str)]
+
+
+@given(st.integers(0, 120), st.lists(st.integers(0, 120), min_size=1, max_size=5), st.data())
+def test_any_integer_is_a_position(cache, folder, n, offsets, data):
+    path = folder / "content"
+    path.write_bytes(CONTENT)
+
+    def given_as(number):
+        return data.draw(
+            st.sampled_from(WHOLE if number < 2 else [kind for kind in WHOLE if kind is not bool])
+        )(number)
+
+    with cache.open(path) as file:
+        at = offsets[0]
+        assert file.pread(given_as(n), given_as(at)) == CONTENT[at : at + n]
+        buffer = bytearray(n)
+        assert file.preadinto(buffer, given_as(at)) == n
+        assert buffer == CONTENT[at : at + n]
+        with file.pin(given_as(at), given_as(n + 1)) as pin:
+            assert bytes(pin) == CONTENT[at : at + n + 1]
+        rows = b"".join(CONTENT[each : each + n] for each in offsets)
+        assert file.gather([given_as(each) for each in offsets], given_as(n)) == rows
+        dtype = np.dtype(data.draw(st.sampled_from("bBhHiIlLqQO"))).newbyteorder(
+            data.draw(st.sampled_from("<>"))
+        )
+        assert file.gather(np.array(offsets, dtype), given_as(n)) == rows
+        assert file.gather(np.array(offsets * 2, dtype)[:: len(offsets)], n) == rows[:n] * 2
+        assert len(file.residency(given_as(0), given_as(1))) == 1
+
+
+@pytest.mark.parametrize("wrong", [1.0, np.float64(1), "1", None, 1j, np.array([1]), np.datetime64(1, "s")])
+def test_what_is_no_integer_is_no_position(cache, path, wrong):
+    with cache.open(path) as file:
+        for call in (
+            lambda: file.pread(1, wrong),
+            lambda: file.pread(wrong, 0),
+            lambda: file.preadinto(bytearray(1), wrong),
+            lambda: file.gather([0, wrong], 1),
+            lambda: file.pin(wrong, 1),
+            lambda: file.as_raw().seek(wrong),
+        ):
+            with pytest.raises(TypeError):
+                call()
