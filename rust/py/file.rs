@@ -308,13 +308,13 @@ impl File {
 
     /// numpy would make an array of one object.
     #[pyo3(signature = (dtype=None, *, copy=None))]
+    #[allow(unused_variables, reason = "as numpy calls it")]
     fn __array__(
         &self,
         py: Python<'_>,
         dtype: Option<&Bound<'_, PyAny>>,
         copy: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyAny>> {
-        let _whatever_it_asks_for = (dtype, copy);
         Err(PyTypeError::new_err(format!(
             "a File is no array: read it into one with preadinto, or index specmm.numpy.Records(file, dtype): {}",
             self.__repr__(py)
