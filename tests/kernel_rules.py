@@ -106,7 +106,7 @@ class KernelFile:
         answers = ctypes.create_string_buffer(self.pages)
         for _ in range(2000):
             system_call(libc.mincore(self.look, self.pages * PAGE, answers))
-            if sum(byte & 1 for byte in answers.raw) == self.cached(0, self.pages):
+            if self.pages - answers.raw.count(0) == self.cached(0, self.pages):
                 return
             time.sleep(0.001)
         raise Unfit("pages that are there are not read")
