@@ -106,7 +106,8 @@ def noise(subject: Subject, rng: random.Random) -> None:
         case 3:
             file.filemap_fault(page, speculative=rng.random() < 0.5)
         case 4:
-            mm.madvise(subject.shared + page * PAGE, PAGE, rng.choice(["dontneed", "random", "normal"]))
+            advice = rng.choice(["dontneed", "random", "normal", "willneed"])
+            mm.madvise(subject.shared + page * PAGE, PAGE, advice)
         case 5:
             mm.madvise(subject.private, MOST, rng.choice(["random", "sequential", "normal"]))
         case 6:

@@ -97,6 +97,7 @@ def mappings(world):
         mm.fault(at + PAGE)
         mm.mprotect(at, PAGE, "r")
         mm.madvise(at, PAGE, "dontneed")
+        mm.madvise(at, 4 * PAGE, "willneed")
         mm.touch(at, 4 * PAGE)
         mm.pagemap(at, 4 * PAGE)
         mm.munmap(at, 2 * PAGE)

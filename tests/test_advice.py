@@ -1,5 +1,7 @@
 """What each advice changes, by counters and residency: none of it is measured in time."""
 
+import threading
+
 import pytest
 
 import specmm
@@ -155,3 +157,29 @@ def test_dontneed_leaves_what_is_mapped(cache, store, file):
         assert resident(file) == [3]
     file.advise("dontneed")
     assert resident(file) == []
+
+
+def test_what_a_range_needs_is_read_without_the_mmap_lock():
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow:
+        def read_at(self, offset: int, n: int) -> bytes:
+            begun.set()
+            assert go_on.wait(60)
+            return bytes(n)
+
+    with specmm.PageCache("1MiB", io="inline") as cache, specmm.Mm(cache) as mm:
+        file, other = (cache.open_store(each, PAGES * PAGE) for each in (Slow(), Log()))
+        addr = mm.mmap(file)
+        reader = threading.Thread(target=mm.madvise, args=(addr, 8 * PAGE, "willneed"))
+        reader.start()
+        try:
+            assert begun.wait(60)
+            # Each of these takes it for writing; the mapping that is read for goes.
+            mm.mmap(other)
+            mm.munmap(addr, PAGES * PAGE)
+            assert reader.is_alive()
+        finally:
+            go_on.set()
+            reader.join()
+        assert resident(file) == list(range(8))

@@ -156,7 +156,8 @@ def test_everything_at_once(tmp_path: pathlib.Path, locking, io, fault_around):
     def advise(rng: random.Random) -> None:
         first, pages = some_pages(rng)
         address = rng.choice([shared, mixed, calm]) + first * PAGE
-        mm.madvise(address, pages * PAGE, rng.choice(["dontneed", "random", "sequential", "normal"]))
+        advice = rng.choice(["dontneed", "random", "sequential", "normal", "willneed"])
+        mm.madvise(address, pages * PAGE, advice)
         rng.choice([file, other, quiet]).advise(rng.choice(["dontneed", "willneed", "random", "normal"]))
         time.sleep(0.001)
 

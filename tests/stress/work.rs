@@ -221,7 +221,8 @@ impl<'w> Worker<'w> {
     fn advise_mapping(&mut self) -> Result<(), Error> {
         let (fixed, mm) = self.mapping();
         let (offset, length) = self.pages(fixed.length, 64);
-        let advice = [Madvise::Normal, Madvise::Random, Madvise::Sequential][self.below(3) as usize];
+        let advice = [Madvise::Normal, Madvise::Random, Madvise::Sequential, Madvise::WillNeed];
+        let advice = advice[self.below(4) as usize];
         mm.madvise(fixed.at + offset, length, advice)
     }
 

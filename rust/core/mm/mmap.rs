@@ -54,7 +54,8 @@ pub enum Madvise {
     Sequential,
     /// Forget the entries, private copies included. The page cache keeps its pages.
     DontNeed,
-    /// Read what the range shows now, of each mapping at most as much as [`Advice::WillNeed`](crate::Advice::WillNeed) reads.
+    /// Read what the range shows now (`madvise_willneed`), of each mapping at most as much as
+    /// [`Advice::WillNeed`](crate::Advice::WillNeed) reads a call.
     WillNeed,
 }
 
