@@ -10,7 +10,7 @@ TARGET = $(or $(CARGO_TARGET_DIR),target)
 LOOM := RUSTFLAGS='--cfg specmm_loom' CARGO_TARGET_DIR=target/loom
 UNDER_SHUTTLE := RUSTFLAGS='--cfg specmm_shuttle' CARGO_TARGET_DIR=target/shuttle
 
-.PHONY: help preflight preflight-ci packages faults test test-rust test-python property lint loom loom-quick guards shuttle free asan tsan bench bench-python hit-ratio counts spin wheel deep ci clean
+.PHONY: help preflight preflight-ci preflight-peers packages faults test test-rust test-python property lint loom loom-quick guards shuttle free asan tsan bench bench-python hit-ratio counts spin peers wheel deep ci clean
 
 help:
 	@echo 'make faults   the main job: fault a real file, with and without the mmap lock (FAULTS="FILE --seconds 5")'
@@ -27,6 +27,7 @@ help:
 	@echo 'make hit-ratio  what reclaim keeps, beside LRU, S3-FIFO and others (BENCH="--requests 50000")'
 	@echo 'make counts   instructions of the hot operations, under valgrind (COUNTS=--update)'
 	@echo 'make spin     liveness models of page lock, RCU, retry and lookup, under spin'
+	@echo 'make peers    suites of fsspec, zarr, h5py and others through specmm, against a table (PEERS=quick, PEERS="zarr io")'
 	@echo 'make wheel    the manylinux wheel and the sdist into target/dist, each tried in an empty environment'
 	@echo 'make deep     the long runs of models and property tests'
 	@echo 'make ci       lint, test, loom, and what needs packages (.ci/run installs those)'
@@ -37,7 +38,7 @@ preflight:
 
 # --- the wheel, and two environments of the project's own: one as a user has it, one for developers
 
-.venv/made .venv-dev/made: | preflight
+.venv/made .venv-dev/made .venv-peers/made: | preflight
 	@echo 'Setting up $(@D). The first build of specmm takes minutes; later ones are quick.'
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --upgrade pip
@@ -58,6 +59,11 @@ $(WHEEL): $(SOURCES) .venv/made
 .venv-dev/installed: $(WHEEL) .venv-dev/made
 	.venv-dev/bin/python -m pip install --quiet --group dev "$$(echo target/wheel/*.whl)[cli]"
 	.venv-dev/bin/python -m pip install --quiet --force-reinstall --no-deps target/wheel/*.whl
+	touch $@
+
+.venv-peers/installed: $(WHEEL) .venv-peers/made pyproject.toml
+	.venv-peers/bin/python -m pip install --quiet --group peers "$$(echo target/wheel/*.whl)"
+	.venv-peers/bin/python -m pip install --quiet --force-reinstall --no-deps target/wheel/*.whl
 	touch $@
 
 # --- the two commands
@@ -154,6 +160,13 @@ spin: | preflight
 	@PYTHON='$(PYTHON)' tools/preflight spin
 	$(PYTHON) tests/spin/run.py
 
+# Other libraries' suites, plainly and through specmm (tests/peers/run.py); what differs and why is in a table beside it.
+peers: preflight-peers .venv-peers/installed
+	.venv-peers/bin/python tests/peers/run.py $(PEERS)
+
+preflight-peers:
+	@PYTHON='$(PYTHON)' tools/preflight cpython-tests
+
 # The core's tests and its stress under AddressSanitizer, the stress under ThreadSanitizer; each with its positive controls.
 asan: | preflight
 	tools/asan
@@ -163,7 +176,7 @@ tsan: | preflight
 
 deep: export SPECMM_DEEP = 1
 deep: export SPECMM_HYPOTHESIS = deep
-deep: loom shuttle test-python
+deep: loom shuttle test-python peers
 	$(MAKE) guards GUARDS=--all
 	SPECMM_HYPOTHESIS=dev $(MAKE) property
 
@@ -175,10 +188,11 @@ packages:
 	@echo $(PACKAGES)
 
 preflight-ci:
-	@PYTHON='$(PYTHON)' tools/preflight rustfmt clippy $(PACKAGES)
+	@PYTHON='$(PYTHON)' tools/preflight rustfmt clippy cpython-tests $(PACKAGES)
 
 ci: export SPECMM_HYPOTHESIS = ci
-ci: preflight-ci lint test loom guards free counts asan tsan shuttle spin
+ci: PEERS = quick
+ci: preflight-ci lint test loom guards free counts asan tsan shuttle spin peers
 
 clean:
-	rm -rf target .venv .venv-dev .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf target .venv .venv-dev .venv-peers .hypothesis .mypy_cache .pytest_cache .ruff_cache

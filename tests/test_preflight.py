@@ -76,6 +76,17 @@ def test_what_is_missing_or_too_old_is_named_in_one_line(
     assert remedy in lines[0]
 
 
+def test_an_interpreter_without_tests_of_its_own_is_named(tmp_path: Path) -> None:
+    python = 'case "$2" in *version_info*) echo 3.11 ;; *test_zipfile*) exit 1 ;; esac'
+    (tmp_path / "with").mkdir()
+    assert preflight(tmp_path / "with", "cpython-tests") == (0, [])
+    (tmp_path / "without").mkdir()
+    code, (line,) = preflight(tmp_path / "without", "cpython-tests", python3=python)
+    assert code == 1
+    assert line.startswith("preflight: python3 has no tests of its own (test.test_io")
+    assert "apt-get install libpython3-testsuite" in line
+
+
 def test_everything_missing_is_named_at_once(tmp_path: Path) -> None:
     code, lines = preflight(tmp_path, **dict.fromkeys(GOOD))
     assert code == 1
