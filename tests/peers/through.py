@@ -13,6 +13,7 @@ import io
 import os
 import stat
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import specmm
@@ -173,8 +174,9 @@ def zarr() -> None:
 
     from specmm.zarr import CachedStore
 
-    for name in ("get", "get_partial_values", "get_sync", "_read", "_file"):
-        setattr(LocalStore, name, vars(CachedStore)[name])
+    for name, method in vars(CachedStore).items():
+        if isinstance(method, FunctionType) and name not in ("__init__", "with_read_only"):
+            setattr(LocalStore, name, method)
     LocalStore._cache = None
 
 
