@@ -91,13 +91,22 @@ class _Notes:
         self.turn = threading.RLock()
         self.identity = _made_of(fs, depth)
 
+    def __reduce__(self) -> tuple[type[dict[str, Any]], tuple[()]]:
+        # A copy of the file system makes its own.
+        return dict, ()
+
 
 def _notes(fs: Any, depth: int = 0) -> _Notes:
     kept: dict[str, Any] = getattr(fs, "__dict__", {})
     # Each process has its own: a child of fork would find the lock as it was.
     name = f"_specmm_{os.getpid()}"
-    notes: _Notes = kept.get(name) or kept.setdefault(name, _Notes(fs, depth))
-    return notes
+    notes = kept.get(name)
+    if not isinstance(notes, _Notes):
+        if notes is not None:
+            kept.pop(name, None)
+        notes = kept.setdefault(name, _Notes(fs, depth))
+    found: _Notes = notes
+    return found
 
 
 def identity_of(fs: Any, depth: int = 0) -> Hashable:
@@ -155,11 +164,9 @@ class Stamp:
         return self.found.st_size, self.found.st_mtime_ns, self.found.st_ctime_ns
 
     def is_unchanged(self) -> bool:
-        """Whether what was there still is; it may have become longer, lost a name, or changed its mode."""
-        now = os.fstat(self.descriptor)
-        if now.st_size == self.found.st_size:
-            return now.st_mtime_ns == self.found.st_mtime_ns
-        return now.st_size > self.found.st_size
+        """Whether nobody wrote to it; it may have lost its name, or changed its mode."""
+        now, then = os.fstat(self.descriptor), self.found
+        return (now.st_size, now.st_mtime_ns) == (then.st_size, then.st_mtime_ns)
 
 
 def archive_of(fs: Any) -> tuple[Hashable, Stamp] | None:

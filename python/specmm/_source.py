@@ -81,7 +81,7 @@ class _Opened:
 
 
 def _stale(name: str) -> OSError:
-    return OSError(errno.ESTALE, "it was replaced while it was open", name)
+    return OSError(errno.ESTALE, "it was replaced while it was open, or written to: open it again", name)
 
 
 class _Regular(Source):

@@ -294,7 +294,8 @@ class CachedFile(AbstractBufferedFile):
     def readline(self, size: int | None = -1) -> bytes:
         size = -1 if size is None else operator.index(size)
         if size < 0:
-            line: bytes = super().readline()
+            # fsspec reads a block for each line.
+            line: bytes = self.readuntil(b"\n", PAGE_SIZE)
             return line
         start: int = self.tell()
         line = self.read(size)

@@ -15,6 +15,7 @@ from fsspec.implementations.zip import ZipFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import bucket
 import specmm
 import specmm.fsspec
 import web
@@ -248,6 +249,27 @@ def test_every_read_of_a_file(systems, cache, system):
                 place = min(plain.tell(), 10**9)
                 assert outcome(lambda place=place: file.seek(place)) == place
                 plain.seek(place)
+
+    check()
+
+
+@pytest.mark.parametrize("system", ["http", "bucket"])
+def test_every_read_through_the_cache_type(systems, cache, system):
+    fs, paths = systems["http"] if system == "http" else (Bucket(), {name: name for name in CONTENTS})
+    bucket.OBJECTS.update(CONTENTS)
+
+    @examples(0.3, system)
+    @given(st.data(), st.sampled_from(sorted(paths)), st.sampled_from([None, 1, PAGE, 10 * PAGE]))
+    def check(data, name, block_size):
+        options = {"cache_type": "specmm", "cache_options": {"cache": cache}, "block_size": block_size}
+        with fs.open(paths[name]) as plain, fs.open(paths[name], **options) as file:
+            for taking in data.draw(st.lists(step(len(CONTENTS[name])), max_size=12)):
+                theirs, ours = (
+                    outcome(lambda t=taking: taken(plain, t)),
+                    outcome(lambda t=taking: taken(file, t)),
+                )
+                assert ours == theirs, taking
+                assert file.tell() == plain.tell()
 
     check()
 
