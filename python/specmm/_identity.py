@@ -97,7 +97,8 @@ class _Notes:
 
 
 def _notes(fs: Any, depth: int = 0) -> _Notes:
-    kept: dict[str, Any] = getattr(fs, "__dict__", {})
+    # Some file systems have the attributes of those behind them.
+    kept: dict[str, Any] = object.__getattribute__(fs, "__dict__")
     # Each process has its own: a child of fork would find the lock as it was.
     name = f"_specmm_{os.getpid()}"
     notes = kept.get(name)
@@ -116,7 +117,7 @@ def identity_of(fs: Any, depth: int = 0) -> Hashable:
 
 def _made_of(fs: Any, depth: int) -> Hashable:
     made_of = getattr(fs, "storage_args", None), getattr(fs, "storage_options", None)
-    if None in made_of or not fs.cachable:
+    if None in made_of or not type(fs).cachable:
         return Same(fs)
     # A file system that says itself what it is knows more than its arguments.
     says = None if type(fs)._fs_token is AbstractFileSystem._fs_token else fs._fs_token
@@ -128,11 +129,21 @@ def turn(fs: Any) -> AbstractContextManager[Any]:
 
     Those with an event loop are, and memory and local ones. fsspec gives each thread its own of all others.
     """
-    while isinstance(getattr(fs, "fs", None), AbstractFileSystem):
-        fs = fs.fs
+    fs = _behind(fs)
     if getattr(fs, "async_impl", False) or isinstance(fs, LocalFileSystem | MemoryFileSystem):
         return nullcontext()
     return _notes(fs).turn
+
+
+def alone(fs: Any) -> AbstractContextManager[Any]:
+    """To be held by who moves a file's position that others move too: of one file, or of an archive."""
+    return _notes(_behind(fs)).turn
+
+
+def _behind(fs: Any) -> Any:
+    while isinstance(getattr(fs, "fs", None), AbstractFileSystem):
+        fs = fs.fs
+    return fs
 
 
 # --- files of this machine

@@ -17,11 +17,14 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
+from fsspec.implementations.cached import CachingFileSystem
 from fsspec.implementations.chained import ChainedFileSystem
+from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
 from specmm._identity import (
     Stamp,
+    alone,
     archive_of,
     descriptor_of,
     differ,
@@ -78,6 +81,16 @@ class _Opened:
         # Whoever let go of it last has nothing to do with it.
         with contextlib.suppress(Exception):
             self.file.close()
+
+
+def _is_replaced(fs: Any, look: Callable[[], dict[str, Any]] | None, details: dict[str, Any]) -> bool:
+    """Whether what is told of an object is of another version than this, as far as anything tells."""
+    then = state_of(details)
+    if look is None or not then.keys() - {"size"}:
+        return False
+    with turn(fs):
+        now = look()
+    return differ(state_of(now), then)
 
 
 def _stale(name: str) -> OSError:
@@ -144,7 +157,7 @@ class _Ranged(Source):
         self.key = None if key is None else (_Ranged, identity_of(fs), name, key)
         self.version = version_of(details)
         self._fetch, self._options = fetch, options
-        self._look, self._state = look, state_of(details)
+        self._look = look
         self._refused: Exception | None = None
         self._whole: bytes | None = None
         # For each process its own: a child of fork would find it as it was.
@@ -195,11 +208,7 @@ class _Ranged(Source):
 
     def _check(self) -> None:
         """Whether what was fetched is of the version that was opened: that was before, and is still."""
-        if self._look is None or not self._state.keys() - {"size"}:
-            return
-        with turn(self.fs):
-            details = self._look()
-        if differ(state_of(details), self._state):
+        if _is_replaced(self.fs, self._look, self.details):
             self._is_stale = True
             raise _stale(self.name)
 
@@ -216,9 +225,10 @@ class _Sought(Source):
         details: dict[str, Any],
         options: dict[str, Any],
         *,
-        is_told: bool,
+        look: Callable[[], dict[str, Any]] | None,
     ) -> None:
         self._opened = opened
+        self._look = look
         self.fs, self.name, self.size, self.details = fs, name, size, details
         self.version = version_of(details)
         inside = archive_of(fs)
@@ -229,23 +239,27 @@ class _Sought(Source):
             identity, self._stamp = inside
             self.key = _Sought, identity, name, frozen(options)
             self.version = self.version, self._stamp.version
-        if not is_told:
+        if look is None:
             self.key = None
 
     def fetch(self, start: int, stop: int, /) -> bytes:
         file, parts = self._opened.file, []
-        with turn(self.fs):
+        with alone(self.fs):
             file.seek(start)
             while start < stop and (part := file.read(stop - start)):
                 parts.append(part)
                 start += len(part)
-        if self._stamp is not None and not self._stamp.is_unchanged():
+        if self._stamp is not None:
+            is_changed = not self._stamp.is_unchanged()
+        else:
+            is_changed = _is_replaced(self.fs, self._look, self.details)
+        if is_changed:
             raise _stale(self.name)
         return b"".join(parts)
 
     def seek(self, at: int, offset: int, whence: int) -> int:
         # Those of archives stay within.
-        with turn(self.fs):
+        with alone(self.fs):
             self._opened.file.seek(at)
             return int(self._opened.file.seek(offset, whence))
 
@@ -292,7 +306,7 @@ def _open(
     block_size: int | None,
 ) -> Source | None:
     """None if it is another object by now than that which was looked at."""
-    size, is_whole = details.get("size"), details.get("partial") is False
+    size, is_whole = details.get("size"), _is_http(fs) and details.get("partial") is False
     asked = dict(options)
     if block_size:
         asked["block_size"] = block_size
@@ -312,12 +326,16 @@ def _open(
     size = _size_of(file)
     if size is None or is_whole or not (hasattr(file, "seekable") and file.seekable()):
         return _Whole(fs, path, _drain(file, path, limit()), details)
-    if not isinstance(file, AbstractBufferedFile):
-        details = {**details, "size": size}
-        return _Sought(fs, path, opened, size, details, options, is_told=understood)
+    look: Callable[[], dict[str, Any]] | None
+    # What is kept on disk comes from there only through the file's own cache.
+    if not isinstance(file, AbstractBufferedFile) or isinstance(fs, CachingFileSystem):
+        # This look is of the same kind as the first, unlike the file's size.
+        told = details if details.get("size") is not None else {**details, "size": size}
+        look = _looker(fs, path, options) if understood else None
+        return _Sought(fs, path, opened, size, told, options, look=look)
 
     own = {} if is_poor(file.details) else file.details
-    look: Callable[[], dict[str, Any]] | None = _looker(fs, path, options if understood else {})
+    look = _looker(fs, path, options if understood else {})
     if own and differ(state_of(own), state_of(details)):
         if not options:
             return None
@@ -369,26 +387,31 @@ def source_of(fetcher: Any, size: int) -> Source:
 
 def _looker(fs: Any, path: str, options: dict[str, Any]) -> Callable[[], dict[str, Any]]:
     def look() -> dict[str, Any]:
-        details: dict[str, Any] = fs.info(path, **options)
+        details, _ = _info(fs, path, options)
         return details
 
     return look
 
 
 def _info(fs: Any, path: str, options: dict[str, Any]) -> tuple[dict[str, Any], bool]:
-    """What the file system tells of an object, and whether it took the options of `open` for that."""
-    if options:
-        try:
-            return fs.info(path, **options), True
-        except TypeError:
-            # They are for `open` alone.
-            return fs.info(path), False
-        except FileNotFoundError as error:
-            # So says HTTP of an option that does not exist.
-            if isinstance(error.__cause__, TypeError):
-                raise error.__cause__ from None
+    """What the file system tells of an object, and whether that is of the one that these options open."""
+    if isinstance(fs, CachingFileSystem):
+        # It looks for objects in listings, which HTTP does not have.
+        fs = fs.fs
+        path = fs._strip_protocol(path)
+    try:
+        return fs.info(path, **options), True
+    except TypeError:
+        if not options:
             raise
-    return fs.info(path), True
+    except Exception as error:
+        # So says HTTP of an option that does not exist.
+        if isinstance(error.__cause__, TypeError):
+            raise error.__cause__ from None
+        # Whether it can be opened all the same is for `open` to say.
+        return {"name": path, "type": "file"}, False
+    # They are for `open` alone.
+    return fs.info(path), False
 
 
 def _size_of(file: Any) -> int | None:
@@ -430,7 +453,7 @@ def _too_large(name: str, size: str, limit: int) -> OSError:
 
 def _is_http(fs: Any) -> bool:
     module = sys.modules.get("fsspec.implementations.http")
-    while isinstance(getattr(fs, "fs", None), AbstractFileSystem):
+    while isinstance(fs, DirFileSystem):
         fs = fs.fs
     return module is not None and isinstance(fs, module.HTTPFileSystem)
 

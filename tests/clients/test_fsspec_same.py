@@ -1,9 +1,11 @@
 """What a file system gives behind specmm is what it gives by itself: drawn ranges, reads, directories."""
 
 import functools
+import gc
 import io
 import random
 import tarfile
+import threading
 import zipfile
 
 import fsspec
@@ -320,6 +322,37 @@ def test_what_is_too_large_to_be_read_whole_says_what_to_do(server, manner):
         with specmm.PageCache(2 * SMALL_CACHE) as larger:
             cached = CachedFileSystem(target_protocol="http", cache=larger)
             assert cached.cat_file(server.url + path) == server.holds[path]
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file.*blocks:ResourceWarning")  # fsspec's own
+@pytest.mark.parametrize("kind", ["blockcache", "simplecache", "filecache"])
+def test_files_kept_on_disk_behind(server, tmp_path, cache, kind):
+    fs = fsspec.filesystem(kind, target_protocol="http", cache_storage=str(tmp_path / "blocks"))
+    cached = CachedFileSystem(fs=fs, cache=cache)
+    data = CONTENTS[str(20 * PAGE + 77)]
+    url = f"{server.url}/ranges/{len(data)}"
+    # Alone: several threads would find a copy that fsspec is still writing.
+    assert cached.cat_file(url, 5, 10_000) == data[5:10_000]
+    wrong: list = []
+
+    def read(seed):
+        draw = random.Random(seed)
+        with CachedFileSystem(fs=fs, cache=cache).open(url) as file:
+            for _ in range(30):
+                place = draw.randrange(len(data))
+                file.seek(place)
+                if file.read(5000) != data[place : place + 5000]:
+                    wrong.append(place)
+
+    threads = [threading.Thread(target=read, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert any((tmp_path / "blocks").iterdir()), "its own files were used"
+    del cached
+    gc.collect()
 
 
 # --- directories
