@@ -153,7 +153,9 @@ class _Ranged(Source):
         options: dict[str, Any],
         look: Callable[[], dict[str, Any]] | None,
     ) -> None:
-        self.fs, self.name, self.size, self.details = fs, name, size, details
+        # The size is that of the file, which may have been opened with another than is told.
+        self.fs, self.name, self.size, self.details = fs, name, size, {**details, "size": size}
+        self._told = details
         self.key = None if key is None else (_Ranged, identity_of(fs), name, key)
         self.version = version_of(details)
         self._fetch, self._options = fetch, options
@@ -208,7 +210,7 @@ class _Ranged(Source):
 
     def _check(self) -> None:
         """Whether what was fetched is of the version that was opened: that was before, and is still."""
-        if _is_replaced(self.fs, self._look, self.details):
+        if _is_replaced(self.fs, self._look, self._told):
             self._is_stale = True
             raise _stale(self.name)
 
@@ -229,7 +231,8 @@ class _Sought(Source):
     ) -> None:
         self._opened = opened
         self._look = look
-        self.fs, self.name, self.size, self.details = fs, name, size, details
+        self.fs, self.name, self.size, self.details = fs, name, size, {**details, "size": size}
+        self._told = details
         self.version = version_of(details)
         inside = archive_of(fs)
         if inside is None:
@@ -252,7 +255,7 @@ class _Sought(Source):
         if self._stamp is not None:
             is_changed = not self._stamp.is_unchanged()
         else:
-            is_changed = _is_replaced(self.fs, self._look, self.details)
+            is_changed = _is_replaced(self.fs, self._look, self._told)
         if is_changed:
             raise _stale(self.name)
         return b"".join(parts)
@@ -312,7 +315,7 @@ def _open(
         asked["block_size"] = block_size
     if _is_http(fs):
         # It need not ask the server again. What has no size to be told of is a stream.
-        asked |= {"size": size} if size and not is_whole else {"size": 1, "block_size": 0}
+        asked = {**({"size": size} if size and not is_whole else {"size": 1, "block_size": 0}), **asked}
     file = fs.open(path, "rb", **asked)
     opened = _Opened(file)
     if details.get("type") == "directory":
@@ -329,10 +332,8 @@ def _open(
     look: Callable[[], dict[str, Any]] | None
     # What is kept on disk comes from there only through the file's own cache.
     if not isinstance(file, AbstractBufferedFile) or isinstance(fs, CachingFileSystem):
-        # This look is of the same kind as the first, unlike the file's size.
-        told = details if details.get("size") is not None else {**details, "size": size}
         look = _looker(fs, path, options) if understood else None
-        return _Sought(fs, path, opened, size, told, options, look=look)
+        return _Sought(fs, path, opened, size, details, options, look=look)
 
     own = {} if is_poor(file.details) else file.details
     look = _looker(fs, path, options if understood else {})
@@ -348,7 +349,7 @@ def _open(
         data: bytes = opened.file._fetch_range(start, stop)
         return data
 
-    details = {**(own or details), "size": size}
+    details = own or details
     # Without a version that is this one's, its pages are its own.
     key = (type(file), frozen(options), options_of(file)) if own or understood else None
     return _Ranged(fs, path, fetch, size, details, key=key, options=options, look=look)
@@ -399,6 +400,8 @@ def _info(fs: Any, path: str, options: dict[str, Any]) -> tuple[dict[str, Any], 
         # It looks for objects in listings, which HTTP does not have.
         fs = fs.fs
         path = fs._strip_protocol(path)
+    # Of what size it is to be taken is no question.
+    options = {name: value for name, value in options.items() if name != "size"}
     try:
         return fs.info(path, **options), True
     except TypeError:

@@ -197,6 +197,20 @@ def test_headers_tell_objects_apart(server, shared):
             assert file.read(10_000) == content(version)[1:10_001]
 
 
+@pytest.mark.parametrize("size", [1, 100, PAGE + 1, SIZE])
+def test_a_size_that_is_given_is_the_size(server, shared, size):
+    server.holds["/sized"] = content(3)
+    Versioned.objects["sized", None] = content(3)
+    for fs, path in ((fsspec.filesystem("http"), server.url + "/sized"), (Changing(), "sized")):
+        with (
+            CachedFileSystem(fs=fs, cache=shared).open(path, size=size) as file,
+            fs.open(path, size=size) as plain,
+        ):
+            assert file.size == plain.size
+            assert file.read() == content(3)[: plain.size]
+        assert CachedFileSystem(fs=fs, cache=shared).cat_file(path) == content(3)
+
+
 def test_unknown_options_are_refused(tmp_path, shared):
     (tmp_path / "x").write_bytes(b"x")
     url = f"file://{tmp_path}/x"
