@@ -90,6 +90,8 @@ class _Notes:
         # Re-entrant: a finalizer may use the file system in the middle of its use.
         self.turn = threading.RLock()
         self.identity = _made_of(fs, depth)
+        # An archive that a parent opened, opened anew.
+        self.own: Any = None
 
     def __reduce__(self) -> tuple[type[dict[str, Any]], tuple[()]]:
         # A copy of the file system makes its own.
@@ -190,6 +192,24 @@ def archive_of(fs: Any) -> tuple[Hashable, Stamp] | None:
     stamp = Stamp(descriptor)
     options = {name: value for name, value in fs.storage_options.items() if name != "fo"}
     return (type(fs), frozen(fs.storage_args[1:]), frozen(options), stamp.key), stamp
+
+
+def own_archive(fs: Any) -> Any:
+    """An archive to read from in this process. A child of fork has its parent's file, and one place in it.
+
+    So it opens that file once more, by its descriptor: its name may be another's by now.
+    """
+    if not isinstance(fs, AbstractArchiveFileSystem):
+        return fs
+    notes, descriptor = _notes(fs), descriptor_of(getattr(fs, "fo", None))
+    known = [name for name in list(vars(fs)) if name.startswith("_specmm_")]
+    if descriptor is None or len(known) == 1:
+        return fs
+    if notes.own is None:
+        file = LocalFileSystem().open(f"/proc/self/fd/{descriptor}", "rb")
+        options = {name: value for name, value in fs.storage_options.items() if name != "fo"}
+        notes.own = type(fs)(file, *fs.storage_args[1:], **options)
+    return notes.own
 
 
 # --- what file systems tell of an object

@@ -32,6 +32,7 @@ from specmm._identity import (
     identity_of,
     is_poor,
     options_of,
+    own_archive,
     state_of,
     turn,
     version_of,
@@ -229,8 +230,8 @@ class _Sought(Source):
         *,
         look: Callable[[], dict[str, Any]] | None,
     ) -> None:
-        self._opened = opened
-        self._look = look
+        self._opened, self._pid = opened, os.getpid()
+        self._look, self._options = look, options
         self.fs, self.name, self.size, self.details = fs, name, size, {**details, "size": size}
         self._told = details
         self.version = version_of(details)
@@ -246,8 +247,12 @@ class _Sought(Source):
             self.key = None
 
     def fetch(self, start: int, stop: int, /) -> bytes:
-        file, parts = self._opened.file, []
+        parts = []
         with alone(self.fs):
+            if self._pid != os.getpid():
+                again = own_archive(self.fs).open(self.name, "rb", **self._options)
+                self._opened, self._pid = _Opened(again), os.getpid()
+            file = self._opened.file
             file.seek(start)
             while start < stop and (part := file.read(stop - start)):
                 parts.append(part)
@@ -316,7 +321,7 @@ def _open(
     if _is_http(fs):
         # It need not ask the server again. What has no size to be told of is a stream.
         asked = {**({"size": size} if size and not is_whole else {"size": 1, "block_size": 0}), **asked}
-    file = fs.open(path, "rb", **asked)
+    file = own_archive(fs).open(path, "rb", **asked)
     opened = _Opened(file)
     if details.get("type") == "directory":
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)

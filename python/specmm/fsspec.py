@@ -33,7 +33,7 @@ from fsspec.utils import tokenize
 
 from specmm._core import PAGE_SIZE, File, PageCache, check_target, copy_into
 from specmm._default import default_cache
-from specmm._identity import turn
+from specmm._identity import own_archive, turn
 from specmm._remote import Remote, open_object
 from specmm._source import SHARE, Source, open_source, refuse_inside_loop, source_of
 
@@ -383,6 +383,7 @@ class CachedFileSystem(ChainedFileSystem):
                 "storage_options={'asynchronous': False}"
             )
         self._cache = cache
+        own_archive(self.fs)  # so that a child of fork knows whose it is
         self.root_marker = self.fs.root_marker
         # As methods of this instance: paths are those of the file system behind it.
         self._strip_protocol = functools.partial(_stripped, self.fs._strip_protocol)

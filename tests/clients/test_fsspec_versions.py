@@ -818,6 +818,43 @@ def test_a_child_of_fork_reads_what_was_open(tmp_path, shared):
         assert os.waitpid(reading, 0)[1] == 0
 
 
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+@pytest.mark.parametrize("given", ["path", "file"])
+def test_children_of_fork_have_places_of_their_own_in_an_archive(tmp_path, kind, given):
+    data = content(6, 1000 * PAGE)
+    archive = tmp_path / "archive"
+    archive.write_bytes({"tar": tar_of, "zip": zip_of}[kind](data))
+
+    def read(fs, file, seed):
+        draw, wrong = random.Random(seed), 0
+        for _ in range(100):
+            place = draw.randrange(len(data))
+            wrong += fs.cat_file("data", place, place + 9000) != data[place : place + 9000]
+            file.seek(place)
+            wrong += file.read(9000) != data[place : place + 9000]
+        return wrong
+
+    with archive.open("rb") as opened, specmm.PageCache("1MiB") as cache:
+        fs = fsspec.filesystem(kind, fo=opened if given == "file" else f"file://{archive}")
+        cached = CachedFileSystem(fs=fs, cache=cache)
+        with cached.open("data") as file:
+            file.read(10)
+            # Its name is another's by now.
+            archive.rename(tmp_path / "moved")
+            children = []
+            for seed in range(3):
+                children.append(os.fork())
+                if children[-1] == 0:
+                    wrong = 255
+                    try:
+                        wrong = min(read(cached, file, seed), 254)
+                    finally:
+                        os._exit(wrong)
+            assert read(cached, file, 3) == 0
+            assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0, 0]
+
+
 def test_a_file_system_for_one_thread_is_used_by_one_at_a_time(shared):
     class Single(Versioned):
         protocol = "single"
