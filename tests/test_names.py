@@ -59,6 +59,7 @@ def cache():
         yield cache
 
 
+@pytest.mark.hypothesis
 @pytest.mark.parametrize("kind", GIVEN)
 def test_a_name_comes_back_as_pythons_open_gives_it_back(cache, folder, kind):
     @given(NAMES)

@@ -131,6 +131,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("raw")
 
 
+@pytest.mark.hypothesis
 @pytest.mark.parametrize("kind", WRAPPED)
 def test_a_stream_answers_and_raises_as_pythons_own(cache, folder, kind):
     calls, wrap = WRAPPED[kind]

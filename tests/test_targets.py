@@ -275,6 +275,22 @@ def test_a_store_answers_with_any_buffer_of_bytes(cached, make, size):
                 file.pread(size, 0)
 
 
+@given(BUFFERS)
+@example(lambda: np.zeros(3, "M8[s]"))
+def test_any_buffer_of_bytes_is_stored_through_a_mapping(cached, source, make):
+    data = make()
+    with cached.open(source) as file, specmm.Mm(cached) as mm:
+        address = mm.mmap(file, prot="rw", shared=False)
+        try:
+            expected = bytes_of(data)
+        except TypeError:
+            with pytest.raises(TypeError):
+                mm.store(address + 5, data)
+        else:
+            mm.store(address + 5, data)
+            assert mm.load(address + 5, len(expected)) == expected
+
+
 @pytest.fixture(scope="module")
 def cached():
     with specmm.PageCache("1MiB", io="inline") as cache:

@@ -232,6 +232,7 @@ def outcome(array, which):
         return error
 
 
+@pytest.mark.hypothesis
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("count", [RECORDS, 1, 0])
 def test_any_index_means_what_it_means_to_a_memmap(tmp_path, dtype, count):

@@ -45,7 +45,29 @@ impl PageCache {
 mod tests {
     use crate::store::MemoryStore;
     use crate::{Advice, Io, OpenMode, OpenOptions, PAGE_SIZE, PageCache, StoreOptions};
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
     use std::sync::Arc;
+
+    #[test]
+    fn a_name_that_is_no_text_stays_what_it_is() {
+        let name = OsStr::from_bytes(b"specmm-\xff\n");
+        let path = std::env::temp_dir().join(name);
+        let cache = PageCache::new(1 << 20, Io::Inline).unwrap();
+        let Err(crate::Error::Io(missing)) = cache.open(&path) else {
+            panic!("it is there")
+        };
+        assert_eq!(missing.file, path.as_os_str());
+        std::fs::write(&path, b"bytes").unwrap();
+        let file = cache.open(&path).unwrap();
+        let again = PageCache::new(1 << 20, Io::Inline).unwrap().adopt(&file).unwrap();
+        assert_eq!((file.name(), again.name()), (path.as_os_str(), path.as_os_str()));
+        let Err(crate::Error::Io(refused)) = file.truncate(0) else { panic!("it is open to read") };
+        assert_eq!(refused.file, path.as_os_str());
+        std::fs::remove_file(&path).unwrap();
+        let store = Arc::new(MemoryStore::new(vec![7; 100]));
+        assert_eq!(cache.open_store_with(store, 100, StoreOptions::default().name(name)).unwrap().name(), name);
+    }
 
     #[test]
     fn a_file_on_disk_is_the_same_file() {
