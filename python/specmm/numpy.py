@@ -67,7 +67,7 @@ class Records:
         ):
             # numpy's own error, before anything is read.
             self._empty(0)[which]
-            return self._all(which)[which]
+            return self._all(f"records[{reprlib.repr(which)}]")[which]
         index = [_part(each) for each in (which if isinstance(which, tuple) else (which,))]
         shape = (len(self), *self._empty(0).shape[1:])
         dimensions = sum(_dimensions(part) for part in index)
@@ -77,7 +77,7 @@ class Records:
             raise IndexError(f"the index {reprlib.repr(which)} {what}")
         place = next((at for at, part in enumerate(index) if _dimensions(part)), None)
         if place is None or (dimensions < len(shape) and any(part is Ellipsis for part in index[:place])):
-            return self._all(which)[tuple(index)]
+            return self._all(f"records[{reprlib.repr(which)}]")[tuple(index)]
         rows, chosen = self._chosen(index[place], shape)
         return rows[(*index[:place], *chosen, *index[place + 1 :])]
 
@@ -89,17 +89,17 @@ class Records:
         """All records, for numpy's functions. ValueError if that is more than the cache holds."""
         if copy is False:
             raise ValueError("records are read into an array: copy=False cannot be")
-        rows = self._all("numpy's array of records")
+        rows = self._all("np.asarray(records)")
         return rows if dtype is None else rows.astype(dtype, copy=False)
 
-    def _all(self, which: Any) -> Any:
+    def _all(self, asked: str) -> Any:
         """Everything, for who may not know that it is."""
         n = len(self)
         wanted, bound = n * self.dtype.itemsize, capacity_of(self.file)
         if wanted > bound:
             raise ValueError(
-                f"{wanted} bytes, all {n} records, would become an array, more than the {bound} bytes of the "
-                f"cache: records[:] reads them all; asked for was {reprlib.repr(which)}"
+                f"{asked} would be an array of all {n} records, {wanted} bytes, more than the {bound} bytes "
+                "of the cache: records[:] reads them all"
             )
         return self._slice(0, n)
 
