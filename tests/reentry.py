@@ -86,6 +86,8 @@ def pins(world):
 
 
 def stream(world):
+    # It is never closed.
+    world.cache.open(world.path).as_raw(close=True).read(1)
     world.raw.seek(0)
     return world.raw.read(10), world.raw.readall(), world.raw.readinto(bytearray(5)), world.raw.tell()
 
@@ -272,6 +274,9 @@ def child(path, run, *arguments):
 
 def main(mode, path):
     warnings.simplefilter("ignore", DeprecationWarning)
+    # Files that are never closed run code of Python's where they end.
+    warnings.simplefilter("always", ResourceWarning)
+    warnings.showwarning = lambda *_told, **_named: None
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     bad = reached = 0
     others = list(CALLS.values())
