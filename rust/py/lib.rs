@@ -1,8 +1,9 @@
 //! `specmm._core`: a thin binding of the `specmm` crate to Python. It holds no logic of its own.
 //!
 //! What it adds is what only a binding can: arguments and errors in Python's terms (`args`, `errors`, `results`), memory
-//! of buffers (`buffer`), memory for small things when there is none (`reserve`), Python objects as stores (`store`), and
-//! the rule that no thread waits while it is attached to the interpreter (`handle`).
+//! of buffers (`buffer`), memory for small things when there is none (`reserve`), Python objects as stores (`store`), the
+//! warning of a file that was never closed (`unclosed`), and the rule that no thread waits while it is attached to the
+//! interpreter (`handle`).
 
 mod args;
 mod buffer;
