@@ -36,6 +36,7 @@ from differential_sides import PAGE, tell
 from linearizability import Call, Operation, Search
 from specmm import model
 from specmm.model.file import File as ModelFile
+from specmm.model.store import Look
 from specmm.model.store import Store as ModelStore
 
 WORD = 8
@@ -153,8 +154,8 @@ class Memory(ModelStore):
     def truncate(self, size: int) -> None:
         self.content[:] = self.content[:size].ljust(size, b"\0")
 
-    def size(self) -> int:
-        return len(self.content)
+    def look(self) -> Look:
+        return Look(len(self.content), 0, 0)
 
     def write(self, data: bytes, offset: int) -> None:
         self.content[offset : offset + len(data)] = data

@@ -25,6 +25,16 @@ impl IoError {
         Self { source: Arc::new(source), file: file.as_ref().to_owned() }
     }
 
+    /// The file was changed by others while it was read: ESTALE, if it is told.
+    pub(crate) fn changed(file: &OsStr) -> Self {
+        Self::new(std::io::Error::other(Changed), file)
+    }
+
+    /// Whether it is that.
+    pub(crate) fn is_change(&self) -> bool {
+        self.source.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<Changed>)
+    }
+
     /// Whether the store ended before the bytes that the cache expected.
     pub(crate) fn is_short_read(&self) -> bool {
         self.source.kind() == std::io::ErrorKind::UnexpectedEof
@@ -35,17 +45,30 @@ impl IoError {
         Some(self.source.get_ref()?.downcast_ref::<ShortRead>()?.size)
     }
 
-    /// The errno, or EIO where the store gave none.
+    /// The errno, or EIO where the store gave none; ESTALE of a file that others go on rewriting while it is read.
     #[must_use]
     pub fn errno(&self) -> i32 {
         let is_refused =
             || self.source.get_ref().is_some_and(|why| why.is::<NotRegular>() || why.is::<NotItsSize>());
         self.source.raw_os_error().unwrap_or_else(|| {
             let errno = if is_refused() { rustix::io::Errno::INVAL } else { rustix::io::Errno::IO };
+            let errno = if self.is_change() { rustix::io::Errno::STALE } else { errno };
             errno.raw_os_error()
         })
     }
 }
+
+/// The file was changed by others while it was read.
+#[derive(Debug)]
+struct Changed;
+
+impl fmt::Display for Changed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the file was rewritten while it was read, time and again")
+    }
+}
+
+impl std::error::Error for Changed {}
 
 /// A path names something that is no regular file; what, in words.
 #[derive(Debug)]

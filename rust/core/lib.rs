@@ -89,6 +89,9 @@
 //! | S | a mapping before the lock is tried | mapping (page lock); shadows looked for again | (page lock) | put back once (free lists' mutex) | |
 //! | K | nothing in common | pins and size under the page lock | a pin's reference | a pin's reference; pinned is on no list | nothing in common |
 //!
+//! A change that others made to a file takes every page out (T) and then moves the file's epoch, to which calls over several pages
+//! look at both ends; a read (R) is good if the store says the same before and after it.
+//!
 //! Lock order, outermost first: mmap lock, `invalidate_lock`, page lock, `i_mmap`, leaf lock, `i_pages`. A grace period may
 //! be awaited under all but the last two, and never inside a read section.
 //!
@@ -135,7 +138,8 @@ mod shuttle_harness;
 
 pub use cache::{
     Abort, Advice, CacheOptions, CacheStats, DEFAULT_FRAME_TIMEOUT, DEFAULT_RA_PAGES, File, FileReader,
-    FilemapFault, Io, OpenMode, OpenOptions, PageCache, Pinned, ReadaheadState, StoreOptions, VmFault,
+    FilemapFault, Io, OneVersion, OpenMode, OpenOptions, PageCache, Pinned, ReadaheadState, StoreOptions,
+    Verdict, VmFault,
 };
 pub use error::{Error, Result};
 pub use mm::{FaultOutcome, Locking, Madvise, Mm, MmOptions, Prot, TouchReport};

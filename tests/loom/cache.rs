@@ -11,6 +11,8 @@ use crate::store::{MemoryStore, Store};
 use crate::xarray::Entry;
 use std::sync::Arc;
 
+#[path = "coherence.rs"]
+mod coherence;
 #[path = "copy_out.rs"]
 mod copy_out;
 #[path = "filemap.rs"]

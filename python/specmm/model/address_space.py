@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from .errors import expect
+from .errors import ChangedError, expect
 from .page import PAGE_SIZE, Page, pages_for
-from .store import Store
+from .store import Change, Look, Store
 from .vmscan import Vmscan
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ class AddressSpace:
         self.frames = vmscan.frames
         self.counters = counters  # the cache's, see CacheStats
         self.store = store
-        self.version = store.version()
+        self.seen = store.look()  # when its bytes were last known to be those of the pages
+        self.epoch = 0  # how often a change was found
         self.i_size = size
         self.pages: dict[int, Page] = {}
         self.shadows: dict[int, int] = {}  # where evicted pages were, and how old the cache was
@@ -62,6 +64,7 @@ class AddressSpace:
     def read_pages(self, run: list[Page]) -> OSError | None:
         """One store read for a run of neighbours. After an error all stay in the cache, not up to date."""
         offset = run[0].index * PAGE_SIZE
+        expected = self.seen
         wanted = min(len(run) * PAGE_SIZE, self.i_size - offset)
         self.counters["reads"] += 1
         try:
@@ -72,6 +75,8 @@ class AddressSpace:
             return error
         self.again = min(max(self.again, 2 * len(run)), AGAIN_MOST)
         self.counters["read_bytes"] += wanted
+        if self.change_since(expected) in (Change.TOUCHED, Change.WRITTEN):
+            return ChangedError(errno.ESTALE, "the file was rewritten while it was read", self.store.name)
 
         # What lies past the end of the file in its last page reads as zeros.
         data = data.ljust(len(run) * PAGE_SIZE, b"\0")
@@ -111,24 +116,29 @@ class AddressSpace:
             self.shadows.clear()
             self.store.close()
 
+    def change_since(self, before: Look | None) -> Change:
+        """What others did to the store since a look, if it can tell."""
+        look = self.store.look()
+        return Change.NONE if look is None or before is None else look.since(before)
+
     def follow_changes(self) -> None:
-        """Before a read: whether somebody else has written to the store."""
-        if self.store.version() != self.version:
+        """Before a read: whether somebody else has changed the store."""
+        if self.store.look() != self.seen:
             self.revalidate()
 
-    def revalidate(self) -> None:
+    def revalidate(self, *, drop: bool = False) -> None:
         """Follows what somebody else did to the store: if it was written to, no page is good any more."""
-        version = self.store.version()
-        if version != self.version:
-            self.version = version
+        look = self.store.look()
+        if drop or self.change_since(self.seen) in (Change.TOUCHED, Change.WRITTEN):
             self.counters["invalidated"] += len(self.pages)
             for page in list(self.pages.values()):
                 page.unmap()
                 self.delete_page(page)
             self.shadows.clear()
-        size = self.store.size()
-        if size is not None:
-            self.follow_size(size)
+            self.epoch += 1
+        self.seen = look
+        if look is not None:
+            self.follow_size(look.size)
 
     def follow_size(self, size: int) -> None:
         """Somebody else changed the size: what follows the old end of a cut page is not zeros any more."""

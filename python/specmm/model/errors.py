@@ -31,6 +31,10 @@ class InvariantError(SpecmmError):
     """The self-audit found something that must never be."""
 
 
+class ChangedError(OSError):
+    """The file was changed by others while it was read."""
+
+
 def expect(holds: bool, what: str) -> None:
     """What must hold at any time, whatever the arguments were."""
     if not holds:

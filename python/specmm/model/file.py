@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 from .address_space import AddressSpace
 from .arguments import MAX_BYTES, at_most, choice, flag, natural, natural_or_none
 from .errors import BusError, ClosedError
-from .filemap import filemap_fault, filemap_fault_speculative, filemap_get_page, filemap_read
+from .filemap import filemap_fault, filemap_fault_speculative, filemap_get_page, filemap_read, is_at_hand
 from .outcomes import FilemapFault, ReadaheadState, VmFault
 from .page import PAGE_SIZE, Page, pages_for
 from .readahead import Readahead
@@ -86,9 +86,27 @@ class File:
 
     def read(self, n: int, offset: int) -> bytes:
         """A long read is several, between which a program may be interrupted: readahead sees each alone."""
+        self.look_at_the_end(n, offset)
+        while True:
+            data = self.read_parts(n, offset)
+            if data is not None:
+                return data
+
+    def read_parts(self, n: int, offset: int) -> bytes | None:
+        """One try; None: the file was found to have changed, and all is read again."""
         n = min(n, max(0, self.f_mapping.i_size - offset))
-        parts = [(at, min(LONG, n - at)) for at in range(0, n, LONG)]
-        return b"".join(filemap_read(self.f_ra, length, offset + at) for at, length in parts)
+        data = b""
+        for at in range(0, n, LONG):
+            part = filemap_read(self.f_ra, min(LONG, n - at), offset + at)
+            if part is None:
+                return None
+            data += part
+        return data
+
+    def look_at_the_end(self, n: int, offset: int) -> None:
+        """A read that reaches past the known end looks first: the file may have grown."""
+        if n and offset + n > self.f_mapping.i_size:
+            self.f_mapping.follow_changes()
 
     def preadinto(self, buffer: bytearray | memoryview, offset: int) -> int:
         """The same, into a buffer; how many bytes."""
@@ -108,18 +126,30 @@ class File:
         if len(wanted) * length >> 63:
             raise MemoryError(f"{len(wanted)} reads of {length} bytes")
         self.check_open()
+        if wanted:
+            self.look_at_the_end(length, 0)
         if out is None and wanted and length > self.f_mapping.i_size:
             raise BusError(wanted[0] // PAGE_SIZE, wanted[0], self.f_mapping.i_size)
         result = bytearray(len(wanted) * length) if out is None else out
         view = memoryview(result).cast("B")
         if len(view) != len(wanted) * length:
             raise ValueError(f"out has {len(view)} bytes, not {len(wanted)} * {length}")
+        while not self.gather_into(view, wanted, length):
+            pass
+        return result
+
+    def gather_into(self, view: memoryview, wanted: list[int], length: int) -> bool:
+        """One try; False: the file was found to have changed, and all is read again."""
         for number, offset in enumerate(wanted):
+            self.look_at_the_end(length, offset)
             size = self.f_mapping.i_size
             if length and offset + length > size:
                 raise BusError(offset // PAGE_SIZE, offset, size)
-            view[number * length :][:length] = self.read(length, offset)
-        return result
+            row = self.read_parts(length, offset)
+            if row is None:
+                return False
+            view[number * length :][:length] = row
+        return True
 
     def pin(self, offset: int, length: int) -> Pinned:
         """A snapshot of bytes of one page, whose frame is held for it."""
@@ -130,6 +160,11 @@ class File:
         if not 1 <= length <= most:
             raise ValueError(f"length {length} at offset {offset} is not 1 to {most}, the rest of the page")
         mapping, index = self.f_mapping, offset // PAGE_SIZE
+        self.look_at_the_end(length, offset)
+        if offset + length > mapping.i_size:
+            raise BusError(index, offset, mapping.i_size)
+        if not is_at_hand(mapping.pages.get(index)):
+            mapping.follow_changes()
         if offset + length > mapping.i_size:
             raise BusError(index, offset, mapping.i_size)
         try:
@@ -173,6 +208,9 @@ class File:
         end = size if length is None else offset + length
         match advice:
             case "willneed":
+                self.f_mapping.follow_changes()
+                size = self.f_mapping.i_size
+                end = size if length is None else offset + length
                 if offset < min(end, size):
                     self.f_ra.will_need(offset // PAGE_SIZE, pages_for(min(end, size)))
             case "dontneed":
@@ -192,14 +230,16 @@ class File:
         if self.mode == "rb":
             raise OSError(errno.EINVAL, "open for reading only", self.name)
         at_most("size", size, MAX_BYTES)
+        self.f_mapping.follow_changes()  # what others did before
         self.store.truncate(size)
         self.f_mapping.set_size(size)
-        self.f_mapping.version = self.f_mapping.store.version()
+        self.f_mapping.seen = self.f_mapping.store.look()
 
-    def revalidate(self) -> int:
-        """Follows what somebody else did to the file, if the store can tell."""
+    def revalidate(self, *, drop: bool = False) -> int:
+        """Follows what somebody else did to the file, if the store can tell; drops all pages if asked to."""
+        drop = flag("drop", drop)
         self.check_open()
-        self.f_mapping.revalidate()
+        self.f_mapping.revalidate(drop=drop)
         return self.f_mapping.i_size
 
     def residency(self, first: int = 0, count: int | None = None) -> bytes:

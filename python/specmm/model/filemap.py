@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .errors import OutOfFramesError
+from .errors import ChangedError, OutOfFramesError
 from .outcomes import Abort, VmFault
 from .page import PAGE_SIZE, Page, pages_for
 from .readahead import Readahead
@@ -57,18 +57,30 @@ def filemap_fault(ra: Readahead, index: int, *, rand: bool, seq: bool, tried: bo
         found.page = mapping.pages.get(index)
         if found.page is None and not dropped:
             found.page = mapping.add_page(index)
-        if found.page is None:
-            # Without the lock a frame may be waited for.
-            found.page = mapping.add_page_waiting(index)
-            dropped = True
-        if found.page is None:
-            found.result |= VmFault.OOM
+
+    # Nothing is waited for under the lock, and no file is looked at. Whoever has dropped it looks first.
+    if not tried and not dropped and (found.page is None or not found.page.uptodate):
+        dropped = True
+        mapping.follow_changes()
+    if dropped:
+        if index >= mapping.max_off:
+            found.result |= VmFault.RETRY
             return found
+        found.page = mapping.pages.get(index)
+    if found.page is None:
+        # Without the lock a frame may be waited for.
+        found.page = mapping.add_page_waiting(index)
+        dropped = True
+    if found.page is None:
+        found.result |= VmFault.OOM
+        return found
 
     # page_not_uptodate: this page alone. A first pass only sees to it that it is read; the next one judges.
     if not found.page.uptodate:
-        dropped = dropped or not tried
         error = mapping.read_pages([found.page])
+        if isinstance(error, ChangedError):
+            mapping.follow_changes()
+            return Filemap(VmFault.RETRY, missed=found.missed)
         if error is not None and not dropped:
             return Filemap(VmFault.SIGBUS, missed=found.missed, error=error)
 
@@ -76,20 +88,25 @@ def filemap_fault(ra: Readahead, index: int, *, rand: bool, seq: bool, tried: bo
     return found
 
 
-def filemap_read(ra: Readahead, n: int, offset: int) -> bytes:
-    """filemap_read: short only at the end of the file, nothing at all when a page cannot be read."""
+def filemap_read(ra: Readahead, n: int, offset: int) -> bytes | None:
+    """filemap_read: short only at the end of the file, nothing at all when a page cannot be read.
+
+    None: the file was found to have changed.
+    """
     mapping = ra.mapping
     end = min(offset + n, mapping.i_size)
     if offset >= end:
         return b""
 
+    epoch = mapping.epoch
     first, last = offset // PAGE_SIZE, pages_for(end) - 1
-    hit = all(
-        page is not None and page.uptodate and not page.readahead
-        for page in map(mapping.pages.get, range(first, last + 1))
-    )
+    hit = all(is_at_hand(mapping.pages.get(index)) for index in range(first, last + 1))
     data = bytearray()
     for index in range(first, last + 1):
+        if not is_at_hand(mapping.pages.get(index)):
+            mapping.follow_changes()
+            if mapping.epoch != epoch:
+                return None
         req = last - index + 1
         page = filemap_get_page(ra, index, req)
         data += page.data
@@ -100,13 +117,17 @@ def filemap_read(ra: Readahead, n: int, offset: int) -> bytes:
     return bytes(data[offset - first * PAGE_SIZE : end - first * PAGE_SIZE])
 
 
+def is_at_hand(page: Page | None) -> bool:
+    """Whether it is read without the store."""
+    return page is not None and page.uptodate and not page.readahead
+
+
 def filemap_get_page(ra: Readahead, index: int, req: int) -> Page:
-    """The page, up to date; `req` pages from it on are wanted."""
+    """The page, up to date; `req` pages from it on are wanted. Nobody changes the file meanwhile."""
     mapping = ra.mapping
     page = mapping.pages.get(index)
     mapping.counters["hits" if page is not None and page.uptodate else "misses"] += 1
     if page is None:
-        mapping.follow_changes()
         ra.page_cache_sync_ra(index, req)
         page = mapping.pages.get(index) or mapping.add_page_waiting(index)
     if page is None:

@@ -67,6 +67,7 @@ class Readahead:
         if rand or self.ra_pages == 0:
             return False
         if seq:
+            self.look_without_the_lock(tried=tried)
             self.page_cache_sync_ra(index, self.ra_pages)
             return True
 
@@ -76,6 +77,7 @@ class Readahead:
         if self.mmap_miss > MMAP_LOTSAMISS:
             return False
 
+        self.look_without_the_lock(tried=tried)
         # mmap read-around: as much before the page as after it.
         self.start = max(0, index - self.ra_pages // 2)
         self.size = self.ra_pages
@@ -87,8 +89,15 @@ class Readahead:
         """The page is there. True when it bore the marker, for which the mmap lock is dropped."""
         if rand or self.ra_pages == 0 or not page.readahead:
             return False
-        self.page_cache_async_ra(page, self.ra_pages)
+        self.look_without_the_lock(tried=False)
+        if page.mapping is not None:
+            self.page_cache_async_ra(page, self.ra_pages)
         return True
+
+    def look_without_the_lock(self, *, tried: bool) -> None:
+        """Whether others have changed the file; a second pass keeps its lock and does not look."""
+        if not tried:
+            self.mapping.follow_changes()
 
     def credit(self, entries: int, *, rand: bool) -> None:
         """A fault that missed nothing published so many entries: each is a hit, counted once."""

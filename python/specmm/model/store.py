@@ -1,9 +1,41 @@
-"""Where the bytes of a file live."""
+"""Where the bytes of a file live, and what they say of themselves."""
+
+from __future__ import annotations
 
 import errno
 import io
 import os
+from dataclasses import dataclass
+from enum import Enum
 from typing import Protocol
+
+
+class Change(Enum):
+    """What happened to a file between two looks."""
+
+    NONE = "nothing"
+    GROWN = "it became longer: what was there is what it was"
+    TOUCHED = "its ctime alone: chmod, or a write after which the time was put back"
+    WRITTEN = "its bytes"
+
+
+@dataclass(frozen=True)
+class Look:
+    """What fstat says of a file."""
+
+    size: int
+    mtime: int
+    ctime: int
+
+    def since(self, before: Look) -> Change:
+        """What happened since an earlier look."""
+        if self == before:
+            return Change.NONE
+        if self.size > before.size:
+            return Change.GROWN
+        if (self.size, self.mtime) == (before.size, before.mtime):
+            return Change.TOUCHED
+        return Change.WRITTEN
 
 
 class UserStore(Protocol):
@@ -38,12 +70,8 @@ class Store:
             raise io.UnsupportedOperation(f"the store of {self.name!r} has no truncate")
         truncate(size)
 
-    def size(self) -> int | None:
-        """The size now, if the store can tell."""
-        return None
-
-    def version(self) -> object:
-        """Something that changes when somebody writes to the store, if the store can tell."""
+    def look(self) -> Look | None:
+        """What the store says of itself now, if it can tell."""
         return None
 
     def close(self) -> None:
@@ -72,12 +100,9 @@ class LocalFile(Store):
         except OSError as error:
             raise OSError(error.errno, error.strerror, self.name) from error
 
-    def size(self) -> int | None:
-        return os.fstat(self.descriptor).st_size
-
-    def version(self) -> object:
+    def look(self) -> Look | None:
         status = os.fstat(self.descriptor)
-        return status.st_size, status.st_mtime_ns
+        return Look(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
     def close(self) -> None:
         os.close(self.descriptor)

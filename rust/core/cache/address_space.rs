@@ -11,6 +11,7 @@
 //! | `i_mmap` | its mutex | its mutex |
 
 use super::again::Again;
+use super::coherence::Coherence;
 use super::{MmuGather, Shared};
 use crate::error::{Error, Result};
 use crate::page::{Frames, LockedPage, PAGE_SHIFT, PAGE_SIZE, PageHandle, PageRef, Use};
@@ -50,9 +51,8 @@ pub struct HeldPage<'f> {
 pub struct AddressSpace {
     id: u64,
     i_size: AtomicU64,
-    /// What the store said of itself when its bytes were last known to be those of the cached pages. Relaxed: it is written
-    /// under `invalidate_lock`, and a look without it only asks whether to take that.
-    pub(super) version: AtomicU64,
+    /// Which version of the file its pages are of.
+    pub(super) coherence: Coherence,
     pub(super) pages: XArray,
     /// Held for reading while a page is created, for writing while the size changes: a page never comes to be from a state
     /// of the store that truncation has already left behind (Linux 5.15; file systems' own locks before).
@@ -84,9 +84,8 @@ pub(super) enum Created<'f> {
 impl AddressSpace {
     pub(crate) fn new(store: Arc<dyn Store>, size: u64, name: &OsStr, shared: Arc<Shared>) -> Self {
         static LAST: Tally = Tally::new();
-        let version = store.version().ok().flatten().unwrap_or(0);
         Self {
-            version: AtomicU64::new(version),
+            coherence: Coherence::new(store.look()),
             // Never reused, so a stale page never looks like this file's.
             id: LAST.next(),
             i_size: AtomicU64::new(size),

@@ -54,9 +54,7 @@ mod tests {
         let name = OsStr::from_bytes(b"specmm-\xff\n");
         let path = std::env::temp_dir().join(name);
         let cache = PageCache::new(1 << 20, Io::Inline).unwrap();
-        let Err(crate::Error::Io(missing)) = cache.open(&path) else {
-            panic!("it is there")
-        };
+        let Err(crate::Error::Io(missing)) = cache.open(&path) else { panic!("it is there") };
         assert_eq!(missing.file, path.as_os_str());
         std::fs::write(&path, b"bytes").unwrap();
         let file = cache.open(&path).unwrap();
@@ -66,7 +64,10 @@ mod tests {
         assert_eq!(refused.file, path.as_os_str());
         std::fs::remove_file(&path).unwrap();
         let store = Arc::new(MemoryStore::new(vec![7; 100]));
-        assert_eq!(cache.open_store_with(store, 100, StoreOptions::default().name(name)).unwrap().name(), name);
+        assert_eq!(
+            cache.open_store_with(store, 100, StoreOptions::default().name(name)).unwrap().name(),
+            name
+        );
     }
 
     #[test]

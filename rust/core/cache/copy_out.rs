@@ -11,6 +11,7 @@
 
 use super::AddressSpace;
 use super::address_space::index_of;
+use super::coherence::Coherence;
 use super::page_cache::Stat;
 use super::vmscan::is_active;
 use crate::page::{Out, PAGE_SIZE, PageFlags, PageRef};
@@ -84,6 +85,11 @@ impl AddressSpace {
     /// the end of the file.
     #[inline]
     pub(crate) fn read_cached(&self, mut out: Out<'_>, offset: u64, section: &ReadSection) -> Option<usize> {
+        // Before the size and any page.
+        let epoch = self.coherence.epoch();
+        if !guard!("read_cached.young", !Coherence::is_young(epoch)) {
+            return None;
+        }
         let n = usize::try_from(self.i_size().saturating_sub(offset)).unwrap_or(usize::MAX).min(out.len());
         let within = (offset % PAGE_SIZE as u64) as usize;
         // Most reads lie in one page, and their cost is counted in instructions.
@@ -93,10 +99,16 @@ impl AddressSpace {
             self.shared.count(Stat::Hits, 1);
             return Some(n);
         }
-        self.read_cached_pages(out.part(0..n), offset, section)
+        self.read_cached_pages(out.part(0..n), offset, epoch, section)
     }
 
-    fn read_cached_pages(&self, mut out: Out<'_>, offset: u64, section: &ReadSection) -> Option<usize> {
+    fn read_cached_pages(
+        &self,
+        mut out: Out<'_>,
+        offset: u64,
+        epoch: u64,
+        section: &ReadSection,
+    ) -> Option<usize> {
         let (mut done, mut pages, mut all_active) = (0, 0, true);
         while done < out.len() {
             let at = offset + done as u64;
@@ -110,6 +122,12 @@ impl AddressSpace {
             all_active &= is_active(page);
             done += step;
             pages += 1;
+        }
+        // A page may be of a version that came after another page's.
+        if !guard!("read_cached.one_version", self.coherence.epoch() == epoch) {
+            self.shared.count(Stat::Retries, 1);
+            out.zero();
+            return None;
         }
         // Only now: of a read that starts over, each page would count as touched twice.
         if !all_active {

@@ -3,6 +3,7 @@
 //! Owns: one open of a file (`struct file`): its mode, its readahead window, its miss counter, its advice; and the handle
 //! that users hold, which can be closed under them. Two opens of one file share an [`AddressSpace`] and nothing else.
 
+use super::coherence::{OneVersion, Verdict};
 use super::filemap::{Pass, Pattern, Step};
 use super::patience::NotRead;
 use super::readahead::Window;
@@ -210,6 +211,9 @@ impl OpenFile {
                 self.advice.store(advice as u32, Ordering::Relaxed);
             }
             Advice::WillNeed => {
+                // A file that cannot be looked at cannot be read either, which who needs the pages meets.
+                let _met_again = self.mapping.follow_changes();
+                let size = self.mapping.i_size();
                 let end = end.min(size);
                 if offset < end {
                     self.will_need(offset / PAGE_SIZE as u64, (end - 1) / PAGE_SIZE as u64);
@@ -257,6 +261,10 @@ impl OpenFile {
                     drop(held);
                     VmFault::LOCKED | missed
                 }
+                Step::Unreadable(error) if error.is_change() => {
+                    self.mapping.follow_changes()?;
+                    continue;
+                }
                 Step::Beyond(_) | Step::Unreadable(_) => VmFault::SIGBUS,
                 Step::NoMemory(_) => VmFault::OOM,
                 Step::Blocked(blocked) => {
@@ -270,6 +278,10 @@ impl OpenFile {
                             continue;
                         }
                         Ok(false) => VmFault::OOM,
+                        Err(NotRead::Failed(error)) if error.is_change() => {
+                            self.mapping.follow_changes()?;
+                            continue;
+                        }
                         Err(NotRead::Failed(_)) => VmFault::SIGBUS,
                         Err(NotRead::Left(error)) => return Err(error),
                     }
@@ -441,10 +453,109 @@ impl File {
     pub fn pread_into(&self, mut out: Out<'_>, offset: u64) -> Result<usize> {
         check_offset(offset)?;
         let room = out.len();
-        match self.read_cached_into(out.part(0..room), offset) {
-            Some(n) => Ok(n),
-            None => self.open_file()?.buffered_read(out, offset),
+        {
+            let section = crate::rcu::read();
+            self.handle.shared.require_open()?;
+            let open = self.handle.open.load(&section).ok_or_else(|| self.closed_error())?;
+            // What the end cuts short may be longer by now.
+            if offset + room as u64 <= open.mapping.i_size() {
+                if let Some(n) = open.mapping.read_cached(out.part(0..room), offset, &section) {
+                    return Ok(n);
+                }
+            }
         }
+        let open = self.open_file()?;
+        if open.mapping.look_at_the_end(offset, room)? {
+            if let Some(n) = self.read_cached_into(out.part(0..room), offset) {
+                return Ok(n);
+            }
+        }
+        open.buffered_read(out, offset)
+    }
+
+    /// Begins a call of several reads whose answer must be of one version of the file: each by [`File::pread_part`] or
+    /// [`File::gather_part`], at the end [`File::judge`], and as long as that says so, all of it again. ([`File::pread`] and
+    /// [`File::gather`] are such calls themselves.)
+    ///
+    /// ```
+    /// # use specmm::{Io, Out, PageCache, Verdict, store::MemoryStore};
+    /// # use std::sync::Arc;
+    /// # let cache = PageCache::new(1 << 20, Io::Inline)?;
+    /// # let file = cache.open_store(Arc::new(MemoryStore::new(vec![7; 100])), 100, "sevens", 0)?;
+    /// let (mut head, mut tail) = ([0; 4], [0; 4]);
+    /// let mut call = file.one_version()?;
+    /// loop {
+    ///     let read = file.pread_part(&call, Out::from(&mut head[..]), 0)?.is_some()
+    ///         && file.pread_part(&call, Out::from(&mut tail[..]), 96)?.is_some();
+    ///     if file.judge(&mut call)? == Verdict::OneVersion && read {
+    ///         break;
+    ///     }
+    /// }
+    /// # Ok::<(), specmm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Io`] with ESTALE if the file is being rewritten all the time, or if the store cannot say; [`Error::Closed`].
+    pub fn one_version(&self) -> Result<OneVersion> {
+        self.open_file()?.mapping.one_version()
+    }
+
+    /// The same at once; None if the file was rewritten so lately that it must be waited for.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn one_version_now(&self) -> Result<Option<OneVersion>> {
+        Ok(self.open_file()?.mapping.one_version_now())
+    }
+
+    /// What becomes of a call of several reads: see [`File::one_version`].
+    ///
+    /// # Errors
+    /// [`Error::Io`] with ESTALE when the file was rewritten during the third try; [`Error::Closed`].
+    pub fn judge(&self, call: &mut OneVersion) -> Result<Verdict> {
+        self.open_file()?.mapping.judge(call)
+    }
+
+    /// As [`File::pread_into`], for a part of a call: see [`File::one_version`]. None: a change was found.
+    ///
+    /// # Errors
+    /// As [`File::pread`].
+    pub fn pread_part(&self, call: &OneVersion, mut out: Out<'_>, offset: u64) -> Result<Option<usize>> {
+        check_offset(offset)?;
+        let open = self.open_file()?;
+        open.mapping.look_at_the_end(offset, out.len())?;
+        let room = out.len();
+        match self.read_cached_into(out.part(0..room), offset) {
+            Some(n) => Ok(open.mapping.is_current(call).then_some(n)),
+            None => open.try_read(out, offset, Some(call)),
+        }
+    }
+
+    /// Reads `length` bytes at each offset past the cache, in order, one after the other, twice. If both reads agree, and
+    /// meanwhile nothing but the file's ctime moved or the file grew, what was read was all there at the moment between them. Answers the bytes of the last of
+    /// these reads, fewer than `length` where the file ends. None: it was one try of the call.
+    ///
+    /// # Errors
+    /// As [`File::judge`], and what the store says; [`Error::InvalidArgument`] for an `out` of another size.
+    pub fn read_twice(
+        &self,
+        call: &mut OneVersion,
+        offsets: &[u64],
+        length: usize,
+        out: Out<'_>,
+    ) -> Result<Option<usize>> {
+        super::gather::check_room(offsets, length, &out)?;
+        self.open_file()?.read_twice(call, offsets, length, out)
+    }
+
+    /// The size, looked at now: what somebody else changed about the file is followed, as before a read of its store.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the store cannot say, [`Error::Closed`].
+    pub fn look(&self) -> Result<u64> {
+        let open = self.open_file()?;
+        open.mapping.follow_changes()?;
+        Ok(open.mapping.i_size())
     }
 
     /// Changes the size, as ftruncate(2): drops cached pages and entries beyond a smaller one.
@@ -507,15 +618,21 @@ impl File {
         if speculative { Ok(open.fault_speculatively(index)) } else { open.fault_classically(index) }
     }
 
-    /// Looks whether somebody else changed the file, follows, and answers the size. A file that was written to (its size or
-    /// modification time differs) loses its cached pages; a path that names another file by now is opened anew; a file that
-    /// was deleted is read on, as any open file is. Mappings and pins stay with what they were made of.
+    /// Looks whether somebody else changed the file, follows, and answers the size. A file that was changed (its size is
+    /// smaller, or its modification time or ctime differs) loses its cached pages; one that has grown keeps them, but for the
+    /// last, partial one; a path that names another file by now is opened anew; a file that was deleted is read on, as any
+    /// open file is. Mappings and pins stay with what they were made of.
     ///
-    /// Without being asked, a file looks for the first of these before each read of its store.
+    /// Without being asked, a file looks for changes, but not at its path, before and after each read of its store, and
+    /// before a read that reaches beyond the end it knows.
     ///
     /// # Errors
     /// [`Error::Io`] if the store cannot say or what the path names now cannot be opened, [`Error::Closed`].
     pub fn revalidate(&self) -> Result<u64> {
+        self.follow(false)
+    }
+
+    fn follow(&self, drop_all: bool) -> Result<u64> {
         let open = self.open_file()?;
         if let Some(replacement) = self.replacement(&open)? {
             let size = replacement.mapping.i_size();
@@ -523,7 +640,16 @@ impl File {
             crate::rcu::barrier();
             return Ok(size);
         }
-        open.mapping.revalidate()
+        open.mapping.revalidate(drop_all)
+    }
+
+    /// As [`File::revalidate`], and drops every cached page, whatever the look says: for changes that leave no trace, such as a
+    /// rewrite that also made the file longer, or one within a tick of the clock.
+    ///
+    /// # Errors
+    /// As [`File::revalidate`].
+    pub fn revalidate_dropping(&self) -> Result<u64> {
+        self.follow(true)
     }
 
     /// The file that the path names now, if it is another one.

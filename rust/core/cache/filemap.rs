@@ -391,7 +391,10 @@ impl OpenFile {
                 Err(NotRead::Failed(_)) if pass == Pass::First => Ok(true),
                 Err(error) => Err(error),
                 // A page that was truncated meanwhile is not worth reading.
-                Ok(_) => Ok(true),
+                Ok(_) => {
+                    let _met_again = self.mapping.catch_up();
+                    Ok(true)
+                }
             },
             FoundOrCreated::Beyond(_) | FoundOrCreated::NoMemory(_) => Ok(true),
             FoundOrCreated::NoFrame | FoundOrCreated::Unstable => Ok(false),

@@ -1,8 +1,9 @@
 //! Many reads in one call.
 //!
 //! Owns: the order of the reads and what is judged when. Each is what [`File::pread`] of the same bytes would be, one after
-//! the other; those that hit share read sections, and the file is looked up once.
+//! the other, and all of one version of the file; those that hit share read sections, and the file is looked up once.
 
+use super::coherence::{OneVersion, Verdict};
 use super::file::check_offset;
 use super::{File, OpenFile};
 use crate::error::{Error, Result};
@@ -44,26 +45,45 @@ impl File {
     /// # Errors
     /// As [`File::gather`].
     pub fn gather_into(&self, offsets: &[u64], length: usize, mut out: Out<'_>) -> Result<()> {
-        let total = out.len();
-        let mut done = self.gather_cached_into(offsets, length, out.part(0..total))?;
+        check_room(offsets, length, &out)?;
         let open = self.open_file()?;
-        while let Some(&offset) = offsets.get(done) {
-            let row = out.part(done * length..(done + 1) * length);
-            open.whole(offset, length)?;
-            if open.buffered_read(row, offset)? < length {
-                return Err(past_the_end(offset, open.mapping.i_size()));
+        let total = out.len();
+        let mut call = open.mapping.one_version()?;
+        loop {
+            let gathered = open.try_gather(&call, offsets, length, out.part(0..total))?;
+            let gathered = match open.mapping.judge(&mut call)? {
+                Verdict::OneVersion => gathered,
+                Verdict::Again => false,
+                Verdict::ReadTwice => {
+                    open.read_twice(&mut call, offsets, length, out.part(0..total))? == Some(length)
+                }
+            };
+            if gathered {
+                return Ok(());
             }
-            done += 1;
-            done += open.gather_cached(&offsets[done..], length, out.part(done * length..total))?;
         }
-        Ok(())
     }
 
-    /// The part of [`File::gather`] that takes no lock: serves reads from the cache up to the first that misses, and answers
-    /// how many it served.
+    /// As [`File::gather_into`], for a part of a call: see [`File::one_version`]. False: a change was found.
     ///
     /// # Errors
-    /// As [`File::gather`], which judges in the same order.
+    /// As [`File::gather`].
+    pub fn gather_part(
+        &self,
+        call: &OneVersion,
+        offsets: &[u64],
+        length: usize,
+        out: Out<'_>,
+    ) -> Result<bool> {
+        check_room(offsets, length, &out)?;
+        self.open_file()?.try_gather(call, offsets, length, out)
+    }
+
+    /// The part of [`File::gather`] that takes no lock: serves reads from the cache up to the first that misses or does not lie
+    /// in the file as the cache knows it, and answers how many it served. All that it serves is of one version.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] and [`Error::Closed`] as [`File::gather`].
     pub fn gather_cached(&self, offsets: &[u64], length: usize, out: &mut [u8]) -> Result<usize> {
         self.gather_cached_into(offsets, length, out.into())
     }
@@ -73,18 +93,53 @@ impl File {
     /// # Errors
     /// As [`File::gather`].
     pub fn gather_cached_into(&self, offsets: &[u64], length: usize, out: Out<'_>) -> Result<usize> {
-        if offsets.len().checked_mul(length) != Some(out.len()) {
-            return Err(Error::InvalidArgument(format!(
-                "{} reads of {length} bytes do not fill a buffer of {} bytes",
-                offsets.len(),
-                out.len()
-            )));
-        }
-        self.open_file()?.gather_cached(offsets, length, out)
+        check_room(offsets, length, &out)?;
+        let open = self.open_file()?;
+        let epoch = open.mapping.coherence.epoch();
+        let done = open.gather_cached(offsets, length, out)?;
+        // Of what was found to have changed meanwhile nothing is served.
+        Ok(if open.mapping.coherence.epoch() == epoch { done } else { 0 })
     }
 }
 
+/// Whether the rows fill the buffer.
+pub(super) fn check_room(offsets: &[u64], length: usize, out: &Out<'_>) -> Result<()> {
+    if offsets.len().checked_mul(length) == Some(out.len()) {
+        return Ok(());
+    }
+    Err(Error::InvalidArgument(format!(
+        "{} reads of {length} bytes do not fill a buffer of {} bytes",
+        offsets.len(),
+        out.len()
+    )))
+}
+
 impl OpenFile {
+    /// One try; false if a change was found.
+    fn try_gather(
+        self: &Arc<Self>,
+        call: &OneVersion,
+        offsets: &[u64],
+        length: usize,
+        mut out: Out<'_>,
+    ) -> Result<bool> {
+        let total = out.len();
+        let mut done = self.gather_cached(offsets, length, out.part(0..total))?;
+        while let Some(&offset) = offsets.get(done) {
+            let row = out.part(done * length..(done + 1) * length);
+            check_offset(offset)?;
+            self.mapping.look_at_the_end(offset, length)?;
+            self.whole(offset, length)?;
+            match self.try_read(row, offset, Some(call))? {
+                None => return Ok(false),
+                Some(n) if n < length => return Err(past_the_end(offset, self.mapping.i_size())),
+                Some(_) => done += 1,
+            }
+            done += self.gather_cached(&offsets[done..], length, out.part(done * length..total))?;
+        }
+        Ok(self.mapping.is_current(call))
+    }
+
     fn gather_cached(self: &Arc<Self>, offsets: &[u64], length: usize, mut out: Out<'_>) -> Result<usize> {
         let mut done = 0;
         let batch = SECTION_READS.min(SECTION_BYTES / length.max(1)).max(1);
@@ -92,11 +147,14 @@ impl OpenFile {
             let section = crate::rcu::read();
             for &offset in offsets {
                 let row = out.part(done * length..(done + 1) * length);
-                self.whole(offset, length)?;
+                check_offset(offset)?;
+                // Beyond the end: the file is looked at before it is judged.
+                if offset + length as u64 > self.mapping.i_size() {
+                    return Ok(done);
+                }
                 match self.mapping.read_cached(row, offset, &section) {
                     Some(n) if n == length => done += 1,
-                    Some(_) => return Err(past_the_end(offset, self.mapping.i_size())),
-                    None => return Ok(done),
+                    _ => return Ok(done),
                 }
             }
         }

@@ -413,6 +413,7 @@ impl AddressSpace {
     /// thread's own: page bytes are only ever touched as atomics.
     fn read_run(&self, pages: &[LockedPage<'_>], first: u64, buffer: &mut [u8]) -> Result<(), IoError> {
         let offset = first * PAGE_SIZE as u64;
+        let version = self.coherence.expected();
         let room = buffer.len();
         let (size, expected, read) = loop {
             let size = self.i_size();
@@ -445,6 +446,12 @@ impl AddressSpace {
             Err(error) => {
                 self.shared.count(Stat::ReadErrors, 1);
                 return Err(IoError::new(error, &self.name));
+            }
+        }
+        if let Some(version) = version {
+            let now = self.store.look().map_err(|error| IoError::new(error, &self.name))?;
+            if !guard!("fill.one_version", self.coherence.vouches(&version, &now)) {
+                return Err(IoError::changed(&self.name));
             }
         }
         for (page, bytes) in pages.iter().zip(buffer.chunks_exact(PAGE_SIZE)) {

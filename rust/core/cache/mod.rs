@@ -11,6 +11,7 @@
 mod address_space;
 mod adopt;
 mod again;
+mod coherence;
 mod copy_out;
 mod file;
 pub mod filemap;
@@ -36,6 +37,7 @@ mod workingset;
 
 pub use address_space::AddressSpace;
 pub(crate) use address_space::MappedRange;
+pub use coherence::{OneVersion, Verdict};
 pub(crate) use file::OpenFile;
 pub use file::{Advice, DEFAULT_RA_PAGES, File, FilemapFault, OpenMode, ReadaheadState};
 pub use io::Io;

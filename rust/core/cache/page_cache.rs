@@ -149,12 +149,15 @@ impl Shared {
     ) -> Result<Arc<AddressSpace>> {
         // Not under the mutex, which reclaim takes: the store is asked, which may be anybody's code.
         let mapping = Arc::new(AddressSpace::new(Arc::clone(store), size, name, Arc::clone(self)));
+        if identity.is_some() {
+            mapping.coherence.start_at(size);
+        }
         let mut files = self.files.lock();
         if let Some(known) = identity.and_then(|identity| files.local.get(&identity)).and_then(Weak::upgrade)
         {
             drop(files);
             // A new open is a good moment to see what others did to the file.
-            known.revalidate()?;
+            known.revalidate(false)?;
             return Ok(known);
         }
         files.prune();

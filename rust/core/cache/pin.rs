@@ -57,6 +57,11 @@ impl OpenFile {
         let index = index_of(offset);
         let end = offset + within.len() as u64;
         let mapping = &self.mapping;
+        mapping.look_at_the_end(offset, within.len())?;
+        mapping.settle(true)?;
+        if !self.is_at_hand(index) {
+            mapping.follow_changes()?;
+        }
         loop {
             let size = mapping.i_size();
             if end > size {

@@ -79,13 +79,13 @@ impl Seek for FileReader {
     /// is by now.
     ///
     /// # Errors
-    /// As [`File::size`] and [`File::revalidate`]; EINVAL for a position before the beginning or beyond `i64::MAX`.
+    /// As [`File::look`]; EINVAL for a position before the beginning or beyond `i64::MAX`.
     /// The position stays.
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let open = self.file.open_file()?;
+        self.file.open_file()?;
         let position = match to {
             SeekFrom::Start(position) => Some(position),
-            SeekFrom::End(by) => open.mapping.revalidate()?.checked_add_signed(by),
+            SeekFrom::End(by) => self.file.look()?.checked_add_signed(by),
             SeekFrom::Current(by) => self.position.checked_add_signed(by),
         };
         match position.filter(|&position| i64::try_from(position).is_ok()) {

@@ -8,12 +8,11 @@
 //! The whole of it holds `invalidate_lock`, so no page is created from a state of the store that is about to go.
 
 use super::address_space::index_of;
-use super::page_cache::Stat;
 use super::{AddressSpace, OpenFile};
 use crate::error::{Error, IoError, Result};
 use crate::page::{LockedPage, PAGE_SIZE};
 use crate::store::MAX_SIZE;
-use crate::sync::{Ordering, duty, give_back, guard, seeded};
+use crate::sync::{duty, give_back, guard, seeded};
 use std::io;
 
 /// Everything from a page on.
@@ -23,8 +22,8 @@ const TO_THE_END: u64 = u64::MAX;
 pub(crate) enum ReadError {
     /// The store has become shorter: the file ends before the page, at this size.
     Beyond(u64),
-    /// The store has become shorter, and the page is still in the file: it can be read again.
-    Shrunk,
+    /// The store was changed, and the page is still in the file: it can be read again.
+    Changed,
     /// The page cannot be read; the size now.
     Unreadable(u64, IoError),
 }
@@ -42,8 +41,11 @@ impl AddressSpace {
             return Err(Error::InvalidArgument(format!("size {size} exceeds {MAX_SIZE} bytes (16 TiB)")));
         }
         // Whoever waits for reads here may leave, because nothing has changed yet.
-        let quiet = || self.quiet(index_of(size), open);
+        let first = if self.coherence.says() { 0 } else { index_of(size) };
+        let quiet = || self.quiet(first, open);
         let stable = seeded!("truncate.invalidate_lock", None, Some(quiet()?));
+        // What others did before is not ours. (A store that cannot say is asked again before the next read.)
+        let _met_again = self.follow_changes_inside();
         let before = self.i_size();
         if size < before {
             self.shrink_pages(size);
@@ -55,79 +57,29 @@ impl AddressSpace {
         } else {
             self.i_size_write(before);
         }
-        // The change was ours. (A store that cannot say now is asked again before the next read.)
-        if let Ok(Some(version)) = self.store.version() {
-            self.version.store(version, Ordering::Relaxed);
-        }
+        self.note_own_change();
         drop(stable);
         crate::rcu::barrier();
         result
     }
 
-    /// Looks whether somebody else changed the store, and follows: what is done before a page is read.
-    pub(super) fn follow_changes(&self) -> Result<()> {
-        match self.store_says(self.store.version())? {
-            Some(version) if version != self.version.load(Ordering::Relaxed) => self.revalidate().map(drop),
-            _ => Ok(()),
-        }
-    }
-
-    fn store_says<T>(&self, answer: io::Result<T>) -> Result<T> {
-        answer.map_err(|error| Error::Io(IoError::new(error, &self.name)))
-    }
-
-    /// Follows a change that somebody else made to the store. If it was written to, every cached page goes; if only its size
-    /// is known to have changed, those beyond a smaller one, and a page that was partial, as what follows its old end is not
-    /// zeros any more.
-    pub(super) fn revalidate(&self) -> Result<u64> {
-        let says_nothing = || {
-            Ok(self.store_says(self.store.size())?.is_none()
-                && self.store_says(self.store.version())?.is_none())
-        };
-        if self.read_by.may_stall() && says_nothing()? {
-            // There is nothing to follow, and no read to wait for.
-            return Ok(self.i_size());
-        }
-        let stable = self.quiet(0, None)?;
-        // Before the size and before any read: what changes later is seen next time.
-        if let Some(version) = self.store_says(self.store.version())? {
-            if self.version.load(Ordering::Relaxed) != version {
-                self.version.store(version, Ordering::Relaxed);
-                let dropped = self.truncate_pages(0);
-                self.shared.count(Stat::Invalidated, dropped);
-            }
-        }
-        let size = self.store_says(self.store.size())?;
-        let before = self.i_size();
-        let after = size.unwrap_or(before).min(MAX_SIZE);
-        if after < before {
-            self.shrink_pages(after);
-            self.zero_tail(after);
-        } else if after > before {
-            self.drop_partial_page(before);
-            self.i_size_write(after);
-        }
-        drop(stable);
-        if after != before {
-            crate::rcu::barrier();
-        }
-        Ok(after)
-    }
-
     /// What a failed read means.
     pub(crate) fn judge_read_error(&self, index: u64, cause: IoError) -> ReadError {
-        if cause.is_short_read() && self.revalidate().is_ok() {
+        if cause.is_change() && self.follow_changes().is_ok() {
+            return self.ends_before(index).map_or(ReadError::Changed, ReadError::Beyond);
+        }
+        if cause.is_short_read() && self.revalidate(false).is_ok() {
             if let Some(size) = self.ends_before(index) {
                 return ReadError::Beyond(size);
             }
             if cause.size_expected().is_some_and(|size| size != self.i_size()) {
-                return ReadError::Shrunk;
+                return ReadError::Changed;
             }
         }
         ReadError::Unreadable(self.i_size(), cause)
     }
 
-    fn drop_partial_page(&self, size: u64) {
+    pub(super) fn drop_partial_page(&self, size: u64) {
         if size % PAGE_SIZE as u64 == 0 {
             return;
         }
@@ -152,7 +104,7 @@ impl AddressSpace {
 
     /// Takes every page from `first` on out of the cache, waiting for their owners (`truncate_inode_pages`).
     /// Answers how many there were.
-    fn truncate_pages(&self, first: u64) -> u64 {
+    pub(super) fn truncate_pages(&self, first: u64) -> u64 {
         let mut dropped = 0;
         let mut next = Some(first);
         loop {

@@ -232,7 +232,7 @@ fn bus_error(file: &OpenFile, index: u64, address: u64, why: NoBytes) -> Option<
         NoBytes::Unreadable(cause) => match file.mapping.judge_read_error(index, cause) {
             ReadError::Beyond(size) => (size, None),
             ReadError::Unreadable(size, cause) => (size, Some(cause)),
-            ReadError::Shrunk => return None,
+            ReadError::Changed => return None,
         },
     };
     let offset = index * PAGE_SIZE as u64 + address % PAGE_SIZE as u64;

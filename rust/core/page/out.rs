@@ -82,7 +82,7 @@ impl Out<'_> {
 
     /// Writes as many of the bytes as there is room for.
     #[inline]
-    pub(super) fn put(self, bytes: &[u8]) {
+    pub(crate) fn put(self, bytes: &[u8]) {
         let count = bytes.len().min(self.length);
         // SAFETY: there is room for them, which may be written; and as nobody may write `bytes`, they do not overlap.
         unsafe { self.pointer.copy_from_nonoverlapping(NonNull::from(bytes).cast(), count) }

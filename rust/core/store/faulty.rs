@@ -1,6 +1,6 @@
 //! A store that goes wrong on plan.
 
-use super::{ReadBy, Store};
+use super::{Look, ReadBy, Store};
 use crate::sync::{Mutex, Tally, pause};
 use std::fmt;
 use std::io;
@@ -120,6 +120,10 @@ impl Store for FaultyStore {
 
     fn version(&self) -> io::Result<Option<u64>> {
         self.inner.version()
+    }
+
+    fn look(&self) -> io::Result<Look> {
+        self.inner.look()
     }
 }
 

@@ -5,12 +5,15 @@
 
 mod faulty;
 mod local;
+mod look;
 mod memory;
 mod regular;
 mod timed;
 
 pub use faulty::{Fault, FaultyStore, Plan};
 pub use local::LocalFile;
+pub(crate) use look::Change;
+pub use look::Look;
 pub use memory::MemoryStore;
 pub use regular::{Opening, open_regular};
 pub(crate) use timed::TimedStore;
@@ -80,12 +83,22 @@ pub trait Store: Send + Sync + 'static {
         Ok(None)
     }
 
-    /// A number that changes when somebody writes to the store, if the store has one: an mtime, an etag's hash. Asked before
-    /// pages are read, so it should be cheap; when it differs, what is cached is dropped.
+    /// A number that changes when somebody writes to the store, if the store has one: an mtime, an etag's hash. A part of
+    /// [`Store::look`].
     ///
     /// # Errors
     /// Whatever the store says; the read that asked fails with it.
     fn version(&self) -> io::Result<Option<u64>> {
         Ok(None)
+    }
+
+    /// What the store says of itself now. Asked before and after pages are read, so it should be cheap: if both looks are
+    /// equal, what was read is of one version; if they differ, what is cached is dropped and read again. A store that says
+    /// nothing when it is opened is not asked again.
+    ///
+    /// # Errors
+    /// Whatever the store says; the read that asked fails with it.
+    fn look(&self) -> io::Result<Look> {
+        Ok(Look { size: self.size()?, version: self.version()?, changed: None })
     }
 }

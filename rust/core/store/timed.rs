@@ -1,6 +1,6 @@
 //! A store with a time-out.
 
-use super::{ReadBy, Store};
+use super::{Look, ReadBy, Store};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,5 +41,9 @@ impl Store for TimedStore {
 
     fn version(&self) -> io::Result<Option<u64>> {
         self.inner.version()
+    }
+
+    fn look(&self) -> io::Result<Look> {
+        self.inner.look()
     }
 }

@@ -1,0 +1,114 @@
+//! What a store says of itself, and what two such words mean together.
+//!
+//! Owns: the table of `docs/changes.md`.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A write that began so long ago has ended, and a later one has another time: some ticks of the clocks that files' times are
+/// taken from (1 to 10 ms each).
+pub(crate) const SETTLED: Duration = Duration::from_millis(20);
+
+/// What a store says of itself at one moment (fstat(2), an etag). Two looks that say the same, before a read and after it,
+/// vouch for what was read. A store that says nothing is taken for one that does not change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Look {
+    /// Bytes.
+    pub size: Option<u64>,
+    /// What changes when somebody writes to it: of a file the modification time, in nanoseconds.
+    pub version: Option<u64>,
+    /// Of what has times, as a file does, the time of the last change of whatever kind (ctime), in nanoseconds. With it, what
+    /// became longer is taken for appended to, whatever its `version`.
+    pub changed: Option<u64>,
+}
+
+/// What happened between two looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Nothing.
+    None,
+    /// It became longer; what was there is what it was.
+    Grown,
+    /// Something that is not the size nor the modification time: chmod(2), or a write after which the time was put back.
+    Touched,
+    /// Its bytes.
+    Written,
+}
+
+impl Look {
+    pub(crate) fn since(&self, before: &Self) -> Change {
+        if self == before {
+            return Change::None;
+        }
+        let same_version = self.version == before.version;
+        match (before.size, self.size) {
+            (Some(was), Some(is)) if is > was && (self.changed.is_some() || same_version) => Change::Grown,
+            (was, is) if was == is && same_version => Change::Touched,
+            _ => Change::Written,
+        }
+    }
+
+    /// How long to wait until what wrote to the file has ended, and would not go unnoticed; None: it has. Such times as
+    /// utime(2) sets say nothing of that.
+    pub(crate) fn unsettled(&self) -> Option<Duration> {
+        // Models have no clock: what has times at all was written just now.
+        if cfg!(specmm_loom) {
+            return self.changed.map(|_| SETTLED);
+        }
+        let written = UNIX_EPOCH.checked_add(Duration::from_nanos(self.changed.and(self.version)?))?;
+        match SystemTime::now().duration_since(written) {
+            Ok(age) => SETTLED.checked_sub(age).filter(|left| !left.is_zero()),
+            // The clock of the file may be a little ahead of this one.
+            Err(ahead) => (ahead.duration() < SETTLED).then_some(SETTLED),
+        }
+    }
+}
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_combination_means_what_the_table_says() {
+        let before = Look { size: Some(100), version: Some(5), changed: Some(7) };
+        for size in [90, 100, 110] {
+            for version in [4, 5, 6] {
+                for changed in [7, 8] {
+                    let now = Look { size: Some(size), version: Some(version), changed: Some(changed) };
+                    let expected = match (size, version, changed) {
+                        (100, 5, 7) => Change::None,
+                        (100, 5, _) => Change::Touched,
+                        (110, ..) => Change::Grown,
+                        _ => Change::Written,
+                    };
+                    assert_eq!(now.since(&before), expected, "{now:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_version_is_taken_at_its_word() {
+        let look = |size, version| Look { size, version, changed: None };
+        for (before, now, expected) in [
+            (look(Some(1), None), look(Some(2), None), Change::Grown),
+            (look(Some(2), None), look(Some(1), None), Change::Written),
+            (look(Some(1), Some(1)), look(Some(2), Some(2)), Change::Written),
+            (look(None, Some(1)), look(None, Some(2)), Change::Written),
+            (look(None, Some(1)), look(Some(4), Some(1)), Change::Written),
+        ] {
+            assert_eq!(now.since(&before), expected, "{before:?} {now:?}");
+        }
+        assert_eq!(look(Some(1), Some(u64::MAX)).unsettled(), None);
+    }
+
+    #[test]
+    fn a_time_settles() {
+        let now = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos()).unwrap();
+        let at = |version| Look { size: Some(1), version: Some(version), changed: Some(now) };
+        assert!(at(now).unsettled().is_some_and(|left| left <= SETTLED));
+        assert!(at(now + 10_000_000).unsettled().is_some());
+        assert_eq!(at(now - 1_000_000_000).unsettled(), None);
+        assert_eq!(at(now + 3_600_000_000_000).unsettled(), None);
+        assert_eq!(at(0).unsettled(), None);
+    }
+}

@@ -1,0 +1,340 @@
+//! Models of one version: changes that others make to a file, against hits, fills and each other.
+
+use super::*;
+use crate::error::Error;
+use crate::page::Out;
+use crate::store::Look;
+use crate::sync::Mutex;
+
+const OLD: u8 = 0x11;
+const NEW: u8 = 0x22;
+const TWO: usize = 2 * PAGE_SIZE;
+
+/// A file of which others make another version: each of its bytes says of which it is.
+struct Others {
+    file: Mutex<(Vec<u8>, u64)>,
+    has_times: bool,
+}
+
+impl Others {
+    fn new(bytes: usize, has_times: bool) -> Arc<Self> {
+        Arc::new(Self { file: Mutex::new((vec![OLD; bytes], 1)), has_times })
+    }
+
+    /// Another version, so long.
+    fn write(&self, bytes: usize) {
+        *self.file.lock() = (vec![NEW; bytes], 2);
+    }
+
+    /// More of the same, of the same version.
+    fn append(&self, bytes: usize) {
+        self.file.lock().0.resize(bytes, OLD);
+    }
+
+    /// The first half of a write, with which its time moves; the other half.
+    fn begin(&self) {
+        let mut file = self.file.lock();
+        file.0[..PAGE_SIZE].fill(NEW);
+        file.1 = 2;
+    }
+
+    fn end(&self) {
+        self.file.lock().0[PAGE_SIZE..].fill(NEW);
+    }
+}
+
+impl Store for Others {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<usize> {
+        let file = self.file.lock();
+        let from = file.0.len().min(offset as usize);
+        let n = buf.len().min(file.0.len() - from);
+        buf[..n].copy_from_slice(&file.0[from..from + n]);
+        Ok(n)
+    }
+
+    fn look(&self) -> std::io::Result<Look> {
+        let file = self.file.lock();
+        let changed = self.has_times.then_some(file.1);
+        Ok(Look { size: Some(file.0.len() as u64), version: Some(file.1), changed })
+    }
+}
+
+/// What a read answered: of which version, and how much of it. Nothing is always right.
+type Answer = Option<(u8, usize)>;
+
+fn told(bytes: &[u8]) -> (u8, usize) {
+    let first = *bytes.first().expect("the file is not empty");
+    // 0: of no version.
+    let version = if bytes.iter().all(|&byte| byte == first) { first } else { 0 };
+    reach(match version {
+        OLD => "old",
+        NEW => "new",
+        _ => "torn",
+    });
+    (version, bytes.len())
+}
+
+/// The state: the versions that have existed, and how long they were.
+type Versions = Vec<(u8, usize)>;
+
+#[allow(clippy::ptr_arg, clippy::trivially_copy_pass_by_ref, reason = "as histories pass answers")]
+fn existed(versions: &mut Versions, answer: &Answer) -> bool {
+    answer.is_none_or(|answer| versions.contains(&answer))
+}
+
+fn open(store: &Arc<Others>, bytes: usize) -> Arc<OpenFile> {
+    let shared = Shared::new(4, Io::Inline).unwrap();
+    let store = Arc::clone(store) as Arc<dyn Store>;
+    File::in_memory(&shared, store, bytes as u64).open_file().unwrap()
+}
+
+fn read_cached(file: &OpenFile) -> Answer {
+    let mut buf = [0; TWO];
+    let n = file.mapping.read_cached(Out::from(&mut buf[..]), 0, &rcu::read());
+    if n.is_none() {
+        reach("nothing");
+    }
+    n.map(|n| told(&buf[..n]))
+}
+
+fn pread(file: &Arc<OpenFile>) -> Answer {
+    let mut buf = [0; TWO];
+    match file.buffered_read(Out::from(&mut buf[..]), 0) {
+        Ok(n) => Some(told(&buf[..n])),
+        Err(Error::Io(error)) if error.is_change() => {
+            reach("stale");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// The first of two pages is cached. Both are read without a lock, while somebody finds that the store has another version,
+/// `bytes` long, and caches its last page. Claim: what is read is one of the two versions, whole, or nothing. Premise: pages
+/// leave under `invalidate_lock`.
+fn hit_against_change(bytes: usize) {
+    let store = Others::new(TWO, false);
+    let file = open(&store, TWO);
+    assert!(cache_page(&file.mapping, 0, OLD));
+    store.write(bytes);
+    let history: History<Versions> = History::new(vec![(OLD, TWO)]);
+    let reader = {
+        let (file, history) = (Arc::clone(&file), history.clone());
+        spawn(move || history.call("read", || read_cached(&file), existed))
+    };
+    let find = || {
+        file.mapping.adopt(false).unwrap();
+        bytes < TWO || cache_page(&file.mapping, 1, NEW)
+    };
+    history.call("find the change", find, move |versions, &cached| {
+        versions.push((NEW, bytes));
+        cached
+    });
+    reader.join().unwrap();
+    history.settle();
+    history.call("read at rest", || pread(&file), move |_, &read| read == Some((NEW, bytes)));
+    history.check();
+}
+
+#[test]
+fn a_hit_of_two_pages_against_a_change() {
+    Model {
+        name: "hit of two pages against a change that is found",
+        rows: &[],
+        preemption_bound: Some(2),
+        grace_periods: false,
+        twin: false,
+        body: || hit_against_change(TWO),
+        reaches: &["new", "nothing"],
+        needs: &["read_cached.one_version", "epoch.release", "adopt.seed.epoch_first"],
+    }
+    .check();
+}
+
+#[test]
+fn a_hit_against_a_shorter_version() {
+    Model {
+        name: "hit against a shorter version that is found",
+        rows: &[],
+        preemption_bound: Some(3),
+        grace_periods: false,
+        twin: false,
+        body: || hit_against_change(PAGE_SIZE),
+        reaches: &["new", "nothing"],
+        needs: &["adopt.seed.size_first"],
+    }
+    .check();
+}
+
+/// A page that the file fills in part is read without a lock, while somebody finds that the file has grown. Claim: what is read
+/// is what was there, or all there is now: appended bytes, no zeros. Premise: appended bytes are there before the size.
+fn hit_against_growth() {
+    const HALF: usize = PAGE_SIZE / 2;
+    let store = Others::new(HALF, false);
+    let file = open(&store, HALF);
+    assert!(pread(&file).is_some());
+    store.append(PAGE_SIZE);
+    let history: History<Versions> = History::new(vec![(OLD, HALF)]);
+    let finder = {
+        let (file, history) = (Arc::clone(&file), history.clone());
+        spawn(move || {
+            history.call(
+                "find the growth",
+                || file.mapping.follow_changes().unwrap(),
+                |versions, ()| {
+                    versions.push((OLD, PAGE_SIZE));
+                    true
+                },
+            );
+        })
+    };
+    history.call("read", || read_cached(&file), existed);
+    finder.join().unwrap();
+    history.settle();
+    history.call("read at rest", || pread(&file), |_, &read| read == Some((OLD, PAGE_SIZE)));
+    history.check();
+}
+
+#[test]
+fn a_hit_against_growth() {
+    Model {
+        name: "hit against growth that is found",
+        rows: &[],
+        preemption_bound: Some(3),
+        grace_periods: false,
+        twin: false,
+        body: hit_against_growth,
+        reaches: &["old", "nothing"],
+        needs: &["resize.seed.size_first"],
+    }
+    .check();
+}
+
+/// Two pages are read, of which the first is cached, while somebody writes another version. Claim: the answer is one of the two
+/// versions, whole; and so is what a later hit answers. Premise: each read of the store is of one version.
+fn fill_against_change() {
+    let store = Others::new(TWO, false);
+    let file = open(&store, TWO);
+    assert!(cache_page(&file.mapping, 0, OLD));
+    let history: History<Versions> = History::new(vec![(OLD, TWO)]);
+    let writer = {
+        let (store, history) = (Arc::clone(&store), history.clone());
+        spawn(move || {
+            history.call(
+                "write",
+                || store.write(TWO),
+                |versions, ()| {
+                    versions.push((NEW, TWO));
+                    true
+                },
+            );
+        })
+    };
+    history.call("read", || pread(&file), existed);
+    history.call("read again", || read_cached(&file), existed);
+    writer.join().unwrap();
+    history.check();
+}
+
+#[test]
+fn a_fill_against_a_change() {
+    Model {
+        name: "read of two pages against a change",
+        rows: &[],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: false,
+        body: fill_against_change,
+        reaches: &["old", "new"],
+        needs: &["fill.one_version", "read.one_version"],
+    }
+    .check();
+}
+
+/// Two pages are read, of which the first is cached, while another thread finds that the store has another version. Claim: the
+/// answer is one of the two versions, whole. Premise as above.
+fn read_against_finder() {
+    let store = Others::new(TWO, false);
+    let file = open(&store, TWO);
+    assert!(cache_page(&file.mapping, 0, OLD));
+    let history: History<Versions> = History::new(vec![(OLD, TWO)]);
+    let finder = {
+        let (file, store, history) = (Arc::clone(&file), Arc::clone(&store), history.clone());
+        spawn(move || {
+            history.call(
+                "write and find",
+                || {
+                    store.write(TWO);
+                    file.mapping.follow_changes().unwrap();
+                },
+                |versions, ()| {
+                    versions.push((NEW, TWO));
+                    true
+                },
+            );
+        })
+    };
+    history.call("read", || pread(&file), existed);
+    finder.join().unwrap();
+    history.check();
+    file.mapping.frames().audit(&[]).unwrap();
+}
+
+#[test]
+fn a_read_against_a_change_that_another_finds() {
+    Model {
+        name: "read of two pages against a change that another finds",
+        rows: &[],
+        preemption_bound: Some(2),
+        grace_periods: false,
+        twin: false,
+        body: read_against_finder,
+        reaches: &["old", "new"],
+        needs: &["read.one_version"],
+    }
+    .check();
+}
+
+/// Somebody writes in two steps, and the time moves with the first. The pages are read one by one and then, if they are cached,
+/// together. Claim: what is read together is one of the two versions. Premise: a write has ended when its time is old, which it
+/// never is here.
+fn hit_of_a_young_version() {
+    let store = Others::new(TWO, true);
+    let file = open(&store, TWO);
+    let history: History<Versions> = History::new(vec![(OLD, TWO)]);
+    let writer = {
+        let (store, history) = (Arc::clone(&store), history.clone());
+        spawn(move || {
+            let write = || {
+                store.begin();
+                store.end();
+            };
+            history.call("write", write, |versions, ()| {
+                versions.push((NEW, TWO));
+                true
+            });
+        })
+    };
+    for page in [0, PAGE] {
+        assert_eq!(file.buffered_read(Out::from(&mut [0; PAGE_SIZE][..]), page).unwrap(), PAGE_SIZE);
+    }
+    history.call("read together", || read_cached(&file), existed);
+    history.call("read", || pread(&file), existed);
+    writer.join().unwrap();
+    history.check();
+}
+
+#[test]
+fn a_hit_of_a_young_version() {
+    Model {
+        name: "hit of a version that is being written",
+        rows: &[],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: false,
+        body: hit_of_a_young_version,
+        reaches: &["old", "nothing", "stale"],
+        needs: &["read_cached.young"],
+    }
+    .check();
+}
