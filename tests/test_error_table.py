@@ -65,9 +65,9 @@ def test_rewritten(cache, data, file):
     assert file.pread(1, 0) == b"a"
     assert file.pread(1, PAGE) == b"b"
     assert file.pread(1, 0) == b"b"
-    assert cache.stats().invalidated == 1
+    assert cache.stats().invalidated >= 1
     data.write_bytes(b"c" * (9 * PAGE))
-    assert file.revalidate() == 9 * PAGE
+    assert file.revalidate(drop=True) == 9 * PAGE
     assert file.pread(1, PAGE) == b"c"
 
 

@@ -267,6 +267,7 @@ class File:
     def size(self) -> int:
         """Size in bytes, as of the last look: others may have changed the file, see `revalidate`."""
 
+    def _look(self) -> int: ...
     @property
     def name(self) -> str | bytes:
         """The path as given, a str or bytes as for Python's `open`, or the name of the store.
@@ -292,20 +293,28 @@ class File:
         BufferError while pins made through it live: then it stays open.
         """
 
-    def revalidate(self) -> int:
+    def revalidate(self, *, drop: bool = False) -> int:
         """Looks whether others have changed the file, follows, and returns the size.
 
-        A file that was written to (its size or modification time differs) loses its cached pages; what lies
-        past a smaller size is dropped, and mapped accesses there raise BusError. A path that names another
-        file by now is opened anew; a file that was deleted is read on. Each miss looks for the first of these
-        by itself.
+        A file that was changed (it is shorter, or its modification time or ctime differs) loses its cached
+        pages, and mapped accesses past a smaller size raise BusError. One that has grown keeps them, but for
+        the last, partial one. A path that names another file by now is opened anew; a file that was deleted
+        is read on. All but the path is looked at without being asked: before and after each read of the file,
+        and before a read that reaches past the known end.
+
+        `drop=True` drops every cached page, whatever the look says: for changes that leave no trace (one
+        within a tick of the clock) or look like growth (a rewrite that made the file longer).
+
+        OSError when the file, or what its path names now, cannot be looked at; ClosedError.
         """
 
     def pread(self, n: int, offset: int) -> bytes:
         """Reads `n` bytes at `offset`; fewer at the end of the file only.
 
-        What is in the cache is copied out without a lock. OSError when the file cannot be read,
-        OutOfFramesError when the cache has no room, MemoryError when the system has none.
+        All of them are of one version of the file, appended bytes apart. What is in the cache is copied out
+        without a lock. OSError when the file cannot be read, with ESTALE when others rewrite it time and
+        again while it is read; OutOfFramesError when the cache has no room, MemoryError when the system has
+        none.
         """
 
     def preadinto(self, buffer: WriteableBuffer, offset: int) -> int:
@@ -333,8 +342,8 @@ class File:
         each), a sequence or any other iterable. out: a writable, contiguous buffer of exactly
         len(offsets) * length bytes, such as a numpy array, which is returned; None: a fresh bytearray.
 
-        BusError for a range past the end of the file, with the offset that was given: each is judged when it
-        is read. ValueError for an offset that is negative or beyond 16 TiB, or an `out` of another size.
+        All rows are of one version of the file. BusError for a range past the end of the file, with the
+        offset that was given: each is judged when it is read. ValueError for an offset that is negative or beyond 16 TiB, or an `out` of another size.
         Otherwise errors as `pread`. After an error it is not said what `out` holds.
         """
 

@@ -74,7 +74,7 @@ class RawFile(io.RawIOBase):
         file = self._checked()
         parts = []
         # It may become longer meanwhile.
-        while part := self._read(file, max(file.size - self._position, _CHUNK)):
+        while part := self._read(file, max(file._look() - self._position, _CHUNK)):
             parts.append(part)
         return b"".join(parts)
 
@@ -88,7 +88,7 @@ class RawFile(io.RawIOBase):
             case os.SEEK_CUR:
                 position += self._position
             case os.SEEK_END:
-                position += self._end(file)
+                position += file._look()
             case os.SEEK_DATA | os.SEEK_HOLE:
                 raise io.UnsupportedOperation(f"whence {whence}: SEEK_DATA and SEEK_HOLE are not served")
             case _:
@@ -146,11 +146,6 @@ class RawFile(io.RawIOBase):
 
     def _place(self) -> int:
         return min(self._position, _MAX_SIZE)
-
-    def _end(self, file: File) -> int:
-        """Where the file ends now: a read at the known end looks whether it still is the end."""
-        file.pread(1, file.size)
-        return file.size
 
     def _read(self, file: File, n: int) -> bytes:
         data = file.pread(n, self._place())

@@ -60,7 +60,7 @@ class ArrowFile(RawFile):
         file = self._checked()
         rest = max(file.size - self._position, 0)
         if wanted < 0 or wanted > rest:
-            rest = max(self._end(file) - self._position, 0)
+            rest = max(file._look() - self._position, 0)
         n = rest if wanted < 0 else min(wanted, rest)
         if 0 < n <= PAGE_SIZE - self._position % PAGE_SIZE and len(self._pins) < self.max_pins:
             buffer = self._view(file, n)

@@ -75,7 +75,7 @@ macro_rules! flag {
     };
 }
 
-flag!(close shared speculative write);
+flag!(close drop shared speculative write);
 
 /// A length that must be given.
 pub(crate) fn exact_length(value: &Bound<'_, PyAny>) -> PyResult<u64> {

@@ -16,7 +16,7 @@ use crate::unclosed;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use specmm::{Advice, Out};
+use specmm::{Advice, Out, Verdict};
 use std::ffi::OsString;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -116,9 +116,13 @@ impl File {
         self.handle.origin.cache.get().capacity()
     }
 
-    /// How much of a request lies in the file, so that no more than that is allocated.
+    /// How much of a request lies in the file, so that no more than that is allocated. Where that is not all, the file is looked
+    /// at: it may have grown.
     fn available(&self, py: Python<'_>, n: u64, offset: u64) -> PyResult<usize> {
-        let size = self.size(py)?;
+        let mut size = self.size(py)?;
+        if n > size.saturating_sub(offset) && offset <= specmm::store::MAX_SIZE {
+            size = self.handle.detached(py, specmm::File::look)?;
+        }
         Ok(n.min(size.saturating_sub(offset)) as usize)
     }
 
@@ -131,18 +135,44 @@ impl File {
             let hit = if out.is_empty() { None } else { file.read_cached_into(out.part(0..length), offset) };
             return hit.map_or_else(|| self.handle.detached(py, |file| file.pread_into(out, offset)), Ok);
         }
-        let mut done = 0;
-        while done < length {
+        if length <= BYTES {
             py.check_signals()?;
-            let wanted = BYTES.min(length - done);
-            let slice = out.part(done..done + wanted);
-            let got = self.handle.detached(py, |file| file.pread_into(slice, offset + done as u64))?;
-            done += got;
-            if got < wanted {
-                break;
+            return self.handle.detached(py, |file| file.pread_into(out, offset));
+        }
+        self.fill_in_slices(py, out, offset)
+    }
+
+    /// All slices are of one version.
+    fn fill_in_slices(&self, py: Python<'_>, mut out: Out<'_>, offset: u64) -> PyResult<usize> {
+        let length = out.len();
+        let mut call = self.handle.detached(py, specmm::File::one_version)?;
+        loop {
+            let (mut done, mut changed) = (0, false);
+            while done < length {
+                py.check_signals()?;
+                let wanted = BYTES.min(length - done);
+                let slice = out.part(done..done + wanted);
+                let part =
+                    self.handle.detached(py, |file| file.pread_part(&call, slice, offset + done as u64))?;
+                changed = part.is_none();
+                done += part.unwrap_or(0);
+                if part != Some(wanted) {
+                    break;
+                }
+            }
+            match self.handle.detached(py, |file| file.judge(&mut call))? {
+                Verdict::OneVersion if !changed => return Ok(done),
+                Verdict::ReadTwice => {
+                    let (call, all) = (&mut call, out.part(0..length));
+                    let read =
+                        self.handle.detached(py, |file| file.read_twice(call, &[offset], length, all))?;
+                    if let Some(n) = read {
+                        return Ok(n);
+                    }
+                }
+                Verdict::OneVersion | Verdict::Again => {}
             }
         }
-        Ok(done)
     }
 }
 
@@ -194,9 +224,16 @@ impl File {
         self.handle.detached(py, specmm::File::close)
     }
 
-    /// Looks at the size of the file again, as others may have changed it; returns the size.
-    fn revalidate(&self, py: Python<'_>) -> PyResult<u64> {
-        self.handle.detached(py, specmm::File::revalidate)
+    /// Looks at the file again, as others may have changed it; returns the size.
+    #[pyo3(signature = (*, drop=false))]
+    fn revalidate(&self, py: Python<'_>, #[pyo3(from_py_with = args::drop)] drop: bool) -> PyResult<u64> {
+        let revalidate = if drop { specmm::File::revalidate_dropping } else { specmm::File::revalidate };
+        self.handle.detached(py, revalidate)
+    }
+
+    /// The size, looked at now: for streams.
+    fn _look(&self, py: Python<'_>) -> PyResult<u64> {
+        self.handle.detached(py, specmm::File::look)
     }
 
     /// Reads `n` bytes at `offset`; fewer at the end of the file only.

@@ -9,7 +9,7 @@ use crate::slices::{BYTES, Pace};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyByteArray;
-use specmm::Out;
+use specmm::{OneVersion, Out, Verdict};
 
 /// What is tried attached at most, in bytes and in rows. More is worth handing the interpreter over.
 const ATTACHED_BYTES: usize = 64 << 10;
@@ -33,7 +33,7 @@ pub(crate) fn gather<'py>(
     let object = match out {
         Some(out) => out.clone(),
         // Rows that cannot be in the file are judged before room for them is made.
-        None if total > BYTES && length as u64 > file.get()?.size().map_err(|error| raise(py, &error))? => {
+        None if total > BYTES && length as u64 > file.detached(py, specmm::File::look)? => {
             return Err(past_the_end(py, offsets[0], file.get()?.size().map_err(|error| raise(py, &error))?));
         }
         // As a program would: the interface of C complains of the array that it could not make (CPython 3.11).
@@ -64,40 +64,81 @@ fn read(
     mut out: Out<'_>,
 ) -> PyResult<()> {
     let total = out.len();
+    // All of it is of one version.
+    let mut call = file.get()?.one_version_now().map_err(|error| raise(py, &error))?;
     let mut done = 0;
-    if total <= ATTACHED_BYTES && offsets.len() <= ATTACHED_ROWS {
+    if call.is_some() && total <= ATTACHED_BYTES && offsets.len() <= ATTACHED_ROWS {
         let hits = file.get()?.gather_cached_into(offsets, length, out.part(0..total));
         done = hits.map_err(|error| raise(py, &error))?;
+        if done == offsets.len() {
+            return Ok(());
+        }
     }
-    if length > BYTES {
-        return read_long(py, file, &offsets[done..], length, out.part(done * length..total));
+    let mut call = match call.take() {
+        Some(call) => call,
+        None => file.detached(py, specmm::File::one_version)?,
+    };
+    loop {
+        let (rest, room) = (&offsets[done..], out.part(done * length..total));
+        let read = if length > BYTES { read_long } else { read_slices };
+        let is_whole = read(py, file, &call, rest, length, room)?;
+        match file.detached(py, |file| file.judge(&mut call))? {
+            Verdict::OneVersion if is_whole => return Ok(()),
+            Verdict::ReadTwice => {
+                let (call, all) = (&mut call, out.part(0..total));
+                let read = file.detached(py, |file| file.read_twice(call, offsets, length, all))?;
+                if read == Some(length) {
+                    return Ok(());
+                }
+            }
+            Verdict::OneVersion | Verdict::Again => {}
+        }
+        done = 0;
     }
+}
+
+/// One try; false if the file changed meanwhile.
+fn read_slices(
+    py: Python<'_>,
+    file: &Handle<Opened>,
+    call: &OneVersion,
+    offsets: &[u64],
+    length: usize,
+    mut out: Out<'_>,
+) -> PyResult<bool> {
     // A row may be a hit of some nanoseconds or a read that takes seconds.
     let mut pace = Pace::new();
     let most = (BYTES / length.max(1)) as u64;
+    let mut done = 0;
     while done < offsets.len() {
         let answer = pace.paced(|rows| {
             let end = offsets.len().min(done + rows.min(most) as usize);
             let (slice, room) = (&offsets[done..end], out.part(done * length..end * length));
             done = end;
-            file.detached(py, |file| file.gather_into(slice, length, room))
+            file.detached(py, |file| file.gather_part(call, slice, length, room))
         });
-        answer?;
+        if !answer? {
+            return Ok(false);
+        }
         py.check_signals()?;
     }
-    Ok(())
+    Ok(true)
 }
 
-/// Rows of which one alone is more than a slice.
+/// The same with rows of which one alone is more than a slice.
 fn read_long(
     py: Python<'_>,
     file: &Handle<Opened>,
+    call: &OneVersion,
     offsets: &[u64],
     length: usize,
     mut out: Out<'_>,
-) -> PyResult<()> {
+) -> PyResult<bool> {
     for (number, &offset) in offsets.iter().enumerate() {
-        let size = file.get()?.size().map_err(|error| raise(py, &error))?;
+        let mut size = file.get()?.size().map_err(|error| raise(py, &error))?;
+        if offset + length as u64 > size {
+            size = file.detached(py, specmm::File::look)?;
+        }
         if offset + length as u64 > size {
             return Err(past_the_end(py, offset, size));
         }
@@ -105,9 +146,12 @@ fn read_long(
         for done in (0..length).step_by(BYTES) {
             let wanted = BYTES.min(length - done);
             let slice = row.part(done..done + wanted);
-            file.detached(py, |file| file.gather_into(&[offset + done as u64], wanted, slice))?;
+            let offset = [offset + done as u64];
+            if !file.detached(py, |file| file.gather_part(call, &offset, wanted, slice))? {
+                return Ok(false);
+            }
             py.check_signals()?;
         }
     }
-    Ok(())
+    Ok(true)
 }
