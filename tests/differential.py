@@ -301,12 +301,55 @@ class FaultPathMachine(ProgramMachine):
         """Somebody else sets the size of the file on disk; a store has nothing to say about it."""
         at = self.file(file)
         if self.model.stores[at] is None:
-            self.changes += 1
-            for side in self.sides:
-                os.truncate(side.path, size)
-                # By a clock of our own: the system's may tick between two changes for one side only.
-                os.utime(side.path, (self.changes, self.changes))
+            self.others(lambda side: os.truncate(side.path, size))
         self.both(lambda side: side.files[at].revalidate())
+
+    @precondition(lambda self: None in self.model.stores)
+    @rule(
+        how=st.sampled_from(["rewrite", "append", "rewrite", "append", "cut", "chmod", "restore", "longer"]),
+        by=st.sampled_from([1, 100, PAGE, 5 * PAGE + 3]),
+    )
+    def others_change(self, how: str, by: int) -> None:
+        """Somebody else does something to the file on disk and says nothing. Both sides notice alike."""
+        self.changes += 1
+        seed = 100 + self.changes
+        for side in self.sides:
+            before = side.path.stat()
+            size = before.st_size
+            with side.path.open("r+b") as file:
+                match how:
+                    case "rewrite" | "restore":
+                        file.write(content(seed, 0, size))
+                    case "append":
+                        file.seek(0, os.SEEK_END)
+                        file.write(content(seed, size, by))
+                    case "longer":  # taken for growth
+                        file.write(content(seed, 0, size + by))
+                    case "cut":
+                        file.truncate(max(0, size - by))
+            match how:
+                case "chmod":
+                    side.path.chmod(0o600 + self.changes % 2 * 0o40)
+                case "restore":
+                    os.utime(side.path, ns=(before.st_atime_ns, before.st_mtime_ns))
+                case _:
+                    os.utime(side.path, (self.changes, self.changes))
+            # The ctime is the system's, and may not tick between two changes.
+            while side.path.stat().st_ctime_ns == before.st_ctime_ns:
+                side.path.chmod(0o600)
+
+    def others(self, change: Callable[[Side], object]) -> None:
+        """By a clock of our own: the system's may tick between two changes for one side only."""
+        self.changes += 1
+        for side in self.sides:
+            change(side)
+            os.utime(side.path, (self.changes, self.changes))
+
+    @precondition(lambda self: None in self.model.stores)
+    @rule(file=FILES, drop=st.booleans())
+    def revalidate(self, file: int, drop: bool) -> None:
+        at = self.file(file)
+        self.both(lambda side: side.files[at].revalidate(drop=drop))
 
     @rule(
         file=FILES,

@@ -147,6 +147,25 @@ def cuts_a_pinned_page_in_place(twin: Any) -> None:
     twin.address_space.AddressSpace.set_size = wrong
 
 
+def keeps_what_others_rewrote(twin: Any) -> None:
+    twin.address_space.AddressSpace.follow_changes = lambda _: None
+    twin.address_space.AddressSpace.change_since = lambda *_: twin.store.Change.NONE
+
+
+def reads_for_a_fault_before_it_looks(twin: Any) -> None:
+    twin.readahead.Readahead.look_without_the_lock = lambda *_, **__: None
+
+
+def takes_growth_for_a_rewrite(twin: Any) -> None:
+    right = twin.store.Look.since
+
+    def wrong(self: Any, before: Any) -> Any:
+        change = right(self, before)
+        return twin.store.Change.WRITTEN if change is twin.store.Change.GROWN else change
+
+    twin.store.Look.since = wrong
+
+
 def takes_numbers_of_any_length(twin: Any) -> None:
     twin.file.natural = lambda _, value: int(value)
 

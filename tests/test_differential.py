@@ -24,8 +24,11 @@ from differential_wrong import (
     forgets_anon_vma_when_merging,
     keeps_page_tables_without_entries,
     keeps_the_tail_of_a_page_that_is_cut,
+    keeps_what_others_rewrote,
     maps_a_page_with_the_marker_around_a_fault,
     names_no_number,
+    reads_for_a_fault_before_it_looks,
+    takes_growth_for_a_rewrite,
     takes_numbers_of_any_length,
 )
 from specmm import model
@@ -219,12 +222,28 @@ def the_marker_stays_for_the_fault_that_meets_it(subject: Any) -> None:
         assert told == bytes([1, 0, 1, 1, 0])
 
 
+def what_others_change_is_followed(subject: Any) -> None:
+    """By faults and reads alike, whatever they find first."""
+    with machine_against(subject) as machine:
+        machine.map(0, 1, 40 * PAGE, 0, ("r", True))
+        address = machine.model.mms[0].vmas.sorted[-1].start
+        for how in ("rewrite", "append", "restore", "append", "rewrite"):
+            machine.both(lambda side: side.mms[0].load(address, 8))
+            machine.pread(file=1, index=3, byte=0, n=2 * PAGE)
+            machine.others_change(how=how, by=PAGE)
+            machine.both(lambda side: side.mms[0].fault(address + 35 * PAGE))
+            # Past the end: both look.
+            told = machine.both(lambda side: side.files[1].pread(100 * PAGE, 0))
+            assert told == machine.model.path.read_bytes()
+
+
 PROGRAMS = [
     mappings_that_merge_share_their_anon_vma,
     page_tables_live_as_long_as_a_mapping_in_their_span,
     a_page_that_is_cut_ends_in_zeros,
     a_pin_keeps_its_bytes_when_its_page_is_cut,
     the_marker_stays_for_the_fault_that_meets_it,
+    what_others_change_is_followed,
 ]
 
 
@@ -289,6 +308,9 @@ def test_a_model_that_is_wrong_is_found_out(wrong: Callable[[Any], None]) -> Non
         (keeps_page_tables_without_entries, page_tables_live_as_long_as_a_mapping_in_their_span),
         (cuts_a_pinned_page_in_place, a_pin_keeps_its_bytes_when_its_page_is_cut),
         (maps_a_page_with_the_marker_around_a_fault, the_marker_stays_for_the_fault_that_meets_it),
+        (keeps_what_others_rewrote, what_others_change_is_followed),
+        (reads_for_a_fault_before_it_looks, what_others_change_is_followed),
+        (takes_growth_for_a_rewrite, what_others_change_is_followed),
     ],
 )
 def test_a_model_that_is_wrong_is_found_out_by_the_program_for_it(
