@@ -54,8 +54,6 @@ class _Cached(ctypes.Structure):
 class KernelFile:
     """A file that the kernel can be made to forget, and one open of it."""
 
-    markers_are_plain = False
-
     def __init__(self, path: Path) -> None:
         self.path = path
         self.fd = os.open(path, os.O_RDONLY)
