@@ -67,9 +67,10 @@ class Source(abc.ABC):
 
     def seek(self, at: int, offset: int, whence: int) -> int:
         """Where a file of it comes by a seek that is not to a place within it."""
-        if whence != os.SEEK_SET or offset < 0:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: at, os.SEEK_END: self.size}.get(whence)
+        if start is None or start + offset < 0:
             raise ValueError(f"no such place in {self.name!r}: offset {offset}, whence {whence}, from {at}")
-        return offset
+        return start + offset
 
 
 class _Opened:
@@ -137,6 +138,12 @@ class _Whole(Source):
 
     def fetch(self, start: int, stop: int, /) -> bytes:
         return self._data[start:stop]
+
+    def seek(self, at: int, offset: int, whence: int) -> int:
+        # As `io.BytesIO` does it, which stays at the start.
+        if whence in (os.SEEK_CUR, os.SEEK_END):
+            return max((at if whence == os.SEEK_CUR else self.size) + offset, 0)
+        return super().seek(at, offset, whence)
 
 
 class _Ranged(Source):
@@ -376,6 +383,9 @@ def source_of(fetcher: Any, size: int) -> Source:
     details = dict(file.details)
     look: Callable[[], dict[str, Any]] | None = _looker(fs, path, options)
     key: Hashable | None = (type(file), options_of(file))
+    if details.get("size") not in (None, size):
+        # It was opened of another size than it has by now.
+        raise _stale(path)
     if is_poor(details) or options:
         with turn(fs):
             told, understood = _info(fs, path, options)

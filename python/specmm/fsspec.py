@@ -283,7 +283,7 @@ class CachedFile(AbstractBufferedFile):
         if start is not None and 0 <= start + loc <= source.size:
             self.loc = start + loc
         else:
-            self.loc = source.seek(at, loc, whence) if start is None else source.seek(at, start + loc, 0)
+            self.loc = source.seek(at, loc, whence)
         place: int = self.loc
         return place
 
