@@ -41,7 +41,7 @@ def files(root):
     """Regular files below a folder, the first so many of each."""
     found = (f"{folder}/{name}" for folder, _, names in os.walk(root) for name in names)
     regular = (path for path in found if not re.search(LEFT_OUT, path) and pathlib.Path(path).is_file())
-    return itertools.islice(regular, 100)
+    return itertools.islice(regular, 40)
 
 
 def plainly(path):

@@ -162,7 +162,10 @@ def test_the_result_of_a_measurement_says_it_too(folder, subcommand):
     path = os.path.join(folder, b"a\xff\n")
     with open(path, "wb") as out:
         out.write(CONTENT)
-    locking = ["--locking", "speculative", "--threads", "1"] if subcommand == "faults" else []
-    done = command(subcommand, os.fsdecode(path), "--seconds", "0.01", *locking, "--json")
+    few = {
+        "read": ["--reads", "random"],
+        "faults": ["--locking", "speculative", "--threads", "1"],
+    }
+    done = command(subcommand, os.fsdecode(path), "--seconds", "0.01", *few[subcommand], "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["file"]["path"] == os.fsdecode(path)
