@@ -140,7 +140,9 @@ class Peer:
             if config["suite"] == "pytest":
                 command += ["-m", "pytest", "-p", "recorder", "-p", "no:cacheprovider", "-q", "--rootdir=."]
                 command.append(f"--basetemp={scratch}/pytest")
-                command += [f"--ignore={left['path']}" for left in config.get("left_out", [])]
+                for left in config.get("left_out", []):
+                    one_test = "::" in left["path"]
+                    command.append(f"--{'deselect' if one_test else 'ignore'}={left['path']}")
             else:
                 command.append(str(HERE / "recorder.py"))
             environment = os.environ | {
