@@ -343,8 +343,9 @@ class File:
         len(offsets) * length bytes, such as a numpy array, which is returned; None: a fresh bytearray.
 
         All rows are of one version of the file. BusError for a range past the end of the file, with the
-        offset that was given: each is judged when it is read. ValueError for an offset that is negative or beyond 16 TiB, or an `out` of another size.
-        Otherwise errors as `pread`. After an error it is not said what `out` holds.
+        offset that was given: each is judged when it is read. ValueError for an offset that is negative or
+        beyond 16 TiB, or an `out` of another size. Otherwise errors as `pread`. After an
+        error it is not said what `out` holds.
         """
 
     def pin(self, offset: int, length: int) -> Pinned:

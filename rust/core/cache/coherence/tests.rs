@@ -5,6 +5,7 @@ use crate::sync::{Mutex, Tally};
 use crate::{Advice, Error, File, Io, PAGE_SIZE, PageCache, StoreOptions};
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 const PAGE: u64 = PAGE_SIZE as u64;
 const PAGES: u64 = 40;
@@ -267,4 +268,27 @@ fn a_version_counts_as_a_time_does() {
     assert_eq!(cache.stats().invalidated, 1);
     assert_eq!(file.revalidate_dropping().unwrap(), PAGES * PAGE);
     assert_eq!(cache.stats().invalidated, 1 + PAGES);
+}
+
+#[test]
+fn what_workers_read_is_of_one_version_too() {
+    let store = Changing::file();
+    let cache = PageCache::new(1 << 20, Io::Threads).unwrap();
+    let options = StoreOptions::default().ra_pages(4).timeout(Duration::from_secs(20));
+    let file = cache.open_store_with(Arc::clone(&store) as Arc<dyn Store>, PAGES * PAGE, options).unwrap();
+    for call in CALLS {
+        for at in 1..6 {
+            let (mut reads, mtime) = (0, store.state.lock().look.version.unwrap() + 1);
+            store.before_each_read(move |state| {
+                reads += 1;
+                if reads == at {
+                    state.rewrite(mtime);
+                }
+            });
+            assert!(call(&file).unwrap() <= store.state.lock().version);
+            file.revalidate().unwrap();
+            assert_eq!(call(&file).unwrap(), store.state.lock().version);
+        }
+    }
+    cache.close().unwrap();
 }
