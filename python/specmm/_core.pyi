@@ -142,7 +142,7 @@ def kernel_residency(
     """
 
 class _Store(Protocol):
-    """Where the bytes of a file may live. `truncate(size)` is optional.
+    """Where the bytes of a file may live. `truncate(size)` and `before_waiting()` are optional.
 
     Its methods are called from any thread, concurrently, and must not call the cache they serve. `read_at` is
     called by workers of the cache, or with io="inline" by whoever needs a page. It returns exactly n bytes,
@@ -150,6 +150,10 @@ class _Store(Protocol):
     names both lengths. What it raises is the `__cause__` of an OSError; SystemExit and the like are raised as
     they are. A read that never returns keeps nobody who does not want to wait: Ctrl-C, `timeout` and `close`
     end the wait.
+
+    `before_waiting` is called in whoever uses the `File`, before a call that may wait (a short read that hits
+    is none, close is none). What it raises ends that call: for a store that some threads would wait for in
+    vain.
     """
 
     def read_at(self, offset: int, n: int, /) -> ReadableBuffer: ...

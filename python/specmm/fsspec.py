@@ -61,7 +61,8 @@ def open(
     system of the URL.
 
     Each call has pages of its own, as the File may be closed by whoever has it: keep the File, any number of
-    threads may read it, but none in which the file system's event loop runs.
+    threads may read it. The one in which the file system's event loop runs is refused (NotImplementedError),
+    unless what it reads is cached.
 
     ValueError for another mode; TypeError for options that would be ignored; OSError for an object that can
     only be read whole and is larger than a quarter of the cache; whatever the file system raises.
@@ -105,6 +106,9 @@ class _Object:
 
     def read_at(self, offset: int, n: int, /) -> ReadableBuffer:
         return self._source.fetch(offset, offset + n)
+
+    def before_waiting(self) -> None:
+        refuse_inside_loop(self._source)
 
 
 class _Name(str):

@@ -151,14 +151,15 @@ pub(crate) fn given_path<'py>(value: &Bound<'py, PyAny>) -> PyResult<(PathBuf, B
 /// The name of a store: what messages say, and the str that it came as.
 #[derive(Default)]
 pub(crate) struct Name {
-    pub(crate) text: OsString,
+    text: OsString,
     given: Option<Py<PyString>>,
 }
 
 impl Name {
-    pub(crate) fn given(&self, py: Python<'_>) -> Py<PyAny> {
-        let given = self.given.as_ref().map(|name| name.clone_ref(py));
-        given.unwrap_or_else(|| PyString::new(py, "").unbind()).into_any()
+    /// As the core has it, and as it was given.
+    pub(crate) fn both(self, py: Python<'_>) -> (OsString, Py<PyAny>) {
+        let given = self.given.unwrap_or_else(|| PyString::new(py, "").unbind());
+        (self.text, given.into_any())
     }
 }
 

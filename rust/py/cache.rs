@@ -121,10 +121,11 @@ impl PageCache {
         let handle = &slf.get().handle;
         let id = handle.cache()?;
         let own = Arc::new(PyStore::new(store, size, id, timeout)?);
-        let given = name.given(slf.py());
-        let options = StoreOptions::default().name(&name.text).ra_pages(ra_pages);
+        let (name, given) = name.both(slf.py());
+        let options = StoreOptions::default().name(&name).ra_pages(ra_pages);
         let file = handle.detached(slf.py(), move |cache| cache.open_store_with(own, size, options))?;
-        let source = Source::Store { object: store.clone().unbind(), timeout };
+        let before_waiting = store.getattr_opt("before_waiting")?.map(Bound::unbind);
+        let source = Source::Store { object: store.clone().unbind(), before_waiting, timeout };
         File::new(file, id, slf, source, given)
     }
 

@@ -49,8 +49,8 @@ pub(crate) struct Opened {
 pub(crate) enum Source {
     /// As given to `open`, the path made absolute.
     Path { path: OsString, ra_pages: u32 },
-    /// What was given to `open_store`.
-    Store { object: Py<PyAny>, timeout: Option<Duration> },
+    /// What was given to `open_store`, and its method `before_waiting` if it has one.
+    Store { object: Py<PyAny>, before_waiting: Option<Py<PyAny>>, timeout: Option<Duration> },
 }
 
 impl Origin for Opened {
@@ -62,7 +62,7 @@ impl Origin for Opened {
         let id = handle.cache()?;
         let file = match &self.source {
             Source::Path { .. } => handle.detached(py, |cache| cache.adopt(parents)),
-            Source::Store { object, timeout } => {
+            Source::Store { object, timeout, .. } => {
                 let size = parents.size().map_err(|error| raise(py, &error))?;
                 let store = Arc::new(PyStore::new(object.bind(py), size, id, *timeout)?);
                 handle.detached(py, |cache| cache.adopt_through(parents, store))
@@ -73,6 +73,13 @@ impl Origin for Opened {
 
     fn given(&self) -> Option<&Py<PyAny>> {
         Some(&self.name)
+    }
+
+    fn before_waiting(&self, py: Python<'_>) -> PyResult<()> {
+        match &self.source {
+            Source::Store { before_waiting: Some(method), .. } => method.call0(py).map(drop),
+            _ => Ok(()),
+        }
     }
 
     fn name(&self, file: &specmm::File) -> String {
@@ -221,7 +228,8 @@ impl File {
         if self.handle.close_unused() {
             return Ok(());
         }
-        self.handle.detached(py, specmm::File::close)
+        // Whoever may not wait for bytes may still close.
+        self.handle.detached_naming(py, self.handle.origin.given(), specmm::File::close)
     }
 
     /// Looks at the file again, as others may have changed it; returns the size.

@@ -26,6 +26,11 @@ pub(crate) trait Origin: Send + Sync {
         None
     }
 
+    /// Called before a call that may wait: an error says that this caller must not.
+    fn before_waiting(&self, _py: Python<'_>) -> PyResult<()> {
+        Ok(())
+    }
+
     /// What the object is called, for messages.
     fn name(&self, core: &Self::Core) -> String;
 }
@@ -105,10 +110,11 @@ impl<O: Origin> Handle<O> {
         py: Python<'_>,
         call: impl FnOnce(&O::Core) -> specmm::Result<R> + Send,
     ) -> PyResult<R> {
+        self.origin.before_waiting(py)?;
         self.detached_naming(py, self.origin.given(), call)
     }
 
-    /// The same; `name` is that of the file in errors.
+    /// The same for any caller; `name` is that of the file in errors.
     pub(crate) fn detached_naming<R: Send>(
         &self,
         py: Python<'_>,

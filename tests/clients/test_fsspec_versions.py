@@ -672,8 +672,16 @@ def test_a_read_from_within_the_loop_that_fetches_raises_at_once(server, shared,
 
     typed = http.open(url, cache_type="specmm", cache_options={"cache": shared})
     archive = CachedFileSystem(fs=TarFileSystem(http.open(url + ".tar")), cache=shared)
-    with cached.open(url) as file, typed, archive.open("data") as member:
+    own = specmm.fsspec.open(url, cache=shared)
+    with cached.open(url) as file, typed, archive.open("data") as member, own:
+        assert own.pread(PAGE, 0) == content(0)[:PAGE]
+        assert inside(lambda: own.pread(5, 3)) == content(0)[3:8], "a hit waits for nothing"
         for call in (
+            lambda: own.pread(5, len(content(0)) - 5),
+            lambda: own.preadinto(bytearray(5), len(content(0)) - 5),
+            lambda: own.gather([len(content(0)) - 5], 5),
+            lambda: own.pin(len(content(0)) - 5, 5),
+            lambda: own.advise("willneed"),
             lambda: file.read(5),
             lambda: file.readinto(bytearray(5)),
             lambda: typed.read(5),
@@ -685,7 +693,9 @@ def test_a_read_from_within_the_loop_that_fetches_raises_at_once(server, shared,
         ):
             with pytest.raises(NotImplementedError):
                 inside(call)
-        assert file.read(5) == member.read(5) == content(0)[:5], "and outside it goes on"
+        assert file.read(5) == member.read(5) == own.pread(5, 0) == content(0)[:5], "and outside it goes on"
+        assert own.pread(5, len(content(0)) - 5) == content(0)[-5:]
+        inside(own.close)
     # What has no loop is read there as well, and in another loop everything is.
     local = CachedFileSystem(target_protocol="file", cache=shared)
     assert inside(lambda: local.cat_file(str(tmp_path / "x"))) == b"local"
