@@ -244,6 +244,8 @@ class Versions:
                 if how == "restore":
                     os.utime(self.path, ns=(before.st_atime_ns, before.st_mtime_ns))
             case "append":
+                # With a rewrite that nobody has looked at it would be taken for growth.
+                self.look()
                 size, self.size = self.size, self.size + self.draw.choice([1, PAGE, 5000])
                 self.write(size, self.size - size)
                 # A rewrite before the next look would be taken for growth.

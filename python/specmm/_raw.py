@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 _MAX_SIZE: Final = 1 << 44
 """No file is longer; a position may lie beyond."""
 
-_CHUNK: Final = 1 << 16
-
 
 class RawFile(io.RawIOBase):
     """A read-only stream with a position of its own, which answers and raises as `io.FileIO` does.
@@ -72,11 +70,8 @@ class RawFile(io.RawIOBase):
 
     def readall(self) -> bytes:
         file = self._checked()
-        parts = []
-        # It may become longer meanwhile.
-        while part := self._read(file, max(file._look() - self._position, _CHUNK)):
-            parts.append(part)
-        return b"".join(parts)
+        # By one read, which is of one version: what is appended meanwhile comes next time.
+        return self._read(file, max(file._look() - self._position, 0))
 
     def seek(self, offset: SupportsIndex, whence: SupportsIndex = os.SEEK_SET, /) -> int:
         whence = _integer(whence, 32)

@@ -251,6 +251,53 @@ fn a_fill_against_a_change() {
     .check();
 }
 
+/// A page is read while another thread follows an append, reads the page that is new, and then writes another version, which nobody
+/// looks at. Claim: what is cached afterwards is of one version. Premise as above.
+fn fill_against_growth_and_change() {
+    let store = Others::new(PAGE_SIZE + 10, true);
+    let file = open(&store, PAGE_SIZE + 10);
+    let history: History<Versions> = History::new(vec![(OLD, PAGE_SIZE + 10)]);
+    let page = |file: &Arc<OpenFile>, offset| {
+        assert_eq!(file.buffered_read(Out::from(&mut [0; PAGE_SIZE][..]), offset).unwrap(), PAGE_SIZE);
+    };
+    let writer = {
+        let (file, store, history) = (Arc::clone(&file), Arc::clone(&store), history.clone());
+        spawn(move || {
+            let follow = || {
+                store.append(TWO);
+                file.mapping.follow_changes().unwrap();
+                page(&file, PAGE);
+            };
+            history.call("append and follow", follow, |versions, ()| {
+                versions.push((OLD, TWO));
+                true
+            });
+            store.write(TWO);
+            // Before the fill looks again.
+            history.call("read together", || read_cached(&file), existed);
+        })
+    };
+    page(&file, 0);
+    writer.join().unwrap();
+    history.call("read together again", || read_cached(&file), existed);
+    history.check();
+}
+
+#[test]
+fn big_fill_against_growth_and_a_change() {
+    Model {
+        name: "read of a page against growth that is followed, and a change",
+        rows: &[],
+        preemption_bound: Some(3),
+        grace_periods: false,
+        twin: false,
+        body: fill_against_growth_and_change,
+        reaches: &["old", "nothing"],
+        needs: &["fill.grown"],
+    }
+    .check();
+}
+
 /// Two pages are read, of which the first is cached, while another thread finds that the store has another version. Claim: the
 /// answer is one of the two versions, whole. Premise as above.
 fn read_against_finder() {

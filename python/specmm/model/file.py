@@ -126,10 +126,10 @@ class File:
         if len(wanted) * length >> 63:
             raise MemoryError(f"{len(wanted)} reads of {length} bytes")
         self.check_open()
-        if wanted:
+        if out is None and wanted:
             self.look_at_the_end(length, 0)
-        if out is None and wanted and length > self.f_mapping.i_size:
-            raise BusError(wanted[0] // PAGE_SIZE, wanted[0], self.f_mapping.i_size)
+            if length > self.f_mapping.i_size:
+                raise BusError(wanted[0] // PAGE_SIZE, wanted[0], self.f_mapping.i_size)
         result = bytearray(len(wanted) * length) if out is None else out
         view = memoryview(result).cast("B")
         if len(view) != len(wanted) * length:

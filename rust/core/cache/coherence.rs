@@ -25,6 +25,9 @@ use std::io;
 /// How often a call starts over.
 const TRIES: u32 = 3;
 
+/// How often more if it grew meanwhile. Few looks come in the middle of an append.
+const APPENDS: u32 = 32;
+
 /// In the epoch: the version is young.
 const YOUNG: u64 = 1;
 
@@ -56,9 +59,12 @@ struct Seen {
 pub struct OneVersion {
     epoch: u64,
     rewrites: u64,
-    /// Tries that ended because the file was rewritten, and because its ctime moved.
+    /// Of the file, when the try began.
+    size: u64,
+    /// Tries that ended because the file was rewritten, because its ctime moved, and because it grew.
     rewritten: u32,
     touched: u32,
+    grown: u32,
 }
 
 /// What becomes of a try.
@@ -122,7 +128,9 @@ impl Coherence {
             Change::None => true,
             Change::Grown => {
                 self.behind.store(1, Ordering::Relaxed);
-                true
+                // Growth that was followed since, and a rewrite after it, are together no more than growth.
+                let seen = self.seen.lock().look;
+                guard!("fill.grown", matches!(now.since(&seen), Change::None | Change::Grown))
             }
             Change::Touched | Change::Written => false,
         }
@@ -265,10 +273,14 @@ impl AddressSpace {
     /// Trusts a version that was found when it was young, once it is old: what was read of it meanwhile goes. Waits for that
     /// if `wait`.
     pub(super) fn settle(&self, wait: bool) -> Result<()> {
-        let mut waits = 0;
+        let (mut waits, mut size) = (0, self.i_size());
         while Coherence::is_young(self.coherence.epoch()) {
             // Written again: young again.
             self.follow_changes()?;
+            // An append moves the time first and the size last: this look, or the last one, came between.
+            if self.i_size() > size {
+                (waits, size) = (0, self.i_size());
+            }
             let left = self.coherence.seen.lock().young.and_then(|found| found.unsettled());
             match left {
                 None => self.trust()?,
@@ -307,7 +319,15 @@ impl AddressSpace {
     pub(super) fn one_version_now(&self) -> Option<OneVersion> {
         let epoch = self.coherence.epoch();
         let rewrites = self.coherence.rewrites.load(Ordering::Relaxed);
-        (!Coherence::is_young(epoch)).then_some(OneVersion { epoch, rewrites, rewritten: 0, touched: 0 })
+        let size = self.i_size();
+        (!Coherence::is_young(epoch)).then_some(OneVersion {
+            epoch,
+            rewrites,
+            size,
+            rewritten: 0,
+            touched: 0,
+            grown: 0,
+        })
     }
 
     /// Whether no change was found since the try began.
@@ -322,15 +342,35 @@ impl AddressSpace {
             return Ok(Verdict::OneVersion);
         }
         let rewrites = self.coherence.rewrites.load(Ordering::Relaxed);
-        // Of a store that may stall nobody reads but workers, into pages.
-        if rewrites != call.rewrites || self.read_by.may_stall() {
-            self.count_rewritten(call)?;
-        } else {
-            call.touched += 1;
-        }
         let next = self.one_version()?;
-        (call.epoch, call.rewrites) = (next.epoch, next.rewrites);
+        if self.read_by.may_stall() {
+            // Nobody reads it but workers, into pages.
+            self.count_rewritten(call)?;
+        } else if rewrites == call.rewrites {
+            call.touched += 1;
+        } else if next.size > call.size && call.grown < APPENDS {
+            // What is looked at in the middle of an append looks rewritten.
+            call.grown += 1;
+        } else {
+            self.count_rewritten(call)?;
+        }
+        (call.epoch, call.rewrites, call.size) = (next.epoch, next.rewrites, next.size);
         Ok(if call.touched < TRIES { Verdict::Again } else { Verdict::ReadTwice })
+    }
+
+    /// A look at a moment at which nobody was writing: the last write began long ago, or was an append that has ended. None: no such
+    /// moment comes.
+    pub(super) fn look_at_rest(&self) -> Result<Option<Look>> {
+        let mut look = self.store_says(self.store.look())?;
+        for _ in 0..TRIES {
+            let Some(left) = look.unsettled() else { return Ok(Some(look)) };
+            pause(left);
+            let before = std::mem::replace(&mut look, self.store_says(self.store.look())?);
+            if look.since(&before) == Change::Grown {
+                return Ok(Some(look));
+            }
+        }
+        Ok(None)
     }
 
     /// One of the tries that a file has that is rewritten while it is read.

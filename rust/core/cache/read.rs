@@ -132,7 +132,10 @@ impl OpenFile {
             let look = self.mapping.store.look();
             look.map_err(|error| Error::Io(IoError::new(error, &self.mapping.name)))
         };
-        let before = looks()?;
+        let Some(before) = self.mapping.look_at_rest()? else {
+            self.mapping.count_rewritten(call)?;
+            return Ok(None);
+        };
         let end = before.size.unwrap_or(u64::MAX);
         let all = out.part(0..offsets.len() * length);
         let first = self.read_past_the_cache(offsets, length, end, Some(all))?;

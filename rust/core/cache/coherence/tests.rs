@@ -91,7 +91,7 @@ impl Store for Changing {
 
 fn open(store: &Arc<Changing>, ra_pages: u32) -> (PageCache, File) {
     let cache = PageCache::new(1 << 20, Io::Inline).unwrap();
-    let options = StoreOptions::default().ra_pages(ra_pages);
+    let options = StoreOptions::default().name("file").ra_pages(ra_pages);
     let file = cache.open_store_with(Arc::clone(store) as Arc<dyn Store>, PAGES * PAGE, options).unwrap();
     (cache, file)
 }
