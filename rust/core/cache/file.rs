@@ -481,7 +481,7 @@ impl File {
     /// # use specmm::{Io, Out, PageCache, Verdict, store::MemoryStore};
     /// # use std::sync::Arc;
     /// # let cache = PageCache::new(1 << 20, Io::Inline)?;
-    /// # let file = cache.open_store(Arc::new(MemoryStore::new(vec![7; 100])), 100, "sevens", 0)?;
+    /// # let file = cache.open_store(Arc::new(MemoryStore::new(vec![7; 100])), 100)?;
     /// let (mut head, mut tail) = ([0; 4], [0; 4]);
     /// let mut call = file.one_version()?;
     /// loop {
