@@ -38,12 +38,13 @@ def same(step: object, subject: bytes, kernel: bytes) -> None:
         raise AssertionError(f"{step}: subject, kernel: {runs(subject)}, {runs(kernel)}")
 
 
-def twice(run: Callable[[], object]) -> None:
-    """Runs a comparison, and what differs once more: the kernel drops pages for reasons of its own."""
-    try:
-        run()
-    except AssertionError:
-        run()
+def again(run: Callable[[], object]) -> None:
+    """Runs a comparison, and what differs a few times more: the kernel drops pages for reasons of its own."""
+    for _ in range(3):
+        with contextlib.suppress(AssertionError):
+            run()
+            return
+    run()
 
 
 # --- which pages a read, or advice, brings

@@ -32,8 +32,8 @@ from kernel_compared import (
     Mappings,
     Readers,
     Step,
+    again,
     runs,
-    twice,
 )
 from kernel_rules import PAGE, KernelFile, Unfit
 from samples import Store
@@ -82,7 +82,7 @@ def test_reads_and_advice_bring_the_pages_that_the_kernel_brings(kernel: KernelF
     @settings(AS_DRAWN, max_examples=settings().max_examples // 2)
     @given(STEPS)
     def compare(steps: list[Step]) -> None:
-        twice(lambda: done.update(read(kernel, twin, specmm, steps)))
+        again(lambda: done.update(read(kernel, twin, specmm, steps)))
 
     compare()
     # Enough is left.
@@ -97,7 +97,7 @@ def test_faults_set_the_entries_that_the_kernel_sets(kernel: KernelFile, twin: P
     @given(PIECES, RESIDENT, ACCESSES, st.sampled_from(["speculative", "mmap_lock"]))
     def compare(pieces: Any, resident: Any, accesses: Any, locking: str) -> None:
         if any(kind is not None for kind, _, _ in pieces):
-            twice(lambda: done.update(fault(kernel, twin, specmm, pieces, resident, accesses, locking)))
+            again(lambda: done.update(fault(kernel, twin, specmm, pieces, resident, accesses, locking)))
 
     compare()
     for what in ("around", "load", "store", "dontneed", "willneed", "willneed over a hole"):
