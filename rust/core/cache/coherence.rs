@@ -19,11 +19,16 @@ use super::AddressSpace;
 use super::page_cache::Stat;
 use crate::error::{Error, IoError, Result};
 use crate::store::{Change, Look, MAX_SIZE};
-use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, guard, ord, pause, seeded};
+use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, Tally, guard, ord, pause, seeded};
+use rustix::io::Errno;
+use std::ffi::OsStr;
 use std::io;
 
 /// How often a call starts over.
-const TRIES: u32 = 3;
+pub(super) const TRIES: u32 = 3;
+
+/// How many fills may fail in turn because the store says something else each time. More, and it never says the same.
+const FILLS: u64 = 100;
 
 /// How often more if it grew meanwhile. Few looks come in the middle of an append.
 const APPENDS: u32 = 32;
@@ -44,6 +49,8 @@ pub(super) struct Coherence {
     rewrites: AtomicU64,
     /// A fill found that the file has grown. Relaxed: a hint to look again soon.
     behind: AtomicU32,
+    /// Fills in turn for which the store did not vouch.
+    unvouched: Tally,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -88,6 +95,7 @@ impl Coherence {
             epoch: AtomicU64::new(0),
             rewrites: AtomicU64::new(0),
             behind: AtomicU32::new(0),
+            unvouched: Tally::new(),
         }
     }
 
@@ -124,6 +132,18 @@ impl Coherence {
 
     /// Whether what was read is of the version that was `expected`, by a look after the read.
     pub(super) fn vouches(&self, expected: &Look, now: &Look) -> bool {
+        let vouches = self.is_of(expected, now);
+        self.unvouched.set(if vouches { 0 } else { self.unvouched.get() + 1 });
+        vouches
+    }
+
+    /// Why a fill failed for which nobody vouches: the file changed, and who needs the page tries again. But not for ever.
+    pub(super) fn changed(&self, name: &OsStr) -> IoError {
+        let for_ever = self.unvouched.get() > FILLS;
+        if for_ever { IoError::new(Errno::STALE.into(), name) } else { IoError::changed(name) }
+    }
+
+    fn is_of(&self, expected: &Look, now: &Look) -> bool {
         match now.since(expected) {
             Change::None => true,
             Change::Grown => {
@@ -148,17 +168,22 @@ impl AddressSpace {
         answer.map_err(|error| Error::Io(IoError::new(error, &self.name)))
     }
 
+    /// What the store says now.
+    pub(super) fn look(&self) -> Result<Look> {
+        self.store_says(self.store.look())
+    }
+
     /// Looks whether somebody else changed the store, and follows: what is done before pages are read.
     pub(super) fn follow_changes(&self) -> Result<()> {
         let Some(seen) = self.coherence.expected() else { return Ok(()) };
-        let look = self.store_says(self.store.look())?;
+        let look = self.look()?;
         if look == seen { Ok(()) } else { self.revalidate(false).map(drop) }
     }
 
     /// The same, for whoever holds `invalidate_lock` for writing.
     pub(super) fn follow_changes_inside(&self) -> Result<()> {
         let Some(seen) = self.coherence.expected() else { return Ok(()) };
-        let look = self.store_says(self.store.look())?;
+        let look = self.look()?;
         if look == seen { Ok(()) } else { self.adopt(false).map(drop) }
     }
 
@@ -203,7 +228,7 @@ impl AddressSpace {
     /// Looks and follows; answers the size. The caller holds `invalidate_lock` for writing.
     pub(super) fn adopt(&self, drop_all: bool) -> Result<u64> {
         // Before any read: what changes later is seen next time.
-        let look = self.store_says(self.store.look())?;
+        let look = self.look()?;
         let size = match look.size {
             None => self.store_says(self.store.size())?,
             size => size,
@@ -358,14 +383,14 @@ impl AddressSpace {
         Ok(if call.touched < TRIES { Verdict::Again } else { Verdict::ReadTwice })
     }
 
-    /// A look at a moment at which nobody was writing: the last write began long ago, or was an append that has ended. None: no such
-    /// moment comes.
+    /// A look at a moment at which nobody was writing: the last write began long ago, or was an append that has ended. None: no
+    /// such moment comes.
     pub(super) fn look_at_rest(&self) -> Result<Option<Look>> {
-        let mut look = self.store_says(self.store.look())?;
+        let mut look = self.look()?;
         for _ in 0..TRIES {
             let Some(left) = look.unsettled() else { return Ok(Some(look)) };
             pause(left);
-            let before = std::mem::replace(&mut look, self.store_says(self.store.look())?);
+            let before = std::mem::replace(&mut look, self.look()?);
             if look.since(&before) == Change::Grown {
                 return Ok(Some(look));
             }

@@ -532,8 +532,8 @@ impl File {
     }
 
     /// Reads `length` bytes at each offset past the cache, in order, one after the other, twice. If both reads agree, and
-    /// meanwhile nothing but the file's ctime moved or the file grew, what was read was all there at the moment between them. Answers the bytes of the last of
-    /// these reads, fewer than `length` where the file ends. None: it was one try of the call.
+    /// meanwhile nothing but the file's ctime moved or the file grew, what was read was all there at the moment between them.
+    /// Answers the bytes of the last of these reads, fewer than `length` where the file ends. None: it was one try of the call.
     ///
     /// # Errors
     /// As [`File::judge`], and what the store says; [`Error::InvalidArgument`] for an `out` of another size.

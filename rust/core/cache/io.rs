@@ -409,8 +409,8 @@ impl AddressSpace {
         self.read_run(std::slice::from_ref(page), index, &mut [0; PAGE_SIZE])
     }
 
-    /// Fills a run of locked pages, or a piece of one, from the store, all or none. The store writes into `buffer`, zeros of that size that are this
-    /// thread's own: page bytes are only ever touched as atomics.
+    /// Fills a run of locked pages, or a piece of one, from the store, all or none. The store writes into `buffer`, zeros of
+    /// that size that are this thread's own: page bytes are only ever touched as atomics.
     fn read_run(&self, pages: &[LockedPage<'_>], first: u64, buffer: &mut [u8]) -> Result<(), IoError> {
         let offset = first * PAGE_SIZE as u64;
         let version = self.coherence.expected();
@@ -451,7 +451,7 @@ impl AddressSpace {
         if let Some(version) = version {
             let now = self.store.look().map_err(|error| IoError::new(error, &self.name))?;
             if !guard!("fill.one_version", self.coherence.vouches(&version, &now)) {
-                return Err(IoError::changed(&self.name));
+                return Err(self.coherence.changed(&self.name));
             }
         }
         for (page, bytes) in pages.iter().zip(buffer.chunks_exact(PAGE_SIZE)) {

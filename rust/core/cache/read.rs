@@ -1,7 +1,7 @@
 //! Reads that may have to wait: `generic_file_buffered_read` of Linux 5.12.
 
 use super::address_space::index_of;
-use super::coherence::{OneVersion, Verdict};
+use super::coherence::{OneVersion, TRIES, Verdict};
 use super::copy_out::{CopyOut, Marked};
 use super::file::OpenFile;
 use super::filemap::FoundOrCreated;
@@ -9,7 +9,7 @@ use super::page_cache::Stat;
 use super::patience::{NotRead, should_give_up};
 use crate::error::{Error, IoError, Result};
 use crate::page::{Out, PAGE_SIZE, PageFlags, PageHandle, PageRef};
-use crate::store::{Change, Look};
+use crate::store::Change;
 use crate::sync::yield_now;
 use std::hash::{DefaultHasher, Hasher};
 use std::sync::Arc;
@@ -19,10 +19,10 @@ impl OpenFile {
     pub(super) fn buffered_read(self: &Arc<Self>, mut out: Out<'_>, offset: u64) -> Result<usize> {
         let mapping = &self.mapping;
         let room = out.len();
-        // One page is of one version.
+        // One page is of one version, if it can be had.
         if room <= PAGE_SIZE - (offset % PAGE_SIZE as u64) as usize {
             mapping.settle(false)?;
-            loop {
+            for _ in 0..TRIES {
                 if let Some(n) = self.try_read(out.part(0..room), offset, None)? {
                     return Ok(n);
                 }
@@ -118,9 +118,9 @@ impl OpenFile {
         page.is_some_and(|flags| flags.has(PageFlags::UPTODATE) && !flags.has(PageFlags::READAHEAD))
     }
 
-    /// Reads `length` bytes at each offset past the cache, twice. If both reads agree, and meanwhile nothing but the ctime moved or
-    /// the file grew, what was read was all there at the moment between them. Otherwise None, and that was one of the tries of the call. Answers the
-    /// bytes of the last read, fewer than `length` at the end of the file.
+    /// Reads `length` bytes at each offset past the cache, twice. If both reads agree, and meanwhile nothing but the ctime moved
+    /// or the file grew, what was read was all there at the moment between them. Otherwise None, and that was one of the tries
+    /// of the call. Answers the bytes of the last read, fewer than `length` at the end of the file.
     pub(super) fn read_twice(
         &self,
         call: &mut OneVersion,
@@ -128,10 +128,6 @@ impl OpenFile {
         length: usize,
         mut out: Out<'_>,
     ) -> Result<Option<usize>> {
-        let looks = || -> Result<Look> {
-            let look = self.mapping.store.look();
-            look.map_err(|error| Error::Io(IoError::new(error, &self.mapping.name)))
-        };
         let Some(before) = self.mapping.look_at_rest()? else {
             self.mapping.count_rewritten(call)?;
             return Ok(None);
@@ -139,9 +135,9 @@ impl OpenFile {
         let end = before.size.unwrap_or(u64::MAX);
         let all = out.part(0..offsets.len() * length);
         let first = self.read_past_the_cache(offsets, length, end, Some(all))?;
-        let between = looks()?;
+        let between = self.mapping.look()?;
         let second = self.read_past_the_cache(offsets, length, end, None)?;
-        let after = looks()?;
+        let after = self.mapping.look()?;
         let stood_still =
             between.since(&before) != Change::Written && after.since(&between) != Change::Written;
         if first == second && stood_still {

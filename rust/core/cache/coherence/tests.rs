@@ -2,7 +2,7 @@
 
 use crate::store::{Look, Store};
 use crate::sync::{Mutex, Tally};
-use crate::{Advice, Error, File, Io, PAGE_SIZE, PageCache, StoreOptions};
+use crate::{Advice, Error, File, Io, Mm, MmOptions, PAGE_SIZE, PageCache, Prot, StoreOptions, VmFault};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -197,6 +197,42 @@ fn a_file_that_is_rewritten_before_each_read_is_stale() {
         assert_eq!(call(&file).unwrap(), store.state.lock().version, "an error poisons nothing");
         cache.check().unwrap();
     }
+}
+
+#[test]
+fn a_store_that_never_says_the_same_ends_every_call() {
+    let stale = |error: &Error| {
+        let (Error::Io(io) | Error::Bus { cause: Some(io), .. }) = error else { panic!("{error}") };
+        assert_eq!(io.errno(), 116, "{error}");
+    };
+    let store = Changing::file();
+    let (cache, file) = open(&store, 0);
+    let mm = Mm::new(&cache, MmOptions::default()).unwrap();
+    let address = mm.mmap(&file, None, 0, Prot::Read, true).unwrap();
+    let mut mtime = 5;
+    store.before_each_look(move |state| {
+        mtime += 1;
+        state.look.version = Some(mtime);
+    });
+    stale(&file.pread(&mut [0; 8], 0).unwrap_err());
+    stale(&file.pin(PAGE, 8).unwrap_err());
+    stale(&mm.load(address + 2 * PAGE, &mut [0; 8]).unwrap_err());
+    assert!(file.filemap_fault(3, false).unwrap().result.has(VmFault::SIGBUS));
+    *store.before_look.lock() = None;
+    assert_eq!(read(&file).unwrap(), 1, "an error poisons nothing");
+    mm.close().unwrap();
+    cache.check().unwrap();
+}
+
+#[test]
+fn one_page_comes_beside_a_ctime_that_moves_all_the_time() {
+    let store = Changing::file();
+    let (cache, file) = open(&store, 4);
+    store.before_each_look(State::touch);
+    let mut bytes = [0; 8];
+    assert_eq!(file.pread(&mut bytes, 3 * PAGE).unwrap(), 8);
+    assert_eq!(bytes, [1; 8]);
+    cache.check().unwrap();
 }
 
 #[test]
