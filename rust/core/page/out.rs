@@ -21,7 +21,7 @@ use std::ptr::NonNull;
 ///
 /// let mut bytes = [MaybeUninit::uninit(); 8];
 /// assert_eq!(file.pread_into(Out::from(&mut bytes[..]), 95)?, 5);
-/// // Those that were read are initialised, the others are not.
+/// // SAFETY: those that were read are initialised, the others are not.
 /// assert_eq!(unsafe { bytes[4].assume_init() }, 7);
 /// # Ok::<(), specmm::Error>(())
 /// ```
