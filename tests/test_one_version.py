@@ -313,9 +313,10 @@ class Followed(NamedTuple):
 
 
 def follow(
-    tmp_path: Path, seed: int, hows: list[str], pause: tuple[float, float], seconds: float
+    tmp_path: Path, seed: int, hows: list[str], pause: tuple[float, float], seconds: float, changes: int
 ) -> Followed:
-    """Two readers and a writer for so long. Each answer is of one version that existed during the call."""
+    """Two readers and a writer, for at least so many seconds and changes. What a call returns is of one
+    version, which existed during the call."""
     print("seed", seed)
     versions = Versions(tmp_path / "versions", random.Random(seed))
     wrong: list[str] = []
@@ -349,7 +350,8 @@ def follow(
     for thread in threads:
         thread.start()
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and not wrong:
+    while (time.monotonic() < deadline or versions.changes <= changes or not reads) and not wrong:
+        assert time.monotonic() < deadline + 120, "the writer and the readers hardly run"
         time.sleep(0.01)
     versions.stop.set()
     for thread in threads:
@@ -377,20 +379,20 @@ EVERYTHING = ["rewrite", "restore", "cut and lengthen", "chmod", "append"]
 # The writer lets each version grow old, or now and then.
 @pytest.mark.parametrize("pause", [(2 * SETTLED, 5 * SETTLED), (0.0, 2 * SETTLED)], ids=["rests", "hardly"])
 def test_every_answer_is_of_one_version(tmp_path, pause):
-    followed = follow(tmp_path, random.randrange(1 << 32), EVERYTHING, pause, long(3))
+    followed = follow(tmp_path, random.randrange(1 << 32), EVERYTHING, pause, long(3), changes=5)
     assert followed.changes > 5
     assert followed.reads > 0
 
 
 def test_a_file_that_is_rewritten_all_the_time_is_stale(tmp_path):
-    followed = follow(tmp_path, random.randrange(1 << 32), ["rewrite"], (0.0, 0.0), long(2))
+    followed = follow(tmp_path, random.randrange(1 << 32), ["rewrite"], (0.0, 0.0), long(2), changes=50)
     assert followed.changes > 50
     assert followed.stale > 0
 
 
 @pytest.mark.parametrize("hows", [["append"], ["chmod"], ["append", "chmod"]], ids="-".join)
 def test_nobody_is_stale_beside_appends_and_chmod(tmp_path, hows):
-    followed = follow(tmp_path, random.randrange(1 << 32), hows, (0.0, 0.0001), long(1.5))
+    followed = follow(tmp_path, random.randrange(1 << 32), hows, (0.0, 0.0001), long(1.5), changes=100)
     assert followed.changes > 100
     assert followed.reads > 0
     assert followed.stale == 0
@@ -422,3 +424,8 @@ def test_a_reader_beside_a_loop_of_chmod_gets_its_bytes(cache, data):
             assert bytes(file.gather([0, SIZE - 100], 100)) == b"a" * 200
             with file.pin(number % PAGES * PAGE, 8) as pin:
                 assert bytes(pin) == b"a" * 8
+        mm = specmm.Mm(cache)
+        address = mm.mmap(file)
+        for number in range(PAGES):
+            assert mm.load(address + number * PAGE, 8) == b"a" * 8
+        mm.close()

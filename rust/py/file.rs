@@ -167,8 +167,8 @@ impl File {
                     break;
                 }
             }
-            match self.handle.detached(py, |file| file.judge(&mut call))? {
-                Verdict::OneVersion if !changed => return Ok(done),
+            match self.handle.detached(py, |file| file.judge(&mut call, !changed))? {
+                Verdict::OneVersion => return Ok(done),
                 Verdict::ReadTwice => {
                     let (call, all) = (&mut call, out.part(0..length));
                     let read =
@@ -177,7 +177,7 @@ impl File {
                         return Ok(n);
                     }
                 }
-                Verdict::OneVersion | Verdict::Again => {}
+                Verdict::Again => {}
             }
         }
     }

@@ -82,8 +82,8 @@ fn read(
         let (rest, room) = (&offsets[done..], out.part(done * length..total));
         let read = if length > BYTES { read_long } else { read_slices };
         let is_whole = read(py, file, &call, rest, length, room)?;
-        match file.detached(py, |file| file.judge(&mut call))? {
-            Verdict::OneVersion if is_whole => return Ok(()),
+        match file.detached(py, |file| file.judge(&mut call, is_whole))? {
+            Verdict::OneVersion => return Ok(()),
             Verdict::ReadTwice => {
                 let (call, all) = (&mut call, out.part(0..total));
                 let read = file.detached(py, |file| file.read_twice(call, offsets, length, all))?;
@@ -91,7 +91,7 @@ fn read(
                     return Ok(());
                 }
             }
-            Verdict::OneVersion | Verdict::Again => {}
+            Verdict::Again => {}
         }
         done = 0;
     }

@@ -20,15 +20,18 @@ use super::page_cache::Stat;
 use crate::error::{Error, IoError, Result};
 use crate::store::{Change, Look, MAX_SIZE};
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, Tally, guard, ord, pause, seeded};
-use rustix::io::Errno;
-use std::ffi::OsStr;
 use std::io;
 
 /// How often a call starts over.
 pub(super) const TRIES: u32 = 3;
 
-/// How many fills may fail in turn because the store says something else each time. More, and it never says the same.
-const FILLS: u64 = 100;
+/// How often a call reads what no look vouches for, while no change of the file is found. More, and the store never says the same.
+const UNVOUCHED: u32 = 100;
+
+/// The same for faults, which have nothing but fills: so many fills in turn, and if nothing but the ctime moves, which some
+/// look will miss, a hundred times as many.
+const FILLS: u64 = 100 * TOUCHED_FILLS;
+const TOUCHED_FILLS: u64 = 100;
 
 /// How often more if it grew meanwhile. Few looks come in the middle of an append.
 const APPENDS: u32 = 32;
@@ -49,7 +52,7 @@ pub(super) struct Coherence {
     rewrites: AtomicU64,
     /// A fill found that the file has grown. Relaxed: a hint to look again soon.
     behind: AtomicU32,
-    /// Fills in turn for which the store did not vouch.
+    /// Fills in turn for which the store did not vouch, in units of one after which the ctime alone had moved.
     unvouched: Tally,
 }
 
@@ -72,6 +75,8 @@ pub struct OneVersion {
     rewritten: u32,
     touched: u32,
     grown: u32,
+    /// Those that ended though no change was found.
+    unvouched: u32,
 }
 
 /// What becomes of a try.
@@ -132,19 +137,20 @@ impl Coherence {
 
     /// Whether what was read is of the version that was `expected`, by a look after the read.
     pub(super) fn vouches(&self, expected: &Look, now: &Look) -> bool {
-        let vouches = self.is_of(expected, now);
-        self.unvouched.set(if vouches { 0 } else { self.unvouched.get() + 1 });
+        let change = now.since(expected);
+        let vouches = self.is_of(change, now);
+        let fills = if change == Change::Touched { 1 } else { TOUCHED_FILLS };
+        self.unvouched.set(if vouches { 0 } else { self.unvouched.get() + fills });
         vouches
     }
 
-    /// Why a fill failed for which nobody vouches: the file changed, and who needs the page tries again. But not for ever.
-    pub(super) fn changed(&self, name: &OsStr) -> IoError {
-        let for_ever = self.unvouched.get() > FILLS;
-        if for_ever { IoError::new(Errno::STALE.into(), name) } else { IoError::changed(name) }
+    /// Whether a fault, or whoever has nothing but fills, tries again after a fill for which nobody vouched.
+    pub(super) fn may_vouch(&self) -> bool {
+        self.unvouched.get() <= FILLS
     }
 
-    fn is_of(&self, expected: &Look, now: &Look) -> bool {
-        match now.since(expected) {
+    fn is_of(&self, change: Change, now: &Look) -> bool {
+        match change {
             Change::None => true,
             Change::Grown => {
                 self.behind.store(1, Ordering::Relaxed);
@@ -352,6 +358,7 @@ impl AddressSpace {
             rewritten: 0,
             touched: 0,
             grown: 0,
+            unvouched: 0,
         })
     }
 
@@ -361,10 +368,14 @@ impl AddressSpace {
         guard!("read.one_version", self.coherence.epoch() == call.epoch)
     }
 
-    /// What becomes of a try, at its end; if it failed, the next one has begun.
-    pub(super) fn judge(&self, call: &mut OneVersion) -> Result<Verdict> {
+    /// What becomes of a try, at its end, which `came` to its end; if it failed, the next one has begun.
+    pub(super) fn judge(&self, call: &mut OneVersion, came: bool) -> Result<Verdict> {
         if self.is_current(call) {
-            return Ok(Verdict::OneVersion);
+            if came {
+                return Ok(Verdict::OneVersion);
+            }
+            call.unvouched += 1;
+            return if call.unvouched < UNVOUCHED { Ok(Verdict::Again) } else { Err(self.stale()) };
         }
         let rewrites = self.coherence.rewrites.load(Ordering::Relaxed);
         let next = self.one_version()?;

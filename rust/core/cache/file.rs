@@ -261,7 +261,7 @@ impl OpenFile {
                     drop(held);
                     VmFault::LOCKED | missed
                 }
-                Step::Unreadable(error) if error.is_change() => {
+                Step::Unreadable(error) if self.mapping.may_come(&error) => {
                     self.mapping.follow_changes()?;
                     continue;
                 }
@@ -278,7 +278,7 @@ impl OpenFile {
                             continue;
                         }
                         Ok(false) => VmFault::OOM,
-                        Err(NotRead::Failed(error)) if error.is_change() => {
+                        Err(NotRead::Failed(error)) if self.mapping.may_come(&error) => {
                             self.mapping.follow_changes()?;
                             continue;
                         }
@@ -487,7 +487,7 @@ impl File {
     /// loop {
     ///     let read = file.pread_part(&call, Out::from(&mut head[..]), 0)?.is_some()
     ///         && file.pread_part(&call, Out::from(&mut tail[..]), 96)?.is_some();
-    ///     if file.judge(&mut call)? == Verdict::OneVersion && read {
+    ///     if file.judge(&mut call, read)? == Verdict::OneVersion {
     ///         break;
     ///     }
     /// }
@@ -508,12 +508,14 @@ impl File {
         Ok(self.open_file()?.mapping.one_version_now())
     }
 
-    /// What becomes of a call of several reads: see [`File::one_version`].
+    /// What becomes of a call of several reads, after a try at all of them: see [`File::one_version`]. `came`: none of them found
+    /// a change.
     ///
     /// # Errors
-    /// [`Error::Io`] with ESTALE when the file was rewritten during the third try; [`Error::Closed`].
-    pub fn judge(&self, call: &mut OneVersion) -> Result<Verdict> {
-        self.open_file()?.mapping.judge(call)
+    /// [`Error::Io`] with ESTALE when the file was rewritten during the third try, or what it says of itself differs each time;
+    /// [`Error::Closed`].
+    pub fn judge(&self, call: &mut OneVersion, came: bool) -> Result<Verdict> {
+        self.open_file()?.mapping.judge(call, came)
     }
 
     /// As [`File::pread_into`], for a part of a call: see [`File::one_version`]. None: a change was found.

@@ -51,7 +51,7 @@ impl File {
         let mut call = open.mapping.one_version()?;
         loop {
             let gathered = open.try_gather(&call, offsets, length, out.part(0..total))?;
-            let gathered = match open.mapping.judge(&mut call)? {
+            let gathered = match open.mapping.judge(&mut call, gathered)? {
                 Verdict::OneVersion => gathered,
                 Verdict::Again => false,
                 Verdict::ReadTwice => {

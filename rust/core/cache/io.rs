@@ -451,7 +451,7 @@ impl AddressSpace {
         if let Some(version) = version {
             let now = self.store.look().map_err(|error| IoError::new(error, &self.name))?;
             if !guard!("fill.one_version", self.coherence.vouches(&version, &now)) {
-                return Err(self.coherence.changed(&self.name));
+                return Err(IoError::changed(&self.name));
             }
         }
         for (page, bytes) in pages.iter().zip(buffer.chunks_exact(PAGE_SIZE)) {

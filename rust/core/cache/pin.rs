@@ -19,10 +19,13 @@ use super::OpenFile;
 use super::address_space::index_of;
 use super::file::File;
 use crate::error::{Error, Result};
-use crate::page::{PAGE_SIZE, PageFlags};
+use crate::page::{Out, PAGE_SIZE, PageFlags, Use};
 use crate::sync::{guard, seeded};
 use std::ops::Range;
 use std::sync::Arc;
+
+/// Fills for which nobody vouches, before a page is read past the cache.
+const FILLS: u32 = 16;
 
 /// Bytes of one page, pinned: they do not change while this lives, whatever becomes of the file. One frame of the cache is
 /// held by it.
@@ -53,7 +56,7 @@ impl File {
 }
 
 impl OpenFile {
-    pub(super) fn pin(self: Arc<Self>, offset: u64, within: Range<usize>) -> Result<Pinned> {
+    pub(super) fn pin(self: &Arc<Self>, offset: u64, within: Range<usize>) -> Result<Pinned> {
         let index = index_of(offset);
         let end = offset + within.len() as u64;
         let mapping = &self.mapping;
@@ -62,6 +65,7 @@ impl OpenFile {
         if !self.is_at_hand(index) {
             mapping.follow_changes()?;
         }
+        let mut changed = 0;
         loop {
             let size = mapping.i_size();
             if end > size {
@@ -70,6 +74,14 @@ impl OpenFile {
             let handle = match self.make_uptodate(index, 1) {
                 Ok(Some(handle)) => handle,
                 Ok(None) => continue,
+                Err(Error::Io(cause)) if cause.is_change() && !mapping.read_by.may_stall() => {
+                    changed += 1;
+                    if changed == FILLS {
+                        return self.pin_past_the_cache(offset, within);
+                    }
+                    mapping.follow_changes()?;
+                    continue;
+                }
                 Err(Error::Io(cause)) => match mapping.judge_read_error(index, cause) {
                     super::ReadError::Unreadable(size, cause) => {
                         return Err(Error::Bus { index, offset, size, cause: Some(cause) });
@@ -100,10 +112,50 @@ impl OpenFile {
                 }
             );
             mapping.shared.touch(page);
-            self.pins.add(1);
-            let pfn = handle.into_pfn();
-            return Ok(Pinned { open: Arc::clone(&self), pfn, within });
+            return Ok(self.hold(handle.into_pfn(), within));
         }
+    }
+
+    fn hold(self: &Arc<Self>, pfn: u32, within: Range<usize>) -> Pinned {
+        self.pins.add(1);
+        Pinned { open: Arc::clone(self), pfn, within }
+    }
+
+    /// A pin of a frame that never was a page of the file, filled by [`OpenFile::read_twice`]: for a file of which no look says
+    /// what the last one did, so that no page becomes up to date.
+    fn pin_past_the_cache(self: &Arc<Self>, offset: u64, within: Range<usize>) -> Result<Pinned> {
+        let mapping = &self.mapping;
+        let index = index_of(offset);
+        let handle = loop {
+            match mapping.frames().alloc(Use::File) {
+                Some(handle) => break handle,
+                None if mapping.shared.wait_for_frame() => {}
+                None => {
+                    return Err(mapping
+                        .shared
+                        .out_of_frames(format!("page {index} of {}", mapping.name.to_string_lossy())));
+                }
+            }
+        };
+        let mut bytes = [0; PAGE_SIZE];
+        let mut call = mapping.one_version()?;
+        let start = index * PAGE_SIZE as u64;
+        let read = loop {
+            match self.read_twice(&mut call, &[start], PAGE_SIZE, Out::from(&mut bytes[..])) {
+                Ok(Some(read)) => break read,
+                Ok(None) => {}
+                Err(Error::Io(cause)) => {
+                    return Err(Error::Bus { index, offset, size: mapping.i_size(), cause: Some(cause) });
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        if within.end > read {
+            return Err(Error::Bus { index, offset, size: start + read as u64, cause: None });
+        }
+        handle.page().bytes().write(0, &bytes);
+        mapping.frames().pin(handle.page());
+        Ok(self.hold(handle.into_pfn(), within))
     }
 }
 

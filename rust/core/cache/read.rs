@@ -31,7 +31,7 @@ impl OpenFile {
         let mut call = mapping.one_version()?;
         loop {
             let read = self.try_read(out.part(0..room), offset, Some(&call))?;
-            let read = match mapping.judge(&mut call)? {
+            let read = match mapping.judge(&mut call, read.is_some())? {
                 Verdict::OneVersion => read,
                 Verdict::Again => None,
                 Verdict::ReadTwice => self.read_twice(&mut call, &[offset], room, out.part(0..room))?,

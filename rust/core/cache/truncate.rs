@@ -63,9 +63,14 @@ impl AddressSpace {
         result
     }
 
+    /// Whether a page whose read failed may be had by another read.
+    pub(super) fn may_come(&self, cause: &IoError) -> bool {
+        cause.is_change() && self.coherence.may_vouch()
+    }
+
     /// What a failed read means.
     pub(crate) fn judge_read_error(&self, index: u64, cause: IoError) -> ReadError {
-        if cause.is_change() && self.follow_changes().is_ok() {
+        if self.may_come(&cause) && self.follow_changes().is_ok() {
             return self.ends_before(index).map_or(ReadError::Changed, ReadError::Beyond);
         }
         if cause.is_short_read() && self.revalidate(false).is_ok() {

@@ -249,6 +249,64 @@ fn a_ctime_that_moves_all_the_time_is_no_reason_to_give_up() {
 }
 
 #[test]
+fn a_page_is_pinned_whatever_the_ctime_does() {
+    let store = Changing::file();
+    let (cache, file) = open(&store, 4);
+    store.before_each_look(State::touch);
+    for page in 0..3 * PAGES {
+        let pin = file.pin(page % PAGES * PAGE + 9, 100).unwrap();
+        store.state.lock().version += 1;
+        assert!(pin.iter().all(|&byte| u64::from(byte) == page + 1), "what there was, and still is");
+    }
+    // From here on each look says that it is shorter.
+    let size = PAGES * PAGE - 100;
+    store.before_each_read(move |state| state.look.size = Some(size));
+    let past_the_end = file.pin(size - 10, 11).unwrap_err();
+    assert!(matches!(past_the_end, Error::Bus { size: found, .. } if found == size), "{past_the_end:?}");
+    assert_eq!(cache.stats().pinned_frames, 0);
+    cache.check().unwrap();
+}
+
+#[test]
+fn a_fault_waits_for_the_look_that_misses_a_touch() {
+    let store = Changing::file();
+    let (cache, file) = open(&store, 0);
+    let mm = Mm::new(&cache, MmOptions::default()).unwrap();
+    let address = mm.mmap(&file, None, 0, Prot::Read, true).unwrap();
+    let mut looks = 0;
+    store.before_each_look(move |state| {
+        looks += 1;
+        if looks % 3000 > 2 {
+            state.touch();
+        }
+    });
+    for page in 0..PAGES {
+        let fault = mm.fault(address + page * PAGE, false);
+        assert!(!fault.result.has(VmFault::SIGBUS), "page {page}: {fault:?}");
+    }
+    mm.close().unwrap();
+    cache.check().unwrap();
+}
+
+#[test]
+fn calls_give_up_for_themselves_alone() {
+    let store = Changing::file();
+    let (cache, file) = open(&store, 0);
+    let mm = Mm::new(&cache, MmOptions::default()).unwrap();
+    let address = mm.mmap(&file, None, 0, Prot::Read, true).unwrap();
+    store.before_each_look(State::touch);
+    assert!(mm.fault(address, false).result.has(VmFault::SIGBUS), "no look says what the last one did");
+    for call in CALLS {
+        assert_eq!(call(&file).unwrap(), 1, "after a fault has given up");
+    }
+    assert_eq!(file.pin(5, 5).unwrap()[..], [1; 5]);
+    let mut bytes = [0; 8];
+    assert_eq!(file.pread(&mut bytes, 3 * PAGE).unwrap(), 8);
+    mm.close().unwrap();
+    cache.check().unwrap();
+}
+
+#[test]
 fn a_file_whose_time_is_put_back_is_never_torn() {
     for call in CALLS {
         for every in 1..12 {
