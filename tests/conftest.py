@@ -6,8 +6,8 @@ import pathlib
 import pytest
 from hypothesis import HealthCheck, settings
 
-import differential_program
 import specmm
+from differential import program
 from samples import CONTENT
 
 # No deadline: these examples do real input and output. What a busy machine or an unlucky draw makes slow or
@@ -38,9 +38,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
     def say(text: str) -> None:
         with capture.global_and_fixture_disabled():
-            differential_program.on_stderr(text)
+            program.on_stderr(text)
 
-    differential_program.say = say
+    program.say = say
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ import unittest
 from typing import Any
 
 import pytest
-import through
 
+import through
 from specmm._default import default_cache
 
 ADAPTERS = os.environ["SPECMM_PEERS_ADAPTERS"].split()

@@ -1,0 +1,58 @@
+"""What the package needs later is imported with it: in a forked child an import may wait for ever."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+# What a child that uses the cache never comes to.
+OPTIONAL = {"specmm.cli.faults_plot": "draws a picture, in a process of its own"}
+
+
+def looked_up_by_the_extension():
+    """Modules named in the binding."""
+    for path in sorted((ROOT / "rust" / "py").glob("*.rs")):
+        text = re.sub(r"//.*", "", path.read_text())
+        yield from re.findall(r'Imported::new\(\s*"([^"]+)"', text)
+        yield from re.findall(r'\.import\(\s*"([^"]+)"', text)
+
+
+def imported_in_functions():
+    for path in sorted((ROOT / "python").rglob("*.py")):
+        for function in ast.walk(ast.parse(path.read_text())):
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+                for node in ast.walk(function):
+                    if isinstance(node, ast.Import):
+                        yield from (alias.name for alias in node.names)
+                    elif isinstance(node, ast.ImportFrom):
+                        yield node.module
+
+
+def test_whatever_is_needed_later_is_there_after_the_import():
+    needed = {*looked_up_by_the_extension(), *imported_in_functions()} - set(OPTIONAL)
+    assert {"specmm._pickling", "specmm._errors", "os"} <= needed, "the scan finds nothing"
+    code = "import sys, specmm; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert needed - set(loaded.split()) == set()
+
+
+def test_no_call_imports_anything():
+    """Nor pickles, errors, notebooks, stores: the importer is replaced by one that refuses."""
+    code = """
+import sys
+import reentry
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        raise AssertionError(f"{name} is imported late")
+sys.meta_path.insert(0, Refuse())
+world = reentry.World(sys.argv[1])
+for call in reentry.CALLS.values():
+    reentry.quietly(call, world)
+"""
+    here = str(Path(__file__).parent)
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {here!r})\n{code}", __file__]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
