@@ -1,0 +1,174 @@
+//! Models of faults against truncation of their file.
+
+use super::*;
+
+/// One thread faults speculatively, one truncates the file to nothing. Claim: a page without a mapping has no entry (row 20).
+/// Premise: truncation sets the size, unmaps, locks, unmaps again what is mapped.
+fn fault_against_truncate() {
+    let (mm, file, at) = one_page(Prot::Read, true);
+    let history = History::new(READY);
+    let truncater = {
+        let (file, history) = (file.open_file().unwrap(), history.clone());
+        spawn(move || {
+            // Truncated, a place is as good as unmapped.
+            history.call(
+                "truncate",
+                || file.mapping.shrink_pages(0),
+                |place, ()| {
+                    *place = Place { mapped: false, entry: false };
+                    true
+                },
+            );
+        })
+    };
+    history.call("fault", || attempt(&mm, at, false), attempt_is_right);
+    truncater.join().unwrap();
+    look(&history, &mm, at);
+    assert_eq!(mm.inner.shared.frames.usage().in_use, 0);
+    drop((mm, file));
+}
+
+#[test]
+fn a_fault_against_truncate() {
+    Model {
+        name: "speculative fault against truncate",
+        rows: &[18, 20, 43, 44],
+        preemption_bound: Some(3),
+        grace_periods: false,
+        twin: false,
+        body: fault_against_truncate,
+        reaches: &["commit", "FILE_MISS", "FILE_LOCKED", "FILE_MAPPING"],
+        needs: &["truncate.unmap_locked"],
+    }
+    .check();
+}
+
+/// One thread faults on the classic path, one truncates the file to nothing. Claims: the fault ends, with SIGBUS only if the
+/// file ends before the page; afterwards there is no entry. Premise: the size changes before page locks are taken.
+fn ending_against_truncate() {
+    let (mm, file, at) = one_page(Prot::Read, true);
+    let history = History::new(READY);
+    let truncater = {
+        let (file, history) = (file.open_file().unwrap(), history.clone());
+        spawn(move || {
+            history.call(
+                "truncate",
+                || crate::cache::models::shrink_to_nothing(&file.mapping),
+                |place, ()| {
+                    *place = Place { mapped: false, entry: false };
+                    true
+                },
+            );
+        })
+    };
+    let end = || {
+        let result = classic(&mm, at, false);
+        reach(if result.has(VmFault::ERROR) { "failed" } else { "mapped" });
+        result.bits() & VmFault::ERROR.bits()
+    };
+    history.call("fault", end, |place, &error| {
+        place.entry |= place.mapped;
+        error == if place.mapped { 0 } else { VmFault::SIGBUS.bits() }
+    });
+    truncater.join().unwrap();
+    look(&history, &mm, at);
+    assert_eq!(mm.inner.shared.frames.usage().in_use, 0);
+    drop((mm, file));
+}
+
+#[test]
+fn big_a_classic_fault_against_truncate() {
+    Model {
+        name: "classic fault against truncate, whole",
+        rows: &[20, 21, 45],
+        preemption_bound: Some(3),
+        grace_periods: false,
+        twin: false,
+        body: ending_against_truncate,
+        reaches: &["mapped", "failed"],
+        needs: &[],
+    }
+    .check();
+}
+
+/// One thread stores speculatively to a private mapping, one truncates the file to nothing. Claim: no private copy is left
+/// beyond the end (row 22). Premise: truncation unmaps once more after it has taken the pages.
+fn store_against_truncate() {
+    let (mm, file, at) = one_page(Prot::ReadWrite, false);
+    mm.inner.vmas.load(&rcu::read())[0].copy().prepare_anon_vma();
+    let history = History::new(READY);
+    let truncater = {
+        let (file, history) = (file.open_file().unwrap(), history.clone());
+        spawn(move || {
+            history.call(
+                "truncate",
+                || file.mapping.shrink_pages(0),
+                |place, ()| {
+                    *place = Place { mapped: false, entry: false };
+                    true
+                },
+            );
+        })
+    };
+    history.call("store", || attempt(&mm, at, true), attempt_is_right);
+    truncater.join().unwrap();
+    look(&history, &mm, at);
+    assert_eq!(mm.inner.shared.frames.usage().in_use, 0);
+    drop((mm, file));
+}
+
+#[test]
+fn big_a_store_against_truncate() {
+    Model {
+        name: "speculative store against truncate",
+        rows: &[18, 22, 43],
+        preemption_bound: Some(3),
+        grace_periods: false,
+        twin: false,
+        body: store_against_truncate,
+        reaches: &["commit", "FILE_MISS", "FILE_LOCKED", "FILE_MAPPING"],
+        needs: &["truncate.unmap_again"],
+    }
+    .check();
+}
+
+/// One thread faults with fault-around, one truncates the file to nothing. Claim: no entry is beyond the end, and counting
+/// pages up to the end never goes below zero. Premise: the end is looked at once, before the lookup.
+fn around_against_truncate() {
+    let (mm, file, at) = around(2 * PAGE, 2, 2, 0, Prot::Read, true);
+    let history = History::new(READY);
+    let truncater = {
+        let (file, history) = (file.open_file().unwrap(), history.clone());
+        spawn(move || {
+            history.call(
+                "truncate",
+                || file.mapping.shrink_pages(0),
+                |place, ()| {
+                    *place = Place { mapped: false, entry: false };
+                    true
+                },
+            );
+        })
+    };
+    history.call("fault", || attempt(&mm, at, false), attempt_is_right);
+    truncater.join().unwrap();
+    look(&history, &mm, at);
+    entries_are_right(&mm, 0);
+    assert_eq!(mm.inner.shared.frames.usage().in_use, 0);
+    drop((mm, file));
+}
+
+#[test]
+fn big_a_fault_around_against_truncate() {
+    Model {
+        name: "fault-around against truncate, whole",
+        rows: &[20, 38],
+        preemption_bound: Some(2),
+        grace_periods: false,
+        twin: false,
+        body: around_against_truncate,
+        reaches: &["twin", "FILE_MISS"],
+        needs: &["map_pages.seed.eof_after_lookup"],
+    }
+    .check();
+}

@@ -1,0 +1,278 @@
+//! Models of faults against what takes their mapping or their entry away: munmap, zapping, reclaim.
+
+use super::super::memory::{Fault, Mode};
+use super::super::page_table::Owner;
+use super::*;
+use crate::cache::MmuGather;
+
+/// One thread faults speculatively, one unmaps. Claim: afterwards no entry names the page and no reference is left but the
+/// cache's. Premise: munmap bumps the sequence before it takes the leaf lock.
+fn fault_against_munmap() {
+    let (mm, file, at) = one_page(Prot::Read, true);
+    let history = History::new(READY);
+    let unmapper = {
+        let (mm, history) = (mm.clone(), history.clone());
+        spawn(move || {
+            history.call(
+                "munmap",
+                || mm.munmap(at, PAGE).unwrap(),
+                |place, ()| {
+                    *place = Place { mapped: false, entry: false };
+                    true
+                },
+            );
+        })
+    };
+    history.call("fault", || attempt(&mm, at, false), attempt_is_right);
+    unmapper.join().unwrap();
+    look(&history, &mm, at);
+    let page = cached_page(&mm);
+    assert_eq!((page.mapcount(), page.refcount()), (0, 1), "{page:?}");
+    drop((mm, file));
+}
+
+#[test]
+fn the_last_sequence_check_against_zap() {
+    Model {
+        name: "last sequence check against zap",
+        rows: &[3, 9, 17, 43, 44],
+        preemption_bound: Some(3),
+        grace_periods: false,
+        twin: false,
+        body: fault_against_munmap,
+        reaches: &[
+            "commit",
+            "ODD",
+            "UNMAPPED",
+            "VMA_COPY",
+            "FAULT",
+            "PTE_MAP_LOCK_SEQ1",
+            "PTE_MAP_LOCK_SEQ2",
+        ],
+        needs: &["munmap.seed.detach_late"],
+    }
+    .check();
+}
+
+/// The slice of the model above that the sequence argument rests on, small enough to have no bound. One thread takes the
+/// leaf lock as a speculative fault does and sets the entry; one is inside the mmap lock for writing and then clears the
+/// entry. Claim: afterwards there is none. Premises: the mapping is gone once the sequence has moved; the page stays locked.
+fn set_against_zap() {
+    let (mm, file, at) = one_page(Prot::Read, true);
+    let history = History::new(READY);
+    let zapper = {
+        let (mm, history) = (mm.clone(), history.clone());
+        spawn(move || {
+            let zap = || {
+                drop(mm.inner.lock.write());
+                let mut gather = MmuGather::new(mm.inner.tables.frames());
+                mm.inner.tables.zap(at, at + PAGE, Owner::Any, &mut gather);
+                gather.finish();
+            };
+            history.call("unmap", zap, |place, ()| {
+                *place = Place { mapped: false, entry: false };
+                true
+            });
+        })
+    };
+    history.call(
+        "set",
+        || set_if_unchanged(&mm, at),
+        |place, &set| {
+            place.entry |= set;
+            !set || place.mapped
+        },
+    );
+    zapper.join().unwrap();
+    look(&history, &mm, at);
+    drop((mm, file));
+}
+
+/// The end of a speculative fault: looks at the sequence, takes the leaf lock, looks again, sets the entry.
+fn set_if_unchanged(mm: &Mm, at: u64) -> bool {
+    let Some(sequence) = mm.inner.lock.sequence.read_start() else {
+        reach("odd");
+        return false;
+    };
+    // A snapshot from before the writer stands for a mapping that was there; one from after would not find it.
+    if sequence != 2 {
+        return false;
+    }
+    let section = rcu::read();
+    let vma = mm.inner.vmas.load(&section)[0].copy();
+    let fault = Fault { mm: &mm.inner, vma, address: at, index: 0, write: false, published: 0 };
+    let Ok(walk) = mm.inner.tables.walk(at, &section) else {
+        reach("missing");
+        return false;
+    };
+    match fault.pte_map_lock(Mode::Speculative { walk: &walk, sequence }) {
+        Ok(locked) => {
+            locked.set(at, cached_page(mm).get(), 0);
+            reach("set");
+            true
+        }
+        Err(cause) => {
+            reach(cause);
+            false
+        }
+    }
+}
+
+#[test]
+fn setting_an_entry_against_zap() {
+    Model {
+        name: "setting an entry against zap (slice)",
+        rows: &[3, 4],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: false,
+        body: set_against_zap,
+        reaches: &["set", "odd", "PTE_MAP_LOCK_SEQ1", "PTE_MAP_LOCK_SEQ2", "PTE_MAP_LOCK_PTL"],
+        needs: &["pte_map_lock.seq2", "pte.set.mapcount", "zap.seed.skips_the_lock"],
+    }
+    .check();
+}
+
+/// One thread sets an entry as a speculative fault does; one clears the other entry of the leaf, as reclaim does, which moves
+/// no sequence. Claim: what is set stays. Premise: who has got the lock of a leaf looks whether it is still in the tree.
+fn set_against_reclaim() {
+    let (mm, file, at) = mapped(2, Prot::Read, true);
+    attempt(&mm, at + PAGE, false).unwrap();
+    let history = History::new(READY);
+    let zapper = {
+        let (mm, history) = (mm.clone(), history.clone());
+        spawn(move || {
+            let zap = || {
+                let mut gather = MmuGather::new(mm.inner.tables.frames());
+                mm.inner.tables.zap(at + PAGE, at + 2 * PAGE, Owner::File, &mut gather);
+                gather.finish();
+            };
+            history.call("zap the other", zap, |_, ()| true);
+        })
+    };
+    let set = || set_if_unchanged(&mm, at);
+    history.call("set", set, |place, &set| {
+        place.entry |= set;
+        true
+    });
+    zapper.join().unwrap();
+    look(&history, &mm, at);
+    drop((mm, file));
+}
+
+#[test]
+fn setting_an_entry_against_reclaim() {
+    Model {
+        name: "setting an entry against reclaim (slice)",
+        rows: &[6],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: false,
+        body: set_against_reclaim,
+        reaches: &["set", "missing", "PTE_MAP_LOCK_PMD", "PTE_MAP_LOCK_PTL"],
+        needs: &["pte_map_lock.pmd"],
+    }
+    .check();
+}
+
+/// The whole attempt against the whole of munmap, with sections and grace periods. Claims: the file is alive wherever the
+/// attempt touches it, and let go when munmap has returned. Premise: one section covers the attempt.
+fn file_against_munmap() {
+    let (mm, file, at) = one_page(Prot::Read, true);
+    let open = Arc::downgrade(&file.open_file().unwrap());
+    drop(file);
+    let history = History::new(READY);
+    let unmapper = {
+        let (mm, history) = (mm.clone(), history.clone());
+        spawn(move || {
+            let unmap = || {
+                mm.munmap(at, PAGE).unwrap();
+                open.strong_count()
+            };
+            history.call("munmap", unmap, |place, files| {
+                *place = Place { mapped: false, entry: false };
+                *files == 0
+            });
+        })
+    };
+    history.call("fault", || attempt(&mm, at, false), attempt_is_right);
+    unmapper.join().unwrap();
+    look(&history, &mm, at);
+}
+
+#[test]
+fn a_file_outlives_its_fault() {
+    Model {
+        name: "a fault's file against munmap",
+        rows: &[10, 11, 12, 13],
+        preemption_bound: Some(2),
+        grace_periods: true,
+        twin: false,
+        body: file_against_munmap,
+        reaches: &["commit", "ODD", "UNMAPPED", "VMA_COPY", "FAULT"],
+        needs: &["spf.seed.section_lapses", "munmap.barrier"],
+    }
+    .check();
+}
+
+/// One thread faults, one unmaps the first of two pages. Claims: the fault ends, with SIGSEGV only where nothing is mapped;
+/// afterwards no entry is left there. Premise: the mmap lock.
+fn ending_against_munmap(fault: fn(&Mm, u64) -> VmFault) {
+    let (mm, file, at) = mapped(2, Prot::Read, true);
+    let history = History::new(READY);
+    let unmapper = {
+        let (mm, history) = (mm.clone(), history.clone());
+        spawn(move || {
+            history.call(
+                "munmap",
+                || mm.munmap(at, PAGE).unwrap(),
+                |place, ()| {
+                    *place = Place { mapped: false, entry: false };
+                    true
+                },
+            );
+        })
+    };
+    let end = || {
+        let result = fault(&mm, at);
+        reach(if result.has(VmFault::ERROR) { "failed" } else { "mapped" });
+        result.bits() & VmFault::ERROR.bits()
+    };
+    history.call("fault", end, |place, &error| {
+        place.entry |= place.mapped;
+        error == if place.mapped { 0 } else { VmFault::SIGSEGV.bits() }
+    });
+    unmapper.join().unwrap();
+    look(&history, &mm, at);
+    drop((mm, file));
+}
+
+#[test]
+fn a_classic_fault_against_munmap() {
+    Model {
+        name: "classic fault against munmap",
+        rows: &[45],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: false,
+        body: || ending_against_munmap(|mm, at| classic(mm, at, false)),
+        reaches: &["mapped", "failed"],
+        needs: &["classic.mapped"],
+    }
+    .check();
+}
+
+#[test]
+fn a_fault_ends_beside_munmap() {
+    Model {
+        name: "speculative, then classic fault against munmap",
+        rows: &[44, 45],
+        preemption_bound: Some(2),
+        grace_periods: false,
+        twin: false,
+        body: || ending_against_munmap(|mm, at| mm.fault(at, false).result),
+        reaches: &["mapped", "failed"],
+        needs: &[],
+    }
+    .check();
+}
