@@ -5,6 +5,9 @@ use crate::loom_harness::{History, Model, Protected, reach, spawn};
 use crate::sync::LifeCell;
 use std::sync::Arc;
 
+#[path = "rcu/cell.rs"]
+mod cell_models;
+
 struct Value(LifeCell);
 
 impl Drop for Value {
@@ -430,151 +433,6 @@ fn a_barrier_inside_deferred_work() {
         body: barrier_inside_work,
         reaches: &[],
         needs: &["rcu.barrier.outside"],
-    }
-    .check();
-}
-
-/// One thread puts a new value in; one looks, then takes out what it finds and drops it. Claim: who sees a value sees it whole,
-/// and so does who drops it.
-fn replace_against_replace() {
-    let cell: Slot = Arc::new(ArcCell::empty());
-    let history = History::new(false);
-    let other = {
-        let (cell, history) = (Arc::clone(&cell), history.clone());
-        spawn(move || {
-            let put = || cell.replace(Some(fresh()));
-            history.call("put", put, |there, was| std::mem::replace(there, true) == *was);
-        })
-    };
-    look(&cell, &history);
-    history.call("take out", || cell.replace(None), |there, was| std::mem::replace(there, false) == *was);
-    synchronize();
-    other.join().unwrap();
-    history.check();
-}
-
-#[test]
-fn a_value_is_published_whole() {
-    Model {
-        name: "RCU: a cell replaced by two",
-        rows: &[],
-        preemption_bound: None,
-        grace_periods: true,
-        twin: false,
-        body: replace_against_replace,
-        reaches: &["alive", "gone"],
-        needs: &["rcu.cell.acquire", "rcu.cell.swap:release"],
-    }
-    .check();
-}
-
-/// Two threads fill an empty cell. Claim: one value wins, and both see it whole.
-fn insert_against_insert() {
-    let cell: Slot = Arc::new(ArcCell::empty());
-    let history = History::new(None);
-    let insert = |cell: &ArcCell<Value>, history: &History<Option<usize>>| {
-        let insert = || {
-            let section = read();
-            let value = cell.load_or_insert(&section, fresh);
-            value.0.assert_alive();
-            std::ptr::from_ref(value).addr()
-        };
-        history.call("insert", insert, |value, seen| *value.get_or_insert(*seen) == *seen);
-    };
-    let other = {
-        let (cell, history) = (Arc::clone(&cell), history.clone());
-        spawn(move || insert(&cell, &history))
-    };
-    insert(&cell, &history);
-    other.join().unwrap();
-    history.check();
-}
-
-/// One thread puts a value in; one takes out what it finds and drops it, and nothing else orders the two: no fence of a grace
-/// period (loom's acquire fences cover more than C11's), no join. Claim: who drops the value sees it whole.
-fn dropped_by_another() {
-    let cell: Slot = Arc::new(ArcCell::empty());
-    let history = History::new(false);
-    {
-        let (cell, history) = (Arc::clone(&cell), history.clone());
-        spawn(move || {
-            let put = || cell.replace(Some(fresh()));
-            history.call("put", put, |there, was| std::mem::replace(there, true) == *was);
-            std::mem::forget(cell);
-        });
-    }
-    for _ in 0..2 {
-        let take_out = || cell.replace(None);
-        history.call("take out", take_out, |there, was| std::mem::replace(there, false) == *was);
-    }
-    history.check();
-    // A value that is still inside stays there: its end would not be ordered after its beginning.
-    std::mem::forget(cell);
-}
-
-#[test]
-fn a_value_is_dropped_whole() {
-    Model {
-        name: "RCU: a value dropped by another",
-        rows: &[],
-        preemption_bound: None,
-        grace_periods: false,
-        twin: true,
-        body: dropped_by_another,
-        reaches: &[],
-        needs: &["rcu.cell.swap:acquire"],
-    }
-    .check();
-}
-
-#[test]
-fn two_fill_an_empty_cell() {
-    Model {
-        name: "RCU: an empty cell filled by two",
-        rows: &[],
-        preemption_bound: None,
-        grace_periods: false,
-        twin: true,
-        body: insert_against_insert,
-        reaches: &[],
-        needs: &["rcu.cell.insert.release", "rcu.cell.lost"],
-    }
-    .check();
-}
-
-/// One thread puts a value in; another takes a count of its own on what it finds, and uses it outside of any section. Claim: who
-/// has a count sees the value whole.
-fn counted_by_another() {
-    let cell: Slot = Arc::new(ArcCell::empty());
-    let history = History::new(false);
-    let other = {
-        let (cell, history) = (Arc::clone(&cell), history.clone());
-        spawn(move || {
-            let put = || cell.replace(Some(fresh()));
-            history.call("put", put, |there, was| std::mem::replace(there, true) == *was);
-        })
-    };
-    let get = || {
-        let value = cell.get();
-        reach(if value.is_some() { "alive" } else { "gone" });
-        value.inspect(|value| value.0.assert_alive()).is_some()
-    };
-    history.call("get", get, |there, got| there == got);
-    other.join().unwrap();
-    history.check();
-}
-
-#[test]
-fn a_value_is_counted_whole() {
-    Model {
-        name: "RCU: a value counted by another",
-        rows: &[],
-        preemption_bound: None,
-        grace_periods: false,
-        twin: true,
-        body: counted_by_another,
-        reaches: &["alive", "gone"],
-        needs: &["rcu.cell.get.acquire"],
     }
     .check();
 }
