@@ -4,7 +4,6 @@ import functools
 import gc
 import io
 import random
-import tarfile
 import threading
 import zipfile
 
@@ -14,15 +13,17 @@ from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.implementations.tar import TarFileSystem
 from fsspec.implementations.zip import ZipFileSystem
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import bucket
 import specmm
 import specmm.fsspec
 import web
+from archives import tarred, zipped
 from bucket import Bucket
 from specmm.fsspec import CachedFileSystem
+from versions import examples
 
 PAGE = specmm.PAGE_SIZE
 # By size, as ranges are drawn about the ends.
@@ -31,25 +32,6 @@ CONTENTS = {
     str(size): bytes(DRAW.choices(b"abc\n", k=size)) for size in (0, 1, 10, PAGE, PAGE + 1, 20 * PAGE + 77)
 }
 SMALL_CACHE = 1 << 20
-
-
-def zipped(members, compression=zipfile.ZIP_STORED):
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", compression) as archive:
-        for name, data in members.items():
-            archive.writestr(name, data)
-    return out
-
-
-def tarred(members):
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as archive:
-        for name, data in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    out.seek(0)
-    return out
 
 
 @pytest.fixture(scope="module")
@@ -116,11 +98,6 @@ def cache():
         yield cache
         cache.settle()
         cache.check()
-
-
-def examples(share, system=""):
-    """A share of the examples of the profile, fewer where each takes requests."""
-    return settings(max_examples=int(settings().max_examples * share * (0.3 if "http" in system else 1)) or 1)
 
 
 def outcome(call):
