@@ -1,6 +1,6 @@
 //! Event counters that threads do not share.
 //!
-//! Owns: the sharding. Does not own the names: `mm::events` and `cache::page_cache` number their events. Mirrors
+//! Owns: the sharding. Does not own the names: `mm::events` and `cache::stats` number their events. Mirrors
 //! `count_vm_event`: each thread adds to a line of its own with a plain load and store, and a reader sums the shards.
 //! Sums are exact at quiescence and monotone always.
 

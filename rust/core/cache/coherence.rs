@@ -16,7 +16,7 @@
 //!   trusted: no hits, and calls over several pages wait until it is old, and then all is read again.
 
 use super::AddressSpace;
-use super::page_cache::Stat;
+use super::stats::Stat;
 use crate::error::{Error, IoError, Result};
 use crate::store::{Change, Look, MAX_SIZE};
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, Tally, guard, ord, pause, seeded};

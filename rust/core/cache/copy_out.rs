@@ -12,7 +12,7 @@
 use super::AddressSpace;
 use super::address_space::index_of;
 use super::coherence::Coherence;
-use super::page_cache::Stat;
+use super::stats::Stat;
 use super::vmscan::is_active;
 use crate::page::{Out, PAGE_SIZE, PageFlags, PageRef};
 use crate::rcu::ReadSection;

@@ -12,9 +12,9 @@
 
 use super::hire::hire;
 use super::idle::wait_for_work;
-use super::page_cache::Stat;
 use super::patience::{LOOK_AGAIN, should_give_up};
 use super::requests::{Job, MAX_WORKERS, Request, Requests};
+use super::stats::Stat;
 use super::{AddressSpace, Shared};
 use crate::error::{IoError, ShortRead};
 use crate::page::{Frames, LockedPage, PAGE_SIZE, PageFlags};

@@ -3,11 +3,11 @@
 use super::file::{OpenFile, OpenMode};
 use super::in_flight::InFlight;
 use super::io::IoQueue;
+use super::stats::{CacheStats, Counters, Gauges, Stat};
 use super::workingset::Workingset;
 use super::{AddressSpace, CacheOptions, File, Io, OpenOptions, StoreOptions};
 use crate::error::{Error, Holders, IoError, Result};
 use crate::page::{FrameUsage, Frames, PAGE_SIZE};
-use crate::stats::Sharded;
 use crate::store::{LocalFile, MAX_SIZE, ReadBy, Store, TimedStore};
 use crate::sync::{AtomicU32, Mutex, Ordering, Tally};
 use crate::xarray::Census;
@@ -19,34 +19,6 @@ use std::time::Duration;
 
 /// How long a request waits when nothing can be evicted, unless the cache says otherwise.
 pub const DEFAULT_FRAME_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// What the cache counts.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Stat {
-    Hits,
-    Misses,
-    Retries,
-    ReadaheadPages,
-    ReadaheadUsed,
-    ReadaheadWasted,
-    Evictions,
-    BackgroundReclaimed,
-    Dropped,
-    Invalidated,
-    Refaults,
-    RefaultsActivated,
-    Activations,
-    Deactivations,
-    Scanned,
-    DirectReclaims,
-    FrameWaits,
-    Reads,
-    ReadBytes,
-    ReadErrors,
-    IoNanoseconds,
-}
-
-const STATS: usize = Stat::IoNanoseconds as usize + 1;
 
 /// What all files of one cache share.
 pub(crate) struct Shared {
@@ -61,7 +33,7 @@ pub(crate) struct Shared {
     pub(crate) deferred_puts: Tally,
     /// How long a request waits for a frame when none can be freed.
     pub(super) frame_timeout: Duration,
-    stats: Sharded<STATS>,
+    stats: Counters,
     closed: AtomicU32,
     files: Mutex<Files>,
 }
@@ -103,7 +75,7 @@ impl Shared {
             workingset: Workingset::default(),
             deferred_puts: Tally::new(),
             frame_timeout,
-            stats: Sharded::new()?,
+            stats: Counters::new()?,
             closed: AtomicU32::new(0),
             files: Mutex::new(Files::default()),
         }))
@@ -112,6 +84,21 @@ impl Shared {
     #[inline]
     pub(crate) fn count(&self, stat: Stat, n: u64) {
         self.stats.add(stat as usize, n);
+    }
+
+    fn snapshot(&self) -> CacheStats {
+        CacheStats::of(
+            &self.stats,
+            &Gauges {
+                capacity: self.frames.capacity(),
+                usage: self.frames.usage(),
+                shadows: self.workingset.shadows(),
+                reads_abandoned: self.io.abandoned(),
+                xarray_nodes: self.xarray_nodes.get(),
+                page_tables: self.page_tables.get(),
+                bytes_in_flight: self.in_flight.bytes(),
+            },
+        )
     }
 
     /// # Errors
@@ -223,76 +210,6 @@ impl Drop for Shared {
 #[derive(Clone)]
 pub struct PageCache {
     shared: Arc<Shared>,
-}
-
-/// Counters and gauges of a cache at one moment. Monotone but for the gauges: frames, shadows, nodes, abandoned reads.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct CacheStats {
-    /// All frames.
-    pub capacity_frames: u64,
-    /// Frames that hold a page of a file or a private copy.
-    pub frames_in_use: u64,
-    /// Frames that hold private copies.
-    pub private_frames: u64,
-    /// Frames that hold pinned pages.
-    pub pinned_frames: u64,
-    /// Pages on the active list.
-    pub active_frames: u64,
-    /// Pages on the inactive list.
-    pub inactive_frames: u64,
-    /// Places that remember an evicted page; never more than frames.
-    pub shadows: u64,
-    /// Pages that a read found up to date.
-    pub hits: u64,
-    /// Pages that a read had to bring in or wait for.
-    pub misses: u64,
-    /// Copy-out attempts that met a change and started over.
-    pub retries: u64,
-    /// Pages that readahead brought into the cache.
-    pub readahead_pages: u64,
-    /// Of these, the ones that were then used: by a read at once, through a mapping when reclaim or an unmapping finds it.
-    pub readahead_used: u64,
-    /// Of these, the ones that were evicted before anybody used them.
-    pub readahead_wasted: u64,
-    /// Pages evicted to make room.
-    pub evictions: u64,
-    /// Of these, the ones that the background evicted.
-    pub evictions_background: u64,
-    /// Pages dropped on request (`drop_caches`, advice "dontneed").
-    pub dropped: u64,
-    /// Pages dropped because somebody else changed their file.
-    pub invalidated: u64,
-    /// Evicted pages that were read again while their shadow was there (`workingset_refault_file`).
-    pub refaults: u64,
-    /// Of these, the ones that came back soon enough to be active at once (`workingset_activate_file`).
-    pub refaults_activated: u64,
-    /// Pages that reclaim found used again and made active (`pgactivate`).
-    pub activations: u64,
-    /// Active pages that reclaim found unused and made inactive (`pgdeactivate`).
-    pub deactivations: u64,
-    /// Pages that reclaim looked at (`pgscan`).
-    pub scanned: u64,
-    /// Times that a request had to make room itself (`allocstall`).
-    pub direct_reclaims: u64,
-    /// Times that a request had to wait because nothing could be evicted.
-    pub frame_waits: u64,
-    /// Reads from stores.
-    pub reads: u64,
-    /// Bytes read from stores.
-    pub read_bytes: u64,
-    /// Reads that failed.
-    pub read_errors: u64,
-    /// Reads that somebody stopped waiting for, or whose time-out is over, and that have not come back: each keeps a thread,
-    /// its frames and as many bytes. A gauge.
-    pub reads_abandoned: u64,
-    /// Nodes of the index trees.
-    pub xarray_nodes: u64,
-    /// Page tables of all address spaces, of 4 KiB each, but for the root that each has.
-    pub page_tables: u64,
-    /// Bytes of the buffers into which windows are being read.
-    pub bytes_in_flight: u64,
-    /// Time spent inside stores' reads, all threads together.
-    pub io_seconds: f64,
 }
 
 /// Frames are numbered below 2^30.
@@ -409,43 +326,7 @@ impl PageCache {
     /// The counters now.
     #[must_use]
     pub fn stats(&self) -> CacheStats {
-        let shared = &self.shared;
-        let sum = |stat: Stat| shared.stats.sum(stat as usize);
-        let usage = shared.frames.usage();
-        CacheStats {
-            capacity_frames: shared.frames.capacity() as u64,
-            frames_in_use: usage.in_use as u64,
-            private_frames: usage.private as u64,
-            pinned_frames: usage.pinned as u64,
-            active_frames: usage.active as u64,
-            inactive_frames: usage.inactive as u64,
-            shadows: shared.workingset.shadows(),
-            hits: sum(Stat::Hits),
-            misses: sum(Stat::Misses),
-            retries: sum(Stat::Retries),
-            readahead_pages: sum(Stat::ReadaheadPages),
-            readahead_used: sum(Stat::ReadaheadUsed),
-            readahead_wasted: sum(Stat::ReadaheadWasted),
-            evictions: sum(Stat::Evictions),
-            evictions_background: sum(Stat::BackgroundReclaimed),
-            dropped: sum(Stat::Dropped),
-            invalidated: sum(Stat::Invalidated),
-            refaults: sum(Stat::Refaults),
-            refaults_activated: sum(Stat::RefaultsActivated),
-            activations: sum(Stat::Activations),
-            deactivations: sum(Stat::Deactivations),
-            scanned: sum(Stat::Scanned),
-            direct_reclaims: sum(Stat::DirectReclaims),
-            frame_waits: sum(Stat::FrameWaits),
-            reads: sum(Stat::Reads),
-            read_bytes: sum(Stat::ReadBytes),
-            read_errors: sum(Stat::ReadErrors),
-            reads_abandoned: shared.io.abandoned(),
-            xarray_nodes: shared.xarray_nodes.get(),
-            page_tables: shared.page_tables.get(),
-            bytes_in_flight: shared.in_flight.bytes(),
-            io_seconds: Duration::from_nanos(sum(Stat::IoNanoseconds)).as_secs_f64(),
-        }
+        self.shared.snapshot()
     }
 
     /// Waits until no read is in flight, but those whose time-out is over; or until the program gives up

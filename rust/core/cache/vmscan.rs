@@ -14,8 +14,8 @@
 
 use super::address_space::Lookup;
 use super::mmu_gather::MmuGather;
-use super::page_cache::Stat;
 use super::patience::{NAP, should_give_up};
+use super::stats::Stat;
 use super::{AddressSpace, Shared};
 use crate::page::{Batch, List, LockedPage, PageHandle, PageRef, Use, usage};
 use crate::rcu::ReadSection;

@@ -9,7 +9,7 @@
 //! they keep many nodes of the index: one that holds shadows only is noted, and when more than an eighth as many as frames are
 //! noted (Linux: `count_shadow_nodes`), the shadows of the one noted first go, and it with them.
 
-use super::page_cache::Stat;
+use super::stats::Stat;
 use super::{AddressSpace, Shared};
 use crate::page::{List, PageRef, usage};
 use crate::sync::{Mutex, Tally, guard};
