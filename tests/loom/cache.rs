@@ -78,8 +78,7 @@ pub(crate) fn unmap_page(file: &AddressSpace, index: u64) {
 
 /// Runs `body` while nobody can walk the file's mappings.
 pub(crate) fn under_i_mmap<R>(file: &AddressSpace, body: impl FnOnce() -> R) -> R {
-    let _lock = file.i_mmap.lock();
-    body()
+    file.i_mmap.while_not_unmapping(body)
 }
 
 /// What a reclaimer does to the oldest inactive page; whether its frame came free.

@@ -54,7 +54,7 @@ fn unmap(place: &Place) {
 fn mapped() -> (Arc<AddressSpace>, Arc<Place>) {
     let (ours, _) = two_files(1);
     let place = Arc::new(Place { shared: Arc::clone(&ours.shared), entry: Mutex::new(None) });
-    ours.link(1, Arc::clone(&place) as Arc<dyn MappedRange>);
+    ours.i_mmap.link(1, Arc::clone(&place) as Arc<dyn MappedRange>);
     (ours, place)
 }
 
@@ -69,7 +69,7 @@ fn no_entry_is_left(history: &History<State>, ours: &AddressSpace, place: &Place
     history.settle();
     history.call("look", || place.entry.lock().is_some(), |state, &seen| state.entry == seen);
     history.check();
-    ours.unlink(1);
+    ours.i_mmap.unlink(1);
     ours.frames().audit(&[]).unwrap();
 }
 

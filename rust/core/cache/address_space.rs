@@ -1,41 +1,26 @@
 //! The pages of one file: `struct address_space` and the part of the inode that the fault path reads.
 //!
-//! Owns: the index from page number to page, the size, the list of ranges that map the file. Mirrors
-//! `include/linux/fs.h` and the lookup of `mm/filemap.c`.
+//! Owns: the index from page number to page, and the size. Mirrors `include/linux/fs.h` and the lookup of `mm/filemap.c`.
 //!
 //! | state | read | written holding |
 //! |---|---|---|
 //! | `i_size` | Acquire load, anywhere | `invalidate_lock` for writing |
 //! | `pages` | read section | page lock of the page concerned, `i_pages` mutex |
 //! | creating a page | | `invalidate_lock` for reading, from the size check to the insertion |
-//! | `i_mmap` | its mutex | its mutex |
 
 use super::again::Again;
 use super::coherence::Coherence;
+use super::i_mmap::Ranges;
 use super::{MmuGather, Shared};
 use crate::error::{Error, Result};
 use crate::page::{Frames, LockedPage, PAGE_SHIFT, PAGE_SIZE, PageHandle, PageRef, Use};
 use crate::rcu::ReadSection;
 use crate::store::{ReadBy, Store};
 use crate::sync::rwsem::RwSem;
-use crate::sync::{AtomicU64, Mutex, Tally, duty, guard, ord, seeded, spin_hint, yield_now};
+use crate::sync::{AtomicU64, Tally, duty, guard, ord, seeded, spin_hint, yield_now};
 use crate::xarray::{Entry, XArray};
-use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
-
-/// A range of some address space that maps a file; how truncation and reclaim reach page tables without knowing them.
-pub(crate) trait MappedRange: Send + Sync {
-    /// Clears the entries of the file's pages `first..=last` in this range and gives their references to `gather`, which
-    /// waits until no program can use them any more. Private copies go too if `even_cows`.
-    fn unmap(&self, first: u64, last: u64, even_cows: bool, gather: &mut MmuGather<'_>);
-
-    /// Takes the marks of use from the entries of page `index`; how many had one (`page_referenced_one`).
-    fn referenced(&self, index: u64) -> u32;
-
-    /// Audits the page tables of the address space at quiescence; how many there are, or 0 if it is among `seen`.
-    fn audit_tables(&self, seen: &mut BTreeSet<usize>) -> std::result::Result<u64, String>;
-}
 
 /// A page returned locked, with a reference. Fields drop in order: the lock before the reference.
 #[must_use]
@@ -61,7 +46,7 @@ pub struct AddressSpace {
     pub(super) truncaters: Tally,
     /// How much of a window that failed is asked for again.
     pub(super) again: Again,
-    pub(super) i_mmap: Mutex<BTreeMap<u64, Arc<dyn MappedRange>>>,
+    pub(crate) i_mmap: Ranges,
     pub(super) store: Arc<dyn Store>,
     /// What the store says of that.
     pub(super) read_by: ReadBy,
@@ -93,7 +78,7 @@ impl AddressSpace {
             invalidate_lock: RwSem::new(),
             truncaters: Tally::new(),
             again: Again::default(),
-            i_mmap: Mutex::new(BTreeMap::new()),
+            i_mmap: Ranges::default(),
             // Without workers the caller reads, and waits, whatever the store would like. (Models have no workers, but want to
             // know of such stores all the same.)
             read_by: if shared.io.is_inline() && !cfg!(specmm_loom) {
@@ -230,39 +215,11 @@ impl AddressSpace {
         page.adopt()
     }
 
-    /// Registers a range that maps this file.
-    pub(crate) fn link(&self, id: u64, range: Arc<dyn MappedRange>) {
-        self.i_mmap.lock().insert(id, range);
-    }
-
-    /// Forgets a range. Afterwards truncation does not visit it any more.
-    pub(crate) fn unlink(&self, id: u64) {
-        let range = self.i_mmap.lock().remove(&id);
-        drop(range);
-    }
-
-    /// Runs `change` while no range is being unmapped: for changes of a registered range in place.
-    pub(crate) fn while_not_unmapping(&self, change: impl FnOnce()) {
-        let _still = self.i_mmap.lock();
-        change();
-    }
-
     /// Clears every entry of pages `first..=last` in every address space (`unmap_mapping_range`).
     pub(super) fn unmap(&self, first: u64, last: u64, even_cows: bool) {
         let mut gather = MmuGather::new(self.frames());
-        self.unmap_into(first, last, even_cows, &mut gather);
+        self.i_mmap.unmap(first, last, even_cows, &mut gather);
         gather.finish();
-    }
-
-    /// As [`AddressSpace::unmap`], but the wait is left to whoever finishes `gather`.
-    pub(super) fn unmap_into(&self, first: u64, last: u64, even_cows: bool, gather: &mut MmuGather<'_>) {
-        if first > last {
-            return;
-        }
-        // Held throughout, as i_mmap_rwsem is: no range can split or vanish under the walk.
-        for range in self.i_mmap.lock().values() {
-            range.unmap(first, last, even_cows, gather);
-        }
     }
 }
 

@@ -375,9 +375,7 @@ impl PageCache {
         let mut seen = BTreeSet::new();
         for file in shared.living_files() {
             cached += file.audit(&mut census)?;
-            for range in file.i_mmap.lock().values() {
-                page_tables += range.audit_tables(&mut seen).map_err(Error::Invariant)?;
-            }
+            page_tables += file.i_mmap.audit_tables(&mut seen).map_err(Error::Invariant)?;
         }
         self.audit_growth(census, page_tables)?;
         let FrameUsage { in_use, private, pinned, .. } = shared.frames.usage();

@@ -100,11 +100,6 @@ impl AddressSpace {
         self.shared.count(Stat::Dropped, dropped);
         dropped
     }
-
-    /// How often programs used a page through their entries since the last look (`page_referenced`). Ends a use's mark.
-    fn referenced(&self, index: u64) -> u32 {
-        self.i_mmap.lock().values().map(|range| range.referenced(index)).sum()
-    }
 }
 
 // --- use
@@ -293,7 +288,7 @@ impl Shared {
         // Somebody who has it locked is using it.
         let Some(lock) = page.try_lock() else { return true };
         let mapping = self.mapping_of(page.mapping_id());
-        let mapped = mapping.as_ref().is_some_and(|mapping| mapping.referenced(page.index()) > 0);
+        let mapped = mapping.as_ref().is_some_and(|mapping| mapping.i_mmap.referenced(page.index()) > 0);
         drop(lock);
         read || mapped
     }
@@ -361,7 +356,7 @@ impl Shared {
         let Some(number) = number else { return Verdict::Keep(List::Inactive) };
         let mapping = &mappings[number];
         let mapped = page.mapcount() > 0;
-        let entries = if mapped { mapping.referenced(page.index()) } else { 0 };
+        let entries = if mapped { mapping.i_mmap.referenced(page.index()) } else { 0 };
         if page.usage().get() & usage::ACTIVE != 0 {
             return self.promote(page);
         }
@@ -376,7 +371,7 @@ impl Shared {
             };
         }
         if mapped {
-            mapping.unmap_into(page.index(), page.index(), false, gather);
+            mapping.i_mmap.unmap(page.index(), page.index(), false, gather);
         }
         Verdict::Take(lock, number)
     }

@@ -161,11 +161,11 @@ impl Vma {
     /// Makes the file's truncation visit this mapping.
     pub(crate) fn link(self: &Arc<Self>) {
         let range: Arc<dyn MappedRange> = Arc::clone(self) as _;
-        self.file.mapping.link(self.id, range);
+        self.file.mapping.i_mmap.link(self.id, range);
     }
 
     pub(crate) fn unlink(&self) {
-        self.file.mapping.unlink(self.id);
+        self.file.mapping.i_mmap.unlink(self.id);
     }
 
     /// Changes the range in place (`__vma_adjust`), with truncation held off: it sees the old range or the new one. (Taken
@@ -183,7 +183,7 @@ impl Vma {
                 change();
                 self.link();
             },
-            self.file.mapping.while_not_unmapping(change)
+            self.file.mapping.i_mmap.while_not_unmapping(change)
         );
     }
 

@@ -1,0 +1,75 @@
+//! The ranges that map a file, and what is asked of them.
+//!
+//! Owns: the list. Does not own entries: `mm/` implements [`MappedRange`], and so truncation and reclaim reach page tables
+//! without knowing them. Mirrors `i_mmap` of `struct address_space`, `unmap_mapping_range` and `page_referenced`.
+//!
+//! One mutex, held throughout a walk as `i_mmap_rwsem` is: no range can split or vanish under it. The page lock comes before it,
+//! the leaf locks after.
+
+use super::mmu_gather::MmuGather;
+use crate::sync::Mutex;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+/// A range of some address space that maps a file; how truncation and reclaim reach page tables without knowing them.
+pub(crate) trait MappedRange: Send + Sync {
+    /// Clears the entries of the file's pages `first..=last` in this range and gives their references to `gather`, which
+    /// waits until no program can use them any more. Private copies go too if `even_cows`.
+    fn unmap(&self, first: u64, last: u64, even_cows: bool, gather: &mut MmuGather<'_>);
+
+    /// Takes the marks of use from the entries of page `index`; how many had one (`page_referenced_one`).
+    fn referenced(&self, index: u64) -> u32;
+
+    /// Audits the page tables of the address space at quiescence; how many there are, or 0 if it is among `seen`.
+    fn audit_tables(&self, seen: &mut BTreeSet<usize>) -> std::result::Result<u64, String>;
+}
+
+/// The ranges that map one file, by their numbers.
+#[derive(Default)]
+pub(crate) struct Ranges(Mutex<BTreeMap<u64, Arc<dyn MappedRange>>>);
+
+impl Ranges {
+    /// Registers a range.
+    pub(crate) fn link(&self, id: u64, range: Arc<dyn MappedRange>) {
+        self.0.lock().insert(id, range);
+    }
+
+    /// Forgets a range. Afterwards truncation does not visit it any more.
+    pub(crate) fn unlink(&self, id: u64) {
+        let range = self.0.lock().remove(&id);
+        drop(range);
+    }
+
+    /// Runs `change` while no range is being unmapped: for changes of a registered range in place.
+    pub(crate) fn while_not_unmapping<R>(&self, change: impl FnOnce() -> R) -> R {
+        let _still = self.0.lock();
+        change()
+    }
+
+    /// Clears every entry of pages `first..=last` (`unmap_mapping_range`); the wait is left to whoever finishes `gather`.
+    pub(super) fn unmap(&self, first: u64, last: u64, even_cows: bool, gather: &mut MmuGather<'_>) {
+        if first > last {
+            return;
+        }
+        for range in self.0.lock().values() {
+            range.unmap(first, last, even_cows, gather);
+        }
+    }
+
+    /// How often programs used a page through their entries since the last look (`page_referenced`). Ends a use's mark.
+    pub(super) fn referenced(&self, index: u64) -> u32 {
+        self.0.lock().values().map(|range| range.referenced(index)).sum()
+    }
+
+    /// Audits the page tables of every address space that maps the file and is not among `seen`; how many tables those have.
+    pub(super) fn audit_tables(&self, seen: &mut BTreeSet<usize>) -> Result<u64, String> {
+        self.0.lock().values().map(|range| range.audit_tables(seen)).sum()
+    }
+}
+
+impl fmt::Debug for Ranges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ranges").finish_non_exhaustive()
+    }
+}
