@@ -248,7 +248,7 @@ fn copy_against_read() {
     };
     let read = || {
         let lock = strangers.frames().page(pfn).adopt_lock();
-        strangers.read_page(&lock, 0).unwrap();
+        super::super::fill::read_page(&strangers, &lock, 0).unwrap();
     };
     history.call("read", read, |page, ()| page.replace(STRANGERS).is_none());
     copier.join().unwrap();

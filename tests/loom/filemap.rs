@@ -226,7 +226,10 @@ fn fault_against_read(form: Form) {
         let found = hold(&strangers).into_pfn();
         spawn(move || {
             let handle = strangers.frames().page(found).adopt();
-            let read = || try_locked(handle, |lock| strangers.read_page(lock, 0).unwrap()).is_some();
+            let read = || {
+                try_locked(handle, |lock| super::super::fill::read_page(&strangers, lock, 0).unwrap())
+                    .is_some()
+            };
             history.call("read", read, |page, &read| !read || page.replace(STRANGERS).is_none());
         })
     };

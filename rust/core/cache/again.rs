@@ -10,7 +10,8 @@
 
 use super::OpenFile;
 use super::address_space::HeldPage;
-use super::readahead::IO_PAGES;
+use super::fill::is_unread;
+use super::readahead::{IO_PAGES, submit_window};
 use crate::page::{LockedPage, PageFlags, PageRef};
 use crate::sync::Tally;
 use std::sync::Arc;
@@ -56,7 +57,7 @@ impl OpenFile {
             if pfns.is_empty() {
                 return;
             }
-            mapping.shared.io.submit_window(mapping, index, pfns)
+            submit_window(mapping, index, pfns)
         };
         if let Some(errand) = errand {
             errand.run();
@@ -68,7 +69,7 @@ impl OpenFile {
         let mapping = &self.mapping;
         let handle = mapping.find_get_page(index, &crate::rcu::read())?;
         let held = HeldPage { lock: handle.page().try_lock()?, handle };
-        (mapping.is_mine(&held, index) && held.lock.is_unread()).then_some(held.lock)
+        (mapping.is_mine(&held, index) && is_unread(&held.lock)).then_some(held.lock)
     }
 }
 

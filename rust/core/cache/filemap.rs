@@ -303,7 +303,7 @@ impl OpenFile {
             if !mapping.is_mine(&held, index) {
                 continue;
             }
-            if let Err(error) = mapping.read_page(&held.lock, index) {
+            if let Err(error) = super::fill::read_page(mapping, &held.lock, index) {
                 return Step::Unreadable(error);
             }
             return self.within_file(held, index);

@@ -1,25 +1,19 @@
-//! Reading pages from their store: in the caller, or on workers.
+//! The queue of reads, and the threads that make them.
 //!
 //! Owns: the threads that read, which also make room in the background, and the wait for all of them. Does not own the decision
-//! what to read or what to take, nor the order of what is queued (`requests`). A request is a run of pages, locked by whoever
-//! asks for them; the reader fills them, marks them up to date and unlocks.
-//! A run is read in pieces (`in_flight`). The first that fails ends it: what is left stays in the cache, not up to date, and the
-//! next reader has the rest read again (`again`), at last a page alone, and meets the error.
+//! what to read or what to take, the order of what is queued (`requests`), nor how pages are filled: of files it knows no more
+//! than that they are a [`Source`](super::requests::Source). Linux leaves this to the block layer.
 //!
-//! A store that may stall ([`ReadBy::Workers`](crate::store::ReadBy)) keeps the worker that is inside it, the pages being read,
-//! locked, its buffer, and the file. Whoever waits for a page may leave (`patience`); the read is then abandoned: it is waited
-//! for no more, and its answer, if one comes, fills the pages as any other does.
+//! One mutex has what is queued and what is under way; it is not held while a file is read. A store that may stall
+//! ([`ReadBy::Workers`](crate::store::ReadBy)) keeps the worker that is inside it, the pages being read, locked, its buffer, and
+//! the file. Whoever waits for a page may leave (`wait`); the read is then abandoned: it is waited for no more, and its answer,
+//! if one comes, fills the pages as any other does.
 
 use super::hire::hire;
 use super::idle::wait_for_work;
 use super::patience::{LOOK_AGAIN, should_give_up};
-use super::requests::{Job, MAX_WORKERS, Request, Requests};
-use super::stats::Stat;
-use super::{AddressSpace, Shared};
-use crate::error::{IoError, ShortRead};
-use crate::page::{Frames, LockedPage, PAGE_SIZE, PageFlags};
-use crate::reserve;
-use crate::sync::{Condvar, Mutex, guard, is_this_thread};
+use super::requests::{Answer, Job, MAX_WORKERS, MakesRoom, Request, Requests};
+use crate::sync::{Condvar, Mutex, is_this_thread};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -82,20 +76,6 @@ impl IoQueue {
         self.mode == Io::Inline
     }
 
-    /// Has a run of locked pages read ahead of need; takes over their locks. Some: the caller runs it.
-    pub(super) fn submit_window(
-        &self,
-        mapping: &Arc<AddressSpace>,
-        first: u64,
-        pfns: Vec<u32>,
-    ) -> Option<Errand> {
-        mapping.shared.count(Stat::ReadaheadPages, pfns.len() as u64);
-        match self.submit(Request { mapping: Arc::clone(mapping), first, pfns, answer: None }) {
-            Submitted::Yours(errand) => Some(errand),
-            Submitted::Queued | Submitted::Refused => None,
-        }
-    }
-
     /// Hands a request to the workers if there are any. Waits for nothing.
     pub(super) fn submit(&self, request: Request) -> Submitted {
         let stalls = request.may_stall();
@@ -125,7 +105,7 @@ impl IoQueue {
 
     /// Makes room in the background, unless that is being done (`wakeup_kswapd`). Without workers it is left to those who need
     /// the room.
-    pub(crate) fn submit_reclaim(&self, shared: &Arc<Shared>) {
+    pub(super) fn submit_reclaim<R: MakesRoom + 'static>(&self, cache: &Arc<R>) {
         if self.mode == Io::Inline {
             return;
         }
@@ -138,13 +118,13 @@ impl IoQueue {
             return;
         }
         requests.reclaiming = true;
-        requests.reclaim = Some(Arc::clone(shared));
+        requests.reclaim = Some(Arc::<R>::clone(cache));
         drop(requests);
         self.queue.work.notify_one();
     }
 
     /// Somebody stopped waiting for a page, whose read, if it was asked for by `answer` alone, is not begun any more.
-    pub(super) fn abandon(&self, file: u64, index: u64, answer: Option<&Arc<super::requests::Answer>>) {
+    pub(super) fn abandon(&self, file: u64, index: u64, answer: Option<&Arc<Answer>>) {
         let unread = self.queue.requests.lock().abandon(file, index, answer);
         unread.into_iter().for_each(Request::cancel);
     }
@@ -303,11 +283,11 @@ impl Queue {
                     // meets the panic.
                     let _met_again = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| errand.run()));
                 }
-                Job::Reclaim(shared) => {
+                Job::Reclaim(cache) => {
                     drop(requests);
                     let _met_again =
-                        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| shared.balance()));
-                    drop(shared);
+                        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| cache.balance()));
+                    drop(cache);
                     self.requests.lock().reclaiming = false;
                     self.ended.notify_all();
                 }
@@ -326,138 +306,9 @@ impl Drop for Underway {
 impl Errand {
     pub(super) fn run(self) {
         let Self { request, underway } = self;
-        request.run();
+        let Request { source, first, pfns, answer } = request;
+        source.fill(first, pfns, answer);
+        drop(source);
         drop(underway);
-    }
-}
-
-impl Request {
-    fn run(self) {
-        let Self { mapping, mut first, pfns, answer } = self;
-        let mut locks = Locks { frames: mapping.frames(), pfns: pfns.into_iter() };
-        if let Some(answer) = answer {
-            // Before the page is unlocked: who sees that looks for the answer.
-            for page in &mut locks {
-                answer.get_or_init(|| mapping.read_page(&page, first));
-            }
-            return;
-        }
-        // Nobody asked for these bytes yet: whoever does reads again and gets the error.
-        while locks.pfns.len() > 0 {
-            let piece = mapping.shared.in_flight.buffer(locks.pfns.len() * PAGE_SIZE).and_then(|buffer| {
-                let count = buffer.bytes.len() / PAGE_SIZE;
-                Ok((reserve::vec(count, "a window")?, count, buffer))
-            });
-            let Ok((mut pages, count, mut buffer)) = piece else {
-                // Page by page needs no memory. After a page that cannot be read the others may wait for those who ask for them.
-                for page in &mut locks {
-                    if mapping.read_page(&page, first).is_err() {
-                        break;
-                    }
-                    first += 1;
-                }
-                return;
-            };
-            pages.extend(locks.by_ref().take(count));
-            if mapping.read_run(&pages, first, &mut buffer.bytes).is_err() {
-                // The last first: who waits for one finds those after it unlocked, and can have them read together (`again`).
-                drop(locks);
-                while pages.pop().is_some() {}
-                return;
-            }
-            first += count as u64;
-        }
-    }
-}
-
-/// The locks of a run's pages; those that are not taken out are given back.
-struct Locks<'f> {
-    frames: &'f Frames,
-    pfns: std::vec::IntoIter<u32>,
-}
-
-impl<'f> Iterator for Locks<'f> {
-    type Item = LockedPage<'f>;
-
-    fn next(&mut self) -> Option<LockedPage<'f>> {
-        self.pfns.next().map(|pfn| self.frames.page(pfn).adopt_lock())
-    }
-}
-
-impl Drop for Locks<'_> {
-    fn drop(&mut self) {
-        while let Some(pfn) = self.pfns.next_back() {
-            drop(self.frames.page(pfn).adopt_lock());
-        }
-    }
-}
-
-impl LockedPage<'_> {
-    /// Whether its bytes are still to come.
-    pub(super) fn is_unread(&self) -> bool {
-        guard!("read_page.not_uptodate", !self.page().flags().has(PageFlags::UPTODATE))
-    }
-}
-
-impl AddressSpace {
-    /// Reads one locked page, unless somebody has while the caller waited for the lock: bytes that are the file's are not
-    /// written again, because copies are being made of them.
-    pub(super) fn read_page(&self, page: &LockedPage<'_>, index: u64) -> Result<(), IoError> {
-        if !page.is_unread() {
-            return Ok(());
-        }
-        self.read_run(std::slice::from_ref(page), index, &mut [0; PAGE_SIZE])
-    }
-
-    /// Fills a run of locked pages, or a piece of one, from the store, all or none. The store writes into `buffer`, zeros of
-    /// that size that are this thread's own: page bytes are only ever touched as atomics.
-    fn read_run(&self, pages: &[LockedPage<'_>], first: u64, buffer: &mut [u8]) -> Result<(), IoError> {
-        let offset = first * PAGE_SIZE as u64;
-        let version = self.coherence.expected();
-        let room = buffer.len();
-        let (size, expected, read) = loop {
-            let size = self.i_size();
-            let expected = usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX).min(room);
-            let started = Instant::now();
-            let read =
-                if expected == 0 { Ok(0) } else { self.store.read_at(&mut buffer[..expected], offset) };
-            let nanoseconds = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            self.shared.count(Stat::Reads, 1);
-            self.shared.count(Stat::IoNanoseconds, nanoseconds);
-            // Truncation waits for the locks of pages that it cuts off, not for that of the page it cuts in two. It sets the
-            // size before it changes the store: what is short by the old size may be whole by the new.
-            if matches!(read, Ok(n) if n < expected) && self.i_size() != size {
-                buffer.fill(0);
-                continue;
-            }
-            break (size, expected, read);
-        };
-        self.again.note(pages.len(), !matches!(read, Ok(n) if n == expected));
-        match read {
-            Ok(n) if n == expected => self.shared.count(Stat::ReadBytes, n as u64),
-            Ok(got) => {
-                self.shared.count(Stat::ReadErrors, 1);
-                let short = ShortRead { got, expected, offset, size };
-                return Err(IoError::new(
-                    std::io::Error::new(std::io::ErrorKind::UnexpectedEof, short),
-                    &self.name,
-                ));
-            }
-            Err(error) => {
-                self.shared.count(Stat::ReadErrors, 1);
-                return Err(IoError::new(error, &self.name));
-            }
-        }
-        if let Some(version) = version {
-            let now = self.store.look().map_err(|error| IoError::new(error, &self.name))?;
-            if !guard!("fill.one_version", self.coherence.vouches(&version, &now)) {
-                return Err(IoError::changed(&self.name));
-            }
-        }
-        for (page, bytes) in pages.iter().zip(buffer.chunks_exact(PAGE_SIZE)) {
-            page.page().bytes().write(0, bytes);
-            page.set_uptodate();
-        }
-        Ok(())
     }
 }

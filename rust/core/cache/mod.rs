@@ -15,6 +15,7 @@ mod coherence;
 mod copy_out;
 mod file;
 pub mod filemap;
+mod fill;
 mod gather;
 mod hire;
 mod i_mmap;

@@ -9,7 +9,6 @@ use super::io::Submitted;
 use super::requests::{Answer, Request};
 use crate::error::{Error, IoError};
 use crate::page::{LockedPage, PageFlags, PageRef};
-use crate::store::ReadBy;
 use crate::sync::rwsem::{ReadGuard, WriteGuard};
 use crate::sync::{Tally, guard, pause, seeded};
 use std::cell::Cell;
@@ -25,7 +24,7 @@ pub(super) const NAP: Duration = Duration::from_millis(1);
 #[cfg(not(any(specmm_loom, specmm_shuttle)))]
 static SHOULD_GIVE_UP: crate::sync::OnceLock<fn() -> bool> = crate::sync::OnceLock::new();
 
-/// From now on a thread that waits for a frame, or for a store that may stall ([`ReadBy::Workers`]), asks `check` about twenty
+/// From now on a thread that waits for a frame, or for a store that may stall ([`ReadBy::Workers`](crate::store::ReadBy::Workers)), asks `check` about twenty
 /// times a second, holding no lock; true ends its wait, and its request fails: with
 /// [`Error::OutOfFrames`] or [`Error::Interrupted`]. For programs whose
 /// users may interrupt them. The first call counts, for the whole process.
@@ -148,7 +147,7 @@ impl AddressSpace {
         if !page.is_at(self.id(), index) {
             return Ok(false);
         }
-        self.read_page(&lock, index).map_err(NotRead::Failed)?;
+        super::fill::read_page(self, &lock, index).map_err(NotRead::Failed)?;
         Ok(true)
     }
 
@@ -178,8 +177,10 @@ impl AddressSpace {
                 continue;
             };
             let answer = Arc::new(Answer::new());
-            let request = Request::wanted(self, index, lock, &answer);
-            let submitted = io.submit(request);
+            let source = Arc::<Self>::clone(self);
+            let pfns = vec![lock.into_pfn()];
+            let submitted =
+                io.submit(Request { source, first: index, pfns, answer: Some(Arc::clone(&answer)) });
             drop(stable);
             match submitted {
                 Submitted::Yours(errand) => errand.run(),
@@ -272,19 +273,6 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.sub(1);
-    }
-}
-
-impl ReadBy {
-    pub(super) fn may_stall(self) -> bool {
-        self != Self::Caller
-    }
-
-    pub(super) fn timeout(self) -> Option<Duration> {
-        match self {
-            Self::Caller => None,
-            Self::Workers { timeout } => timeout,
-        }
     }
 }
 

@@ -5,8 +5,13 @@
 //! `get_next_ra_size`, `ondemand_readahead`, `page_cache_ra_unbounded`. One mutex per open file owns the window.
 
 use super::file::OpenFile;
-use super::io::Errand;
-use super::{Advice, address_space::Created};
+use super::io::{Errand, Submitted};
+use super::requests;
+use super::stats::Stat;
+use super::{
+    Advice,
+    address_space::{AddressSpace, Created},
+};
 use crate::page::{PAGE_SIZE, PageRef, usage};
 use crate::sync::seeded;
 use std::sync::Arc;
@@ -278,10 +283,20 @@ impl OpenFile {
             errands.extend(
                 runs.into_iter()
                     .filter(|(_, run)| !run.is_empty())
-                    .filter_map(|(first, pfns)| mapping.shared.io.submit_window(mapping, first, pfns)),
+                    .filter_map(|(first, pfns)| submit_window(mapping, first, pfns)),
             );
         }
         errands.into_iter().for_each(Errand::run);
+    }
+}
+
+/// Has a run of locked pages read ahead of need; takes over their locks. Some: the caller runs it.
+pub(super) fn submit_window(mapping: &Arc<AddressSpace>, first: u64, pfns: Vec<u32>) -> Option<Errand> {
+    mapping.shared.count(Stat::ReadaheadPages, pfns.len() as u64);
+    let source = Arc::<AddressSpace>::clone(mapping);
+    match mapping.shared.io.submit(requests::Request { source, first, pfns, answer: None }) {
+        Submitted::Yours(errand) => Some(errand),
+        Submitted::Queued | Submitted::Refused => None,
     }
 }
 

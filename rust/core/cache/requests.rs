@@ -9,9 +9,7 @@
 //! another worker, up to [`MAX_WORKERS`] in all; the last [`WORKERS`] of them never enter a store that may stall, and serve
 //! the files that do not.
 
-use super::{AddressSpace, Shared};
 use crate::error::{IoError, Result};
-use crate::page::LockedPage;
 use crate::reserve;
 use crate::store::ReadBy;
 use crate::sync::{OnceLock, thread};
@@ -29,9 +27,30 @@ pub(super) const MAX_WORKERS: usize = 32;
 /// What came of a read that somebody waits for: filled before its pages are unlocked.
 pub(super) type Answer = OnceLock<std::result::Result<(), IoError>>;
 
+/// A file, as far as reads of its store go.
+pub(super) trait Source: Send + Sync {
+    /// The identity of the file.
+    fn id(&self) -> u64;
+
+    /// Who reads its store.
+    fn read_by(&self) -> ReadBy;
+
+    /// Reads a run of locked pages, whose locks it takes over; `answer` is told, if there is one.
+    fn fill(&self, first: u64, pfns: Vec<u32>, answer: Option<Arc<Answer>>);
+
+    /// Unlocks the pages of a run, unread.
+    fn cancel(&self, pfns: Vec<u32>);
+}
+
+/// A cache, as far as its threads go.
+pub(super) trait MakesRoom: Send + Sync {
+    /// Frees frames until enough are free.
+    fn balance(&self);
+}
+
 /// A run of locked pages to read.
 pub(super) struct Request {
-    pub(super) mapping: Arc<AddressSpace>,
+    pub(super) source: Arc<dyn Source>,
     pub(super) first: u64,
     pub(super) pfns: Vec<u32>,
     /// For whom it is read; None if it is read ahead of need.
@@ -39,20 +58,9 @@ pub(super) struct Request {
 }
 
 impl Request {
-    /// A page that somebody waits for, locked.
-    pub(super) fn wanted(
-        mapping: &Arc<AddressSpace>,
-        index: u64,
-        lock: LockedPage<'_>,
-        answer: &Arc<Answer>,
-    ) -> Self {
-        let answer = Some(Arc::clone(answer));
-        Self { mapping: Arc::clone(mapping), first: index, pfns: vec![lock.into_pfn()], answer }
-    }
-
     /// Whether its store may keep whoever reads it.
     pub(super) fn may_stall(&self) -> bool {
-        self.mapping.read_by.may_stall()
+        self.source.read_by().may_stall()
     }
 
     pub(super) fn pages(&self) -> Range<u64> {
@@ -61,10 +69,7 @@ impl Request {
 
     /// Unlocks the pages, unread.
     pub(super) fn cancel(self) {
-        let frames = self.mapping.frames();
-        for pfn in self.pfns {
-            drop(frames.page(pfn).adopt_lock());
-        }
+        self.source.cancel(self.pfns);
     }
 }
 
@@ -73,7 +78,7 @@ pub(super) enum Job {
     /// Reads; whether ahead of need.
     Read(Request, bool),
     /// Makes room in a cache.
-    Reclaim(Arc<Shared>),
+    Reclaim(Arc<dyn MakesRoom>),
 }
 
 /// A read under way.
@@ -107,7 +112,7 @@ pub(super) struct Requests {
     underway: Vec<Read>,
     last_number: u64,
     /// A cache in which room is to be made; `reclaiming` until that was done.
-    pub(super) reclaim: Option<Arc<Shared>>,
+    pub(super) reclaim: Option<Arc<dyn MakesRoom>>,
     pub(super) reclaiming: bool,
     pub(super) stopping: bool,
     pub(super) workers: Vec<(u64, thread::JoinHandle<()>)>,
@@ -154,7 +159,7 @@ impl Requests {
     /// Moves what is to be read ahead of need, and has a page that somebody waits for now, to the urgent. False if there is no
     /// such thing.
     pub(super) fn hurry(&mut self, file: u64, index: u64) -> bool {
-        let has = |request: &Request| request.mapping.id() == file && request.pages().contains(&index);
+        let has = |request: &Request| request.source.id() == file && request.pages().contains(&index);
         let found = self.windows.iter().position(has).and_then(|at| self.windows.remove(at));
         let moved = found.is_some();
         self.urgent.extend(found);
@@ -193,7 +198,7 @@ impl Requests {
         }
         let next = self.windows.iter().position(|request| {
             if request.may_stall() {
-                may_stall && self.windows_of(Some(request.mapping.id())) < WORKERS
+                may_stall && self.windows_of(Some(request.source.id())) < WORKERS
             } else {
                 self.windows_of(None) < WORKERS
             }
@@ -213,10 +218,10 @@ impl Requests {
         self.underway.push(Read {
             number: self.last_number,
             worker,
-            file: request.mapping.id(),
+            file: request.source.id(),
             pages: request.pages(),
             pfns: frames_of(request),
-            by: request.mapping.read_by,
+            by: request.source.read_by(),
             ahead,
             started: Instant::now(),
             abandoned: false,
@@ -240,7 +245,7 @@ impl Requests {
     pub(super) fn reach(&self, file: u64, first: u64) -> bool {
         let queued = self.urgent.iter().chain(&self.windows);
         queued
-            .map(|request| (request.mapping.id(), request.pages().end))
+            .map(|request| (request.source.id(), request.pages().end))
             .chain(self.underway.iter().map(|read| (read.file, read.pages.end)))
             .any(|(id, end)| id == file && end > first)
     }
@@ -259,7 +264,7 @@ impl Requests {
             stalls = true;
         }
         if stalls {
-            unread.extend(self.unqueue_windows(|request| request.mapping.id() == file));
+            unread.extend(self.unqueue_windows(|request| request.source.id() == file));
         }
         unread
     }
@@ -274,7 +279,7 @@ impl Requests {
         if files.is_empty() {
             return Vec::new();
         }
-        self.unqueue_windows(|request| files.contains(&request.mapping.id()))
+        self.unqueue_windows(|request| files.contains(&request.source.id()))
     }
 
     /// No more reads of stores that may stall: answers those that were not begun.

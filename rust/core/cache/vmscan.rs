@@ -15,6 +15,7 @@
 use super::address_space::Lookup;
 use super::mmu_gather::MmuGather;
 use super::patience::{NAP, should_give_up};
+use super::requests::MakesRoom;
 use super::stats::Stat;
 use super::{AddressSpace, Shared};
 use crate::page::{Batch, List, LockedPage, PageHandle, PageRef, Use, usage};
@@ -155,6 +156,19 @@ pub(super) fn is_active(page: PageRef<'_>) -> bool {
 
 // --- room
 
+impl MakesRoom for Shared {
+    /// Makes room up to the high water mark (`balance_pgdat`): what the background does.
+    fn balance(&self) {
+        while self.frames.available() < 2 * self.low_watermark() {
+            let freed = self.reclaim(self.batch());
+            self.count(Stat::BackgroundReclaimed, freed as u64);
+            if freed == 0 {
+                return;
+            }
+        }
+    }
+}
+
 /// What reclaim does with a page that it has looked at.
 enum Verdict<'f> {
     /// It stays, on this list.
@@ -216,17 +230,6 @@ impl Shared {
                 return false;
             }
             pause(NAP);
-        }
-    }
-
-    /// Makes room up to the high water mark (`balance_pgdat`): what the background does.
-    pub(super) fn balance(&self) {
-        while self.frames.available() < 2 * self.low_watermark() {
-            let freed = self.reclaim(self.batch());
-            self.count(Stat::BackgroundReclaimed, freed as u64);
-            if freed == 0 {
-                return;
-            }
         }
     }
 

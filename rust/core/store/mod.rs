@@ -44,6 +44,21 @@ pub enum ReadBy {
     },
 }
 
+impl ReadBy {
+    /// Whether a read may keep its thread for longer than a reader would wait.
+    pub(crate) fn may_stall(self) -> bool {
+        self != Self::Caller
+    }
+
+    /// How long a reader waits for one page.
+    pub(crate) fn timeout(self) -> Option<Duration> {
+        match self {
+            Self::Caller => None,
+            Self::Workers { timeout } => timeout,
+        }
+    }
+}
+
 /// A sequence of bytes that is read at offsets, by several threads at once.
 pub trait Store: Send + Sync + 'static {
     /// Fills `buf` from `offset`. Answers how many bytes it wrote: fewer than asked only at the end of the store.

@@ -1,0 +1,161 @@
+//! Bytes into frames: what is done with locked pages that are to be read.
+//!
+//! Owns: the read of a store, what is made of what it answers, and how a run of pages is read in pieces (`in_flight`). Does not
+//! own which thread does it (`io`) nor which pages (`readahead`). Mirrors `mpage_readahead` and what ends it.
+//!
+//! Whoever asks for a run has locked its pages; they are filled, marked up to date and unlocked. The first piece that fails ends
+//! the run: what is left stays in the cache, not up to date, and the next reader has the rest read again (`again`), at last a
+//! page alone, and meets the error.
+
+use super::address_space::AddressSpace;
+use super::requests::{Answer, Source};
+use super::stats::Stat;
+use crate::error::{IoError, ShortRead};
+use crate::page::{Frames, LockedPage, PAGE_SIZE, PageFlags};
+use crate::reserve;
+use crate::store::ReadBy;
+use crate::sync::guard;
+use std::sync::Arc;
+use std::time::Instant;
+
+impl Source for AddressSpace {
+    fn id(&self) -> u64 {
+        self.id()
+    }
+
+    fn read_by(&self) -> ReadBy {
+        self.read_by
+    }
+
+    fn fill(&self, mut first: u64, pfns: Vec<u32>, answer: Option<Arc<Answer>>) {
+        let mut locks = Locks { frames: self.frames(), pfns: pfns.into_iter() };
+        if let Some(answer) = answer {
+            // Before the page is unlocked: who sees that looks for the answer.
+            for page in &mut locks {
+                answer.get_or_init(|| read_page(self, &page, first));
+            }
+            return;
+        }
+        // Nobody asked for these bytes yet: whoever does reads again and gets the error.
+        while locks.pfns.len() > 0 {
+            let piece = self.shared.in_flight.buffer(locks.pfns.len() * PAGE_SIZE).and_then(|buffer| {
+                let count = buffer.bytes.len() / PAGE_SIZE;
+                Ok((reserve::vec(count, "a window")?, count, buffer))
+            });
+            let Ok((mut pages, count, mut buffer)) = piece else {
+                // Page by page needs no memory. After a page that cannot be read the others may wait for those who ask for them.
+                for page in &mut locks {
+                    if read_page(self, &page, first).is_err() {
+                        break;
+                    }
+                    first += 1;
+                }
+                return;
+            };
+            pages.extend(locks.by_ref().take(count));
+            if read_run(self, &pages, first, &mut buffer.bytes).is_err() {
+                // The last first: who waits for one finds those after it unlocked, and can have them read together (`again`).
+                drop(locks);
+                while pages.pop().is_some() {}
+                return;
+            }
+            first += count as u64;
+        }
+    }
+
+    fn cancel(&self, pfns: Vec<u32>) {
+        drop(Locks { frames: self.frames(), pfns: pfns.into_iter() });
+    }
+}
+
+/// The locks of a run's pages; those that are not taken out are given back.
+struct Locks<'f> {
+    frames: &'f Frames,
+    pfns: std::vec::IntoIter<u32>,
+}
+
+impl<'f> Iterator for Locks<'f> {
+    type Item = LockedPage<'f>;
+
+    fn next(&mut self) -> Option<LockedPage<'f>> {
+        self.pfns.next().map(|pfn| self.frames.page(pfn).adopt_lock())
+    }
+}
+
+impl Drop for Locks<'_> {
+    fn drop(&mut self) {
+        while let Some(pfn) = self.pfns.next_back() {
+            drop(self.frames.page(pfn).adopt_lock());
+        }
+    }
+}
+
+/// Whether the bytes of a locked page are still to come.
+pub(super) fn is_unread(lock: &LockedPage<'_>) -> bool {
+    guard!("read_page.not_uptodate", !lock.page().flags().has(PageFlags::UPTODATE))
+}
+
+/// Reads one locked page, unless somebody has while the caller waited for the lock: bytes that are the file's are not
+/// written again, because copies are being made of them.
+pub(super) fn read_page(mapping: &AddressSpace, page: &LockedPage<'_>, index: u64) -> Result<(), IoError> {
+    if !is_unread(page) {
+        return Ok(());
+    }
+    read_run(mapping, std::slice::from_ref(page), index, &mut [0; PAGE_SIZE])
+}
+
+/// Fills a run of locked pages, or a piece of one, from the store, all or none. The store writes into `buffer`, zeros of
+/// that size that are this thread's own: page bytes are only ever touched as atomics.
+fn read_run(
+    mapping: &AddressSpace,
+    pages: &[LockedPage<'_>],
+    first: u64,
+    buffer: &mut [u8],
+) -> Result<(), IoError> {
+    let offset = first * PAGE_SIZE as u64;
+    let version = mapping.coherence.expected();
+    let room = buffer.len();
+    let (size, expected, read) = loop {
+        let size = mapping.i_size();
+        let expected = usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX).min(room);
+        let started = Instant::now();
+        let read = if expected == 0 { Ok(0) } else { mapping.store.read_at(&mut buffer[..expected], offset) };
+        let nanoseconds = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        mapping.shared.count(Stat::Reads, 1);
+        mapping.shared.count(Stat::IoNanoseconds, nanoseconds);
+        // Truncation waits for the locks of pages that it cuts off, not for that of the page it cuts in two. It sets the
+        // size before it changes the store: what is short by the old size may be whole by the new.
+        if matches!(read, Ok(n) if n < expected) && mapping.i_size() != size {
+            buffer.fill(0);
+            continue;
+        }
+        break (size, expected, read);
+    };
+    mapping.again.note(pages.len(), !matches!(read, Ok(n) if n == expected));
+    match read {
+        Ok(n) if n == expected => mapping.shared.count(Stat::ReadBytes, n as u64),
+        Ok(got) => {
+            mapping.shared.count(Stat::ReadErrors, 1);
+            let short = ShortRead { got, expected, offset, size };
+            return Err(IoError::new(
+                std::io::Error::new(std::io::ErrorKind::UnexpectedEof, short),
+                &mapping.name,
+            ));
+        }
+        Err(error) => {
+            mapping.shared.count(Stat::ReadErrors, 1);
+            return Err(IoError::new(error, &mapping.name));
+        }
+    }
+    if let Some(version) = version {
+        let now = mapping.store.look().map_err(|error| IoError::new(error, &mapping.name))?;
+        if !guard!("fill.one_version", mapping.coherence.vouches(&version, &now)) {
+            return Err(IoError::changed(&mapping.name));
+        }
+    }
+    for (page, bytes) in pages.iter().zip(buffer.chunks_exact(PAGE_SIZE)) {
+        page.page().bytes().write(0, bytes);
+        page.set_uptodate();
+    }
+    Ok(())
+}
