@@ -38,7 +38,7 @@ fn two_files(frames: usize) -> (Arc<AddressSpace>, Arc<AddressSpace>) {
     let shared = Shared::new(frames, Io::Inline).unwrap();
     let file = |byte| {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(vec![byte; PAGE_SIZE]));
-        shared.mapping(None, &store, PAGE, "model".as_ref()).unwrap()
+        super::files::new_mapping(&shared, &store, PAGE, "model".as_ref())
     };
     let (ours, strangers) = (file(OURS), file(STRANGERS));
     cache_page(&ours, 0, OURS);
@@ -83,7 +83,7 @@ pub(crate) fn under_i_mmap<R>(file: &AddressSpace, body: impl FnOnce() -> R) -> 
 
 /// What a reclaimer does to the oldest inactive page; whether its frame came free.
 pub(crate) fn shrink(shared: &Shared) -> bool {
-    let (_, freed) = shared.shrink_inactive(1);
+    let (_, freed) = super::vmscan::shrink_inactive(shared, 1);
     reach(if freed > 0 { "freed" } else { "kept" });
     freed > 0
 }
@@ -276,7 +276,7 @@ fn evict_against_truncate_and_reuse() {
             );
         })
     };
-    let evict = || ours.evict(0, Entry::EMPTY, &rcu::read());
+    let evict = || super::eviction::evict(&ours, 0, Entry::EMPTY, &rcu::read());
     history.call("evict", evict, |(there, _), &evicted| !evicted || std::mem::replace(there, false));
     truncater.join().unwrap();
     history.settle();

@@ -156,7 +156,7 @@ fn next_life_against_reclaim() {
             history.call("reclaim", || shrink(&shared), right);
         })
     };
-    let drop_ours = || ours.evict(0, Entry::EMPTY, &rcu::read());
+    let drop_ours = || super::super::eviction::evict(&ours, 0, Entry::EMPTY, &rcu::read());
     history.call("drop", drop_ours, |(ours, _), &dropped| !dropped || std::mem::replace(ours, false));
     let create = || cache_page(&strangers, 0, STRANGERS);
     history.call("create", create, |(ours, strangers), &created| {
@@ -281,7 +281,13 @@ fn shadow_against_return() {
     let history = History::new(false);
     let remover = {
         let (ours, history) = (Arc::clone(&ours), history.clone());
-        spawn(move || history.call("forget the shadow", || ours.forget_shadow(0), |_, ()| true))
+        spawn(move || {
+            history.call(
+                "forget the shadow",
+                || ours.shared.workingset.forget_shadow(&ours.pages, 0),
+                |_, ()| true,
+            )
+        })
     };
     let back = || cache_page(&ours, 0, OURS);
     history.call("bring back", back, |there, &cached| cached && !std::mem::replace(there, true));

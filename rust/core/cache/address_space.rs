@@ -11,7 +11,9 @@
 use super::again::Again;
 use super::coherence::Coherence;
 use super::i_mmap::Ranges;
-use super::{MmuGather, Shared};
+use super::mmu_gather::MmuGather;
+use super::shared::Shared;
+use super::vmscan::alloc_page;
 use crate::error::{Error, Result};
 use crate::page::{Frames, LockedPage, PAGE_SHIFT, PAGE_SIZE, PageHandle, PageRef, Use};
 use crate::rcu::ReadSection;
@@ -21,6 +23,9 @@ use crate::sync::{AtomicU64, Tally, duty, guard, ord, seeded, spin_hint, yield_n
 use crate::xarray::{Entry, XArray};
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
+
+/// References on an idle cached page: the cache's own.
+const CACHE_ONLY: u32 = 1;
 
 /// A page returned locked, with a reference. Fields drop in order: the lock before the reference.
 #[must_use]
@@ -168,7 +173,7 @@ impl AddressSpace {
     /// Creates a locked page at `index`, not up to date (`add_to_page_cache_lru`), reclaiming a frame if need be. The caller
     /// holds `invalidate_lock` for reading and has checked the size under it.
     pub(super) fn add_page(&self, index: u64) -> Created<'_> {
-        let Some(handle) = self.shared.alloc_page(Use::File) else { return Created::NoFrame };
+        let Some(handle) = alloc_page(&self.shared, Use::File) else { return Created::NoFrame };
         match self.insert(index, handle) {
             Ok(Some(held)) => Created::New(held),
             Ok(None) => Created::Exists,
@@ -197,7 +202,8 @@ impl AddressSpace {
             duty!("insert.lost.clear_mapping", lock.clear_mapping());
             return stored.map(|_| None);
         };
-        self.shared.refault(page, old);
+        let shared = &self.shared;
+        shared.workingset.refault(page, old, &shared.frames, |stat| shared.count(stat, 1));
         Ok(Some(HeldPage { lock, handle }))
     }
 
@@ -213,6 +219,32 @@ impl AddressSpace {
         }
         duty!("delete.generation", held.advance_generation());
         page.adopt()
+    }
+
+    /// Takes a locked page out of the cache if nobody else holds a reference (`__remove_mapping`), leaving `shadow` in its
+    /// slot. Count before slot: a lookup that already has its reference makes this fail, a later one sees zero.
+    pub(crate) fn remove_mapping(&self, lock: &LockedPage<'_>, shadow: Entry) -> bool {
+        let page = lock.page();
+        let mut pages = self.pages.lock();
+        if !page.freeze(CACHE_ONLY) {
+            return false;
+        }
+        pages.replace(page.index(), shadow);
+        duty!("remove_mapping.clear_mapping", lock.clear_mapping());
+        self.shared.workingset.note_node(self.id(), &mut pages, page.index());
+        drop(pages);
+        duty!("remove_mapping.generation", lock.advance_generation());
+        page.unfreeze(CACHE_ONLY);
+        true
+    }
+
+    /// A page has gone from `index`: its node may hold shadows only now, and others be too many then.
+    pub(super) fn note_shadows(&self, index: u64) {
+        if !cfg!(specmm_loom) {
+            let shared = &self.shared;
+            shared.workingset.note_node(self.id, &mut self.pages.lock(), index);
+            shared.workingset.trim_nodes(shared.frames.capacity(), &shared.files);
+        }
     }
 
     /// Clears every entry of pages `first..=last` in every address space (`unmap_mapping_range`).
@@ -250,11 +282,11 @@ impl Drop for AddressSpace {
                 drop(lock);
                 drop(reference);
             } else {
-                self.forget_shadow(index);
+                self.shared.workingset.forget_shadow(&self.pages, index);
             }
             next = index.checked_add(1);
         }
-        self.shared.unregister(self.id);
+        self.shared.files.remove(self.id);
     }
 }
 

@@ -36,8 +36,8 @@ impl PageCache {
         let io_error = |error| Error::Io(IoError::new(error, name));
         let identity = store.identity().map_err(io_error)?;
         let size = store.size().map_err(io_error)?.unwrap_or_else(|| open.mapping.i_size());
-        let mapping = self.shared().mapping(identity, &store, size, name)?;
-        Ok(File::new(open.again(mapping, store), file.name(), file.path().map(Path::to_owned)))
+        let mapping = self.files().mapping(identity, &store, size, name)?;
+        Ok(File::new(self.files(), open.again(mapping, store), file.name(), file.path().map(Path::to_owned)))
     }
 }
 

@@ -10,10 +10,10 @@
 //! eye: hole punch, migration, split, and a freed page reused before the copy. The generation covers all four.
 
 use super::AddressSpace;
+use super::accessed::{self, is_active};
 use super::address_space::index_of;
 use super::coherence::Coherence;
 use super::stats::Stat;
-use super::vmscan::is_active;
 use crate::page::{Out, PAGE_SIZE, PageFlags, PageRef};
 use crate::rcu::ReadSection;
 use crate::sync::guard;
@@ -95,7 +95,7 @@ impl AddressSpace {
         // Most reads lie in one page, and their cost is counted in instructions.
         if n <= PAGE_SIZE - within && n > 0 {
             let page = self.hit(index_of(offset), within, out.part(0..n), section)?;
-            self.shared.touch(page);
+            accessed::touch(&self.shared, page);
             self.shared.count(Stat::Hits, 1);
             return Some(n);
         }
@@ -132,7 +132,9 @@ impl AddressSpace {
         // Only now: of a read that starts over, each page would count as touched twice.
         if !all_active {
             let touched = index_of(offset)..index_of(offset) + pages;
-            touched.filter_map(|index| self.peek(index, section)).for_each(|page| self.shared.touch(page));
+            touched
+                .filter_map(|index| self.peek(index, section))
+                .for_each(|page| accessed::touch(&self.shared, page));
         }
         self.shared.count(Stat::Hits, pages);
         Some(done)

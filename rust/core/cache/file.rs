@@ -4,7 +4,9 @@
 //! that users hold, which can be closed under them. Two opens of one file share an [`AddressSpace`] and nothing else.
 
 use super::coherence::{OneVersion, Verdict};
+use super::eviction;
 use super::filemap::{Pass, Pattern, Step};
+use super::files::Files;
 use super::patience::NotRead;
 use super::readahead::Window;
 use super::{Abort, AddressSpace, VmFault};
@@ -225,7 +227,7 @@ impl OpenFile {
                 let beyond =
                     if end >= size { size.div_ceil(PAGE_SIZE as u64) } else { end / PAGE_SIZE as u64 };
                 if first < beyond {
-                    self.mapping.invalidate(first, beyond - 1);
+                    eviction::invalidate(&self.mapping, first, beyond - 1);
                 }
             }
         }
@@ -330,27 +332,28 @@ struct Handle {
     path: Option<PathBuf>,
     name: OsString,
     mode: OpenMode,
-    shared: Arc<super::Shared>,
+    files: Arc<Files>,
 }
 
 impl File {
-    pub(super) fn new(open: OpenFile, name: &OsStr, path: Option<PathBuf>) -> Self {
+    pub(super) fn new(files: &Arc<Files>, open: OpenFile, name: &OsStr, path: Option<PathBuf>) -> Self {
         let (name, mode) = (name.to_owned(), open.mode);
-        let shared = Arc::clone(&open.mapping.shared);
-        Self { handle: Arc::new(Handle { open: ArcCell::new(Arc::new(open)), path, name, mode, shared }) }
+        let files = Arc::clone(files);
+        Self { handle: Arc::new(Handle { open: ArcCell::new(Arc::new(open)), path, name, mode, files }) }
     }
 
     /// A file over a store without a cache's registry, for models.
     #[cfg(all(test, specmm_loom))]
-    pub(crate) fn in_memory(shared: &Arc<super::Shared>, store: Arc<dyn Store>, size: u64) -> Self {
-        let mapping = shared.mapping(None, &store, size, "model".as_ref()).expect("a store has no identity");
+    pub(crate) fn in_memory(shared: &Arc<super::shared::Shared>, store: Arc<dyn Store>, size: u64) -> Self {
+        let mapping = super::files::new_mapping(shared, &store, size, "model".as_ref());
+        let files = Arc::new(Files::new(Arc::clone(shared)));
         let open = OpenFile::new(mapping, store, OpenMode::ReadWrite, DEFAULT_RA_PAGES);
-        Self::new(open, "model".as_ref(), None)
+        Self::new(&files, open, "model".as_ref(), None)
     }
 
     /// The open file, while neither it nor its cache is closed.
     pub(crate) fn open_file(&self) -> Result<Arc<OpenFile>> {
-        self.handle.shared.require_open()?;
+        self.handle.files.shared.require_open()?;
         self.handle.open.get().ok_or_else(|| self.closed_error())
     }
 
@@ -363,8 +366,8 @@ impl File {
         self.handle.path.as_deref()
     }
 
-    pub(crate) fn shared(&self) -> &Arc<super::Shared> {
-        &self.handle.shared
+    pub(crate) fn shared(&self) -> &Arc<super::shared::Shared> {
+        &self.handle.files.shared
     }
 
     /// The path as it was given, or the name given to a store.
@@ -433,7 +436,7 @@ impl File {
     #[must_use]
     pub fn read_cached_into(&self, out: Out<'_>, offset: u64) -> Option<usize> {
         let section = crate::rcu::read();
-        self.handle.shared.require_open().ok()?;
+        self.handle.files.shared.require_open().ok()?;
         self.handle.open.load(&section)?.mapping.read_cached(out, offset, &section)
     }
 
@@ -455,7 +458,7 @@ impl File {
         let room = out.len();
         {
             let section = crate::rcu::read();
-            self.handle.shared.require_open()?;
+            self.handle.files.shared.require_open()?;
             let open = self.handle.open.load(&section).ok_or_else(|| self.closed_error())?;
             // What the end cuts short may be longer by now.
             if offset + room as u64 <= open.mapping.i_size() {
@@ -669,7 +672,7 @@ impl File {
         }
         // What "w" and "x" ask for was done long ago.
         let mode = if open.mode.is_writable() { OpenMode::ReadWrite } else { OpenMode::Read };
-        let now = self.handle.shared.open_local(path, self.name(), mode, open.base_ra_pages)?;
+        let now = self.handle.files.open_local(path, self.name(), mode, open.base_ra_pages)?;
         Ok(Some(open.again(Arc::clone(&now.mapping), Arc::clone(&now.store))))
     }
 }

@@ -13,6 +13,7 @@ use super::address_space::{AddressSpace, Created, HeldPage, Lookup};
 use super::file::OpenFile;
 use super::patience::{NotRead, Wait};
 use super::readahead::{MMAP_LOTSAMISS, MMAP_MISS_MAX};
+use super::vmscan::wait_for_frame;
 use crate::error::{Error, IoError};
 use crate::page::{LockedPage, PageFlags, PageHandle, PageRef};
 use crate::rcu::ReadSection;
@@ -355,7 +356,7 @@ impl OpenFile {
     ) -> Result<FoundOrCreated<'_>, Error> {
         loop {
             match self.find_or_create(index) {
-                FoundOrCreated::NoFrame if self.mapping.shared.wait_for_frame() => {}
+                FoundOrCreated::NoFrame if wait_for_frame(&self.mapping.shared) => {}
                 FoundOrCreated::Unstable => {
                     drop(Wait::new(&self.mapping, open).until(index, || self.mapping.stable())?);
                 }

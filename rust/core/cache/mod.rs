@@ -8,13 +8,17 @@
 //!
 //! Lock order, outermost first: `invalidate_lock`, page lock, `i_mmap`, leaf lock (in `mm/`), `i_pages`.
 
+mod accessed;
 mod address_space;
 mod adopt;
 mod again;
+mod audit;
 mod coherence;
 mod copy_out;
+mod eviction;
 mod file;
 pub mod filemap;
+mod files;
 mod fill;
 mod gather;
 mod hire;
@@ -30,14 +34,17 @@ mod pin;
 mod read;
 pub mod readahead;
 mod reader;
+mod registry;
 mod requests;
 mod residency;
+mod shared;
 mod stats;
 mod truncate;
 mod vm_fault;
 mod vmscan;
 mod workingset;
 
+pub(crate) use accessed::mark_accessed;
 pub use address_space::AddressSpace;
 pub use coherence::{OneVersion, Verdict};
 pub(crate) use file::OpenFile;
@@ -45,15 +52,16 @@ pub use file::{Advice, DEFAULT_RA_PAGES, File, FilemapFault, OpenMode, Readahead
 pub(crate) use i_mmap::MappedRange;
 pub use io::Io;
 pub(crate) use mmu_gather::MmuGather;
-pub use options::{CacheOptions, OpenOptions, StoreOptions};
-pub(crate) use page_cache::Shared;
-pub use page_cache::{DEFAULT_FRAME_TIMEOUT, PageCache};
+pub use options::{CacheOptions, DEFAULT_FRAME_TIMEOUT, OpenOptions, StoreOptions};
+pub use page_cache::PageCache;
 pub(crate) use patience::NotRead;
 pub use pin::Pinned;
 pub use reader::FileReader;
+pub(crate) use shared::Shared;
 pub use stats::CacheStats;
 pub(crate) use truncate::ReadError;
 pub use vm_fault::{Abort, VmFault};
+pub(crate) use vmscan::{alloc_page, wait_for_frame};
 
 #[cfg(not(any(specmm_loom, specmm_shuttle)))]
 pub use patience::give_up_waiting_when;

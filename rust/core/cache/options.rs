@@ -1,8 +1,11 @@
 //! What may be said when a cache is made or a file is opened, each with what holds if it is not said.
 
-use super::{DEFAULT_FRAME_TIMEOUT, DEFAULT_RA_PAGES, Io, OpenMode};
+use super::{DEFAULT_RA_PAGES, Io, OpenMode};
 use std::ffi::OsStr;
 use std::time::Duration;
+
+/// How long a request waits when nothing can be evicted, unless the cache says otherwise.
+pub const DEFAULT_FRAME_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How a cache behaves: [`PageCache::with_options`](crate::PageCache::with_options).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,8 +16,10 @@
 //! So a `&[u8]` over the frame is sound: everybody else who knows the frame only loads from it.
 
 use super::OpenFile;
+use super::accessed;
 use super::address_space::index_of;
 use super::file::File;
+use super::vmscan::wait_for_frame;
 use crate::error::{Error, Result};
 use crate::page::{Out, PAGE_SIZE, PageFlags, Use};
 use crate::sync::{guard, seeded};
@@ -111,7 +113,7 @@ impl OpenFile {
                     drop(lock);
                 }
             );
-            mapping.shared.touch(page);
+            accessed::touch(&mapping.shared, page);
             return Ok(self.hold(handle.into_pfn(), within));
         }
     }
@@ -129,7 +131,7 @@ impl OpenFile {
         let handle = loop {
             match mapping.frames().alloc(Use::File) {
                 Some(handle) => break handle,
-                None if mapping.shared.wait_for_frame() => {}
+                None if wait_for_frame(&mapping.shared) => {}
                 None => {
                     return Err(mapping
                         .shared

@@ -1,5 +1,6 @@
 //! Reads that may have to wait: `generic_file_buffered_read` of Linux 5.12.
 
+use super::accessed;
 use super::address_space::index_of;
 use super::coherence::{OneVersion, TRIES, Verdict};
 use super::copy_out::{CopyOut, Marked};
@@ -98,7 +99,7 @@ impl OpenFile {
             // Anything but a copy means that the page or the size changed meanwhile: once more from the size.
             let part = out.part(done..done + step);
             if let CopyOut::Copied(page) = mapping.copy_out(index, within, part, Marked::Serve, &section) {
-                mapping.shared.touch(page);
+                accessed::touch(&mapping.shared, page);
                 done += step;
                 self.set_prev_pos(offset + done as u64);
             } else {

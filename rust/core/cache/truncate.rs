@@ -118,7 +118,7 @@ impl AddressSpace {
             let Some((index, entry)) = found else { return dropped };
             if entry.as_page().is_none() {
                 drop(section);
-                duty!("truncate.shadow", self.forget_shadow(index));
+                duty!("truncate.shadow", self.shared.workingset.forget_shadow(&self.pages, index));
                 next = index.checked_add(1);
                 continue;
             }
@@ -145,7 +145,7 @@ impl AddressSpace {
         }
         debug_assert!(page.mapcount() == 0, "truncated while mapped: {page:?}");
         give_back!("truncate.put", self.delete(lock));
-        self.note_node(page.index());
+        self.note_shadows(page.index());
     }
 
     /// Zeroes the last page beyond the end, if it is cached.

@@ -9,11 +9,11 @@
 //! they keep many nodes of the index: one that holds shadows only is noted, and when more than an eighth as many as frames are
 //! noted (Linux: `count_shadow_nodes`), the shadows of the one noted first go, and it with them.
 
+use super::registry::Registry;
 use super::stats::Stat;
-use super::{AddressSpace, Shared};
-use crate::page::{List, PageRef, usage};
+use crate::page::{Frames, List, PageRef, usage};
 use crate::sync::{Mutex, Tally, guard};
-use crate::xarray::{Entry, FANOUT, Locked, MAX_VALUE};
+use crate::xarray::{Entry, FANOUT, Locked, MAX_VALUE, XArray};
 use std::collections::VecDeque;
 
 /// Nodes with shadows only that any cache may have.
@@ -108,110 +108,84 @@ impl Workingset {
     }
 
     /// Takes old shadows away if there is no room for so many more.
-    pub(super) fn make_room_for(&self, evictions: usize, shared: &Shared) {
-        let capacity = shared.frames.capacity() as u64;
+    pub(super) fn make_room_for(&self, evictions: usize, capacity: usize, files: &Registry) {
+        let capacity = capacity as u64;
         if self.shadows() + evictions as u64 <= capacity {
             return;
         }
-        for mapping in shared.living_files() {
-            mapping.forget_shadows(|shadow| self.distance(shadow) > capacity / 2);
+        for file in files.iter() {
+            file.forget_shadows(&|shadow| self.distance(shadow) > capacity / 2);
         }
     }
-}
 
-impl Shared {
     /// Takes nodes with shadows only away when too many are noted: an eighth of them, so that this is rare. Not inside a read
     /// section: the last use of a file may end here.
-    pub(super) fn trim_shadow_nodes(&self) {
-        let most = Workingset::most_nodes(self.frames.capacity());
-        let noted = self.workingset.noted();
+    pub(super) fn trim_nodes(&self, capacity: usize, files: &Registry) {
+        let most = Self::most_nodes(capacity);
+        let noted = self.noted();
         if cfg!(specmm_loom) || noted <= most {
             return;
         }
         // First those that are not any more what they were noted as; what stays keeps its order.
         for _ in 0..noted {
-            let Some(node) = self.workingset.take_node() else { break };
-            let mapping = self.mapping_of(node.file);
-            if mapping
-                .is_some_and(|mapping| mapping.pages.lock().still_has_values_only(node.index, node.number))
-            {
-                self.workingset.put_node_back(node);
+            let Some(node) = self.take_node() else { break };
+            let file = files.get(node.file);
+            if file.is_some_and(|file| file.has_shadows_only(node.index, node.number)) {
+                self.put_node_back(node);
             }
         }
-        while self.workingset.noted() > most - most / 8 {
-            let Some(node) = self.workingset.take_node() else { break };
-            if let Some(mapping) = self.mapping_of(node.file) {
-                mapping.forget_node(node);
+        while self.noted() > most - most / 8 {
+            let Some(node) = self.take_node() else { break };
+            if let Some(file) = files.get(node.file) {
+                file.forget_node(node.index, node.number);
             }
         }
     }
 
     /// A page was put where a shadow was (`workingset_refault`).
-    pub(super) fn refault(&self, page: PageRef<'_>, old: Entry) {
+    pub(super) fn refault(&self, page: PageRef<'_>, old: Entry, frames: &Frames, count: impl Fn(Stat)) {
         let Some(shadow) = old.as_value() else { return };
-        self.workingset.forget(old);
-        self.count(Stat::Refaults, 1);
-        if self.workingset.distance(shadow) <= self.frames.usage().active as u64 {
+        self.forget(old);
+        count(Stat::Refaults);
+        if self.distance(shadow) <= frames.usage().active as u64 {
             page.usage().set(usage::ACTIVE);
-            self.frames.move_to(page, List::Active);
-            self.workingset.activation();
-            self.count(Stat::RefaultsActivated, 1);
+            frames.move_to(page, List::Active);
+            self.activation();
+            count(Stat::RefaultsActivated);
         }
     }
-}
 
-impl AddressSpace {
-    /// As [`Workingset::note_node`], and takes others away that are too many then.
-    pub(super) fn note_node(&self, index: u64) {
-        if !cfg!(specmm_loom) {
-            self.shared.workingset.note_node(self.id(), &mut self.pages.lock(), index);
-            self.shared.trim_shadow_nodes();
+    /// Erases the shadow at `index` of a file's index, unless a page has come.
+    pub(super) fn forget_shadow(&self, pages: &XArray, index: u64) {
+        let mut pages = pages.lock();
+        if guard!("forget_shadow.is_one", pages.get(index).as_value().is_some()) {
+            self.forget(pages.erase(index));
         }
     }
 
     /// Erases the shadows for which `old` holds.
-    fn forget_shadows(&self, old: impl Fn(u64) -> bool) {
+    pub(super) fn forget_shadows(&self, pages: &XArray, old: impl Fn(u64) -> bool) {
         let mut next = Some(0);
         loop {
             let section = crate::rcu::read();
-            let found = next.and_then(|from| self.pages.next(from, u64::MAX, None, &section));
+            let found = next.and_then(|from| pages.next(from, u64::MAX, None, &section));
             drop(section);
             let Some((index, entry)) = found else { return };
             next = index.checked_add(1);
             if entry.as_value().is_some_and(&old) {
-                self.forget_shadow(index);
+                self.forget_shadow(pages, index);
             }
         }
     }
 
-    /// Erases the shadows in a node, unless a page has come.
-    fn forget_node(&self, node: NotedNode) {
-        let mut pages = self.pages.lock();
-        if pages.still_has_values_only(node.index, node.number) {
-            let first = node.index & !(FANOUT as u64 - 1);
+    /// Erases the shadows in the node that `index` lies in, noted under this number, unless a page has come.
+    pub(super) fn forget_node(&self, pages: &XArray, index: u64, number: u32) {
+        let mut pages = pages.lock();
+        if pages.still_has_values_only(index, number) {
+            let first = index & !(FANOUT as u64 - 1);
             for at in first..first + FANOUT as u64 {
-                self.shared.workingset.forget(pages.erase(at));
+                self.forget(pages.erase(at));
             }
-        }
-    }
-
-    /// How many shadows the file has.
-    pub(super) fn count_shadows(&self) -> u64 {
-        let section = crate::rcu::read();
-        let mut next = Some(0);
-        let all = std::iter::from_fn(|| {
-            let (index, entry) = next.and_then(|from| self.pages.next(from, u64::MAX, None, &section))?;
-            next = index.checked_add(1);
-            Some(entry)
-        });
-        all.filter(|entry| entry.as_value().is_some()).count() as u64
-    }
-
-    /// Erases the shadow at `index`, unless a page has come.
-    pub(super) fn forget_shadow(&self, index: u64) {
-        let mut pages = self.pages.lock();
-        if guard!("forget_shadow.is_one", pages.get(index).as_value().is_some()) {
-            self.shared.workingset.forget(pages.erase(index));
         }
     }
 }

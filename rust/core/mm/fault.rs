@@ -8,6 +8,7 @@ use super::memory::{End, Fault};
 use super::vma::{VmFlags, Vma, VmaCopy};
 use super::{Locking, Mm, MmInner};
 use crate::cache::filemap::Pass;
+use crate::cache::wait_for_frame;
 use crate::cache::{Abort, NotRead, OpenFile, ReadError, VmFault};
 use crate::error::{Error, IoError};
 use crate::page::PAGE_SIZE;
@@ -153,7 +154,7 @@ impl MmInner {
                 End::NoFrame => {
                     drop(lock);
                     // Freeing pages of files makes no room for more private copies than are allowed.
-                    if self.shared.frames.is_private_full() || !self.shared.wait_for_frame() {
+                    if self.shared.frames.is_private_full() || !wait_for_frame(&self.shared) {
                         return self.out_of_memory("a private copy", address, major, tried);
                     }
                     pass = Pass::Tried;

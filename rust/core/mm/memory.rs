@@ -8,6 +8,7 @@ use super::events::Event;
 use super::leaf::{LeafLocked, Pte, Walk, leaf_range};
 use super::page_table::{Missing, no_memory_for_a_table};
 use super::vma::{VmFlags, VmaCopy};
+use crate::cache::alloc_page;
 use crate::cache::filemap::{Answer, Blocked, Pass, Step};
 use crate::cache::{Abort, VmFault};
 use crate::error::{Error, IoError};
@@ -284,7 +285,7 @@ impl<'m> Fault<'m, '_> {
         }
         let mut copy = if self.write {
             self.vma.prepare_anon_vma();
-            match self.mm.shared.alloc_page(Use::Private) {
+            match alloc_page(&self.mm.shared, Use::Private) {
                 Some(copy) => Some(copy),
                 None => return ClassicPass { end: End::NoFrame, missed: false },
             }
@@ -334,7 +335,7 @@ impl<'m> Fault<'m, '_> {
     fn upgrade_classically(&mut self, seen: Pte) -> ClassicPass<'m> {
         let copy = if self.needs_copy(seen) {
             self.vma.prepare_anon_vma();
-            match self.mm.shared.alloc_page(Use::Private) {
+            match alloc_page(&self.mm.shared, Use::Private) {
                 Some(copy) => Some(copy),
                 None => return ClassicPass { end: End::NoFrame, missed: false },
             }

@@ -18,6 +18,7 @@
 use super::leaf::{
     Cell, FANOUT, Gauge, LEAF_SPAN, LEVEL_BITS, Leaf, LeafLocked, Pte, TABLE, Tables, Walk, slots,
 };
+use crate::cache::mark_accessed;
 use crate::cache::{MmuGather, Shared};
 use crate::error::{Error, Result};
 use crate::page::{Batch, Frames, PAGE_SHIFT, PAGE_SIZE};
@@ -243,7 +244,7 @@ impl PageTable {
                 if !pte.is_none() && guard!("zap.owner", owner == Owner::Any || !pte.has(Pte::PRIVATE)) {
                     // What a program used counts as used when it is mapped no more (`mark_page_accessed`).
                     if pte.has(Pte::ACCESSED) && !pte.has(Pte::PRIVATE) {
-                        self.shared.mark_accessed(self.frames().page(pte.pfn()));
+                        mark_accessed(&self.shared, self.frames().page(pte.pfn()));
                     }
                     gather.take(leaf.clear(address, self.frames()));
                 }

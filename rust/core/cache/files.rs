@@ -1,0 +1,113 @@
+//! Which open files share pages.
+//!
+//! Owns: the files of one cache that have an identity (device and inode), and how a file comes to its pages. Does not own them:
+//! a file goes when its last user does. Mirrors `iget` and its hash of inodes.
+//!
+//! One mutex, under which no store is asked anything: that may be anybody's code.
+
+use super::address_space::AddressSpace;
+use super::file::{OpenFile, OpenMode};
+use super::registry::CachedFile;
+use super::shared::Shared;
+use crate::error::{Error, IoError, Result};
+use crate::store::{LocalFile, Store};
+use crate::sync::Mutex;
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::path::Path;
+use std::sync::{Arc, Weak};
+
+/// The files of one cache.
+pub(crate) struct Files {
+    pub(super) shared: Arc<Shared>,
+    local: Mutex<Local>,
+}
+
+/// By device and inode, so that two opens of one file share pages.
+#[derive(Default)]
+struct Local {
+    files: HashMap<(u64, u64), Weak<AddressSpace>>,
+    /// So many are worth a walk.
+    prune_at: usize,
+}
+
+impl Local {
+    /// Forgets files that nobody uses, each time their number has doubled.
+    fn prune(&mut self) {
+        if self.files.len() >= self.prune_at.max(64) {
+            self.files.retain(|_, file| file.strong_count() > 0);
+            self.prune_at = 2 * self.files.len();
+        }
+    }
+}
+
+/// The pages of a file that nobody else has open: none.
+pub(super) fn new_mapping(
+    shared: &Arc<Shared>,
+    store: &Arc<dyn Store>,
+    size: u64,
+    name: &OsStr,
+) -> Arc<AddressSpace> {
+    let mapping = Arc::new(AddressSpace::new(Arc::clone(store), size, name, Arc::clone(shared)));
+    register(&mapping);
+    mapping
+}
+
+/// From now on reclaim finds the file of its pages.
+fn register(mapping: &Arc<AddressSpace>) {
+    let weak = Arc::downgrade(mapping);
+    mapping.shared.files.insert(mapping.id(), weak as Weak<dyn CachedFile>);
+}
+
+impl Files {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, local: Mutex::new(Local::default()) }
+    }
+
+    /// The pages of a file: those that another open has already, if it is the same file.
+    pub(super) fn mapping(
+        &self,
+        identity: Option<(u64, u64)>,
+        store: &Arc<dyn Store>,
+        size: u64,
+        name: &OsStr,
+    ) -> Result<Arc<AddressSpace>> {
+        let Some(identity) = identity else { return Ok(new_mapping(&self.shared, store, size, name)) };
+        let mapping = Arc::new(AddressSpace::new(Arc::clone(store), size, name, Arc::clone(&self.shared)));
+        mapping.coherence.start_at(size);
+        let mut local = self.local.lock();
+        if let Some(known) = local.files.get(&identity).and_then(Weak::upgrade) {
+            drop(local);
+            // A new open is a good moment to see what others did to the file.
+            known.revalidate(false)?;
+            return Ok(known);
+        }
+        local.prune();
+        if local.files.try_reserve(1).is_err() {
+            let bytes = local.files.len() * size_of::<((u64, u64), Weak<AddressSpace>)>();
+            return Err(Error::out_of_memory("the table of open files", bytes));
+        }
+        register(&mapping);
+        local.files.insert(identity, Arc::downgrade(&mapping));
+        Ok(mapping)
+    }
+
+    /// Opens a regular file; another open of the same one shares its pages.
+    pub(super) fn open_local(
+        &self,
+        path: &Path,
+        name: &OsStr,
+        mode: OpenMode,
+        ra_pages: u32,
+    ) -> Result<OpenFile> {
+        let io_error = |error| Error::Io(IoError::new(error, name));
+        let create = matches!(mode, OpenMode::Create | OpenMode::CreateNew);
+        let store = LocalFile::open(path, mode.is_writable(), create, mode == OpenMode::CreateNew)
+            .map_err(io_error)?;
+        let identity = store.identity().map_err(io_error)?;
+        let size = store.size().map_err(io_error)?.unwrap_or(0);
+        let store: Arc<dyn Store> = Arc::new(store);
+        let mapping = self.mapping(Some(identity), &store, size, name)?;
+        Ok(OpenFile::new(mapping, store, mode, ra_pages))
+    }
+}

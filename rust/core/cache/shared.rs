@@ -1,0 +1,109 @@
+//! What all files of one cache share.
+//!
+//! Owns: the frames and what is counted, queued and remembered beside them. Does not know what a file is: those that it has are
+//! [`CachedFile`](super::registry::CachedFile)s. Every part synchronises itself. Linux has all of this once, for the machine.
+
+use super::in_flight::InFlight;
+use super::io::{Io, IoQueue};
+use super::registry::Registry;
+use super::stats::{CacheStats, Counters, Gauges, Stat};
+use super::workingset::Workingset;
+use crate::error::{Error, Holders, Result};
+use crate::page::Frames;
+use crate::sync::{AtomicU32, Ordering, Tally};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What all files of one cache share.
+pub(crate) struct Shared {
+    pub(crate) frames: Frames,
+    pub(super) xarray_nodes: Arc<Tally>,
+    /// Page tables of all address spaces.
+    pub(crate) page_tables: Arc<Tally>,
+    pub(super) io: IoQueue,
+    pub(super) in_flight: Arc<InFlight>,
+    pub(super) workingset: Workingset,
+    /// References to pages that wait for a grace period: of entries that were replaced.
+    pub(crate) deferred_puts: Tally,
+    /// How long a request waits for a frame when none can be freed.
+    pub(super) frame_timeout: Duration,
+    stats: Counters,
+    pub(super) closed: AtomicU32,
+    pub(super) files: Registry,
+}
+
+impl Shared {
+    /// Under a model checker nobody waits for a frame: time-outs are nothing it explores.
+    #[cfg(all(test, specmm_loom))]
+    pub(crate) fn new(frames: usize, io: Io) -> Result<Arc<Self>> {
+        Self::with_timeout(frames, io, Duration::ZERO)
+    }
+
+    pub(crate) fn with_timeout(frames: usize, io: Io, frame_timeout: Duration) -> Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            frames: Frames::new(frames)?,
+            xarray_nodes: Arc::new(Tally::new()),
+            page_tables: Arc::new(Tally::new()),
+            io: IoQueue::new(io)?,
+            in_flight: InFlight::new(frames),
+            workingset: Workingset::default(),
+            deferred_puts: Tally::new(),
+            frame_timeout,
+            stats: Counters::new()?,
+            closed: AtomicU32::new(0),
+            files: Registry::default(),
+        }))
+    }
+
+    #[inline]
+    pub(crate) fn count(&self, stat: Stat, n: u64) {
+        self.stats.add(stat as usize, n);
+    }
+
+    /// The counters and gauges now.
+    pub(super) fn snapshot(&self) -> CacheStats {
+        CacheStats::of(
+            &self.stats,
+            &Gauges {
+                capacity: self.frames.capacity(),
+                usage: self.frames.usage(),
+                shadows: self.workingset.shadows(),
+                reads_abandoned: self.io.abandoned(),
+                xarray_nodes: self.xarray_nodes.get(),
+                page_tables: self.page_tables.get(),
+                bytes_in_flight: self.in_flight.bytes(),
+            },
+        )
+    }
+
+    /// # Errors
+    /// [`Error::Closed`] after [`PageCache::close`](super::PageCache::close).
+    #[inline]
+    pub(crate) fn require_open(&self) -> Result<()> {
+        // Relaxed: a close beside a running call has no order with it.
+        if self.closed.load(Ordering::Relaxed) == 0 {
+            Ok(())
+        } else {
+            Err(Error::Closed("the page cache".into()))
+        }
+    }
+
+    /// The error of a request that found no frame, with what holds them.
+    pub(crate) fn out_of_frames(&self, what: String) -> Error {
+        let usage = self.frames.usage();
+        let locked = self.frames.count_locked();
+        let holders = Holders {
+            pinned: usage.pinned,
+            private: usage.private,
+            locked,
+            other: usage.in_use.saturating_sub(usage.pinned + usage.private + locked),
+        };
+        Error::OutOfFrames { capacity: self.frames.capacity(), holders, what }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.io.stop();
+    }
+}
