@@ -12,11 +12,12 @@ import re
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("Cargo.toml", "Cargo.lock", "README.md", "rust", "tests", "benches")
-MACROS = "guard|duty|give_back|seeded|ord|ordered_fence"
+MACROS = "guard|duty|give_back|in_order|seeded|ord|ordered_fence"
 CALL = re.compile(rf"(?:crate::sync::)?\b({MACROS})!\(\s*\"([a-z0-9_.]+)\",\s*")
 DATA = (".ascii", ".asciz", ".quad", ".long", ".file")
 ORDERING = "crate::sync::Ordering::"
@@ -43,15 +44,18 @@ def without_names(text: str) -> tuple[str, int]:
     while match := CALL.search(text):
         macro, start = match[1], match.end()
         end, commas = closing(text, start)
-        # The last argument; a comma may trail it. A wrong step alone leaves nothing.
-        first = (commas[0] + 1 if commas else end) if macro == "seeded" else start
-        last = next((comma for comma in commas if comma >= first and not text[comma + 1 : end].strip()), end)
-        argument = text[first:last].strip()
+        arguments = [text[one + 1 : other].strip() for one, other in pairwise([start - 1, *commas, end])]
+        first = arguments[0]
+        if macro == "seeded" and "bug =" not in "".join(arguments[:2]):
+            first = arguments[1] if len(arguments) > 1 else "bug ="
         plain = {
-            "ord": f"{ORDERING}{argument}",
-            "ordered_fence": f"crate::sync::fence({ORDERING}{argument})",
-            "give_back": f"drop({argument})",
-        }.get(macro, f"({argument})")
+            "ord": f"{ORDERING}{first}",
+            "ordered_fence": f"crate::sync::fence({ORDERING}{first})",
+            "give_back": f"drop({first})",
+            "in_order": "({" + "; ".join(filter(None, arguments)) + ";})",
+            # A bug alone leaves nothing.
+            "seeded": "()" if first.startswith("bug =") else f"({first})",
+        }.get(macro, f"({first})")
         # Panics keep their lines.
         lines = "\n" * (text.count("\n", match.start(), end) - plain.count("\n"))
         text = f"{text[: match.start()]}{plain}{lines}{text[end + 1 :]}"

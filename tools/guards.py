@@ -39,7 +39,7 @@ SECONDS = 300
 PASSES = {"logic": ["B", "A", "C", "StaleCas", "Twin"], "ordering": ["A", "C", "B", "StaleCas", "Twin"]}
 
 CALL = re.compile(
-    r"\b(?P<macro>guard|duty|give_back|seeded|ord|ordered_fence)!\(\s*\"(?P<name>[a-z0-9_.]+)\",(?=(?P<rest>[^;]{0,40}))"
+    r"\b(?P<macro>guard|duty|give_back|in_order|seeded|ord|ordered_fence)!\(\s*\"(?P<name>[a-z0-9_.]+)\",(?=(?P<rest>[^;]{0,40}))"
 )
 
 

@@ -116,7 +116,7 @@ impl MmInner {
             return Err(Abort::VmaCopy);
         }
         // From here on only the copy is used.
-        Ok((seeded!("spf.seed.live_vma", vma.live(), vma), sequence))
+        Ok((seeded!("spf.seed.live_vma", vma, bug = vma.live()), sequence))
     }
 
     /// The classic path from scratch, with the mmap lock, as often as it answers RETRY.

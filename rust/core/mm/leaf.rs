@@ -204,8 +204,8 @@ impl<'s> Walk<'s> {
         seen.has(bits)
             || seeded!(
                 "pte.mark.seed.unseen",
-                entry.fetch_or(bits, Ordering::Relaxed) != 0,
-                entry.compare_exchange(seen.0, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+                entry.compare_exchange(seen.0, next, Ordering::Relaxed, Ordering::Relaxed).is_ok(),
+                bug = entry.fetch_or(bits, Ordering::Relaxed) != 0
             )
     }
 

@@ -84,7 +84,7 @@ impl<'m> Fault<'m, '_> {
     fn finish_fault(&mut self, mode: Mode<'_, '_>, page: PageHandle<'_>, bits: u64) -> Result<Finish, Abort> {
         let locked = self.pte_map_lock(mode).inspect_err(|_| {
             // Where the series credits, the attempt may still abort: then the fault is credited twice.
-            seeded!("finish_fault.seed.credited_early", self.credit_early());
+            seeded!("finish_fault.seed.credited_early", bug = self.credit_early());
         })?;
         let finish = if guard!("finish_fault.pte_none", locked.get(self.address).is_none()) {
             locked.set(self.address, page, bits | Pte::ACCESSED);
@@ -105,14 +105,13 @@ impl<'m> Fault<'m, '_> {
         let mapping = &self.vma.file().mapping;
         let around = self.mm.options.fault_around_bytes;
         let leaf = leaf_range(self.address);
-        let aligned = self.address & !(around - 1);
-        let vma_start = seeded!("map_pages.seed.below_vma", 0, self.vma.start);
-        let vma_end = seeded!("map_pages.seed.beyond_vma", u64::MAX, self.vma.end);
-        let leaf_start = seeded!("map_pages.seed.below_table", 0, leaf.0);
-        let leaf_end = seeded!("map_pages.seed.beyond_table", u64::MAX, leaf.1);
-        let start = aligned.max(vma_start).max(leaf_start);
+        let mut start = self.address & !(around - 1);
+        duty!("map_pages.seed.below_vma", start = start.max(self.vma.start));
+        duty!("map_pages.seed.below_table", start = start.max(leaf.0));
         // So many from where the window begins: cut off at the front, it reaches beyond the aligned boundary.
-        let end = (start + around).min(vma_end).min(leaf_end);
+        let mut end = start + around;
+        duty!("map_pages.seed.beyond_vma", end = end.min(self.vma.end));
+        duty!("map_pages.seed.beyond_table", end = end.min(leaf.1));
         // The end of the file is looked at once, before the lookup: it may move meanwhile, and each page is checked again
         // under its lock.
         let beyond = self.vma.index_at(end).min(mapping.pages_in_file());
@@ -139,8 +138,8 @@ impl<'m> Fault<'m, '_> {
             }
             let until = seeded!(
                 "map_pages.seed.eof_after_lookup",
-                self.vma.index_at(end).min(mapping.pages_in_file()) - 1,
-                last
+                last,
+                bug = self.vma.index_at(end).min(mapping.pages_in_file()) - 1
             );
             match mapping.next_uptodate_page(&mut next, until, section) {
                 Some(page) => ready = page,
@@ -174,7 +173,7 @@ impl<'m> Fault<'m, '_> {
         if !guard!("do_fault.seq", self.mm.lock.sequence.read_check(sequence)) {
             return Err(Abort::Fault);
         }
-        seeded!("spf.seed.section_lapses", rcu::model::lapse());
+        seeded!("spf.seed.section_lapses", bug = rcu::model::lapse());
         if copy.is_none() && self.may_fault_around() && self.map_pages(mode, section)? {
             return Ok(VmFault::NOPAGE);
         }
@@ -265,7 +264,7 @@ impl<'m> Fault<'m, '_> {
             drop(shared.frames.page(pfn).adopt());
             shared.deferred_puts.sub(1);
         };
-        seeded!("do_wp_page.seed.put_at_once", put(), rcu::call_rcu(put));
+        seeded!("do_wp_page.seed.put_at_once", rcu::call_rcu(put), bug = put());
     }
 
     #[cfg(any(specmm_loom, specmm_shuttle))]

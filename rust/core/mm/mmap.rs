@@ -13,7 +13,7 @@ use crate::cache::{File, MmuGather};
 use crate::error::{Error, Result};
 use crate::page::PAGE_SIZE;
 use crate::reserve;
-use crate::sync::{duty, seeded};
+use crate::sync::{duty, in_order, seeded};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -280,13 +280,13 @@ impl MmInner {
         let lock = seeded!(
             "munmap.seed.detach_late",
             {
+                self.vmas.publish(rest, &lock);
+                lock.downgrade()
+            },
+            bug = {
                 let lock = lock.downgrade();
                 self.vmas.publish_late(rest);
                 lock
-            },
-            {
-                self.vmas.publish(rest, &lock);
-                lock.downgrade()
             }
         );
         self.unmap_detached(&detached, &lock).finish_after(lock);
@@ -301,9 +301,11 @@ impl MmInner {
         let mut gather = MmuGather::new(self.tables.frames());
         for vma in detached {
             let copy = vma.copy();
-            seeded!("munmap.seed.unlink_first", vma.unlink());
-            self.tables.zap(copy.start, copy.end, Owner::Any, &mut gather);
-            vma.unlink();
+            in_order!(
+                "munmap.seed.unlink_first",
+                self.tables.zap(copy.start, copy.end, Owner::Any, &mut gather),
+                vma.unlink()
+            );
         }
         gather
     }
@@ -422,17 +424,7 @@ fn split(vmas: &mut Vec<Arc<Vma>>, address: u64, lock: &MmapWrite<'_>) {
     }
     let upper = vma.part(address, copy.end);
     let shrink = || vma.adjust(copy.start, address, copy.pgoff, lock);
-    seeded!(
-        "split.seed.shrinks_first",
-        {
-            shrink();
-            upper.link();
-        },
-        {
-            upper.link();
-            shrink();
-        }
-    );
+    in_order!("split.seed.shrinks_first", upper.link(), shrink());
     vmas.insert(at + 1, upper);
 }
 
@@ -452,8 +444,10 @@ fn merge(vmas: &mut Vec<Arc<Vma>>, start: u64, end: u64, lock: &MmapWrite<'_>) {
         let (this, absorbed) = (vmas[at].copy(), next.copy());
         vmas[at].set_flags(this.flags.with(absorbed.flags), lock);
         // On the list twice rather than not at all.
-        seeded!("merge.seed.unlinks_first", next.unlink());
-        vmas[at].adjust(this.start, absorbed.end, this.pgoff, lock);
-        next.unlink();
+        in_order!(
+            "merge.seed.unlinks_first",
+            vmas[at].adjust(this.start, absorbed.end, this.pgoff, lock),
+            next.unlink()
+        );
     }
 }

@@ -6,7 +6,7 @@
 use super::events::{Event, Events};
 use crate::sync::rwsem::RwSem;
 use crate::sync::seqcount::SeqCount;
-use crate::sync::{duty, seeded};
+use crate::sync::{duty, in_order};
 use std::sync::Arc;
 
 #[derive(Debug)]
@@ -67,20 +67,13 @@ impl<'a> MmapWrite<'a> {
     }
 }
 
-#[cfg(any(specmm_loom, specmm_shuttle))]
-impl MmapWrite<'_> {
-    /// The wrong way, for a mutant: the next writer is let in too early.
-    fn unlock_first(&self) {
-        self.lock.sem.unlock_write();
-        self.lock.sequence.write_end();
-    }
-}
-
 impl Drop for MmapWrite<'_> {
     fn drop(&mut self) {
-        seeded!("mmap_lock.seed.unlock_first", self.unlock_first(), {
-            self.lock.sequence.write_end();
-            self.lock.sem.unlock_write();
-        });
+        // The other way round the next writer would be let in too early.
+        in_order!(
+            "mmap_lock.seed.unlock_first",
+            self.lock.sequence.write_end(),
+            self.lock.sem.unlock_write()
+        );
     }
 }

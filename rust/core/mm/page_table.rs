@@ -96,7 +96,7 @@ impl<T: Table> Table for Directory<T> {
         let cell = self.cell(address);
         if let Some(below) = cell.load(section) {
             if below.prune(address, section) {
-                seeded!("prune.seed.at_once", below.gauge().life.kill());
+                seeded!("prune.seed.at_once", bug = below.gauge().life.kill());
                 cell.clear();
             }
         }
@@ -203,7 +203,7 @@ impl PageTable {
             return Ok(walk);
         }
         // From the root once more: with the mutex held, what is reached from there stays.
-        let _populating = seeded!("populate.seed.unlocked", None, Some(self.populating.lock()));
+        let _populating = seeded!("populate.seed.unlocked", Some(self.populating.lock()), bug = None);
         let populate = || {
             let pmd = self.root.populate(address, section)?.populate(address, section)?;
             let leaf = pmd.populate(address, section)?;
@@ -253,8 +253,8 @@ impl PageTable {
             if before > 0 && guard!("zap.empty", leaf.present() == 0) {
                 seeded!(
                     "zap.seed.unlinks_late",
-                    leaf.while_unlocked(|| self.unlink(leaf)),
-                    self.unlink(leaf)
+                    self.unlink(leaf),
+                    bug = leaf.while_unlocked(|| self.unlink(leaf))
                 );
             }
         };
@@ -262,11 +262,11 @@ impl PageTable {
         self.for_each_part(start, end, gather, room, |gather, walk, from, to| {
             seeded!(
                 "zap.seed.skips_the_lock",
-                {
+                walk.lock().inspect(|leaf| clear(gather, leaf, from, to)).is_some(),
+                bug = {
                     walk.as_if_locked(|leaf| clear(gather, leaf, from, to));
                     true
-                },
-                walk.lock().inspect(|leaf| clear(gather, leaf, from, to)).is_some()
+                }
             )
         });
     }

@@ -178,12 +178,12 @@ impl Vma {
         };
         seeded!(
             "vma.adjust.seed.off_the_list",
-            {
+            self.file.mapping.i_mmap.while_not_unmapping(change),
+            bug = {
                 self.unlink();
                 change();
                 self.link();
-            },
-            self.file.mapping.i_mmap.while_not_unmapping(change)
+            }
         );
     }
 
@@ -294,7 +294,7 @@ impl Vmas {
     }
 
     fn replace(&self, next: VmaArray) {
-        seeded!("vmas.seed.freed_at_once", self.declare_dead_without(&next));
+        seeded!("vmas.seed.freed_at_once", bug = self.declare_dead_without(&next));
         self.array.replace(Some(Arc::new(next)));
     }
 }

@@ -102,7 +102,7 @@ impl<T: Send + Sync + 'static> ArcCell<T> {
         // SAFETY: the swap took over the count that the cell held.
         let old = unsafe { Arc::from_raw(old) };
         // Readers may still follow the old pointer.
-        seeded!("rcu.seed.dropped_now", drop(old), drop_later(old));
+        seeded!("rcu.seed.dropped_now", drop_later(old), bug = drop(old));
         true
     }
 }

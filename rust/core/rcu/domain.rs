@@ -15,7 +15,9 @@
 use super::deferred::{Batch, Deferred, Work};
 use super::membarrier;
 use crate::sync::context;
-use crate::sync::{AtomicU64, Mutex, guard, ord, process_epoch, seeded, slots, spin_hint, yield_now};
+use crate::sync::{
+    AtomicU64, Mutex, guard, in_order, ord, process_epoch, seeded, slots, spin_hint, yield_now,
+};
 
 /// Deferred work that makes [`synchronize_if_much`] act.
 const MUCH: u64 = 256;
@@ -59,11 +61,8 @@ impl Domain {
             return [ready, Batch::empty()];
         }
         // What is deferred once the scan began may be in the hands of readers that the scan does not see.
-        let more = seeded!("rcu.seed.taken_late", (self.pass(), take_now()).1, {
-            let more = take_now();
-            self.pass();
-            more
-        });
+        let more;
+        in_order!("rcu.seed.taken_late", more = take_now(), self.pass());
         [ready, more]
     }
 
@@ -148,7 +147,7 @@ pub(super) fn snapshot() -> Grace {
     // A read-modify-write reads the newest count. A grace period numbered higher read this one's result, so it began after
     // what this thread had unlinked. One of the same number may have begun before.
     let newest = domain().started.fetch_add(0, ord!("rcu.snapshot.release", Release));
-    Grace(newest + seeded!("rcu.seed.ticket", 0, 1))
+    Grace(newest + seeded!("rcu.seed.ticket", 1, bug = 0))
 }
 
 pub(super) fn elapsed(ticket: Grace) -> bool {
@@ -203,7 +202,7 @@ pub(super) fn barrier() {
     let domain = domain();
     // What others took before has run when they give the mutex back.
     let _runner =
-        seeded!("rcu.seed.barrier_runs_ahead", domain.runner.try_lock(), Some(domain.runner.lock()));
+        seeded!("rcu.seed.barrier_runs_ahead", Some(domain.runner.lock()), bug = domain.runner.try_lock());
     // Work deferred before the call is in the stack as this thread sees it, or was taken by a former runner.
     if !domain.deferred.is_empty() {
         run(domain.grace_period(true));

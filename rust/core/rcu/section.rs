@@ -7,7 +7,7 @@ use super::domain::{domain, is_real};
 use super::membarrier;
 use crate::sync::context::{self, Context};
 use crate::sync::slots::Slot;
-use crate::sync::{Ordering, guard, ord, seeded};
+use crate::sync::{Ordering, guard, in_order, ord};
 use std::marker::PhantomData;
 
 /// An open read section; not for other threads.
@@ -74,18 +74,8 @@ impl Drop for ReadSection {
                 thread.nesting.set(nesting);
                 if guard!("rcu.exit.outermost", nesting == 0) {
                     // A slot goes back when nobody is inside any more.
-                    seeded!(
-                        "rcu.seed.given_back_inside",
-                        {
-                            let slot = thread.slot_of_section();
-                            thread.section_ended();
-                            leave(slot);
-                        },
-                        {
-                            leave(thread.slot_of_section());
-                            thread.section_ended();
-                        }
-                    );
+                    let slot = thread.slot_of_section();
+                    in_order!("rcu.seed.given_back_inside", leave(slot), thread.section_ended());
                 }
             });
         }

@@ -1,13 +1,20 @@
-//! Checks and orderings with names.
+//! Names for what the protocol relies on, so that each can be switched off.
 //!
-//! Every check the protocol relies on is written `guard!("room.what", condition)` and every ordering stronger than
-//! relaxed `ord!("room.what", Release)` or `ordered_fence!("room.what", Acquire)`; a step that must not be left out is
-//! `duty!("room.what", step)` or, where it gives something back, `give_back!("room.what", value)`. A bug of history that is
-//! more than a missing check stands beside the right code as `seeded!("room.seed.what", wrong, right)`. In what ships these
-//! are the condition, the ordering, the fence, the step and the right code themselves. Under the model checker one name at a
-//! time can be switched off (see `model::mutant`), which must make some model fail: that is how a guard earns its place. The
-//! sanitizers' controls do so too (see `mutant`).
-//! `tests/loom/guards.toml` says of each name what Linux calls it and which premise it rests on; `make guards` tries them all.
+//! | written | names | switched off |
+//! |---|---|---|
+//! | `guard!("room.what", condition)` | a check | it passes |
+//! | `duty!("room.what", step)` | a step that must not be left out | it is left out |
+//! | `give_back!("room.what", value)` | a value that must be dropped | it is leaked |
+//! | `ord!("room.what", Release)` | an ordering stronger than relaxed | it is relaxed |
+//! | `ordered_fence!("room.what", Acquire)` | a fence | there is none |
+//! | `in_order!("room.seed.what", first, then)` | the order of two steps | `then` comes first |
+//! | `seeded!("room.seed.what", right, bug = wrong)` | any other bug that real code had | the bug is there |
+//!
+//! Whoever reads for what ships reads the condition, the step, the ordering, and nothing after `bug =`: a release build compiles
+//! to the same assembly without the names (`make free`). Under the model checkers one name at a time is switched off (see
+//! `model::mutant`) and some model must fail: that is how a guard earns its place. The sanitizers' controls use checks, steps
+//! and orderings too (see `mutant`). `tests/loom/guards.toml` says of each name what Linux calls it and which premise it rests
+//! on; `make guards` tries them all.
 
 #[cfg(not(any(specmm_loom, specmm_shuttle, specmm_mutants)))]
 macro_rules! guard {
@@ -77,10 +84,36 @@ macro_rules! give_back {
     };
 }
 
-/// The right expression; switched off, the wrong one, which is how some real code had it. Without a right one: a step that
-/// is wrong. Only the model checkers have the wrong ways.
+/// Two steps; switched off, they change places. Only the model checkers have the other order.
+#[cfg(not(any(specmm_loom, specmm_shuttle)))]
+macro_rules! in_order {
+    ($name:literal, $first:expr, $then:expr $(,)?) => {{
+        $first;
+        $then;
+    }};
+}
+#[cfg(any(specmm_loom, specmm_shuttle))]
+macro_rules! in_order {
+    ($name:literal, $first:expr, $then:expr $(,)?) => {
+        if $crate::sync::imp::mutant::is_off($name) {
+            $then;
+            $first;
+        } else {
+            $first;
+            $then;
+        }
+    };
+}
+
+/// The right expression; switched off, the wrong one. Without a right one: a step that is wrong. Only the model checkers have
+/// the bugs.
 #[cfg(not(any(specmm_loom, specmm_shuttle)))]
 macro_rules! seeded {
+    ($name:literal, bug = $wrong:expr $(,)?) => {};
+    ($name:literal, $right:expr, bug = $wrong:expr $(,)?) => {
+        $right
+    };
+    // The form before: it goes when its last use has gone.
     ($name:literal, $wrong:expr) => {};
     ($name:literal, $wrong:expr, $right:expr) => {
         $right
@@ -88,6 +121,14 @@ macro_rules! seeded {
 }
 #[cfg(any(specmm_loom, specmm_shuttle))]
 macro_rules! seeded {
+    ($name:literal, bug = $wrong:expr $(,)?) => {
+        if $crate::sync::imp::mutant::is_off($name) {
+            $wrong
+        }
+    };
+    ($name:literal, $right:expr, bug = $wrong:expr $(,)?) => {
+        if $crate::sync::imp::mutant::is_off($name) { $wrong } else { $right }
+    };
     ($name:literal, $wrong:expr) => {
         if $crate::sync::imp::mutant::is_off($name) {
             $wrong
@@ -99,4 +140,4 @@ macro_rules! seeded {
 }
 
 #[allow(unused_imports, reason = "not every build plants every kind")]
-pub(crate) use {duty, give_back, guard, ord, ordered_fence, seeded};
+pub(crate) use {duty, give_back, guard, in_order, ord, ordered_fence, seeded};

@@ -60,7 +60,7 @@ mod wiped;
 
 pub(crate) use context::thread_number;
 #[allow(unused_imports, reason = "not every build plants every kind")]
-pub(crate) use guard::{duty, give_back, guard, ord, ordered_fence, seeded};
+pub(crate) use guard::{duty, give_back, guard, in_order, ord, ordered_fence, seeded};
 pub use hint::Hint;
 pub(crate) use imp::{epoch as process_epoch, is_this_thread, slots};
 pub use per_process::PerProcess;

@@ -11,7 +11,7 @@
 //! queue was told nothing and takes itself out; whoever is not was woken, or was handed the lock, and goes on as if it had
 //! never wanted to leave. So neither a wake-up nor the lock is lost with a leaver.
 
-use super::{AtomicU32, LifeCell, Mutex, Ordering, Parker, duty, guard, ord, seeded};
+use super::{AtomicU32, LifeCell, Mutex, Ordering, Parker, duty, guard, in_order, ord};
 use crate::reserve;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -179,7 +179,9 @@ impl WaitTable {
                 )
             };
             // WAITERS first, then the last try: an unlocker between the two sees WAITERS.
-            if !seeded!("page.seed.waiters_late", (is_taken(), announce()).0, (announce(), is_taken()).1) {
+            let taken;
+            in_order!("page.seed.waiters_late", announce(), taken = is_taken());
+            if !taken {
                 return Slept::Done;
             }
             waiter = Arc::new(Waiter {
@@ -242,13 +244,12 @@ impl WaitTable {
             };
             let waiter = queue.remove(at).expect("the index is in range");
             let parker = waiter.parker.clone();
-            let touch = || waiter.life.assert_alive();
             let release = || {
                 waiter.state.store(state, ord!("page.wake.release", Release));
                 parker.unpark();
             };
             // The store is the last touch of the entry: who sees it may return.
-            seeded!("page.seed.touched_late", (release(), touch()).1, (touch(), release()).1);
+            in_order!("page.seed.touched_late", waiter.life.assert_alive(), release());
             if wants != Wants::Look {
                 break;
             }

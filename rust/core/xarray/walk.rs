@@ -60,7 +60,7 @@ impl XArray {
             // From the head, not from here: a dead node never changes again.
             seeded!(
                 "xarray.seed.spins_in_dead_node",
-                while slot.load(Ordering::Relaxed) == entry.raw() {
+                bug = while slot.load(Ordering::Relaxed) == entry.raw() {
                     crate::sync::spin_hint();
                 }
             );

@@ -425,5 +425,7 @@ fn is_unmarked(node: &Node) -> bool {
 /// Frees an unlinked node once no reader can hold it.
 fn retire(node: *mut Node) {
     // SAFETY: unlinked under the mutex, so this is its only owner, once the readers are gone.
-    unsafe { seeded!("xarray.seed.freed_now", <Node as rcu::Carries>::end(node), rcu::end_later(node)) };
+    unsafe {
+        seeded!("xarray.seed.freed_now", rcu::end_later(node), bug = <Node as rcu::Carries>::end(node));
+    };
 }
