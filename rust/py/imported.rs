@@ -5,6 +5,7 @@
 use pyo3::call::PyCallArgs;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use pyo3::types::PyDict;
 
 /// A class or function of a Python module, looked up at its first use.
 pub(crate) struct Imported {
@@ -32,5 +33,13 @@ impl Imported {
         A: PyCallArgs<'py>,
     {
         self.get(py)?.call1(arguments)
+    }
+
+    pub(crate) fn call_named<'py>(
+        &self,
+        py: Python<'py>,
+        arguments: &Bound<'py, PyDict>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.get(py)?.call((), Some(arguments))
     }
 }

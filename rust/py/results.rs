@@ -1,8 +1,9 @@
 //! The records and flags that Python gets as answers; `specmm._types` defines them.
 
 use crate::imported::Imported;
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyDict, PyString};
 use specmm::{Abort, VmFault};
 
 static VM_FAULT: Imported = Imported::new("specmm._types", "VmFault");
@@ -15,20 +16,33 @@ static CACHE_STATS: Imported = Imported::new("specmm._types", "CacheStats");
 
 type Answer<'py> = PyResult<Bound<'py, PyAny>>;
 
+/// Calls a record's class with these fields of `$value` by their names; one that Python wants in another form says how.
+macro_rules! record {
+    ($py:ident, $class:ident, $value:ident { $($field:ident $(as $convert:ident)?),* $(,)? }) => {{
+        let fields = PyDict::new($py);
+        $(
+            let value = $value.$field;
+            $(let value = $convert($py, value)?;)?
+            fields.set_item(intern!($py, stringify!($field)), value)?;
+        )*
+        $class.call_named($py, &fields)
+    }};
+}
+
 pub(crate) fn fault_outcome<'py>(py: Python<'py>, outcome: &specmm::FaultOutcome) -> Answer<'py> {
-    FAULT_OUTCOME.call(py, (vm_fault(py, outcome.result)?, abort(py, outcome.abort)?, outcome.major))
+    record!(py, FAULT_OUTCOME, outcome { result as vm_fault, abort as cause, major })
 }
 
 pub(crate) fn filemap_fault(py: Python<'_>, fault: specmm::FilemapFault) -> Answer<'_> {
-    FILEMAP_FAULT.call(py, (vm_fault(py, fault.result)?, abort(py, fault.abort)?))
+    record!(py, FILEMAP_FAULT, fault { result as vm_fault, abort as cause })
 }
 
 pub(crate) fn readahead_state<'py>(py: Python<'py>, ra: &specmm::ReadaheadState) -> Answer<'py> {
-    READAHEAD_STATE.call(py, (ra.start, ra.size, ra.async_size, ra.ra_pages, ra.mmap_miss, ra.prev_pos))
+    record!(py, READAHEAD_STATE, ra { start, size, async_size, ra_pages, mmap_miss, prev_pos })
 }
 
 pub(crate) fn touch_report<'py>(py: Python<'py>, report: &specmm::TouchReport) -> Answer<'py> {
-    TOUCH_REPORT.call(py, (report.touches, report.faults, report.major, report.aborts))
+    record!(py, TOUCH_REPORT, report { touches, faults, major, aborts })
 }
 
 pub(crate) fn cache_stats<'py>(py: Python<'py>, stats: &specmm::CacheStats) -> Answer<'py> {
@@ -78,7 +92,7 @@ fn vm_fault(py: Python<'_>, result: VmFault) -> Answer<'_> {
     VM_FAULT.call(py, (result.bits(),))
 }
 
-fn abort(py: Python<'_>, cause: Option<Abort>) -> Answer<'_> {
+fn cause(py: Python<'_>, cause: Option<Abort>) -> Answer<'_> {
     match cause {
         Some(cause) => ABORT.get(py)?.getattr(PyString::intern(py, cause.name())),
         None => Ok(py.None().into_bound(py)),
