@@ -20,13 +20,13 @@ __all__ = [
     "PageCache",
     "Pinned",
     "__version__",
-    "abort_glosses",
     "after_fork_in_parent",
     "before_fork",
     "capacity_of",
     "check_target",
     "close_at_exit",
     "copy_into",
+    "event_glosses",
     "kernel_residency",
     "may_stay_open",
     "open_regular",
@@ -105,8 +105,8 @@ def workloads() -> dict[str, str]:
 def rows() -> list[str]:
     """What `run_faults` can compare: "kernel", then each locking mode."""
 
-def abort_glosses() -> dict[str, str]:
-    """The event of every abort cause with what it means."""
+def event_glosses() -> dict[str, str]:
+    """Every event of `Mm.vm_events` with what it counts, abort causes included."""
 
 def run_faults(
     path: str | bytes | os.PathLike[str] | os.PathLike[bytes],

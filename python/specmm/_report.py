@@ -200,6 +200,17 @@ def _counters(stats: CacheStats) -> Iterator[tuple[str, list[tuple[str, str, str
             yield group, lines
 
 
+def abort_glosses() -> dict[str, str]:
+    """The event of each abort cause with what it means."""
+    glosses = _core.event_glosses().items()
+    return {event: _phrase(gloss) for event, gloss in glosses if event.startswith("spf_abort_")}
+
+
+def _phrase(sentence: str) -> str:
+    """A gloss for a column of a table."""
+    return sentence[0].lower() + sentence[1:].removesuffix(".")
+
+
 def _value(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.3f} s"
 

@@ -58,7 +58,9 @@ mod _core {
     #[pymodule_export]
     use super::pin::Pinned;
     #[pymodule_export]
-    use super::workload::{abort_glosses, kernel_residency, rows, run_faults, workloads};
+    use super::results::event_glosses;
+    #[pymodule_export]
+    use super::workload::{kernel_residency, rows, run_faults, workloads};
 
     /// Bytes in a page.
     #[pymodule_export]

@@ -45,6 +45,16 @@ pub(crate) fn touch_report<'py>(py: Python<'py>, report: &specmm::TouchReport) -
     record!(py, TOUCH_REPORT, report { touches, faults, major, aborts })
 }
 
+/// Every event of `Mm.vm_events` with what it counts, abort causes included.
+#[pyfunction]
+pub(crate) fn event_glosses(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let glosses = PyDict::new(py);
+    for (name, gloss) in specmm::Mm::vm_event_glosses() {
+        glosses.set_item(name, gloss)?;
+    }
+    Ok(glosses)
+}
+
 pub(crate) fn cache_stats<'py>(py: Python<'py>, stats: &specmm::CacheStats) -> Answer<'py> {
     // A tuple of arguments holds at most twelve.
     let counts = [

@@ -5,7 +5,6 @@ use crate::errors::raise;
 use crate::slices::{self, PAGES};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
-use specmm::Abort;
 use specmm::workload::{
     self, PAIR, Plan, Progress, Quantiles, Rate, Report, Round, Row, Run, SAMPLE_EVERY, Workload,
 };
@@ -90,16 +89,6 @@ pub(crate) fn kernel_residency(
         py.detach(|| workload::kernel_residency(&path, first.saturating_add(done), slice))
             .map_err(|error| raise(py, &error))
     })
-}
-
-/// Every abort cause's event with what it means.
-#[pyfunction]
-pub(crate) fn abort_glosses(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
-    let dict = PyDict::new(py);
-    for cause in Abort::ALL {
-        dict.set_item(cause.event(), cause.gloss())?;
-    }
-    Ok(dict)
 }
 
 fn tell(py: Python<'_>, progress: Option<&Py<PyAny>>, now: Progress) -> PyResult<()> {

@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-from specmm import _core
+from specmm import _report
 from specmm.cli import figures
 
 Run = dict[str, Any]
@@ -71,7 +71,7 @@ def _causes(axes: Any, runs: list[Run]) -> None:
     run = runs[-1]
     axes.set_title(f"Why speculation gave up ({run['locking']}, {_writer(run)})", loc="left")
     attempts = run["events"]["spf_attempt"]
-    causes = [(run["events"][event], event.removeprefix("spf_abort_")) for event in _core.abort_glosses()]
+    causes = [(run["events"][event], event.removeprefix("spf_abort_")) for event in _report.abort_glosses()]
     shown = sorted((count, cause) for count, cause in causes if count)
     bars = axes.barh(
         [cause for _, cause in shown],

@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-from specmm import _core
+from specmm import _core, _report
 from specmm.cli import figures
 from specmm.cli.faults_meaning import sentence
 from specmm.cli.table import Table
@@ -120,7 +120,7 @@ def _writer(run: dict[str, Any]) -> str:
 def _causes(result: Result) -> Table:
     """Abort causes by rate, with what they mean. Modes that never speculate have none."""
     runs = [run for run in result["runs"] if run["events"].get("spf_attempt")]
-    glosses = _core.abort_glosses()
+    glosses = _report.abort_glosses()
     rows = []
     for event, gloss in glosses.items():
         counts = [run["events"][event] for run in runs]

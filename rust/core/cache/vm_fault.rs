@@ -72,6 +72,7 @@ impl fmt::Debug for VmFault {
     }
 }
 
+// One row a cause: the variant, its name, its counter, what it means. `specmm._types.Abort` is held against it by a test.
 macro_rules! aborts {
     ($($variant:ident $name:literal $event:literal $doc:literal,)*) => {
         /// Why a speculative attempt gave up. The classic path then serves the fault.
@@ -96,7 +97,7 @@ macro_rules! aborts {
                 match self { $(Self::$variant => $event),* }
             }
 
-            /// What it means, in a few words.
+            /// What it means, in a sentence.
             #[must_use]
             pub const fn gloss(self) -> &'static str {
                 match self { $(Self::$variant => $doc),* }
@@ -106,27 +107,27 @@ macro_rules! aborts {
 }
 
 aborts! {
-    Odd "ODD" "spf_abort_odd" "a writer was inside mmap, munmap, mprotect or madvise",
-    Unmapped "UNMAPPED" "spf_abort_unmapped" "no mapping at the address",
-    NoSpeculate "NO_SPECULATE" "spf_abort_no_speculate" "a kind of fault that never speculates (shared write)",
-    VmaCopy "VMA_COPY" "spf_abort_vma_copy" "a writer came while the mapping was being copied",
-    AccessError "ACCESS_ERROR" "spf_abort_access_error" "the mapping does not allow the access; only the locked path may judge",
-    Pud "PUD" "spf_abort_pud" "an upper page table is missing; speculation allocates none",
-    Pmd "PMD" "spf_abort_pmd" "the last-level page table is missing; speculation allocates none",
-    AnonVma "ANON_VMA" "spf_abort_anon_vma" "the first private copy of a mapping is prepared under the lock",
-    PteMapLockSeq1 "PTE_MAP_LOCK_SEQ1" "spf_abort_pte_map_lock_seq1" "a writer came before the page-table lock was tried",
-    PteMapLockPmd "PTE_MAP_LOCK_PMD" "spf_abort_pte_map_lock_pmd" "the page table was replaced since the walk",
-    PteMapLockPtl "PTE_MAP_LOCK_PTL" "spf_abort_pte_map_lock_ptl" "another thread held the page-table lock",
-    PteMapLockSeq2 "PTE_MAP_LOCK_SEQ2" "spf_abort_pte_map_lock_seq2" "a writer came before the entry could be set",
-    Fault "FAULT" "spf_abort_fault" "a writer came before the page cache was asked",
-    PteChanged "PTE_CHANGED" "spf_abort_pte_changed" "the entry changed while it was being upgraded",
-    NoFrame "NO_FRAME" "spf_abort_no_frame" "no frame at hand for a private copy",
-    FileMiss "FILE_MISS" "spf_abort_file_miss" "the page is not in the cache",
-    FileReadahead "FILE_READAHEAD" "spf_abort_file_readahead" "the page carries the marker that starts the next readahead",
-    FileLocked "FILE_LOCKED" "spf_abort_file_locked" "another thread held the page lock",
-    FileMapping "FILE_MAPPING" "spf_abort_file_mapping" "the page was truncated or reclaimed meanwhile",
-    FileNotUptodate "FILE_NOT_UPTODATE" "spf_abort_file_not_uptodate" "the page's bytes could not be read yet",
-    FileEof "FILE_EOF" "spf_abort_file_eof" "beyond the end of the file; only the locked path may judge",
+    Odd "ODD" "spf_abort_odd" "A writer was inside mmap, munmap, mprotect or madvise.",
+    Unmapped "UNMAPPED" "spf_abort_unmapped" "No mapping at the address.",
+    NoSpeculate "NO_SPECULATE" "spf_abort_no_speculate" "A write to a shared mapping, which never speculates.",
+    VmaCopy "VMA_COPY" "spf_abort_vma_copy" "A writer came while the mapping was being copied.",
+    AccessError "ACCESS_ERROR" "spf_abort_access_error" "The mapping does not allow the access; only the locked path may say so.",
+    Pud "PUD" "spf_abort_pud" "An upper page table is missing; speculation allocates none.",
+    Pmd "PMD" "spf_abort_pmd" "The last-level page table is missing; speculation allocates none.",
+    AnonVma "ANON_VMA" "spf_abort_anon_vma" "The first private copy of a mapping is prepared under the lock.",
+    PteMapLockSeq1 "PTE_MAP_LOCK_SEQ1" "spf_abort_pte_map_lock_seq1" "A writer came before the page-table lock was tried.",
+    PteMapLockPmd "PTE_MAP_LOCK_PMD" "spf_abort_pte_map_lock_pmd" "The page table was replaced after the walk.",
+    PteMapLockPtl "PTE_MAP_LOCK_PTL" "spf_abort_pte_map_lock_ptl" "Another thread held the page-table lock.",
+    PteMapLockSeq2 "PTE_MAP_LOCK_SEQ2" "spf_abort_pte_map_lock_seq2" "A writer came before the entry could be set.",
+    Fault "FAULT" "spf_abort_fault" "A writer came before the page cache was asked.",
+    PteChanged "PTE_CHANGED" "spf_abort_pte_changed" "The entry changed while it was being upgraded.",
+    NoFrame "NO_FRAME" "spf_abort_no_frame" "There was no free frame for a private copy.",
+    FileMiss "FILE_MISS" "spf_abort_file_miss" "The page is not in the cache.",
+    FileReadahead "FILE_READAHEAD" "spf_abort_file_readahead" "The page carries the marker that starts the next readahead.",
+    FileLocked "FILE_LOCKED" "spf_abort_file_locked" "Another thread held the page lock.",
+    FileMapping "FILE_MAPPING" "spf_abort_file_mapping" "The page was truncated or reclaimed meanwhile.",
+    FileNotUptodate "FILE_NOT_UPTODATE" "spf_abort_file_not_uptodate" "The page has not been read yet, or the read failed.",
+    FileEof "FILE_EOF" "spf_abort_file_eof" "Beyond the end of the file; only the locked path may say so.",
 }
 
 impl fmt::Display for Abort {

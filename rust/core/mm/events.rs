@@ -3,6 +3,7 @@
 use crate::cache::Abort;
 use crate::stats::Sharded;
 
+// One row an event: the variant, its name, what it counts.
 macro_rules! events {
     ($($variant:ident $name:literal $doc:literal,)*) => {
         /// What is counted, beside one counter for each [`Abort`].
@@ -11,7 +12,7 @@ macro_rules! events {
             $(#[doc = $doc] $variant,)*
         }
 
-        const NAMES: &[&str] = &[$($name),*];
+        const NAMED: &[(&str, &str)] = &[$(($name, $doc)),*];
     };
 }
 
@@ -31,7 +32,7 @@ events! {
     MmapLockWrite "mmap_lock_write" "The mmap lock was taken for writing.",
 }
 
-const EVENTS: usize = NAMES.len();
+const EVENTS: usize = NAMED.len();
 const ALL: usize = EVENTS + Abort::ALL.len();
 
 /// The counters.
@@ -81,10 +82,15 @@ impl Events {
         aborts == causes && self.sum(Event::SpfAttempt) == self.sum(Event::SpfCommit) + aborts
     }
 
+    /// Every counter's name with what it counts: the events, then the abort causes.
+    pub fn glosses() -> impl Iterator<Item = (&'static str, &'static str)> {
+        let causes = Abort::ALL.iter().map(|cause| (cause.event(), cause.gloss()));
+        NAMED.iter().copied().chain(causes)
+    }
+
     /// Every counter by name.
     #[must_use]
     pub fn all(&self) -> Vec<(&'static str, u64)> {
-        let names = NAMES.iter().copied().chain(Abort::ALL.iter().map(|cause| cause.event()));
-        names.enumerate().map(|(at, name)| (name, self.counts.sum(at))).collect()
+        Self::glosses().enumerate().map(|(at, (name, _))| (name, self.counts.sum(at))).collect()
     }
 }

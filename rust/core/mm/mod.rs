@@ -173,6 +173,11 @@ impl Mm {
         self.inner.events.all()
     }
 
+    /// Every counter of [`Mm::vm_events`] with what it counts, in the same order.
+    pub fn vm_event_glosses() -> impl Iterator<Item = (&'static str, &'static str)> {
+        Events::glosses()
+    }
+
     /// Audits the counters and page tables at quiescence (no fault is running).
     ///
     /// # Errors
