@@ -229,6 +229,12 @@ def row(mutant: Mutant) -> dict:
     }
 
 
+def linked(history: str) -> str:
+    """The bugs that a name stands for, each linked to the page that describes it."""
+    seeded = re.sub(r"seeded (\w+)", r"[seeded \1](invariants.md#seeded-\1)", history)
+    return re.sub(r"\b20\.(\d+)", r"[20.\1](fault-path.md#bug-\1)", seeded)
+
+
 def page(mutants: list[Mutant]) -> str:
     """docs/guards.md."""
     killed = [mutant for mutant in mutants if mutant.killed_by]
@@ -242,6 +248,8 @@ def page(mutants: list[Mutant]) -> str:
         "execution given. `target/guards.json` has the steps of each failing execution, and",
         "`make guards GUARDS=NAME` prints them. What the passes are: [checking.md](checking.md).",
         "",
+        "A bug called `seeded N` is one of [invariants.md](invariants.md#seeded-bugs), and `20.N` one of",
+        "[section 20 of fault-path.md](fault-path.md#20-bugs-that-speculative-fault-code-has-had).",
         "A name that ends in `:acquire` or `:release` is an acquire-release ordering without that half;",
         "`:seqcst` is a full fence made acquire-release.",
         "",
@@ -269,7 +277,7 @@ def page(mutants: list[Mutant]) -> str:
     history = sorted(
         told, key=lambda m: (m.history.split()[0], [int(n) for n in re.findall(r"\d+", m.history)])
     )
-    out += [f"| {m.history} | `{m.name}` | {m.why} |" for m in history]
+    out += [f"| {linked(m.history)} | `{m.name}` | {m.why} |" for m in history]
     if redundant:
         out += ["", "## Justified without a kill", "", "| name | where | why it stays |", "|---|---|---|"]
         for mutant in redundant:

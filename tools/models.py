@@ -73,7 +73,10 @@ def rows_table(rows: list[dict]) -> str:
             if row["model"] not in names:
                 names.append(row["model"])
     out = ["| row | models |", "|---|---|"]
-    out += [f"| {number} | {'; '.join(names)} |" for number, names in sorted(by_row.items())]
+    out += [
+        f"| [{number}](invariants.md#row-{number}) | {'; '.join(names)} |"
+        for number, names in sorted(by_row.items())
+    ]
     return "\n".join(out)
 
 

@@ -30,7 +30,7 @@ const REPORT: &str = "SPECMM_LOOM_REPORT";
 /// One model.
 pub(crate) struct Model {
     pub(crate) name: &'static str,
-    /// Rows of the specification's table of invariants that it exercises.
+    /// Rows of docs/invariants.md that it exercises.
     pub(crate) rows: &'static [u32],
     /// Largest number of preemptions explored; `None` is all of them.
     pub(crate) preemption_bound: Option<usize>,

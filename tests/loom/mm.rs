@@ -1,4 +1,5 @@
-//! Models of the address space. Here: what they share. Each subject has a file beside it.
+//! Models of the address space. Here: what they share. Each subject has a file beside it. Rows are those of
+//! docs/invariants.md.
 
 use super::mmap::Prot;
 use super::{Mm, MmOptions};

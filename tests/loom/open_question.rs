@@ -1,14 +1,14 @@
 //! May fault-around map pages with no page lock?
 //!
 //! In December 2020 Linus Torvalds argued that it may, under the leaf lock: raise the page's mapcount, then see the page
-//! unlocked, then see its mapping still set; a truncation that locks the page later must find the mapcount, and then block on
-//! the leaf lock inside its unmap. In September 2020 Matthew Wilcox had found a hole in holding the `i_mmap` lock
-//! instead.
+//! unlocked, then see its mapping still set; a truncation that locks the page later must see the mapcount, and then block on
+//! the leaf lock inside its unmap. In September 2020 Matthew Wilcox had found a hole in holding the `i_mmap` lock instead.
+//! docs/open-question.md has both messages and the results.
 //!
 //! Here one thread maps a page that it has found (it holds a reference) by one of these protocols, and one takes the page out
-//! of the cache: lock, unmap if the mapcount says so, clear slot and mapping, unlock. Claim (row 20): when both are done, a
-//! page without a mapping has no entry. Everything called is what ships, composed as the protocol says; only the order of the
-//! looks is the model's, and the full fences, which shipped code does not need. docs/open-question.md tells the results.
+//! of the cache: lock, unmap if the mapcount says so, clear slot and mapping, unlock. Claim, row 20 of docs/invariants.md: when
+//! both are done, a page without a mapping has no entry. Everything called is what ships, composed as the protocol says; only
+//! the order of the looks is the model's, and the full fences, which shipped code does not need.
 
 use super::models::{PAGE, cached_page, one_page};
 use super::{Mm, Prot};

@@ -1,5 +1,5 @@
 /*
- * A lookup without locks ends once writers stop (row 46).
+ * A lookup without locks ends once writers stop (row 46 of docs/invariants.md).
  *
  * Follows `XArray::find` (rust/core/xarray/walk.rs), `AddressSpace::{find_get_page, find_get_page_once}`
  * (rust/core/cache/address_space.rs), `PageRef::try_get` (rust/core/page/refcount.rs) against `remove_mapping`

@@ -12,7 +12,7 @@
  * n times; with IO one does what readahead has begun. A read of the store succeeds or fails, as it likes.
  *
  * Claims
- *   safe         one attempt for a fault (row 45) and two passes at most, and one more for each change of the size
+ *   safe         one attempt for a fault (row 45 of docs/invariants.md) and two passes at most, one more for each change of the size
  *                that came into a read; writers exclude; nobody hangs
  *   fault_ends   every fault ends
  *   write_ends   every writer gets the mmap lock
