@@ -2,7 +2,7 @@
  * Grace periods and deferred work: rust/core/rcu/domain.rs.
  *
  * Readers open and close sections for ever (`read`, `ReadSection::drop`). Updaters for ever defer a piece of work
- * (`Domain::defer`) and call `synchronize` or `barrier`; both are followed step by step: `Domain::grace_period` with
+ * (`call_rcu`) and call `synchronize` or `barrier`; both are followed step by step: `Domain::grace_period` with
  * its two takes, `snapshot`, `elapsed`, the mutexes `turn` and `runner`, `Domain::wait_for_readers`.
  *
  * Claims
