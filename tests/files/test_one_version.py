@@ -104,7 +104,7 @@ def looks_of(path: Path, change: Callable[[Path], None]) -> tuple[os.stat_result
 
 
 def test_every_row_of_the_table_has_a_test():
-    table = TABLE.read_text().split("## What a look finds")[1].split("\n## ")[0]
+    table = TABLE.read_text().split("## What a check finds")[1].split("\n## ")[0]
     rows = [
         tuple(cell.strip() for cell in line.strip("|").split("|")[:3])
         for line in table.splitlines()
