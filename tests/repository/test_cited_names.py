@@ -1,7 +1,7 @@
 """What a page, a docstring or a comment cites exists: files, headings, rows, sections, models, guards, names.
 
 Nothing here knows where a thing lives: names are looked up in the sources as they are. Names of Linux and of
-other projects are listed in tests/cited/foreign.txt; each of those is cited, and none is ours.
+other projects are listed in tests/repository/foreign_names.txt; each of those is cited, and none is ours.
 """
 
 import ast
@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-FOREIGN = ROOT / "tests" / "cited" / "foreign.txt"
+ROOT = Path(__file__).resolve().parents[2]
+FOREIGN = ROOT / "tests" / "repository" / "foreign_names.txt"
 # Other people's words, and what once was.
 LEFT_OUT = ("LICENSE", "CHANGELOG", "Cargo.lock", "tests/cited/")
 NAME = r"[A-Za-z_]\w*"
@@ -317,7 +317,7 @@ def test_what_is_cited_is_there(kind):
     [
         (
             "files",
-            "`cache/no_such.rs`, tests/test_docs.py, `tests/{conftest,nobody}.py`",
+            "`cache/no_such.rs`, tests/repository/test_docs.py, `tests/{conftest,nobody}.py`",
             ["cache/no_such.rs", "tests/nobody.py"],
         ),
         (
