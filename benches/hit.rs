@@ -14,10 +14,11 @@ mod common;
 
 use common::{DataFile, criterion, in_turn, own_rmws, shuffled, two_threads_each};
 use criterion::{BenchmarkId, Criterion};
-use specmm::page::{Frames, Use};
-use specmm::sync::Tally;
-use specmm::xarray::{Entry, XArray};
-use specmm::{PAGE_SIZE, rcu};
+use specmm::PAGE_SIZE;
+use specmm::internals::page::{Frames, Use};
+use specmm::internals::rcu;
+use specmm::internals::sync::Tally;
+use specmm::internals::xarray::{Entry, XArray};
 use std::hint::black_box;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;

@@ -9,8 +9,8 @@ mod common;
 
 use common::{criterion, own_rmws, two_threads_each};
 use criterion::Criterion;
-use specmm::page::{Frames, Use};
-use specmm::sync::rwsem::RwSem;
+use specmm::internals::page::{Frames, Use};
+use specmm::internals::sync::RwSem;
 use std::hint::black_box;
 
 /// One operation alone and against itself on a second thread.

@@ -215,7 +215,7 @@ pub enum Error {
         timeout: Duration,
     },
     /// A wait for the store of this file was given up, because the program wants its threads to
-    /// ([`give_up_waiting_when`](crate::cache::give_up_waiting_when)).
+    /// ([`give_up_waiting_when`](crate::give_up_waiting_when)).
     Interrupted(OsString),
     /// A valid request that specmm does not serve (yet).
     Unsupported(String),

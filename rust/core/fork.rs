@@ -42,14 +42,3 @@
 //! assert_eq!(status, 0);
 //! # Ok::<(), specmm::Error>(())
 //! ```
-//!
-//! A new lock that the process has once belongs into a [`PerProcess`].
-
-pub use crate::sync::PerProcess;
-
-/// The number of this process among its ancestors and itself: what was made under a smaller one belongs to an ancestor.
-#[inline]
-#[must_use]
-pub fn epoch() -> u64 {
-    crate::sync::process_epoch()
-}

@@ -39,27 +39,31 @@
 //!
 //! # The house
 //!
-//! Each room knows only the rooms below it. A reader who knows Linux finds each function where Linux keeps it.
+//! Each room knows only the rooms below it. A reader who knows Linux finds each function where Linux keeps it. Public are
+//! [`store`], [`error`], and what is named here at the top; the other rooms are private.
 //!
 //! | room | what | Linux |
 //! |---|---|---|
-//! | `workload` | drivers of the workloads (cargo feature) | will-it-scale, pft |
-//! | [`mm`] | address spaces: mappings, page table, mmap lock with its sequence, faults | `mm/memory.c`, `mm/mmap.c` |
-//! | [`cache`] | pages of files: lookup, `filemap_fault`, readahead, truncation, the bound | `mm/filemap.c`, `mm/readahead.c`, `mm/truncate.c` |
-//! | [`page`] | frames: flags, reference counts, locks, bytes | `struct page`, `mm/page_alloc.c` |
-//! | [`xarray`] | index to page | `lib/xarray.c` |
+//! | `workload` | drivers of the workloads (feature `workload`) | will-it-scale, pft |
+//! | `mm` | address spaces: mappings, page table, mmap lock with its sequence, faults | `mm/memory.c`, `mm/mmap.c` |
+//! | `cache` | pages of files: lookup, `filemap_fault`, readahead, truncation, the bound | `mm/filemap.c`, `mm/readahead.c`, `mm/truncate.c` |
+//! | `page` | frames: flags, reference counts, locks, bytes | `struct page`, `mm/page_alloc.c` |
+//! | `xarray` | index to page | `lib/xarray.c` |
 //! | [`store`] | where bytes live | file systems |
-//! | [`stats`] | event counters | `mm/vmstat.c` |
-//! | [`rcu`] | read sections and grace periods | `kernel/rcu` |
-//! | [`sync`] | atomics in two faces, named guards, locks, wait queues | `kernel/locking` |
+//! | `stats` | event counters | `mm/vmstat.c` |
+//! | `rcu` | read sections and grace periods | `kernel/rcu` |
+//! | `sync` | atomics in two faces, named guards, locks, wait queues | `kernel/locking` |
 //!
-//! Beside them stand `fork`, what a forked child does first, and `reserve`, memory that may be refused.
+//! Beside them stand [`fork`], what a forked child does first, and `reserve`, memory that may be refused.
+//!
+//! The features `internals` (what benches, checks and the Python binding need of the inside) and `workload` are for the
+//! project itself and follow no semantic versioning.
 //!
 //! # Who waits
 //!
 //! Lock-free: a copy-out attempt ([`File::read_cached`]) and a speculative attempt (a count of zero aborts; the page lock
 //! and the leaf lock are tried once). Waiting: [`File::pread`] on a miss, the classic fault, the page lock, the leaf lock,
-//! the mmap lock, [`rcu::synchronize`].
+//! the mmap lock, grace periods.
 //!
 //! # What excludes what
 //!
@@ -98,28 +102,30 @@
 //! How each of these is checked stands in the repository under `docs/checking.md`.
 
 #![deny(unsafe_code)]
+#![cfg_attr(not(feature = "internals"), warn(unnameable_types))]
 #![allow(clippy::nonminimal_bool, reason = "a guard is written as the condition that must hold")]
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("specmm runs on Linux only");
 
-pub mod cache;
+mod cache;
 pub mod error;
 #[cfg(not(any(specmm_loom, specmm_shuttle)))]
-#[allow(unsafe_code, reason = "only the caller knows that no other thread is there")]
 pub mod fork;
-pub mod mm;
-pub mod page;
+#[cfg(feature = "internals")]
+pub mod internals;
+mod mm;
+mod page;
 #[allow(unsafe_code, reason = "grace periods hand raw pointers from readers to their freer")]
-pub mod rcu;
+mod rcu;
 mod reserve;
-pub mod stats;
+mod stats;
 pub mod store;
-pub mod sync;
+mod sync;
 #[cfg(feature = "workload")]
 pub mod workload;
 #[allow(unsafe_code, reason = "nodes are reached through raw pointers that RCU keeps alive")]
-pub mod xarray;
+mod xarray;
 
 /// The crate's README: its code is run with the documentation's.
 #[cfg(doctest)]
@@ -136,6 +142,8 @@ mod loom_history;
 #[path = "../../tests/shuttle/harness.rs"]
 mod shuttle_harness;
 
+#[cfg(not(any(specmm_loom, specmm_shuttle)))]
+pub use cache::give_up_waiting_when;
 pub use cache::{
     Abort, Advice, CacheOptions, CacheStats, DEFAULT_FRAME_TIMEOUT, DEFAULT_RA_PAGES, File, FileReader,
     FilemapFault, Io, OneVersion, OpenMode, OpenOptions, PageCache, Pinned, ReadaheadState, StoreOptions,

@@ -9,7 +9,7 @@
 
 use crate::errors::specmm_error;
 use pyo3::prelude::*;
-use specmm::fork;
+use specmm::internals::fork;
 use std::cell::{Cell, RefCell};
 use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -10,7 +10,7 @@ use crate::errors::{closed_error, raise_naming};
 use crate::interrupt;
 use crate::later;
 use pyo3::prelude::*;
-use specmm::fork;
+use specmm::internals::fork;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -11,7 +11,7 @@
 use crate::imported::Imported;
 use pyo3::intern;
 use pyo3::prelude::*;
-use specmm::fork;
+use specmm::internals::fork;
 use std::cell::Cell;
 use std::ptr::NonNull;
 

@@ -5,7 +5,7 @@
 //! of its own, behind a lock that a fork may find taken, and in the child nobody would ever give it back.)
 
 use pyo3::prelude::*;
-use specmm::fork::PerProcess;
+use specmm::internals::fork::PerProcess;
 use std::mem::take;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};

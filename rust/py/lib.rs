@@ -38,14 +38,15 @@ mod _core {
     use super::errors::raise;
     use pyo3::prelude::*;
     use specmm::error::{Error, IoError};
-    use specmm::store::{self, Opening};
+    use specmm::internals::store;
+    use specmm::store::Opening;
     use std::os::fd::IntoRawFd;
     use std::path::PathBuf;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         super::interpreter::require_main(module.py())?;
-        specmm::cache::give_up_waiting_when(super::interrupt::has_come);
+        specmm::give_up_waiting_when(super::interrupt::has_come);
         Ok(())
     }
 

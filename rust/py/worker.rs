@@ -10,7 +10,7 @@ use crate::interrupt;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
-use specmm::fork::PerProcess;
+use specmm::internals::fork::PerProcess;
 use std::cell::{Cell, OnceCell};
 use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

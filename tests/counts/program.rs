@@ -3,10 +3,11 @@
 //! The argument names the operation. Everything is set up outside `counted_*`, the only functions in which instructions
 //! are collected; each makes [`TIMES`] operations, on pages it has met before, so nothing is done for the first time.
 
+use specmm::internals::rcu;
+use specmm::internals::sync::Tally;
+use specmm::internals::xarray::{Entry, XArray};
 use specmm::store::Store;
-use specmm::sync::Tally;
-use specmm::xarray::{Entry, XArray};
-use specmm::{Advice, File, Io, Locking, Madvise, Mm, MmOptions, PAGE_SIZE, PageCache, Prot, rcu};
+use specmm::{Advice, File, Io, Locking, Madvise, Mm, MmOptions, PAGE_SIZE, PageCache, Prot};
 use std::hint::black_box;
 use std::io;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! A planted use after free, for `tools/asan`: the sanitizer must report it, or its silence elsewhere means nothing.
-#![cfg(not(any(specmm_loom, specmm_shuttle)))]
+#![cfg(all(feature = "internals", not(any(specmm_loom, specmm_shuttle))))]
 #![allow(missing_docs, unsafe_code, reason = "a bug on purpose")]
 
-use specmm::rcu::{ArcCell, synchronize};
+use specmm::internals::rcu::{ArcCell, synchronize};
 use std::sync::Arc;
 
 #[test]

@@ -267,7 +267,7 @@ static GIVE_UP: AtomicBool = AtomicBool::new(false);
 /// `read_exact` and its like try again, for ever, after what is called `Interrupted`.
 #[test]
 fn a_wait_that_is_given_up_ends_what_reads() {
-    specmm::cache::give_up_waiting_when(|| GIVE_UP.load(Ordering::Relaxed));
+    specmm::give_up_waiting_when(|| GIVE_UP.load(Ordering::Relaxed));
     let slow = Plan { read: 1, fault: Fault::Slow(Duration::from_secs(1)), for_ever: true };
     let slow = FaultyStore::new(Arc::new(MemoryStore::new(vec![1; 10])), slow);
     let cache = PageCache::new(2 << 12, Io::Threads).unwrap();

@@ -12,9 +12,9 @@
 //! | `reference` | a page's reference is lost | the program's own audit |
 #![allow(unsafe_code, reason = "bugs on purpose, and their sound twins")]
 
-use specmm::page::{Frames, Use};
-use specmm::rcu;
-use specmm::sync::{AtomicPtr, AtomicU32, AtomicU64, Condvar, Mutex, Ordering, fence};
+use specmm::internals::page::{Frames, Use};
+use specmm::internals::rcu;
+use specmm::internals::sync::{AtomicPtr, AtomicU32, AtomicU64, Condvar, Mutex, Ordering, fence};
 use std::cell::UnsafeCell;
 use std::hint::black_box;
 use std::sync::Arc;

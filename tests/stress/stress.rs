@@ -77,7 +77,7 @@ fn main() {
 
 #[cfg(specmm_mutants)]
 fn switch_off(name: &str) {
-    specmm::sync::mutant::switch_off(name);
+    specmm::internals::sync::switch_off(name);
 }
 
 #[cfg(not(specmm_mutants))]

@@ -2,7 +2,8 @@
 
 use crate::tally::Tally;
 use crate::words;
-use specmm::{File, Io, Locking, Mm, MmOptions, OpenMode, OpenOptions, PAGE_SIZE, PageCache, Prot, rcu};
+use specmm::internals::rcu;
+use specmm::{File, Io, Locking, Mm, MmOptions, OpenMode, OpenOptions, PAGE_SIZE, PageCache, Prot};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 

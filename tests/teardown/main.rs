@@ -1,11 +1,12 @@
 //! Every operation at every moment of a thread's end: in destructors of thread-locals that were made before or after the
 //! thread's first section, and in those of C code, which come in up to four rounds after all of Rust's.
-#![cfg(not(any(specmm_loom, specmm_shuttle)))]
+#![cfg(all(feature = "internals", not(any(specmm_loom, specmm_shuttle))))]
 #![allow(missing_docs, reason = "a test suite")]
 
+use specmm::internals::rcu;
 use specmm::store::{MemoryStore, Store};
 use specmm::{
-    Advice, File, Io, Madvise, Mm, MmOptions, OpenOptions, PAGE_SIZE, PageCache, Prot, StoreOptions, rcu,
+    Advice, File, Io, Madvise, Mm, MmOptions, OpenOptions, PAGE_SIZE, PageCache, Prot, StoreOptions,
 };
 use std::cell::RefCell;
 use std::ffi::c_void;

@@ -16,6 +16,7 @@ impl<'f> PageRef<'f> {
     /// The page that carries the state: itself, or the head of the compound page it belongs to.
     #[inline]
     #[must_use]
+    #[allow(dead_code, reason = "lookups of huge pages will ask")]
     pub fn compound_head(self) -> PageRef<'f> {
         // Relaxed: written while the frame was free; the reference or the slot recheck orders it.
         let word = self.page.compound.load(Ordering::Relaxed);

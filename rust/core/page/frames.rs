@@ -185,6 +185,7 @@ impl Frames {
 
     /// A compound page of `2^order` frames, or `None` when no run is free: the caller falls back to order 0.
     #[must_use]
+    #[allow(dead_code, reason = "huge pages will be such")]
     pub fn alloc_compound(&self, order: u32) -> Option<PageHandle<'_>> {
         if order > super::buddy::MAX_ORDER {
             return None;

@@ -45,6 +45,7 @@ impl<'f> PageRef<'f> {
     }
 
     /// Waits until the page was seen unlocked (`wait_on_page_locked`).
+    #[allow(dead_code, reason = "reads that an event loop awaits will")]
     pub fn wait_unlocked(self) {
         self.frames.waits.wait_unlocked(&self.page.flags);
     }

@@ -7,7 +7,7 @@ mod faulty;
 mod local;
 mod look;
 mod memory;
-mod regular;
+pub(crate) mod regular;
 mod timed;
 
 pub use faulty::{Fault, FaultyStore, Plan};
@@ -15,7 +15,8 @@ pub use local::LocalFile;
 pub(crate) use look::Change;
 pub use look::Look;
 pub use memory::MemoryStore;
-pub use regular::{Opening, open_regular};
+pub use regular::Opening;
+pub(crate) use regular::open_regular;
 pub(crate) use timed::TimedStore;
 
 use std::io;
@@ -33,7 +34,7 @@ pub enum ReadBy {
     Caller,
     /// For stores that may stall: workers of the cache alone read it, and whoever waits for them may leave. A thread that waits
     /// for a page leaves when the time-out is over ([`Error::TimedOut`](crate::Error::TimedOut)), when its file or cache is
-    /// closed, and when the program gives up ([`give_up_waiting_when`](crate::cache::give_up_waiting_when)). The read is then
+    /// closed, and when the program gives up ([`give_up_waiting_when`](crate::give_up_waiting_when)). The read is then
     /// abandoned: the worker, the frames and the file are left to it until it comes back.
     ///
     /// A cache with [`Io::Inline`](crate::Io::Inline) has no workers: there, and where no thread can be started, callers

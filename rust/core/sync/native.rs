@@ -195,6 +195,11 @@ pub fn yield_now() {
 #[derive(Debug, Default, Clone, Copy)]
 pub struct LifeCell;
 
+#[allow(
+    clippy::unused_self,
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the model's cell has what to look at"
+)]
 impl LifeCell {
     /// A living object.
     #[must_use]

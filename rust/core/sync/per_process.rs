@@ -2,7 +2,7 @@
 //!
 //! A child of fork has the memory of its parent and one of its threads. A lock that another thread held at that moment is
 //! held for ever, and what it guards may be half changed. So the child makes a fresh value at its first use, and leaves its
-//! parent's as it is.
+//! parent's as it is. A new lock that the process has once belongs into one.
 
 use super::{AtomicPtr, imp, ord};
 

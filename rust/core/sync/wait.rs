@@ -132,6 +132,7 @@ impl WaitTable {
     }
 
     /// Waits until the lock bit of `word` was seen clear.
+    #[allow(dead_code, reason = "reads that an event loop awaits will")]
     pub fn wait_unlocked(&self, word: &AtomicU32) {
         let seen = self.wait_while_locked(word, None);
         debug_assert!(seen, "nobody leaves without being asked");

@@ -38,7 +38,7 @@ impl Entry {
     /// A value entry (the shadow of an evicted page).
     ///
     /// # Panics
-    /// When `value` exceeds [`MAX_VALUE`].
+    /// When `value` exceeds `MAX_VALUE`.
     #[must_use]
     pub fn value(value: u64) -> Self {
         assert!(value <= MAX_VALUE, "value {value} does not fit an entry");

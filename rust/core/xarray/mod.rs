@@ -14,8 +14,7 @@ mod walk;
 mod write;
 
 pub use entry::{Entry, MAX_VALUE};
-pub use node::{FANOUT, Mark, SHIFT};
-pub use walk::Found;
+pub use node::{FANOUT, Mark};
 pub use write::{Census, Locked};
 
 use crate::sync::{AtomicPtr, Mutex, Tally};
