@@ -10,7 +10,7 @@ use super::file::{OpenFile, OpenMode};
 use super::registry::CachedFile;
 use super::shared::Shared;
 use crate::error::{Error, IoError, Result};
-use crate::store::{LocalFile, Store};
+use crate::store::{LocalFile, Opening, Store};
 use crate::sync::Mutex;
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -101,9 +101,12 @@ impl Files {
         ra_pages: u32,
     ) -> Result<OpenFile> {
         let io_error = |error| Error::Io(IoError::new(error, name));
-        let create = matches!(mode, OpenMode::Create | OpenMode::CreateNew);
-        let store = LocalFile::open(path, mode.is_writable(), create, mode == OpenMode::CreateNew)
-            .map_err(io_error)?;
+        let how = Opening {
+            write: mode.is_writable(),
+            create: matches!(mode, OpenMode::Create | OpenMode::CreateNew),
+            exclusive: mode == OpenMode::CreateNew,
+        };
+        let store = LocalFile::open(path, how).map_err(io_error)?;
         let identity = store.identity().map_err(io_error)?;
         let size = store.size().map_err(io_error)?.unwrap_or(0);
         let store: Arc<dyn Store> = Arc::new(store);

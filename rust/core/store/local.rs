@@ -14,17 +14,17 @@ pub struct LocalFile {
 }
 
 impl LocalFile {
-    /// Opens `path` for reading, and for writing too if `writable`; `create` makes it if it is missing, `exclusive` insists
-    /// that it is missing. Never truncates.
+    /// Opens `path` for reading, and as `how` says. Never truncates, and waits for nothing.
     ///
     /// # Errors
-    /// As [`open_regular`]; EFBIG beyond 16 TiB.
-    pub fn open(path: &Path, writable: bool, create: bool, exclusive: bool) -> io::Result<Self> {
-        let file = open_regular(path, Opening { write: writable, create, exclusive })?;
+    /// What open(2) says; EISDIR for a directory, and for whatever else is not a regular file, or is made up as it is read
+    /// (`/proc`, `/sys`), an error that says what it is; EFBIG beyond 16 TiB.
+    pub fn open(path: &Path, how: Opening) -> io::Result<Self> {
+        let file = open_regular(path, how)?;
         if file.metadata()?.size() > MAX_SIZE {
             return Err(rustix::io::Errno::FBIG.into());
         }
-        Ok(Self { file, writable })
+        Ok(Self { file, writable: how.write })
     }
 
     /// Device and inode number: two opens of one file have the same.
