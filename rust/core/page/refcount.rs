@@ -7,7 +7,7 @@
 //!
 //! The cache holds one reference on each of its pages, each page-table entry one, each [`PageHandle`] one.
 
-use super::{PageFlags, PageRef};
+use super::PageRef;
 use crate::sync::{Ordering, guard, ord, ordered_fence};
 use std::mem::ManuallyDrop;
 
@@ -116,13 +116,5 @@ impl Drop for PageHandle<'_> {
 impl std::fmt::Debug for PageHandle<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.page.fmt(f)
-    }
-}
-
-impl PageHandle<'_> {
-    /// Whether this is a private copy.
-    #[must_use]
-    pub fn is_private(&self) -> bool {
-        self.page.flags().has(PageFlags::PRIVATE)
     }
 }

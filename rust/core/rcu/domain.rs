@@ -33,7 +33,7 @@ pub(super) struct Domain {
     deferred: Deferred,
 }
 
-/// A ticket from [`super::snapshot`].
+/// A ticket from [`snapshot`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Grace(u64);
 
@@ -216,13 +216,14 @@ pub(super) fn synchronize_if_much() {
 }
 
 /// Deferred work that nobody has taken yet.
-#[cfg(specmm_shuttle)]
+#[cfg(all(test, specmm_shuttle))]
 pub(super) fn waiting() -> u64 {
     domain().deferred.waiting()
 }
 
 /// What the model checker sets: most models leave RCU out and drop deferred work at their end.
 #[cfg(specmm_loom)]
+#[cfg_attr(not(test), allow(dead_code, reason = "the models set it"))]
 pub mod model {
     use super::Work;
     use std::cell::{Cell, RefCell};
@@ -276,7 +277,8 @@ pub mod model {
 
 #[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
 mod tests {
-    use super::super::{barrier, call_rcu, elapsed, read, snapshot, synchronize};
+    use super::super::{barrier, call_rcu, read, synchronize};
+    use super::{elapsed, snapshot};
     use crate::sync::{AtomicPtr, AtomicU32, Ordering};
     use std::sync::Arc;
 

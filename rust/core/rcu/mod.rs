@@ -1,7 +1,6 @@
 //! Read-copy-update: readers that never wait, and a way to wait for all of them.
 //!
-//! Owns: read sections ([`read`]), deferred work ([`call_rcu`]), grace periods ([`synchronize`], [`snapshot`],
-//! [`elapsed`]). Guards tree nodes, VMAs, page-table nodes, open files and the reuse of mapped frames. Does not own the
+//! Owns: read sections ([`read`]), deferred work ([`call_rcu`]), grace periods ([`synchronize`]). Guards tree nodes, VMAs, page-table nodes, open files and the reuse of mapped frames. Does not own the
 //! pointers it protects: those are ordinary atomics of their rooms.
 //!
 //! Mirrors `include/linux/rcupdate.h`. It is small and ours because every check in it can be switched off by name.
@@ -19,10 +18,12 @@ mod section;
 
 pub use arc_cell::ArcCell;
 pub use deferred::{Carried, Carries, Room};
-pub use domain::Grace;
 #[cfg(any(specmm_loom, specmm_shuttle))]
 pub use domain::model;
 pub use section::ReadSection;
+
+#[cfg(all(test, any(specmm_loom, specmm_shuttle)))]
+use domain::{elapsed, snapshot};
 
 /// Enters a read section: what is reachable now stays allocated until the section is dropped. Sections nest.
 #[inline]
@@ -60,25 +61,13 @@ pub fn barrier() {
     domain::barrier();
 }
 
-/// A ticket that [`elapsed`] when a whole grace period has passed since now.
-#[must_use]
-pub fn snapshot() -> Grace {
-    domain::snapshot()
-}
-
-/// Whether the grace period of `ticket` is over.
-#[must_use]
-pub fn elapsed(ticket: Grace) -> bool {
-    domain::elapsed(ticket)
-}
-
 /// Completes a grace period if much work has been deferred. Called by operations that wait anyway.
 pub fn synchronize_if_much() {
     domain::synchronize_if_much();
 }
 
 /// Deferred work that nobody has taken yet.
-#[cfg(specmm_shuttle)]
+#[cfg(all(test, specmm_shuttle))]
 #[must_use]
 pub fn waiting() -> u64 {
     domain::waiting()

@@ -14,6 +14,8 @@ mod lock;
 #[cfg(specmm_loom)]
 #[allow(unsafe_code, reason = "loom cells hand out raw pointers")]
 #[allow(clippy::missing_panics_doc, clippy::needless_pass_by_value, reason = "never part of what ships")]
+#[allow(clippy::unused_self, reason = "as the faces that ship")]
+#[cfg_attr(not(test), allow(dead_code, reason = "the models steer it"))]
 pub mod model;
 #[cfg(specmm_mutants)]
 pub mod mutant;
@@ -21,7 +23,12 @@ pub mod mutant;
 pub(crate) mod native;
 #[cfg(specmm_shuttle)]
 #[allow(unsafe_code, reason = "a load without a switch")]
-#[allow(clippy::missing_panics_doc, clippy::needless_pass_by_value, reason = "never part of what ships")]
+#[allow(
+    clippy::needless_pass_by_value,
+    clippy::trivially_copy_pass_by_ref,
+    reason = "never part of what ships"
+)]
+#[cfg_attr(not(test), allow(dead_code, reason = "the tests steer it"))]
 pub mod shuttle;
 #[cfg(specmm_tsan)]
 #[allow(clippy::missing_panics_doc, clippy::new_without_default, reason = "never part of what ships")]
@@ -35,9 +42,11 @@ pub(crate) use native as imp;
 pub(crate) use shuttle as imp;
 
 pub use imp::{
-    AtomicPtr, AtomicU32, AtomicU64, Condvar, LifeCell, Mutex, MutexGuard, OnceLock, Parker, fence,
-    light_barrier, pause, spin_hint, thread, yield_now,
+    AtomicPtr, AtomicU32, AtomicU64, Condvar, LifeCell, Mutex, MutexGuard, OnceLock, Parker, fence, pause,
+    spin_hint, thread, yield_now,
 };
+#[cfg(not(any(specmm_loom, specmm_shuttle)))]
+pub use native::light_barrier;
 pub use std::sync::atomic::Ordering;
 
 pub(crate) mod context;

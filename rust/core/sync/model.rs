@@ -411,11 +411,6 @@ pub fn full_fence() {
     fence(Ordering::SeqCst);
 }
 
-/// In models sections announce themselves with a full fence: see `rcu::membarrier`.
-pub fn light_barrier() {
-    fence(Ordering::SeqCst);
-}
-
 /// Loom's mutex without poisoning.
 #[derive(Debug)]
 pub struct Mutex<T>(loom::sync::Mutex<T>);
@@ -440,10 +435,6 @@ impl<T> Mutex<T> {
     #[track_caller]
     pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         self.0.try_lock().ok()
-    }
-    /// The value, by the exclusive borrow.
-    pub fn get_mut(&mut self) -> &mut T {
-        self.0.get_mut().unwrap()
     }
 }
 

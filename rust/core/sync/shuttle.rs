@@ -180,11 +180,6 @@ pub use ::shuttle::sync::atomic::fence;
 /// Filled without a switch.
 pub use std::sync::OnceLock;
 
-/// As in models: see `rcu::membarrier`.
-pub fn light_barrier() {
-    fence(Ordering::SeqCst);
-}
-
 /// Shuttle's mutex without poisoning.
 #[derive(Debug, Default)]
 pub struct Mutex<T>(::shuttle::sync::Mutex<T>);
@@ -201,10 +196,6 @@ impl<T> Mutex<T> {
     /// Takes the mutex if it is free.
     pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         self.0.try_lock().ok()
-    }
-    /// The value, by the exclusive borrow.
-    pub fn get_mut(&mut self) -> &mut T {
-        self.0.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 

@@ -287,6 +287,7 @@ impl<'x> Locked<'x> {
     ///
     /// # Errors
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) when a lone entry needs a node for it.
+    #[allow(dead_code, reason = "pages that were written to will carry it")]
     pub fn set_mark(&mut self, index: u64, mark: Mark) -> crate::Result<bool> {
         if self.get(index).is_empty() {
             return Ok(false);
@@ -322,14 +323,6 @@ impl<'x> Locked<'x> {
             offset = node.offset;
             node = self.node(parent);
         }
-    }
-
-    /// Whether the entry at `index` carries `mark`.
-    #[must_use]
-    pub fn has_mark(&self, index: u64, mark: Mark) -> bool {
-        self.place(index).is_some_and(|place| {
-            place.node.marks[mark as usize].load_then_write(Ordering::Relaxed) & (1 << place.offset) != 0
-        })
     }
 
     /// Notes the node of `index` under `number`, which is not 0, if it holds values and nothing else and is not noted yet. An
