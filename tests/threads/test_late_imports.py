@@ -8,9 +8,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-# What a child that uses the cache never comes to.
-OPTIONAL = {"specmm.cli.faults_plot": "draws a picture, in a process of its own"}
-
 
 def looked_up_by_the_extension():
     """Modules named in the binding."""
@@ -32,7 +29,7 @@ def imported_in_functions():
 
 
 def test_whatever_is_needed_later_is_there_after_the_import():
-    needed = {*looked_up_by_the_extension(), *imported_in_functions()} - set(OPTIONAL)
+    needed = {*looked_up_by_the_extension(), *imported_in_functions()}
     assert {"specmm._pickling", "specmm._errors", "os"} <= needed, "the scan finds nothing"
     code = "import sys, specmm; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

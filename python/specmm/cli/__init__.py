@@ -1,11 +1,12 @@
 """The `specmm` command.
 
-`specmm faults` is the main job: a real file, faulted with and without the mmap lock, beside the kernel.
-`specmm read` measures reads of a file beside mmap and os.pread, `specmm stat` shows what is in memory of it.
-`specmm check` runs random programs through specmm and through its reference model. Each subcommand is a
-module with `add(subparsers)`, which names its options, and `run(options)`, which answers the exit code.
+`specmm read` measures reads of a file beside mmap and os.pread, and `specmm stat` shows how much of it is in
+memory. `specmm faults` faults a real file with and without the mmap lock, beside the kernel, and
+`specmm check` compares specmm with its reference model on random programs. Each subcommand is a module with
+`add(subparsers)`, which defines its options, and `run(options)`, which returns the exit code. In text, though
+not in JSON, each ends with what to run next (`closing`).
 
-Exit codes: 0 done, 1 something went wrong or does not hold, 2 an argument cannot work, 130 interrupted.
+Exit codes: 0 success, 1 an error or a difference, 2 an invalid argument, 130 interrupted.
 """
 
 import argparse
@@ -20,28 +21,31 @@ from specmm.cli.errors import UsageError, say
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line; `--help` has the rest."""
+    """Reports a mistake in one line; `--help` has the rest."""
 
     def error(self, message: str) -> NoReturn:
-        say(f"{self.prog}: {message}")
+        say(f"{self.prog}: {message}; see {self.prog} --help")
         self.exit(2)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="specmm", description="Linux's file page-fault path as a library.", allow_abbrev=False
+        prog="specmm",
+        description="Read large files under a memory limit you set: "
+        "a page cache inside your process, in place of mmap.",
+        epilog='Start with "specmm read FILE". '
+        'From Python: specmm.PageCache("64MiB").open(FILE).pread(length, offset)',
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"specmm {specmm.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    faults.add(commands)
-    read.add(commands)
-    stat.add(commands)
-    check.add(commands)
+    for command in (read, stat, faults, check):
+        command.add(commands)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command and answers its exit code."""
+    """Runs the command and returns its exit code."""
     prog = "specmm"
     before = signal.getsignal(signal.SIGTERM)
     try:
@@ -54,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"{prog}: interrupted")
         return 130
     except BrokenPipeError:
-        # Whoever read our output has gone.
+        # Nobody reads our output any more.
         return 128 + signal.SIGPIPE
     except (UsageError, OSError, specmm.SpecmmError) as error:
         say(f"{prog}: {error}")
@@ -65,5 +69,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _terminated(number: int, _frame: object) -> NoReturn:
-    """Ends in order, so that temporary files go."""
+    """Exits through Python, so that temporary files are deleted."""
     sys.exit(128 + number)

@@ -1,4 +1,4 @@
-"""Arguments that several commands take. Each function says what is wrong with a value by naming it."""
+"""Arguments that several commands take. Errors name the offending value."""
 
 import argparse
 import os
@@ -8,7 +8,7 @@ from specmm.cli.errors import UsageError
 
 
 def size(text: str) -> int:
-    """Bytes above 0, as a number or with a unit."""
+    """Bytes, more than 0, as a number or with a unit."""
     try:
         found = _core.parse_size(text)
     except ValueError:
@@ -19,7 +19,7 @@ def size(text: str) -> int:
 
 
 def seconds(text: str) -> float:
-    """More than none, at most an hour."""
+    """Seconds, more than 0, at most an hour."""
     try:
         found = float(text)
     except ValueError:
@@ -44,9 +44,9 @@ def seed(text: str) -> int:
 
 
 def file(path: str, *, empty: str) -> int:
-    """The size of a regular file that can be read and has something in it.
+    """The size of a regular file that can be read and is not empty.
 
-    empty: what an empty one is useless for.
+    empty: what an empty file leaves nothing to do: "there is nothing to <empty>".
     """
     try:
         with os.fdopen(_core.open_regular(path), "rb") as opened:

@@ -6,13 +6,13 @@ import secrets
 import time
 from typing import Any
 
-from specmm.cli import arguments, check_program
+from specmm.cli import arguments, check_program, closing
 from specmm.cli.progress import progress
 
 _DESCRIPTION = """\
-Draws random programs (reads, mappings, loads, stores, faults, truncations) and runs each step through specmm
-and through its reference model in plain Python. After every step answers, bytes, residency, page-table
-entries, readahead state and event counters must agree, and the cache's self-audit must pass."""
+Runs random programs (reads, mappings, loads, stores, faults, truncations) step by step through specmm and
+through its reference model in plain Python. After every step results, bytes, residency, page-table entries,
+readahead state and event counters must agree, and the cache must pass its self-check."""
 
 
 def add(commands: Any) -> None:
@@ -21,13 +21,15 @@ def add(commands: Any) -> None:
         "check", help="compare specmm with its reference model on random programs", description=_DESCRIPTION
     )
     parser.set_defaults(run=run)
-    parser.add_argument("--seconds", type=_seconds, default=5.0, help="how long (5)")
-    parser.add_argument("--seed", type=arguments.seed, help="repeats a run's programs (default: a fresh one)")
-    parser.add_argument("--json", action="store_true", help="the result as JSON on stdout")
+    parser.add_argument("--seconds", type=_seconds, default=5.0, help="how long to run (5)")
+    parser.add_argument(
+        "--seed", type=arguments.seed, help="repeat the programs of this seed (default: a fresh seed)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs programs until the time is up or something differs."""
+    """Runs programs until time runs out or something differs."""
     seed = secrets.randbits(32) if options.seed is None else options.seed
     began = time.monotonic()
     tally = check_program.Tally()
@@ -51,14 +53,26 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(result, indent=2))
     elif difference is None:
         print(
-            f"{tally.programs} random programs, {tally.steps} steps: after each, specmm and its model agreed "
-            "in answer, bytes, residency, entries, readahead state and events, and the self-audit passed."
+            f"{tally.programs} random programs, {tally.steps} steps: after every step specmm and its model "
+            "agreed on results, bytes, residency, entries, readahead state and events, and the self-check "
+            "passed."
         )
         print("Calls: " + ", ".join(f"{name} {count}" for name, count in result["calls"].items()) + ".")
         print("Aborts: " + ", ".join(f"{name} {count}" for name, count in result["aborts"].items()) + ".")
     else:
-        print(f"specmm and its model differ (--seed {seed - 1} repeats it):\n{difference}")
+        print(f"specmm and its model differ:\n{difference}")
+    if not options.json:
+        closing.show(_next(seed, difference))
     return 0 if difference is None else 1
+
+
+def _next(seed: int, difference: str | None) -> list[closing.Step]:
+    if difference is not None:
+        return [(["check", "--seed", str(seed - 1), "--seconds", "1"], "repeats it, for a report of the bug")]
+    return [
+        (["check", "--seconds", "60"], "other programs, for longer"),
+        (["faults"], "the same fault path on a real file, timed beside the kernel's"),
+    ]
 
 
 def _seconds(text: str) -> float:

@@ -1,7 +1,7 @@
-"""One random program, run by specmm and by its reference model, step by step.
+"""One random program, run step by step by specmm and by its reference model.
 
-A pair of files on disk, one for each side, with the same bytes; one address space a side. All I/O is done in
-the caller, so that nothing is left to timing.
+Each side has a file with the same bytes and an address space. All I/O is done in the calling thread, so that
+nothing depends on timing.
 """
 
 import collections
@@ -42,7 +42,7 @@ class _Side:
         self.mm = subject.Mm(self.cache, fault_around=fault_around)
 
     def observe(self) -> dict[str, Any]:
-        """Everything that shows. The audit raises if the cache contradicts itself."""
+        """Everything that can be seen. `check` raises if the cache contradicts itself."""
         self.cache.check()
         return {
             "residency": self.file.residency(),
@@ -60,7 +60,7 @@ class _Side:
 
 
 def run(seed: int, tally: Tally) -> str | None:
-    """Runs the program of a seed. Says what differs, if anything does."""
+    """Runs the program of a seed. Returns what differs, or None."""
     draw = random.Random(seed)  # noqa: S311 - programs need no secrecy
     size = draw.randrange(1, 64 * PAGE)
     frames, around = draw.choice([16, 48, 200]), draw.choice([4096, 16384, 65536])
@@ -128,7 +128,7 @@ def _step(draw: random.Random) -> tuple[str, Callable[[_Side], object]]:
 
 
 def _answer(call: Callable[[_Side], object], side: _Side) -> object:
-    """What a call answers or raises, in words that do not depend on whose classes it uses."""
+    """What a call returns or raises, in a form that does not depend on which side's classes it uses."""
     try:
         return _plain(call(side))
     except Exception as error:

@@ -1,14 +1,14 @@
-"""What a user can get wrong, and how anything is said beside the result."""
+"""Mistakes of the user's, and messages on stderr."""
 
 import contextlib
 import sys
 
 
 class UsageError(Exception):
-    """An argument that cannot work; the message names it. The command ends with code 2."""
+    """An invalid argument, which the message names. The command exits with code 2."""
 
 
 def say(line: str) -> None:
-    """Writes a line to stderr. Whether anybody can read it makes no difference to the command."""
+    """Writes a line to stderr. A stderr that cannot be written to does not stop the command."""
     with contextlib.suppress(OSError):
         print(line, file=sys.stderr, flush=True)

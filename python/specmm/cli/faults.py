@@ -1,15 +1,13 @@
-"""`specmm faults`: a real file, faulted from several threads while one more maps and unmaps."""
+"""`specmm faults`: faults a real file from several threads while another thread maps and unmaps."""
 
 import argparse
-import importlib.util
 import json
-import os
+from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 from specmm import _core
-from specmm.cli import arguments, faults_text, machine
+from specmm.cli import arguments, closing, faults_plot, faults_text, machine, picture
 from specmm.cli.errors import UsageError, say
 from specmm.cli.faults_json import document
 from specmm.cli.progress import progress
@@ -17,30 +15,31 @@ from specmm.cli.sample import sample_file
 
 SAMPLE = 64 << 20
 ROUNDS = 5
-PICTURES = (".png", ".svg", ".pdf")
 
 _DESCRIPTION = """\
-Maps a real file and faults it from several threads while one more thread maps and unmaps other parts of it:
-through the kernel's own mmap, and through each way of locking a fault that specmm has. The file is only
-read."""
+For those who study page faults. Maps a real file and faults it from several threads while another thread
+maps and unmaps other parts of it: through the kernel's own mmap, and through specmm with and without the mmap
+lock. Compares how long a fault takes, and says why speculation gave up. The file is never written to."""
 
 
 def add(commands: Any) -> None:
     """Names the options."""
     parser: argparse.ArgumentParser = commands.add_parser(
-        "faults", help="fault a real file, with and without the mmap lock", description=_DESCRIPTION
+        "faults",
+        help="fault a real file with and without the mmap lock, beside the kernel",
+        description=_DESCRIPTION,
     )
     parser.set_defaults(run=run)
     add = parser.add_argument
-    add("file", nargs="?", metavar="FILE", help="a file to map; it is only read (default: a temporary one)")
+    add("file", nargs="?", metavar="FILE", help="the file to map (default: a temporary one)")
     add("--workload", default="fault_vs_mmap", help=f"one of {', '.join(_core.workloads())} (fault_vs_mmap)")
-    add("--threads", type=_threads, metavar="N", help="faulting threads (as many as there are CPUs)")
+    add("--threads", type=_threads, metavar="N", help="faulting threads (one for each CPU)")
     add(
         "--writer-rate",
         type=_rate,
         default="2000",
         metavar="N|max",
-        help="pairs of mmap and munmap a second (2000)",
+        help="pairs of mmap and munmap a second, by the other thread (2000)",
     )
     add(
         "--locking",
@@ -59,25 +58,25 @@ def add(commands: Any) -> None:
         "--length",
         type=arguments.size,
         metavar="BYTES",
-        help="how much to map, such as 16MiB (the file, at most 64MiB)",
+        help="how much to map, such as 16MiB (the whole file, up to 64MiB)",
     )
     add(
         "--capacity",
         type=arguments.size,
         metavar="BYTES",
-        help="bound of specmm's page cache (what the mapping needs)",
+        help="the memory limit of specmm's page cache (what the mapping needs)",
     )
-    add("--json", action="store_true", help="the whole result as JSON on stdout")
-    add("--plot", metavar="FILE.png", help="also a picture; needs matplotlib")
+    add("--json", action="store_true", help="print the whole result as JSON")
+    add("--plot", metavar="FILE.png", help=picture.HELP)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs the workload and shows what came of it."""
+    """Runs the workload and shows the result."""
     rows = _rows(options.locking)
     if options.workload not in _core.workloads():
         raise UsageError(f"workload {options.workload!r} is not one of {', '.join(_core.workloads())}")
     if options.plot is not None:
-        _check_plot(options.plot)
+        picture.check(options.plot)
     machine_found = machine.describe()
     threads = options.threads or machine_found["cpus"]
     with ExitStack() as stack:
@@ -94,16 +93,24 @@ def run(options: argparse.Namespace) -> int:
     for warning in faults_text.warnings(result):
         say(f"specmm faults: {warning}")
     if options.plot is not None:
-        from specmm.cli.faults_plot import draw
-
-        draw(result, options.plot)
+        faults_plot.draw(result, options.plot)
     if options.json:
         print(json.dumps(result, indent=2))
     else:
         faults_text.show(result)
         if options.plot is not None:
             print(f"\nThe picture is in {options.plot}.")
+        closing.show(list(_next(options)))
     return 0
+
+
+def _next(options: argparse.Namespace) -> Iterator[closing.Step]:
+    faults = ["faults", *([] if options.file is None else [closing.file(options.file)])]
+    if options.plot is None:
+        yield [*faults, "--plot", "faults.png"], "latencies and causes, as a picture"
+    if options.writer_rate != "max":
+        yield [*faults, "--writer-rate", "max"], "beside a thread that maps and unmaps without pause"
+    yield ["check"], "the same fault path against its reference model"
 
 
 def _measure(
@@ -138,19 +145,8 @@ def _rows(locking: list[str] | None) -> list[str]:
     for mode in chosen:
         if mode not in known:
             raise UsageError(f"locking {mode!r} is not one of {', '.join(known)}")
-    # The kernel comes first, whoever is compared with it.
+    # The kernel comes first, whatever else was chosen.
     return [row for row in known if row in chosen or row == known[0]]
-
-
-def _check_plot(path: str) -> None:
-    """Before the work, not after it."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise UsageError("--plot needs matplotlib, which is not installed: pip install 'specmm[cli]'")
-    if Path(path).suffix.lower() not in PICTURES:
-        raise UsageError(f"--plot {path!r} does not end in one of {', '.join(PICTURES)}")
-    folder = Path(path).absolute().parent
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UsageError(f"--plot {path!r}: {str(folder)!r} is not a folder that can be written to")
 
 
 def _threads(text: str) -> int:

@@ -1,4 +1,4 @@
-"""What the figures of `specmm faults` mean, in one sentence that holds whoever wins."""
+"""What the figures of `specmm faults` mean, in one sentence that is true whoever wins."""
 
 from typing import Any
 

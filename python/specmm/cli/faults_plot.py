@@ -1,33 +1,29 @@
 """The result of `specmm faults` as a picture: how long faults take, and why speculation gave up."""
 
-import importlib
 from typing import Any
 
 from specmm import _report
-from specmm.cli import figures
+from specmm.cli import figures, picture
 
 Run = dict[str, Any]
 
-# Okabe and Ito's colours, which colour-blind people can tell apart.
-_COLOURS = {"kernel": "#999999", "mmap_lock": "#D55E00", "speculative": "#0072B2"}
-_OTHERS = ("#009E73", "#CC79A7", "#E69F00")
+_COLOURS = {"kernel": picture.GREY, "mmap_lock": picture.ORANGE, "speculative": picture.BLUE}
+_OTHERS = (picture.GREEN, picture.PINK, picture.YELLOW)
 _MARKED = ((0.5, "p50"), (0.9, "p90"), (0.99, "p99"), (0.999, "p99.9"), (0.9999, "p99.99"))
 
 
 def draw(result: dict[str, Any], path: str) -> None:
     """Writes the picture."""
-    importlib.import_module("matplotlib").use("Agg")
-    pyplot: Any = importlib.import_module("matplotlib.pyplot")
-    with pyplot.rc_context({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False}):
-        figure, (left, right) = pyplot.subplots(
-            1, 2, figsize=(13, 6), width_ratios=(3, 2), layout="constrained"
-        )
+    picture.save(drawn(result), path)
+
+
+def drawn(result: dict[str, Any]) -> Any:
+    """The picture as a figure of matplotlib's."""
+    with picture.figure((13, 6), _finding(result["runs"]), _caption(result)) as figure:
+        left, right = figure.subplots(1, 2, width_ratios=(3, 2))
         _latencies(left, result["runs"])
         _causes(right, result["runs"])
-        figure.suptitle(_finding(result["runs"]), fontsize=14, fontweight="bold")
-        figure.supxlabel(_caption(result), fontsize=9, color="#555555")
-        figure.savefig(path, dpi=150)
-        pyplot.close(figure)
+    return figure
 
 
 def _latencies(axes: Any, runs: list[Run]) -> None:
@@ -81,7 +77,7 @@ def _causes(axes: Any, runs: list[Run]) -> None:
     axes.bar_label(bars, [f"{count:,}" for count, _ in shown], padding=3, fontsize=9)
     axes.set_xscale("log")
     axes.margins(x=0.25)
-    axes.set_xlabel("aborts per million attempts (bars are marked with counts)")
+    axes.set_xlabel("aborts per million attempts (the bars show counts)")
 
 
 def _writer(run: Run) -> str:

@@ -1,4 +1,4 @@
-"""The result of `specmm faults` for people: how it was measured, the tables, and a sentence that sums up."""
+"""The result of `specmm faults` as text: how it was measured, the tables, and a sentence that sums up."""
 
 import shutil
 import textwrap
@@ -14,12 +14,12 @@ Result = dict[str, Any]
 
 
 def warnings(result: Result) -> Iterator[str]:
-    """What makes the figures worse than they could be."""
+    """What makes the figures worse than they need be."""
     cpus, threads = result["machine"]["cpus"], result["runs"][0]["threads"]
     writer = any(run["writer_rate"] != 0 for run in result["runs"])
     if threads + writer > cpus:
         others = " and the writer" if writer else ""
-        advice = f"; --threads {cpus - 1} leaves one to the writer" if writer and cpus > 1 else ""
+        advice = f"; --threads {cpus - 1} leaves one for the writer" if writer and cpus > 1 else ""
         yield (
             f"{threads} faulting thread{'s' * (threads != 1)}{others} share {cpus} CPU{'s' * (cpus != 1)}, "
             f"so the slowest faults are those that waited for a CPU{advice}"
@@ -37,7 +37,7 @@ def show(result: Result) -> None:
         print("\n" + textwrap.fill(note, width))
     causes = _causes(result)
     if causes.rows:
-        print("\nWhy speculation gave up and took the lock, cold passes and the writer's faults included:\n")
+        print("\nWhy speculation gave up and took the lock (cold passes and the writer's faults included):\n")
         causes.show()
     print("\n" + textwrap.fill(sentence(result), width))
 
@@ -48,10 +48,11 @@ def _head(result: Result) -> Iterator[str]:
     workload, threads, rounds = first["workload"], first["threads"], len(first["rounds"])
     if file["temporary"]:
         made = figures.size(file["size"])
-        yield f"No FILE was named: a temporary one of {made} was made on {file['fstype']} and is gone again."
+        yield f"No FILE given: a temporary one of {made} was made on {file['fstype']} and then deleted."
     whole = file["mapped"] >= file["size"]
     part = "all" if whole else f"the first {figures.size(file['mapped'])} of"
-    why = "" if whole else "; there is no reclaim yet, so what is mapped must fit"
+    # All that is mapped stays cached, so that no fault waits for a disk or for reclaim.
+    why = "" if whole else "; --length maps more"
     size = figures.size(file["size"])
     yield f"{file['path']}, {file['fstype']}: {part} {size} mapped, opened read-only{why}."
     yield f"{machine['cpu']}, {machine['cpus']} CPUs, {machine['kernel']}, specmm {machine['specmm']}."
@@ -62,22 +63,23 @@ def _head(result: Result) -> Iterator[str]:
     )
     renewed = "munmap and mmap" if workload == "page_fault2" else "madvise(DONTNEED)"
     yield (
-        f"How it is timed: pages are zapped with {renewed} and faulted in again by one touch every "
-        f"{figures.size(timing['stride'])}, which is what one fault maps; zapping and the first, cold pass "
-        f"are not timed. One fault in {timing['sample_every']} is, less {timing['clock_ns']} ns for the "
-        f"clock. Figures are medians of {rounds} interleaved rounds (min-max); max is the slowest of all."
+        f"How it is timed: page-table entries are zapped with {renewed}, then faulted in again by one touch "
+        f"every {figures.size(timing['stride'])}, which is what one fault maps. Zapping and the first, cold "
+        f"pass are not timed. One fault in {timing['sample_every']} is, less {timing['clock_ns']} ns for "
+        f"reading the clock. Figures are medians of {rounds} interleaved rounds (min-max); max is the "
+        "slowest of all."
     )
 
 
 def _notes(result: Result) -> Iterator[str]:
-    """Where a row's faults are not those of the others."""
+    """Where the faults of one row cannot be compared with the others'."""
     rounds = [each for run in result["runs"] if run["locking"] == "kernel" for each in run["rounds"]]
     touches = sum(each["touches"] for each in rounds)
     faults = sum(each["faults"] for each in rounds)
     if touches and faults < 0.95 * touches:
         yield (
-            f"The kernel took {faults / touches:.2f} faults a touch: where its page cache holds large folios "
-            "one fault maps more than was asked for, so its faults/s are fewer and longer faults."
+            f"The kernel took {faults / touches:.2f} faults a touch: where its page cache holds large "
+            "folios, one fault maps more than a touch asks for, so its faults/s count fewer, longer faults."
         )
 
 
@@ -110,7 +112,7 @@ def _row(run: dict[str, Any]) -> list[str]:
 
 
 def _writer(run: dict[str, Any]) -> str:
-    """The rate, and what came of it if that is another."""
+    """The rate asked for, and the rate reached if that is lower."""
     rate, reached = run["writer_rate"], run["writer_pairs_per_s"]
     if rate == 0 or (rate != "max" and reached > 0.9 * rate):
         return str(rate)
@@ -118,7 +120,7 @@ def _writer(run: dict[str, Any]) -> str:
 
 
 def _causes(result: Result) -> Table:
-    """Abort causes by rate, with what they mean. Modes that never speculate have none."""
+    """Abort causes by rate, with what they mean. Modes that do not speculate have none."""
     runs = [run for run in result["runs"] if run["events"].get("spf_attempt")]
     glosses = _report.abort_glosses()
     rows = []

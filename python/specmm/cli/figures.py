@@ -1,8 +1,8 @@
-"""Figures as people read them."""
+"""Numbers with units, for people."""
 
 
 def nanoseconds(value: float, *, digits: int = 3) -> str:
-    """Three digits, or so many, and a unit."""
+    """Three digits, or none after the point if `digits` is another number, and a unit."""
     for unit, scale in (("s", 1e9), ("ms", 1e6), ("us", 1e3)):
         if value >= scale:
             return f"{_three_digits(value / scale) if digits == 3 else f'{value / scale:.0f}'} {unit}"
@@ -10,7 +10,7 @@ def nanoseconds(value: float, *, digits: int = 3) -> str:
 
 
 def count(value: float) -> str:
-    """In thousands or millions."""
+    """As it is, or in thousands or millions."""
     for unit, scale in ((" M", 1e6), (" k", 1e3)):
         if value >= scale:
             return f"{_three_digits(value / scale)}{unit}"
@@ -18,7 +18,7 @@ def count(value: float) -> str:
 
 
 def share(value: float | None) -> str:
-    """Per cent; never 100 or 0 for what only comes close."""
+    """Per cent; 100 and 0 only if it is exactly that."""
     if value is None:
         return "-"
     if 0 < value < 1:
@@ -27,7 +27,7 @@ def share(value: float | None) -> str:
 
 
 def size(value: int) -> str:
-    """In MiB or whatever is whole."""
+    """In the largest unit of which there is at least one."""
     for unit, scale in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
         if value >= scale:
             return f"{value / scale:.4g} {unit}"
@@ -35,7 +35,7 @@ def size(value: int) -> str:
 
 
 def ratio(value: float) -> str:
-    """How many times."""
+    """A multiple."""
     return f"{value:.3g}x"
 
 

@@ -1,4 +1,4 @@
-"""What the figures depend on: the machine, and the file system of the file."""
+"""What figures depend on: the machine, and the file system that the file is on."""
 
 import os
 import platform
@@ -38,7 +38,7 @@ def file_system(path: str) -> str:
     except OSError:
         return "unknown"
     # id parent major:minor root mount-point options ... - type source options. Some file systems give their
-    # files another device than their mount: then the longest mount point that leads to the file counts.
+    # files another device number than their mount has; then the longest mount point above the file counts.
     real = os.path.realpath(path)
     best = ("", "unknown")
     for line in mounts:

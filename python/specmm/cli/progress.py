@@ -23,7 +23,7 @@ def has_rich() -> bool:
 
 @contextmanager
 def progress(title: str) -> Iterator[Show]:
-    """Yields a function that takes the part that is done and what is being done now."""
+    """Yields a function to call with the share that is done and with what is being done now."""
     if has_rich() and sys.stderr.isatty():
         with _bar(title) as show:
             yield show

@@ -1,4 +1,4 @@
-"""`specmm read`: the same reads of a file through specmm, mmap and os.pread, under one memory bound."""
+"""`specmm read`: the same reads of a file through specmm, mmap and os.pread, under one memory limit."""
 
 import argparse
 import json
@@ -7,12 +7,13 @@ import signal
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import specmm
 from specmm import _core
-from specmm.cli import arguments, machine, read_text
+from specmm.cli import arguments, closing, machine, picture, read_plot, read_text
 from specmm.cli.errors import UsageError
 from specmm.cli.progress import progress
 from specmm.cli.read_child import SAMPLE_EVERY
@@ -26,58 +27,65 @@ SIZE = 4096
 BATCH = 64
 SECONDS = 0.5
 
-# Beyond the bound a run may hold this for tables, threads and buffers, and still be within it.
+# A run may hold this much more for tables, threads and buffers, and still be within the limit.
 SLACK = 4 << 20
 
-# Of a file that is still in the kernel's page cache to a larger part than this, no read is called cold.
+# No read is called cold if the kernel's page cache holds a larger share of the file than this.
 _WARM = 0.01
 
-# Of longer files, windows are looked at.
+# Longer files are sampled: so many windows of so many pages.
 _WHOLE = 1 << 18
 _WINDOW = 1 << 10
 _WINDOWS = 64
 
 _DESCRIPTION = """\
-Makes the same reads of a file through specmm, os.pread and mmap, each in a process of its own under one
-memory bound: cold, with the file dropped from the kernel's page cache first, then warm, the same reads again.
-mmap stands there twice: as it is mostly used, and with what it mapped dropped before it can reach the bound.
-The file is only read."""
+Makes the same reads of a file through specmm, os.pread and mmap, each in its own process, and reports speed
+and memory against one limit. Each makes its reads cold, with the file dropped from the kernel's page cache,
+and then again, warm. mmap is measured twice: as most programs use it, and with its pages dropped
+(MADV_DONTNEED) whenever they could reach the limit. The file is never written to."""
 
 
 def add(commands: Any) -> None:
     """Names the options."""
     parser: argparse.ArgumentParser = commands.add_parser(
-        "read", help="reads of a file through specmm, mmap and os.pread", description=_DESCRIPTION
+        "read", help="measure reads of a file through specmm, mmap and os.pread", description=_DESCRIPTION
     )
     parser.set_defaults(run=run)
     add = parser.add_argument
-    add("file", metavar="FILE", help="the file; it is only read")
+    add("file", metavar="FILE", help="the file to read")
     add(
         "--reads",
         nargs="+",
         action="extend",
         choices=PATTERNS,
         metavar="PATTERN",
-        help=f"of {', '.join(PATTERNS)} (all)",
+        help=f"which kinds of reads: {', '.join(PATTERNS)} (all)",
     )
-    add("--count", type=arguments.count, default=COUNT, metavar="N", help=f"reads of each kind ({COUNT})")
-    add("--size", type=arguments.size, default=SIZE, metavar="BYTES", help=f"of each read ({SIZE})")
+    add(
+        "--count",
+        type=arguments.count,
+        default=COUNT,
+        metavar="N",
+        help=f"how many reads of each kind ({COUNT})",
+    )
+    add("--size", type=arguments.size, default=SIZE, metavar="BYTES", help=f"the size of a read ({SIZE})")
     add("--batch", type=arguments.count, default=BATCH, metavar="N", help=f"reads in a batch ({BATCH})")
     add(
         "--capacity",
         type=arguments.size,
         default=CAPACITY,
         metavar="BYTES",
-        help="the memory bound, such as 64MiB (16MiB)",
+        help="the memory limit, such as 64MiB (16MiB)",
     )
-    add("--seed", type=arguments.seed, default=1, help="draws the offsets (1)")
+    add("--seed", type=arguments.seed, default=1, help="the seed that offsets are drawn from (1)")
     add(
         "--seconds",
         type=arguments.seconds,
         default=SECONDS,
-        help=f"most seconds of reading for each row, split into {ROUNDS} rounds ({SECONDS})",
+        help=f"at most so many seconds of reading for each row, in {ROUNDS} rounds ({SECONDS})",
     )
-    add("--json", action="store_true", help="the whole result as JSON on stdout")
+    add("--json", action="store_true", help="print the whole result as JSON")
+    add("--plot", metavar="FILE.svg", help=f"{picture.HELP}: memory as the file is read from its start")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -91,6 +99,8 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(f"--capacity {options.capacity} holds no page of {specmm.PAGE_SIZE} bytes")
     if options.batch > options.count:
         raise UsageError(f"--batch {options.batch} is more than --count {options.count}")
+    if options.plot is not None:
+        picture.check(options.plot)
     patterns = [each for each in PATTERNS if each in (options.reads or PATTERNS)]
     plan = {
         "path": path,
@@ -102,7 +112,7 @@ def run(options: argparse.Namespace) -> int:
         "seed": options.seed,
         "seconds": options.seconds / ROUNDS,
     }
-    # Rounds of all cells are interleaved, so that a change in the machine's mood meets every cell.
+    # Rounds are interleaved, so that whatever else the machine does is spread over all cells.
     cells = [(pattern, rival) for pattern in patterns for rival in RIVALS]
     found: dict[tuple[str, str], list[dict[str, Any]]] = {cell: [] for cell in cells}
     with progress("specmm read") as show:
@@ -111,6 +121,7 @@ def run(options: argparse.Namespace) -> int:
             show(number / (ROUNDS * len(cells)), f"now {pattern} reads through {rival}")
             found[pattern, rival].append(_one(plan | {"pattern": pattern, "rival": rival}))
             _unchanged(path, before)
+        memory = _memory(plan) if options.plot is not None else None
     _compare_bytes(path, found)
     result = {
         "machine": machine.describe(),
@@ -121,11 +132,33 @@ def run(options: argparse.Namespace) -> int:
         "timing": {"rounds": ROUNDS, "sample_every": SAMPLE_EVERY, "seconds": options.seconds},
         "rows": _rows(found, size, options.size, options.capacity),
     }
+    if memory is not None:
+        result["memory"] = memory
+        read_plot.draw(result, options.plot)
     if options.json:
         print(json.dumps(result, indent=2))
-    else:
-        read_text.show(result)
+        return 0
+    read_text.show(result)
+    if options.plot is not None:
+        print(f"\nThe picture is in {options.plot}.")
+    closing.show(list(_next(options)))
     return 0
+
+
+def _next(options: argparse.Namespace) -> Iterator[closing.Step]:
+    if options.plot is None:
+        yield (
+            ["read", closing.file(options.file), "--plot", "memory.svg"],
+            "memory over the course of the reads, as a picture",
+        )
+    yield (
+        ["stat", closing.file(options.file), "--reads", "random"],
+        "what stays cached, and the counters by cause",
+    )
+    yield (
+        ["read", closing.file(options.file), "--capacity", str(4 * options.capacity)],
+        "the same under four times the limit",
+    )
 
 
 # --- one measurement
@@ -136,15 +169,24 @@ def _one(plan: dict[str, Any]) -> dict[str, Any]:
     path, size = plan["path"], plan["file_size"]
     _drop(path)
     before = _kernel_share(path, size)
-    answer = _child(plan)
+    answer: dict[str, Any] = _child(plan)
     answer["kernel_share"] = (before, _kernel_share(path, size))
     return answer
 
 
-def _child(plan: dict[str, Any]) -> dict[str, Any]:
-    # The package may come from a folder that only this interpreter was told of.
+def _memory(plan: dict[str, Any]) -> dict[str, Any]:
+    """What each rival holds as the file is read from its start; see `read_trace`."""
+    found = {}
+    for rival in RIVALS:
+        _drop(plan["path"])
+        found[rival] = _child(plan | {"pattern": "sequential", "rival": rival}, "read_trace")
+    return found
+
+
+def _child(plan: dict[str, Any], module: str = "read_child") -> Any:
+    # Only this interpreter may know which folder the package is in.
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-P", "-m", "specmm.cli.read_child"]
+    command = [sys.executable, "-P", "-m", f"specmm.cli.{module}"]
     child = subprocess.Popen(  # noqa: S603 - this interpreter, our own module
         command,
         stdin=subprocess.PIPE,
@@ -173,12 +215,11 @@ def _child(plan: dict[str, Any]) -> dict[str, Any]:
     answer: dict[str, Any] = json.loads(out)
     if "error" in answer:
         raise specmm.SpecmmError(f"{plan['pattern']} reads through {plan['rival']}: {answer['error']}")
-    result: dict[str, Any] = answer["result"]
-    return result
+    return answer["result"]
 
 
 def _drop(path: str) -> None:
-    """Asks the kernel to forget the file; pages that are dirty or that others have mapped stay."""
+    """Asks the kernel to drop the file; pages that are dirty or that others have mapped stay."""
     fd = _core.open_regular(path)
     try:
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -187,7 +228,7 @@ def _drop(path: str) -> None:
 
 
 def _kernel_share(path: str, size: int) -> float:
-    """How much of the file the kernel holds; of a long one, as windows spread over it tell."""
+    """How much of the file the kernel holds; estimated from windows spread over it if it is long."""
     pages = -(-size // specmm.PAGE_SIZE)
     if pages <= _WHOLE:
         windows = [_core.kernel_residency(path)]
@@ -203,18 +244,18 @@ def _version(path: str) -> tuple[int, int]:
 
 
 def _unchanged(path: str, before: tuple[int, int]) -> None:
-    """A file that others write to is no ground for comparing."""
+    """Reads of a file that others write to cannot be compared."""
     if _version(path) != before:
-        raise specmm.SpecmmError(f"{path!r} was changed by somebody else while it was measured")
+        raise specmm.SpecmmError(f"{path!r} was changed by another program while it was measured")
 
 
 def _compare_bytes(path: str, found: dict[tuple[str, str], list[dict[str, Any]]]) -> None:
-    """All rivals must have read the same, or nothing can be compared."""
+    """Every rival must have read the same bytes, or nothing can be compared."""
     for pattern in {pattern for pattern, _ in found}:
         sums = {run["crc"] for (of, _), runs in found.items() if of == pattern for run in runs}
         if len(sums) > 1:
             raise specmm.SpecmmError(
-                f"{path!r}: {pattern} reads gave different bytes through different rivals"
+                f"{path!r}: {pattern} reads returned different bytes through different rivals"
             )
 
 

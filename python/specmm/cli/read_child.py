@@ -1,7 +1,7 @@
-"""One measurement of `specmm read`, in a process of its own so that its peak of memory is its own.
+"""One measurement of `specmm read`, in its own process so that the peak of memory is that of one rival.
 
-The plan comes as JSON on stdin, the figures go as JSON to stdout. First all reads once with nothing cached in
-the process ("cold"), then the same reads over and over ("warm").
+Reads the plan as JSON from stdin and writes the figures as JSON to stdout. All reads are made once with
+nothing cached in the process ("cold"), then over and over ("warm").
 """
 
 import array
@@ -13,14 +13,14 @@ import signal
 import sys
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from specmm.cli.read_rivals import RIVALS, Rival
 
 SAMPLE_EVERY = 16
-"""One read, or one batch, in so many is timed by itself."""
+"""One read (or batch) in so many is timed on its own."""
 
 _SAMPLES = 20_000
 
@@ -29,7 +29,7 @@ _COMPARED = 64
 
 
 def offsets(plan: dict[str, Any]) -> Sequence[int]:
-    """Where the reads begin: the same for every rival. All of them lie in the file whole."""
+    """Where the reads begin: the same for every rival, and each lies in the file as a whole."""
     size, slots = plan["size"], plan["file_size"] // plan["size"]
     if plan["pattern"] == "sequential":
         return array.array("q", range(0, min(plan["count"], slots) * size, size))
@@ -38,22 +38,22 @@ def offsets(plan: dict[str, Any]) -> Sequence[int]:
 
 
 class _Pass:
-    """What passes over the offsets came to, some reads of them timed by themselves."""
+    """The figures of passes over the offsets, some of whose reads are timed on their own."""
 
     def __init__(self, clock_ns: int) -> None:
         self.reads = 0
         self.elapsed = 0
-        # Of more samples than this the last ones stay: their memory must not grow while it is measured.
+        # A fixed number, the latest ones: memory must not grow while it is measured.
         self._samples = array.array("q", [0]) * _SAMPLES
         self._taken = 0
         self._clock = clock_ns
 
     def samples(self) -> list[int]:
-        """Nanoseconds of the reads or batches that were timed by themselves, in order of length."""
+        """Nanoseconds of the reads or batches that were timed on their own, sorted."""
         return sorted(self._samples[: self._taken])
 
     def run(self, steps: Sequence[Any], one: Any, many: Any, each: int, until: int) -> bool:
-        """Whether it came to the end in time. `steps`: offsets or batches of them, of `each` reads."""
+        """Makes the reads; False if time ran out first. `steps`: offsets, or batches of `each` of them."""
         clock = time.perf_counter_ns
         began = clock()
         try:
@@ -82,7 +82,7 @@ def measure(plan: dict[str, Any]) -> dict[str, Any]:
         each = plan["batch"]
         steps = [where[at : at + each] for at in range(0, len(where) - each + 1, each)]
     clock_ns = _clock_ns()
-    # What the interpreter holds already is not the rival's.
+    # What the interpreter already holds is not the rival's.
     gc.collect()
     gc.disable()
     results: dict[str, Any] = {"offered": len(steps) * each}
@@ -96,7 +96,7 @@ def measure(plan: dict[str, Any]) -> dict[str, Any]:
         while figures.run(steps, one, many, each, until) and name == "warm":
             if time.perf_counter_ns() > until:
                 break
-        # Warm passes stay within what the cold one has reached.
+        # Warm passes repeat only what the cold one has read.
         steps = steps[: figures.reads // each] if name == "cold" else steps
         after = _Usage(rival)
         results[name] = {
@@ -145,8 +145,13 @@ def _status() -> Iterator[tuple[str, int]]:
             yield name, int(value.split()[0]) << 10
 
 
+def resident() -> int:
+    """Bytes of memory that the process holds."""
+    return dict(_status())["VmRSS"]
+
+
 def _reset_peak() -> None:
-    """From here on the peak is that of what follows; where that is not allowed, that of all so far."""
+    """Makes the peak that of what follows; where that is not allowed, it stays that of everything so far."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -154,7 +159,7 @@ def _reset_peak() -> None:
 
 
 def _disk_bytes() -> int | None:
-    """Bytes that this process had fetched from the disk, readahead included."""
+    """Bytes fetched from the disk for this process, readahead included; None where that is not counted."""
     try:
         lines = Path("/proc/self/io").read_text().splitlines()
     except OSError:
@@ -163,22 +168,22 @@ def _disk_bytes() -> int | None:
 
 
 def _clock_ns() -> int:
-    """What looking at the clock costs a timed read."""
+    """What reading the clock adds to a timed read."""
     clock = time.perf_counter_ns
     return min(-(clock() - clock()) for _ in range(1000))
 
 
-def main() -> None:
-    """Reads the plan, writes the figures."""
+def serve(function: Callable[[dict[str, Any]], Any]) -> None:
+    """Reads the plan and writes what the function makes of it."""
     # Whoever started this process says what an interrupt means.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
-        answer: dict[str, Any] = {"result": measure(json.load(sys.stdin))}
+        answer: dict[str, Any] = {"result": function(json.load(sys.stdin))}
     except (OSError, ValueError, MemoryError) as error:
         answer = {"error": f"{type(error).__name__}: {error}", "errno": getattr(error, "errno", None)}
     json.dump(answer, sys.stdout)
 
 
 if __name__ == "__main__":
-    main()
+    serve(measure)

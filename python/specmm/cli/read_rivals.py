@@ -1,4 +1,4 @@
-"""Ways to read a file: each makes the same reads in its own words, as a user of it would write them."""
+"""Ways to read a file: each makes the same reads, as its users would write them."""
 
 import mmap
 import os
@@ -10,7 +10,7 @@ from specmm import _core
 
 PAGE = specmm.PAGE_SIZE
 
-# A fault on a real mapping maps what lies around it as well: as much as this by default.
+# A fault on a real mapping also maps what lies around it: by default, this much.
 _FAULT_AROUND = 64 << 10
 
 
@@ -22,11 +22,11 @@ class Rival(Protocol):
         ...
 
     def many(self, offsets: Sequence[int]) -> None:
-        """One read after the other, the loop inside: a call for each would be measured as well."""
+        """One read after another. The loop is inside, so that no call of ours is measured with each read."""
         ...
 
     def batch(self, offsets: Sequence[int]) -> bytes | bytearray:
-        """All of them in one call where there is one."""
+        """All of them, in one call where the rival has one."""
         ...
 
     def counted(self) -> dict[str, int]:
@@ -34,7 +34,7 @@ class Rival(Protocol):
         ...
 
     def close(self) -> None:
-        """Gives everything back."""
+        """Releases everything."""
         ...
 
 
@@ -69,7 +69,7 @@ class Specmm:
 
 
 class Pread:
-    """`os.pread`: no memory of its own, the kernel's page cache under it."""
+    """`os.pread`: caches nothing itself; the kernel's page cache is under it."""
 
     def __init__(self, path: str, size: int, _bound: int, pattern: str) -> None:
         self._fd = _core.open_regular(path)
@@ -101,7 +101,7 @@ class Pread:
 
 
 class Mmap:
-    """Slices of `mmap.mmap`, as it is mostly used: nothing bounds what stays resident."""
+    """Slices of `mmap.mmap`, as most programs use it: nothing limits what stays resident."""
 
     def __init__(self, path: str, size: int, _bound: int, pattern: str) -> None:
         fd = _core.open_regular(path)
@@ -135,10 +135,10 @@ class Mmap:
 
 
 class BoundedMmap(Mmap):
-    """The same, with all it may have mapped dropped (`MADV_DONTNEED`) whenever that could reach the bound.
+    """The same, with everything mapped dropped (`MADV_DONTNEED`) whenever it could reach the limit.
 
-    A read may map 64 KiB around each page it faults on, so that is what it is charged. Nothing says which
-    pages are mapped already: whoever wants to drop fewer has to keep books of his own.
+    A read may map 64 KiB around each page it faults on, so it is charged that much. Nothing tells which pages
+    are already mapped: dropping fewer of them would take bookkeeping.
     """
 
     def __init__(self, path: str, size: int, bound: int, pattern: str) -> None:

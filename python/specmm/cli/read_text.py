@@ -1,4 +1,4 @@
-"""The result of `specmm read` as people read it."""
+"""The result of `specmm read` as text: how it was measured, the tables, and a sentence that sums up."""
 
 import shutil
 import textwrap
@@ -42,16 +42,16 @@ def _head(result: Result) -> Iterator[str]:
     yield f"{machine['cpu']}, {machine['cpus']} CPUs, {machine['kernel']}, specmm {machine['specmm']}."
     one = figures.size(reads["size"])
     yield (
-        f"Up to {reads['count']:,} reads of {one}, the same ones for all: random, sequential from the start, "
-        f"and random in batches of {reads['batch']}. Figures are medians of {timing['rounds']} interleaved "
-        f"rounds (min-max), each in a process of its own; one read in {timing['sample_every']}, or one "
-        "batch, is timed by itself for p50 and p99. Time includes Python's loop."
+        f"Up to {reads['count']:,} reads of {one}, the same for all: random, sequential from the start, and "
+        f"random in batches of {reads['batch']}. Figures are medians of {timing['rounds']} interleaved "
+        f"rounds (min-max), each in its own process; p50 and p99 come from one read (or batch) in "
+        f"{timing['sample_every']}, timed on its own. Times include Python's loop."
     )
     cut = [row["pattern"] for row in result["rows"] if _is_cut(row, timing["rounds"])]
     if cut:
         yield (
-            f"Time was up before all cold reads were made ({', '.join(dict.fromkeys(cut))}); the warm ones "
-            "are those that were. --seconds gives them more."
+            f"Time ran out before all cold reads were made ({', '.join(dict.fromkeys(cut))}); the warm reads "
+            "repeat those that were. --seconds allows more."
         )
 
 
@@ -62,12 +62,12 @@ def _is_cut(row: Row, rounds: int) -> bool:
 def _cold_title(rows: list[Row]) -> str:
     if all(row["cache"] == "cold" for row in rows):
         return (
-            "Cold: nothing cached in the process, and the file dropped from the kernel's page cache. A disk "
-            "or a host may have a cache of its own."
+            "Cold: nothing cached in the process, and the file dropped from the kernel's page cache. The "
+            "disk, or the host of a virtual machine, may still cache it."
         )
     return (
         "Nothing cached in the process; but part of the file stayed in the kernel's page cache, so these are "
-        "misses that the kernel served (kernel-cached), not cold reads."
+        "misses served by the kernel (kernel-cached), not cold reads."
     )
 
 
@@ -105,15 +105,15 @@ def _row(row: Row) -> list[str]:
 
 def _memory_title(result: Result) -> str:
     return (
-        f"Memory. The bound is {figures.size(result['bound'])} of the process's own, beyond the interpreter "
-        f"and {figures.size(result['slack'])} for tables and buffers. specmm keeps it by itself; os.pread "
-        'keeps nothing; "mmap, dropped" gives all its mapped pages back (MADV_DONTNEED) before they could '
-        'reach it; "mmap" is not bounded. The kernel\'s page cache is outside the bound for all four: only a '
-        "memory cgroup bounds that."
+        f"Memory. The limit is {figures.size(result['bound'])} for the process, on top of the interpreter "
+        f"and {figures.size(result['slack'])} for tables and buffers. specmm keeps to it by itself; os.pread "
+        'caches nothing; "mmap, dropped" releases all its mapped pages (MADV_DONTNEED) before they could '
+        'reach it; "mmap" is not limited. The kernel\'s page cache is outside this limit for all four: only '
+        "a memory cgroup limits that."
     )
 
 
-_MEMORY = ("reads", "through", "peak cold", "peak warm", "bound held", "left in the kernel's cache")
+_MEMORY = ("reads", "through", "peak cold", "peak warm", "within limit", "left in the kernel's cache")
 
 
 def _memory(result: Result) -> Iterator[list[str]]:
@@ -132,7 +132,7 @@ def _memory(result: Result) -> Iterator[list[str]]:
 
 
 def meaning(result: Result) -> str:
-    """Who was fastest, and who stayed within the bound: true whoever wins."""
+    """Who was fastest, and who stayed within the limit: true whoever wins."""
     parts = []
     for phase, is_warm in (("cold", False), ("warm", True)):
         rows = [row for row in result["rows"] if (row["cache"] == "warm") == is_warm]
@@ -141,22 +141,28 @@ def meaning(result: Result) -> str:
     held = dict.fromkeys(row["through"] for row in result["rows"])
     broke = {row["through"] for row in result["rows"] if not row["bound_held"]}
     within = [name for name in held if name not in broke]
-    closing = f"within the bound: {', '.join(within) or 'nobody'}"
+    memory = f"Within the memory limit: {', '.join(map(_named, within)) or 'none'}"
     if broke:
-        closing += f"; not: {', '.join(name for name in held if name in broke)}"
-    return f"Fastest: {'; '.join(parts)}. Memory {closing}."
+        memory += f"; over it: {', '.join(_named(name) for name in held if name in broke)}"
+    return f"Fastest: {'; '.join(parts)}. {memory}."
 
 
 def _fastest(rows: list[Row], pattern: str) -> str:
-    """The fastest, by how much, and who was about as fast: whose rounds overlap."""
+    """The fastest, by how much, and those about as fast, whose rounds overlap with it."""
     mine = sorted((row for row in rows if row["pattern"] == pattern), key=lambda row: -row["ratio"])
     best = mine[0]
     low = best["spread"]["reads_per_s"][0]
     even = [row["through"] for row in mine[1:] if row["spread"]["reads_per_s"][1] >= low]
-    names = " and ".join([best["through"], *even])
+    names = " and ".join(map(_named, [best["through"], *even]))
     if best["through"] == "specmm" or "specmm" in even:
         behind = next((row for row in mine if row["through"] not in (best["through"], *even)), None)
         if behind is None:
             return f"{pattern} {names}"
-        return f"{pattern} {names} ({figures.ratio(best['ratio'] / behind['ratio'])} {behind['through']})"
+        times = figures.ratio(best["ratio"] / behind["ratio"])
+        return f"{pattern} {names} ({times} {_named(behind['through'])})"
     return f"{pattern} {names} ({figures.ratio(best['ratio'])} specmm)"
+
+
+def _named(rival: str) -> str:
+    """A rival in a list, which has commas of its own."""
+    return rival.replace(", dropped", " (dropped)")

@@ -1,4 +1,4 @@
-"""`specmm stat`: what is in memory of a file, in the kernel's page cache and in one of specmm's."""
+"""`specmm stat`: how much of a file is in memory, in the kernel's page cache and in one of specmm's."""
 
 import argparse
 import dataclasses
@@ -14,7 +14,7 @@ from typing import Any
 
 import specmm
 from specmm import _core, _report
-from specmm.cli import arguments, figures, machine
+from specmm.cli import arguments, closing, figures, machine
 from specmm.cli.errors import UsageError
 from specmm.cli.progress import progress
 from specmm.cli.table import Table
@@ -24,42 +24,52 @@ CAPACITY = 64 << 20
 COUNT = 4096
 SIZE = 4096
 
-# What stands beside a strip in a line: its name and its share.
+# The rest of a strip's line: its name and its share.
 _MARGIN = len("kernel before") + 14
 
-# Pages of the kernel's that are asked for at a time: some tens of milliseconds.
+# Pages that the kernel is asked about at a time: some tens of milliseconds.
 _SLICE = 1 << 18
 
 _DESCRIPTION = """\
-Shows which parts of a file are in the kernel's page cache. With --reads, reads of it are made first through a
-page cache of specmm's, whose residency then stands beside the kernel's, with the counters by cause: specmm's
-caches belong to one process each, so there is nothing of them to see before. The file is only read."""
+Shows which parts of a file are in the kernel's page cache. With --reads, first makes reads through a page
+cache of specmm's and then shows what each of the two caches holds, with specmm's counters by cause. (A cache
+of specmm's belongs to one process, so without reads there is none to look at.) The file is never written
+to."""
 
 
 def add(commands: Any) -> None:
     """Names the options."""
     parser: argparse.ArgumentParser = commands.add_parser(
-        "stat", help="what is in memory of a file, and the counters of reads", description=_DESCRIPTION
+        "stat",
+        help="show how much of a file is in memory, and the counters of reads",
+        description=_DESCRIPTION,
     )
     parser.set_defaults(run=run)
     add = parser.add_argument
-    add("file", metavar="FILE", help="the file; it is only read")
-    add("--reads", choices=PATTERNS, help="make such reads through specmm first (none)")
-    add("--count", type=arguments.count, metavar="N", help=f"how many ({COUNT}, sequential: up to the end)")
-    add("--size", type=arguments.size, default=SIZE, metavar="BYTES", help=f"of each read ({SIZE})")
+    add("file", metavar="FILE", help="the file to look at")
+    add("--reads", choices=PATTERNS, help="first make such reads through specmm (none)")
+    add(
+        "--count", type=arguments.count, metavar="N", help=f"how many reads ({COUNT}; sequential: to the end)"
+    )
+    add("--size", type=arguments.size, default=SIZE, metavar="BYTES", help=f"the size of a read ({SIZE})")
     add(
         "--capacity",
         type=arguments.size,
         default=CAPACITY,
         metavar="BYTES",
-        help="bound of specmm's page cache (64MiB)",
+        help="the memory limit of specmm's page cache (64MiB)",
     )
-    add("--seed", type=arguments.seed, default=1, help="draws the offsets of random reads (1)")
-    add("--json", action="store_true", help="the result as JSON on stdout")
+    add(
+        "--seed",
+        type=arguments.seed,
+        default=1,
+        help="the seed that offsets of random reads are drawn from (1)",
+    )
+    add("--json", action="store_true", help="print the result as JSON")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Reads, if asked to, and shows what is where."""
+    """Makes the reads, if any, and shows what is cached where."""
     path = options.file
     size = arguments.file(path, empty="show")
     width = max(80, shutil.get_terminal_size((110, 24)).columns)
@@ -80,11 +90,32 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(result, indent=2))
     else:
         _show(result, strips, stats, width)
+        closing.show(_next(options))
     return 0
 
 
+def _next(options: argparse.Namespace) -> list[closing.Step]:
+    reads = [
+        "stat",
+        closing.file(options.file),
+        "--reads",
+        "sequential" if options.reads == "random" else "random",
+    ]
+    if options.reads is None:
+        step: closing.Step = (reads, "what specmm's cache holds after such reads, with its counters")
+    else:
+        step = ([*reads, "--capacity", str(options.capacity)], "the same for other reads")
+    return [
+        step,
+        (
+            ["read", closing.file(options.file)],
+            "how fast reads are, and in how much memory, beside mmap and os.pread",
+        ),
+    ]
+
+
 def _kernel(path: str, size: int, cells: int, show: Any) -> _report.Residency:
-    """What the kernel holds, asked for in slices: an answer is a byte for each page."""
+    """What the kernel holds, asked for in slices: it takes a byte for each page."""
     pages = -(-size // specmm.PAGE_SIZE)
     parts = []
     for start, end in itertools.pairwise(_report.bounds(pages, cells)):
@@ -99,7 +130,7 @@ def _kernel(path: str, size: int, cells: int, show: Any) -> _report.Residency:
 def _read(
     options: argparse.Namespace, cells: int, show: Any
 ) -> tuple[_report.Residency, specmm.CacheStats, dict[str, Any]]:
-    """Makes the reads; the residency and counters right after them, and what was read."""
+    """Makes the reads; returns the residency and counters right after them, and what was read."""
     try:
         cache = specmm.PageCache(options.capacity)
     except ValueError as error:
@@ -114,7 +145,7 @@ def _read(
             if done % 256 == 0:
                 show(done / count, f"{done} of {count} reads")
         seconds = time.monotonic() - began
-        # What readahead has started belongs to the picture.
+        # What readahead has started counts as well.
         cache.settle()
         reads = {
             "pattern": options.reads,
@@ -128,7 +159,7 @@ def _read(
 
 
 def _offsets(options: argparse.Namespace, size: int) -> tuple[int, Iterator[int]]:
-    """How many reads, and where they begin."""
+    """How many reads there are, and where they begin."""
     slots = -(-size // options.size)
     if options.reads == "sequential":
         count = min(options.count or slots, slots)
@@ -146,7 +177,7 @@ def _summary(strip: _report.Residency) -> dict[str, Any]:
     }
 
 
-# --- what people read
+# --- the text
 
 
 def _show(
@@ -164,20 +195,22 @@ def _show(
         reads = result["reads"]
         print(
             f"{reads['count']:,} {reads['pattern']} reads of {figures.size(reads['size'])} through specmm, "
-            f"bound {figures.size(reads['capacity'])}: {figures.nanoseconds(reads['seconds'] * 1e9)}."
+            f"limit {figures.size(reads['capacity'])}: {figures.nanoseconds(reads['seconds'] * 1e9)}."
         )
     print()
     for line in _strips(strips):
         print(line)
     if stats is None:
         note = (
-            "This is the kernel's page cache. A cache of specmm's belongs to one process and starts empty: "
-            "--reads random or --reads sequential shows what it holds after such reads."
+            "This is the kernel's page cache, which all processes share. A cache of specmm's belongs to one "
+            "process and starts empty: --reads random or --reads sequential shows what it holds after such "
+            "reads."
         )
     else:
         note = (
-            "Bytes are cached twice: what specmm holds has a bound and goes with its process, what the "
-            "kernel holds is shared by all. Where the kernel had it before the reads, no disk was waited for."
+            "Bytes are cached twice: specmm's copy is under the limit and ends with the process; the "
+            "kernel's is shared by all processes. Reads of what the kernel already held did not wait for a "
+            "disk."
         )
     print("\n" + textwrap.fill(note, width))
     if stats is not None:
@@ -187,7 +220,7 @@ def _show(
 
 
 def _strips(strips: dict[str, _report.Residency]) -> Iterator[str]:
-    """The strips under each other, with one legend."""
+    """The strips one below the other, with one legend."""
     name_width = max(map(len, strips))
     ascii_only = not _encodes("·█")
     for name, strip in strips.items():
@@ -201,7 +234,7 @@ def _strips(strips: dict[str, _report.Residency]) -> Iterator[str]:
 
 
 def _encodes(text: str) -> bool:
-    """Whether stdout can say it."""
+    """Whether the encoding of stdout has these characters."""
     try:
         text.encode(sys.stdout.encoding or "ascii")
     except UnicodeEncodeError:

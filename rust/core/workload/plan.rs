@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// The most that is mapped: the cache does not reclaim yet, so all of it stays resident.
+/// The most that is mapped unless a length is given: all of it stays resident, so that no fault waits for a disk or reclaim.
 pub const MAX_LENGTH: u64 = 64 << 20;
 /// Room in the cache beyond the mapped file: private copies of the writer, pages read ahead.
 const ROOM: u64 = 4 << 20;
