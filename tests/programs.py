@@ -1,14 +1,33 @@
-"""Programs of a few lines that the tests run in an interpreter of their own."""
+"""Interpreters of their own: programs of a few lines, and the `specmm` command."""
 
+import os
 import signal
 import subprocess
 import sys
 import time
 
 
+def python(*arguments: object, timeout: float | None = 60, env: dict[str, str] | None = None, **options):
+    """What became of `python ARGUMENTS`."""
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, **(env or {})},
+        check=False,
+        **options,
+    )
+
+
+def command(*arguments: object, **options):
+    """What became of `specmm ARGUMENTS`."""
+    return python("-m", "specmm", *arguments, timeout=120, **options)
+
+
 def run(code: str, *arguments: object) -> str:
-    command = [sys.executable, "-W", "error", "-c", code, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    """What a program prints, which must end well and say nothing on stderr."""
+    done = python("-W", "error", "-c", code, *arguments)
     # In full: a program's traceback is what tells.
     print(f"exit code {done.returncode}", done.stderr, sep="\n", end="")
     assert (done.returncode, done.stderr) == (0, "")

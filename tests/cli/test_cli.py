@@ -6,8 +6,8 @@ import os
 import pytest
 
 import specmm
-from commands import command
 from fingerprints import fingerprint
+from programs import command
 from specmm import cli
 
 SIZE = 8 << 20
@@ -27,13 +27,6 @@ RUN_KEYS = {
     "commits": int,
     "events": dict,
 }
-
-
-@pytest.fixture(scope="module")
-def user_file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("user") / "data.bin"
-    path.write_bytes(os.urandom(SIZE))
-    return path
 
 
 @pytest.fixture(scope="module")

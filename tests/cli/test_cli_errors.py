@@ -13,13 +13,6 @@ from specmm import cli
 SIZE = 8 << 20
 
 
-@pytest.fixture(scope="module")
-def user_file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("user") / "data.bin"
-    path.write_bytes(os.urandom(SIZE))
-    return path
-
-
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [

@@ -11,8 +11,8 @@ import time
 
 import pytest
 
-from commands import command
 from fingerprints import fingerprint
+from programs import command
 from specmm.cli import read, read_text
 from specmm.cli.read_child import measure, offsets
 from specmm.cli.read_rivals import RIVALS, BoundedMmap
@@ -36,13 +36,6 @@ ROW = {
     "major_faults": int,
     "kernel_bytes": int,
 }
-
-
-@pytest.fixture(scope="module")
-def user_file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("user") / "data.bin"
-    path.write_bytes(os.urandom(SIZE))
-    return path
 
 
 @pytest.fixture(scope="module")

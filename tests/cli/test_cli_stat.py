@@ -1,23 +1,13 @@
 """`specmm stat`: what is in memory of a file."""
 
 import json
-import os
 
-import pytest
-
-from commands import command
 from fingerprints import fingerprint
+from programs import command
 from samples import PAGE
 
 PAGES = 1000
 SIZE = PAGES * PAGE
-
-
-@pytest.fixture(scope="module")
-def user_file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("user") / "data.bin"
-    path.write_bytes(os.urandom(SIZE))
-    return path
 
 
 def stat(path, *options):

@@ -20,15 +20,6 @@ def cache(request):
 
 
 @pytest.fixture(scope="module")
-def shared():
-    """A cache for all examples, so that what is shared by mistake is found."""
-    with specmm.PageCache("8MiB") as cache:
-        yield cache
-        cache.settle()
-        cache.check()
-
-
-@pytest.fixture(scope="module")
 def server():
     with web.serving() as server:
         yield server

@@ -2,8 +2,6 @@
 
 import multiprocessing
 import pickle
-import subprocess
-import sys
 import threading
 import zipfile
 
@@ -15,6 +13,7 @@ import bucket
 import specmm
 import specmm.fsspec
 from bucket import CONTENT, Bucket
+from programs import run
 from specmm.fsspec import CachedFileSystem
 
 CAPACITY = "4MiB"
@@ -37,8 +36,7 @@ def test_a_chain_of_urls(objects):
 def test_a_chain_needs_no_import(tmp_path):
     (tmp_path / "data").write_bytes(CONTENT)
     code = f"import fsspec; print(len(fsspec.open('specmm::file://{tmp_path}/data').open().read()))"
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(answer.stdout) == len(CONTENT)
+    assert int(run(code)) == len(CONTENT)
 
 
 def test_files_on_disk_may_be_behind(tmp_path):

@@ -21,6 +21,8 @@ from specmm._identity import Same, frozen, identity_of
 from specmm.fsspec import CachedFileSystem
 from versions import SIZE, content, examples
 
+CAPACITY = "8MiB"
+
 
 class Alike:
     """Prints like any other."""

@@ -2,14 +2,11 @@
 
 import gc
 import multiprocessing
-import os
-import pathlib
 import pickle
 import random
-import subprocess
-import sys
 import threading
 import weakref
+from pathlib import Path
 
 import fsspec
 import pytest
@@ -18,6 +15,7 @@ from fsspec.caching import caches, register_cache
 import bucket
 import specmm
 from bucket import CONTENT, Bucket
+from programs import run
 from specmm import _remote
 from specmm.fsspec import CachedFileSystem, SpecmmCache
 
@@ -385,11 +383,8 @@ def test_a_pickled_file_finds_its_cache_type_in_a_process_that_has_not_imported_
         "assert file.read() == bucket.CONTENT\n"
         "print(type(file.cache).__name__)"
     )
-    here = {**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parent)}
-    answer = subprocess.run(
-        [sys.executable, "-c", code], env=here, capture_output=True, text=True, check=True
-    )
-    assert answer.stdout.split() == ["SpecmmCache"]
+    here = str(Path(__file__).parent)
+    assert run(f"import sys; sys.path.insert(0, {here!r})\n{code}") == "SpecmmCache\n"
 
 
 @forks

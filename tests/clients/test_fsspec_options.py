@@ -9,6 +9,8 @@ import specmm.fsspec
 from specmm.fsspec import CachedFileSystem
 from versions import PAGE, SIZE, Changing, Versioned, content, examples
 
+CAPACITY = "8MiB"
+
 
 @pytest.mark.parametrize("kind", ["buffered", "bytes", "raw"])
 @pytest.mark.parametrize("tells", [True, False])

@@ -22,6 +22,8 @@ from archives import tar_of, zip_of
 from specmm.fsspec import CachedFileSystem
 from versions import PAGE, SIZE, Versioned, VersionedFile, content, examples
 
+CAPACITY = "8MiB"
+
 
 class Slow(AbstractBufferedFile):
     """Does something in its next fetch, and then looks whether it is still open."""

@@ -12,6 +12,8 @@ from archives import tar_of, zip_of
 from specmm.fsspec import CachedFileSystem
 from versions import PAGE, SIZE, Changing, Versioned, content, examples
 
+CAPACITY = "8MiB"
+
 
 class Replaceable:
     """An object that is put in place again and again."""

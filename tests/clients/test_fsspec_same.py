@@ -31,7 +31,7 @@ DRAW = random.Random(10)
 CONTENTS = {
     str(size): bytes(DRAW.choices(b"abc\n", k=size)) for size in (0, 1, 10, PAGE, PAGE + 1, 20 * PAGE + 77)
 }
-SMALL_CACHE = 1 << 20
+CAPACITY = SMALL = 1 << 20
 
 
 @pytest.fixture(scope="module")
@@ -91,15 +91,6 @@ NAMES = (
 )
 
 
-@pytest.fixture(scope="module")
-def cache():
-    """One for all examples, so that what is shared by mistake is found."""
-    with specmm.PageCache(SMALL_CACHE) as cache:
-        yield cache
-        cache.settle()
-        cache.check()
-
-
 def outcome(call):
     """What a call gives: its value, or that it raises."""
     try:
@@ -126,9 +117,9 @@ def ranges(draw):
 
 
 @pytest.mark.parametrize("system", NAMES)
-def test_every_range(systems, cache, system):
+def test_every_range(systems, shared, system):
     fs, paths = systems[system]
-    cached = CachedFileSystem(fs=fs, cache=cache)
+    cached = CachedFileSystem(fs=fs, cache=shared)
 
     @examples(0.3, system)
     @given(ranges())
@@ -150,9 +141,9 @@ def test_every_range(systems, cache, system):
 
 
 @pytest.mark.parametrize("system", NAMES)
-def test_blocks_heads_and_tails(systems, cache, system):
+def test_blocks_heads_and_tails(systems, shared, system):
     fs, paths = systems[system]
-    cached = CachedFileSystem(fs=fs, cache=cache)
+    cached = CachedFileSystem(fs=fs, cache=shared)
     number = st.integers(0, 3 * PAGE)
 
     @examples(0.1, system)
@@ -200,9 +191,9 @@ def taken(file, step):
 
 
 @pytest.mark.parametrize("system", NAMES)
-def test_every_read_of_a_file(systems, cache, system):
+def test_every_read_of_a_file(systems, shared, system):
     fs, paths = systems[system]
-    cached = CachedFileSystem(fs=fs, cache=cache)
+    cached = CachedFileSystem(fs=fs, cache=shared)
 
     @examples(0.2, system)
     @given(st.data(), st.sampled_from(sorted(paths)), st.sampled_from([None, 1, PAGE, 10 * PAGE]))
@@ -232,14 +223,14 @@ def test_every_read_of_a_file(systems, cache, system):
 
 
 @pytest.mark.parametrize("system", ["http", "bucket"])
-def test_every_read_through_the_cache_type(systems, cache, system):
+def test_every_read_through_the_cache_type(systems, shared, system):
     fs, paths = systems["http"] if system == "http" else (Bucket(), {name: name for name in CONTENTS})
     bucket.OBJECTS.update(CONTENTS)
 
     @examples(0.3, system)
     @given(st.data(), st.sampled_from(sorted(paths)), st.sampled_from([None, 1, PAGE, 10 * PAGE]))
     def check(data, name, block_size):
-        options = {"cache_type": "specmm", "cache_options": {"cache": cache}, "block_size": block_size}
+        options = {"cache_type": "specmm", "cache_options": {"cache": shared}, "block_size": block_size}
         with fs.open(paths[name]) as plain, fs.open(paths[name], **options) as file:
             for taking in data.draw(st.lists(step(len(CONTENTS[name])), max_size=12)):
                 theirs, ours = (
@@ -253,8 +244,8 @@ def test_every_read_through_the_cache_type(systems, cache, system):
 
 
 @pytest.mark.parametrize("manner", ["no ranges", "refuses ranges", "no size", "no size, ranges", "gzip"])
-def test_servers_that_serve_no_ranges(server, cache, manner):
-    cached = CachedFileSystem(target_protocol="http", cache=cache)
+def test_servers_that_serve_no_ranges(server, shared, manner):
+    cached = CachedFileSystem(target_protocol="http", cache=shared)
     folder = f"{server.url}/{manner}".replace(" ", "_").replace(",", "")
 
     @examples(0.1)
@@ -278,7 +269,7 @@ def test_servers_that_serve_no_ranges(server, cache, manner):
         assert len(whole) <= (1 if manner in ("no ranges", "refuses ranges") else 2), server.gets
         # Of the windows that were asked for at once each is refused.
         assert len(server.gets) - len(whole) <= 4, server.gets
-        with specmm.fsspec.open(path, cache=cache) as file:
+        with specmm.fsspec.open(path, cache=shared) as file:
             assert file.pread(len(data), 0) == data
 
     check()
@@ -287,24 +278,24 @@ def test_servers_that_serve_no_ranges(server, cache, manner):
 @pytest.mark.parametrize("manner", ["no ranges", "refuses ranges", "no size", "gzip"])
 def test_what_is_too_large_to_be_read_whole_says_what_to_do(server, manner):
     path = f"/large/{manner}".replace(" ", "_")
-    server.holds[path], server.manners[path] = bytes(SMALL_CACHE // 4 + 1), web.MANNERS[manner]
-    with specmm.PageCache(SMALL_CACHE) as cache:
+    server.holds[path], server.manners[path] = bytes(SMALL // 4 + 1), web.MANNERS[manner]
+    with specmm.PageCache(SMALL) as cache:
         cached = CachedFileSystem(target_protocol="http", cache=cache)
         with (
             pytest.raises(OSError, match=r"quarter of the cache.*get\(\)"),
             cached.open(server.url + path) as file,
         ):
             file.read()
-        with specmm.PageCache(2 * SMALL_CACHE) as larger:
+        with specmm.PageCache(2 * SMALL) as larger:
             cached = CachedFileSystem(target_protocol="http", cache=larger)
             assert cached.cat_file(server.url + path) == server.holds[path]
 
 
 @pytest.mark.filterwarnings("ignore:unclosed file.*blocks:ResourceWarning")  # fsspec's own
 @pytest.mark.parametrize("kind", ["blockcache", "simplecache", "filecache"])
-def test_files_kept_on_disk_behind(server, tmp_path, cache, kind):
+def test_files_kept_on_disk_behind(server, tmp_path, shared, kind):
     fs = fsspec.filesystem(kind, target_protocol="http", cache_storage=str(tmp_path / "blocks"))
-    cached = CachedFileSystem(fs=fs, cache=cache)
+    cached = CachedFileSystem(fs=fs, cache=shared)
     data = CONTENTS[str(20 * PAGE + 77)]
     url = f"{server.url}/ranges/{len(data)}"
     # Alone: several threads would find a copy that fsspec is still writing.
@@ -313,7 +304,7 @@ def test_files_kept_on_disk_behind(server, tmp_path, cache, kind):
 
     def read(seed):
         draw = random.Random(seed)
-        with CachedFileSystem(fs=fs, cache=cache).open(url) as file:
+        with CachedFileSystem(fs=fs, cache=shared).open(url) as file:
             for _ in range(30):
                 place = draw.randrange(len(data))
                 file.seek(place)
@@ -361,13 +352,13 @@ def made(kind, root, tree):
 
 
 @pytest.mark.parametrize("kind", ["memory", "local", "dir of memory", "dir of local", "zip", "tar"])
-def test_directories(tmp_path_factory, cache, kind):
+def test_directories(tmp_path_factory, shared, kind):
     @examples(0.1)
     @given(trees(), st.data())
     def check(tree, data):
         root = str(tmp_path_factory.mktemp("tree")) if "local" in kind else "/root"
         fs, prefix = made(kind, root, tree)
-        cached = CachedFileSystem(fs=fs, cache=cache)
+        cached = CachedFileSystem(fs=fs, cache=shared)
         known = sorted({part for name in tree for part in (name, name.rsplit("/", 1)[0], name.split("/")[0])})
         for _ in range(3):
             path = prefix + data.draw(st.sampled_from([*known, "none", "a/none", ""]))

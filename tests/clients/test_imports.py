@@ -1,26 +1,21 @@
 """specmm needs none of its clients; a module for one of them says what it needs."""
 
-import subprocess
-import sys
-
 import pytest
+
+from programs import run
 
 CLIENTS = {"arrow": "pyarrow", "fsspec": "fsspec", "numpy": "numpy", "zarr": "zarr"}
 
 
-def python(code: str) -> str:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-
-
 def test_specmm_imports_no_client():
-    loaded = python("import sys, specmm, specmm.cli; print(*sys.modules)").split()
+    loaded = run("import sys, specmm, specmm.cli; print(*sys.modules)").split()
     assert "specmm" in loaded
     assert not set(CLIENTS.values()) & set(loaded)
 
 
 @pytest.mark.parametrize("module", CLIENTS)
 def test_a_missing_library_is_named(module):
-    said = python(
+    said = run(
         "import sys\n"
         f"sys.modules[{CLIENTS[module]!r}] = None\n"
         "try:\n"

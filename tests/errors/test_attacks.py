@@ -173,13 +173,6 @@ print("good")
 """
 
 
-@pytest.fixture
-def data(tmp_path):
-    path = tmp_path / "data"
-    path.write_bytes(b"".join(bytes([page]) * 4096 for page in range(64)))
-    return path
-
-
 @pytest.mark.parametrize("part", range(3))
 def test_any_call_with_any_arguments(data, part):
     seed = int(os.environ.get("SPECMM_ATTACK_SEED", time.time_ns() % 1_000_000)) + part

@@ -4,14 +4,14 @@ import errno
 import os
 import re
 import threading
-from pathlib import Path
 
 import pytest
 
 import specmm
+from samples import ROOT
 
 PAGE = specmm.PAGE_SIZE
-TABLE = Path(__file__).parents[2] / "docs" / "errors.md"
+TABLE = ROOT / "docs" / "errors.md"
 NOBODY = 65534
 
 

@@ -18,8 +18,7 @@ from zarr.core.buffer import default_buffer_prototype
 import specmm
 import specmm.fsspec
 import specmm.zarr
-from commands import command
-from programs import run
+from programs import command, run
 from samples import CONTENT
 from specmm import _core
 

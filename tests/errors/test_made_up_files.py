@@ -13,7 +13,7 @@ from zarr.core.buffer import default_buffer_prototype
 
 import specmm
 import specmm.zarr
-from commands import command
+from programs import command
 
 MOST = 1 << 16
 """Bytes that are compared of a file."""

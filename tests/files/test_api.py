@@ -10,22 +10,10 @@ import weakref
 import pytest
 
 import specmm
+from samples import LONG, PAGE
 
-PAGE = specmm.PAGE_SIZE
-CONTENT = bytes((i * 7 + i // PAGE) % 251 for i in range(40 * PAGE + 123))
-
-
-@pytest.fixture
-def path(tmp_path: pathlib.Path) -> pathlib.Path:
-    path = tmp_path / "data.bin"
-    path.write_bytes(CONTENT)
-    return path
-
-
-@pytest.fixture(params=["threads", "inline"])
-def cache(request):
-    with specmm.PageCache("4MiB", io=request.param) as cache:
-        yield cache
+CAPACITY = "4MiB"
+CONTENT = LONG
 
 
 # --- the package

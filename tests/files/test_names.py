@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import specmm
 import specmm.arrow
-from commands import command
+from programs import command
 from samples import CONTENT, Store
 
 ODD = [b"\xff\xfe", b"a\nb", "ä\u2028".encode(), b"x" * 255, b"'\" \\ <b>%s{}", b"\x1b[2J", b" ", b"-"]
@@ -53,15 +53,9 @@ def folder(tmp_path_factory):
     return os.fsencode(tmp_path_factory.mktemp("names"))
 
 
-@pytest.fixture(scope="module")
-def cache():
-    with specmm.PageCache("1MiB", io="inline") as cache:
-        yield cache
-
-
 @pytest.mark.hypothesis
 @pytest.mark.parametrize("kind", GIVEN)
-def test_a_name_comes_back_as_pythons_open_gives_it_back(cache, folder, kind):
+def test_a_name_comes_back_as_pythons_open_gives_it_back(shared, folder, kind):
     @given(NAMES)
     @example(b"a\xff\n")
     def same(name):
@@ -70,7 +64,7 @@ def test_a_name_comes_back_as_pythons_open_gives_it_back(cache, folder, kind):
         with open(path, "wb") as out:
             out.write(CONTENT)
         try:
-            with open(given, "rb") as plain, cache.open(given) as file:
+            with open(given, "rb") as plain, shared.open(given) as file:
                 assert (file.name, type(file.name)) == (plain.name, type(plain.name))
                 assert repr(plain.name) in repr(file)
                 for stream in (file.as_raw(), specmm.arrow.ArrowFile(file), io.BufferedReader(file.as_raw())):
@@ -82,7 +76,7 @@ def test_a_name_comes_back_as_pythons_open_gives_it_back(cache, folder, kind):
                 with pickle.loads(pickle.dumps(file)) as again:
                     assert (again.name, again.pread(9, 0)) == (plain.name, CONTENT[:9])
                 # The file's own errors, and those of another opening of it.
-                with cache.open(os.path.relpath(given)) as other:
+                with shared.open(os.path.relpath(given)) as other:
                     for opened in (file, other):
                         with pytest.raises(OSError) as raised:
                             opened.truncate(0)
@@ -96,7 +90,7 @@ def test_a_name_comes_back_as_pythons_open_gives_it_back(cache, folder, kind):
         with pytest.raises(FileNotFoundError) as pythons:
             open(given, "rb")
         with pytest.raises(FileNotFoundError) as ours:
-            cache.open(given)
+            shared.open(given)
         assert (ours.value.filename, str(ours.value)) == (pythons.value.filename, str(pythons.value))
         assert type(ours.value.filename) is type(pythons.value.filename)
 
@@ -104,13 +98,13 @@ def test_a_name_comes_back_as_pythons_open_gives_it_back(cache, folder, kind):
 
 
 @given(NAMES)
-def test_a_store_keeps_its_name(cache, name):
+def test_a_store_keeps_its_name(shared, name):
     text = os.fsdecode(name)
 
     def fails(offset, n):
         raise OSError(errno.EIO, "broken")
 
-    with cache.open_store(Store(fails), 100, name=text) as file, specmm.Mm(cache) as mm:
+    with shared.open_store(Store(fails), 100, name=text) as file, specmm.Mm(shared) as mm:
         assert file.name == file.as_raw().name == text
         with pytest.raises(OSError, match="broken") as raised:
             file.pread(1, 0)
@@ -120,24 +114,24 @@ def test_a_store_keeps_its_name(cache, name):
         assert raised.value.__cause__.filename == text
 
 
-def test_a_name_of_a_store_is_a_str(cache):
+def test_a_name_of_a_store_is_a_str(shared):
     with pytest.raises(TypeError, match="name must be a str, not bytes: b'x'"):
-        cache.open_store(Store(bytes), 1, name=b"x")
+        shared.open_store(Store(bytes), 1, name=b"x")
 
 
-def test_a_name_that_is_no_file_name_is_refused_as_by_open(cache):
+def test_a_name_that_is_no_file_name_is_refused_as_by_open(shared):
     for name in ("\ud800", "a\0b", b"a\0b"):
         with pytest.raises(ValueError):
-            cache.open(name)
+            shared.open(name)
         with pytest.raises(ValueError):
             open(name)
 
 
-def test_names_too_long_are_refused_as_by_open(cache, folder):
+def test_names_too_long_are_refused_as_by_open(shared, folder):
     for length in (256, 5000):
         path = os.path.join(folder, b"x" * length)
         with pytest.raises(OSError) as raised:
-            cache.open(path)
+            shared.open(path)
         assert (raised.value.errno, raised.value.filename) == (errno.ENAMETOOLONG, path)
 
 

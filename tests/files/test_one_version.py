@@ -15,11 +15,12 @@ from typing import NamedTuple
 import pytest
 
 import specmm
+from samples import ROOT
 
 PAGE = specmm.PAGE_SIZE
 PAGES = 40
 SIZE = PAGES * PAGE
-TABLE = Path(__file__).parents[2] / "docs" / "changes.md"
+TABLE = ROOT / "docs" / "changes.md"
 SETTLED = 0.02  # a version is young for so long
 
 

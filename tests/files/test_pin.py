@@ -7,16 +7,9 @@ import numpy as np
 import pytest
 
 import specmm
+from samples import PAGE
 
-PAGE = specmm.PAGE_SIZE
 CONTENT = bytes(range(1, 251)) * 132  # eight pages, and a bit
-
-
-@pytest.fixture
-def path(tmp_path):
-    path = tmp_path / "data.bin"
-    path.write_bytes(CONTENT)
-    return path
 
 
 def test_a_pin_is_a_read_only_buffer(cache, path):

@@ -121,19 +121,13 @@ def outcome(stream, name, arguments):
 
 
 @pytest.fixture(scope="module")
-def cache():
-    with specmm.PageCache("1MiB") as cache:
-        yield cache
-
-
-@pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("raw")
 
 
 @pytest.mark.hypothesis
 @pytest.mark.parametrize("kind", WRAPPED)
-def test_a_stream_answers_and_raises_as_pythons_own(cache, folder, kind):
+def test_a_stream_answers_and_raises_as_pythons_own(shared, folder, kind):
     calls, wrap = WRAPPED[kind]
     path = folder / kind
 
@@ -144,7 +138,7 @@ def test_a_stream_answers_and_raises_as_pythons_own(cache, folder, kind):
     @example(b"x", [("seek", (1 << 42,)), ("read", ()), ("close", ()), ("readinto", ((bytes, 3),))])
     def same(content, program):
         path.write_bytes(content)
-        with cache.open(path) as file, path.open("rb", buffering=0) as plain:
+        with shared.open(path) as file, path.open("rb", buffering=0) as plain:
             # FileIO takes itself for a pipe when its first seek fails.
             plain.seekable()
             ours, pythons = wrap(file.as_raw()), wrap(plain)
@@ -156,15 +150,15 @@ def test_a_stream_answers_and_raises_as_pythons_own(cache, folder, kind):
     same()
 
 
-def test_every_method_of_pythons_own_is_there(cache, path):
-    with cache.open(path) as file, path.open("rb", buffering=0) as plain:
+def test_every_method_of_pythons_own_is_there(shared, path):
+    with shared.open(path) as file, path.open("rb", buffering=0) as plain:
         missing = {name for name in dir(plain) if not name.startswith("_")} - set(dir(file.as_raw()))
         assert missing == {"closefd"}
 
 
-def test_what_is_set_apart(cache, path):
+def test_what_is_set_apart(shared, path):
     """No descriptor, which would go past the cache; no holes; positions where no file reaches."""
-    with cache.open(path) as file:
+    with shared.open(path) as file:
         raw = file.as_raw()
         assert (raw.mode, raw.isatty()) == ("rb", False)
         with pytest.raises(io.UnsupportedOperation, match="descriptor"):
@@ -193,20 +187,20 @@ def test_what_is_set_apart(cache, path):
         ((1 << 63,), str(1 << 63)),
     ],
 )
-def test_a_bad_seek_names_the_value_and_the_file(cache, path, seek, named):
-    with cache.open(path) as file, pytest.raises((OSError, OverflowError), match=named) as raised:
+def test_a_bad_seek_names_the_value_and_the_file(shared, path, seek, named):
+    with shared.open(path) as file, pytest.raises((OSError, OverflowError), match=named) as raised:
         file.as_raw().seek(*seek)
     assert isinstance(raised.value, OverflowError) or raised.value.filename == str(path)
 
 
 @pytest.mark.parametrize("make", [lambda file: file.as_raw(), specmm.arrow.ArrowFile])
-def test_a_position_is_an_int_whatever_it_was_given_as(cache, tmp_path, make):
+def test_a_position_is_an_int_whatever_it_was_given_as(shared, tmp_path, make):
     path = tmp_path / "sparse"
     with path.open("wb") as out:
         out.truncate(5 << 30)
         out.seek((4 << 30) - 10)
         out.write(bytes(range(30)))
-    with cache.open(path) as file:
+    with shared.open(path) as file:
         for kind in (np.uint32, np.int64, np.uint64, np.array, Index):
             stream = make(file)
             place = stream.seek(kind((4 << 30) - 10))
@@ -217,20 +211,20 @@ def test_a_position_is_an_int_whatever_it_was_given_as(cache, tmp_path, make):
             assert file.gather([kind((4 << 30) - 1)] * 2, kind(2)) == bytes([9, 10] * 2)
 
 
-def test_closing_the_stream_closes_the_file_that_it_owns(cache, path):
+def test_closing_the_stream_closes_the_file_that_it_owns(shared, path):
     for close, wrap in itertools.product([False, True], [lambda raw: raw, io.BufferedReader]):
-        file = cache.open(path)
+        file = shared.open(path)
         with wrap(file.as_raw(close=close)) as stream:
             assert stream.read(5) == CONTENT[:5]
         assert (stream.closed, file.closed) == (True, close)
         stream.close()
         file.close()
-    with cache.open(path) as file, pytest.raises(TypeError, match="close must be a bool"):
+    with shared.open(path) as file, pytest.raises(TypeError, match="close must be a bool"):
         file.as_raw(close="yes")
 
 
-def test_an_owner_whose_file_is_pinned_stays_open(cache, path):
-    file = cache.open(path)
+def test_an_owner_whose_file_is_pinned_stays_open(shared, path):
+    file = shared.open(path)
     raw = file.as_raw(close=True)
     with file.pin(0, 5), pytest.raises(BufferError, match="1 live pins"):
         raw.close()
@@ -239,15 +233,15 @@ def test_an_owner_whose_file_is_pinned_stays_open(cache, path):
     assert raw.closed and file.closed
 
 
-def test_the_file_lives_as_long_as_its_stream(cache, path):
-    raw = cache.open(path).as_raw(close=True)
+def test_the_file_lives_as_long_as_its_stream(shared, path):
+    raw = shared.open(path).as_raw(close=True)
     gc.collect()
     assert raw.readall() == CONTENT
     raw.close()
 
 
-def test_numpy_makes_no_array_of_a_file(cache, path):
-    with cache.open(path) as file:
+def test_numpy_makes_no_array_of_a_file(shared, path):
+    with shared.open(path) as file:
         for call in (
             np.asarray,
             np.array,
@@ -263,7 +257,7 @@ WHOLE = [kind for kind in KINDS if kind not in (float, str)]
 
 
 @given(st.integers(0, 120), st.lists(st.integers(0, 120), min_size=1, max_size=5), st.data())
-def test_any_integer_is_a_position(cache, folder, n, offsets, data):
+def test_any_integer_is_a_position(shared, folder, n, offsets, data):
     path = folder / "content"
     path.write_bytes(CONTENT)
 
@@ -272,7 +266,7 @@ def test_any_integer_is_a_position(cache, folder, n, offsets, data):
             st.sampled_from(WHOLE if number < 2 else [kind for kind in WHOLE if kind is not bool])
         )(number)
 
-    with cache.open(path) as file:
+    with shared.open(path) as file:
         at = offsets[0]
         assert file.pread(given_as(n), given_as(at)) == CONTENT[at : at + n]
         buffer = bytearray(n)
@@ -291,8 +285,8 @@ def test_any_integer_is_a_position(cache, folder, n, offsets, data):
 
 
 @pytest.mark.parametrize("wrong", [1.0, np.float64(1), "1", None, 1j, np.array([1]), np.datetime64(1, "s")])
-def test_what_is_no_integer_is_no_position(cache, path, wrong):
-    with cache.open(path) as file:
+def test_what_is_no_integer_is_no_position(shared, path, wrong):
+    with shared.open(path) as file:
         for call in (
             lambda: file.pread(1, wrong),
             lambda: file.pread(wrong, 0),

@@ -3,16 +3,15 @@
 import gc
 import io
 import os
-import pathlib
 import weakref
 import zipfile
 
 import pytest
 
-import specmm
+from samples import LONG
 
-PAGE = specmm.PAGE_SIZE
-CONTENT = bytes((i * 7 + i // PAGE) % 251 for i in range(40 * PAGE + 123))
+CAPACITY = "4MiB"
+CONTENT = LONG
 
 
 class Bytes:
@@ -30,19 +29,6 @@ class Bytes:
 class Resizable(Bytes):
     def truncate(self, size: int) -> None:
         self.data = self.data[:size].ljust(size, b"\0")
-
-
-@pytest.fixture
-def path(tmp_path: pathlib.Path) -> pathlib.Path:
-    path = tmp_path / "data.bin"
-    path.write_bytes(CONTENT)
-    return path
-
-
-@pytest.fixture(params=["threads", "inline"])
-def cache(request):
-    with specmm.PageCache("4MiB", io=request.param) as cache:
-        yield cache
 
 
 # --- stores

@@ -254,14 +254,14 @@ def test_numpys_strings_of_any_length_are_refused(ways):
 @example(lambda: np.zeros((), "M8[s]"), 8)
 @example(lambda: np.zeros(4, "M8[s]")[::2], 16)
 @example(lambda: np.zeros(4, "i4")[::2], 8)
-def test_a_store_answers_with_any_buffer_of_bytes(cached, make, size):
+def test_a_store_answers_with_any_buffer_of_bytes(shared, make, size):
     answer = make()
     try:
         data = bytes_of(answer)
     except TypeError:
         data = None
     fits = data is not None and len(data) == size
-    with cached.open_store(Store(lambda offset, n: answer), size, name="odd", ra_pages=0) as file:
+    with shared.open_store(Store(lambda offset, n: answer), size, name="odd", ra_pages=0) as file:
         if size == 0:
             assert file.pread(9, 0) == b""
         elif fits:
@@ -277,9 +277,9 @@ def test_a_store_answers_with_any_buffer_of_bytes(cached, make, size):
 
 @given(BUFFERS)
 @example(lambda: np.zeros(3, "M8[s]"))
-def test_any_buffer_of_bytes_is_stored_through_a_mapping(cached, source, make):
+def test_any_buffer_of_bytes_is_stored_through_a_mapping(shared, source, make):
     data = make()
-    with cached.open(source) as file, specmm.Mm(cached) as mm:
+    with shared.open(source) as file, specmm.Mm(shared) as mm:
         address = mm.mmap(file, prot="rw", shared=False)
         try:
             expected = bytes_of(data)
@@ -291,29 +291,23 @@ def test_any_buffer_of_bytes_is_stored_through_a_mapping(cached, source, make):
             assert mm.load(address + 5, len(expected)) == expected
 
 
-@pytest.fixture(scope="module")
-def cached():
-    with specmm.PageCache("1MiB", io="inline") as cache:
-        yield cache
-
-
 @pytest.mark.parametrize("answer", [np.zeros(PAGE // 8, object), np.zeros(PAGE // 16, "M8[s],O")])
-def test_a_store_that_answers_with_objects_is_told_so(cached, answer):
+def test_a_store_that_answers_with_objects_is_told_so(shared, answer):
     with (
-        cached.open_store(Store(lambda offset, n: answer), PAGE) as file,
+        shared.open_store(Store(lambda offset, n: answer), PAGE) as file,
         pytest.raises(OSError, match="must hold no Python objects") as raised,
     ):
         file.pread(1, 0)
     assert isinstance(raised.value.__cause__, TypeError)
 
 
-def test_an_answer_that_is_far_too_long_is_not_copied(cached, tmp_path):
+def test_an_answer_that_is_far_too_long_is_not_copied(shared, tmp_path):
     with (tmp_path / "sparse").open("w+b") as sparse:
         sparse.truncate(1 << 40)
         answer = mmap.mmap(sparse.fileno(), 0, access=mmap.ACCESS_READ)
     with (
         answer,
-        cached.open_store(Store(lambda offset, n: answer), PAGE) as file,
+        shared.open_store(Store(lambda offset, n: answer), PAGE) as file,
         pytest.raises(OSError, match=rf"read_at\(0, {PAGE}\) returned {1 << 40} bytes"),
     ):
         file.pread(1, 0)

@@ -5,8 +5,6 @@ import io
 import linecache
 import os
 import pickle
-import subprocess
-import sys
 import tracemalloc
 import warnings
 
@@ -17,7 +15,7 @@ import specmm
 import specmm.arrow
 import specmm.fsspec
 import specmm.zarr
-from programs import run
+from programs import python, run
 from samples import CONTENT, Store
 
 
@@ -162,8 +160,7 @@ cycle.me, cycle.file = cycle, specmm.open(sys.argv[1])
 
 def test_at_exit_there_is_no_warning(path):
     assert run(LEFT, path) == ""
-    command = [sys.executable, "-X", "dev", "-c", LEFT, path]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = python("-X", "dev", "-c", LEFT, path)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -183,8 +180,7 @@ print("the parent", file=sys.stderr)
 del second
 """
     )
-    command = [sys.executable, "-c", code, path]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = python("-c", code, path)
     assert done.stderr.startswith("the parent\n"), done.stderr
     assert done.stderr.count("unclosed file") == 1
     assert os.fspath(path) in done.stderr

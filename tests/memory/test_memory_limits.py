@@ -3,14 +3,12 @@
 import os
 import random
 import resource
-import subprocess
-import sys
 
 import pytest
 
 import memory_limits
 import specmm
-from programs import run
+from programs import python, run
 
 CHILDREN = {"deep": 20_000, "ci": 500}.get(os.environ.get("SPECMM_HYPOTHESIS", "dev"), 60)
 GIB = 1 << 30
@@ -67,8 +65,8 @@ print(specmm.PageCache("1GiB").stats().capacity_frames)
 
 def test_no_call_ends_the_process():
     seed = random.randrange(1 << 30)
-    command = [sys.executable, memory_limits.__file__, str(seed), str(CHILDREN)]
-    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    answer = python(memory_limits.__file__, seed, CHILDREN, timeout=None)
+    assert answer.returncode == 0, answer.stderr
     lines = [line.split() for line in answer.stdout.splitlines()]
     assert len(lines) == CHILDREN
     wrong = [line for line in lines if int(line[3]) not in (memory_limits.FINE, memory_limits.REFUSED)]

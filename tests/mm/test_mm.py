@@ -1,40 +1,24 @@
 """An address space from Python: mappings, faults, loads and stores."""
 
-import pathlib
-
 import pytest
 
 import specmm
+from samples import LONG, PAGE
 
-PAGE = specmm.PAGE_SIZE
-CONTENT = bytes((i * 7 + i // PAGE) % 251 for i in range(40 * PAGE + 123))
+CONTENT = LONG
 
 
 @pytest.fixture
 def cache():
     with specmm.PageCache("4MiB", io="inline") as cache:
         yield cache
+        cache.check()
 
 
 @pytest.fixture
-def file(cache, tmp_path: pathlib.Path):
-    path = tmp_path / "data.bin"
-    path.write_bytes(CONTENT)
+def file(cache, path):
     with cache.open(path, "r+b") as file:
         yield file
-
-
-@pytest.fixture(params=["speculative", "mmap_lock"])
-def mm(request, cache):
-    with specmm.Mm(cache, locking=request.param) as mm:
-        assert mm.locking == request.param
-        assert request.param in repr(mm)
-        yield mm
-        events = mm.vm_events()
-    assert events["spf_attempt"] == events["spf_commit"] + events["spf_abort"]
-    causes = [count for name, count in events.items() if name.startswith("spf_abort_")]
-    assert events["spf_abort"] == sum(causes)
-    cache.check()
 
 
 def test_load_reads_the_file(mm, file):

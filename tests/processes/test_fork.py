@@ -55,13 +55,6 @@ def program(code: str, *arguments: object) -> str:
     return run(PRELUDE + code, *arguments)
 
 
-@pytest.fixture
-def data(tmp_path):
-    path = tmp_path / "data"
-    path.write_bytes(b"".join(bytes([page]) * 4096 for page in range(64)))
-    return path
-
-
 def test_a_child_reads_on_through_an_empty_cache_of_its_own(data):
     code = """
 cache = specmm.PageCache("1MiB")

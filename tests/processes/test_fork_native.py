@@ -6,6 +6,7 @@ import pytest
 
 from programs import run
 
+PAGES = 256
 WAYS = {
     "python": "os.fork",
     "libc": "ctypes.PyDLL(None).fork",
@@ -138,13 +139,6 @@ for each in threads:
 cache.check()
 print("good")
 """
-
-
-@pytest.fixture
-def data(tmp_path):
-    path = tmp_path / "data"
-    path.write_bytes(b"".join(bytes([page]) * 4096 for page in range(256)))
-    return path
 
 
 @pytest.mark.parametrize("in_a_thread", [False, True])

@@ -183,13 +183,6 @@ def page_and_reads(files, page):
 PAGES = 64
 
 
-@pytest.fixture
-def pages(tmp_path):
-    path = tmp_path / "pages"
-    path.write_bytes(b"".join(bytes([page]) * PAGE for page in range(PAGES)))
-    return path
-
-
 def check(answers):
     """Every task met the cache that earlier tasks in its process had filled: no page was read twice."""
     assert [found for found, *_ in answers] == [(bytes([page]),) * 2 for page in [*range(PAGES)] * 3]
@@ -203,20 +196,20 @@ def check(answers):
 
 @pytest.mark.parametrize("start", ["spawn", "forkserver", "fork"])
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_pool_of_processes(pages, start):
+def test_a_pool_of_processes(data, start):
     context = multiprocessing.get_context(start)
     with specmm.PageCache("2MiB") as cache, ProcessPoolExecutor(2, mp_context=context) as pool:
-        files = cache, cache.open(pages, ra_pages=0), cache.open(pages, "r+b", ra_pages=0)
+        files = cache, cache.open(data, ra_pages=0), cache.open(data, "r+b", ra_pages=0)
         tasks = [pool.submit(page_and_reads, files, page) for page in [*range(PAGES)] * 3]
         check([task.result(60) for task in tasks])
         assert cache.stats().reads == 0
 
 
 @pytest.mark.parametrize("start", ["spawn", "forkserver"])
-def test_multiprocessing(pages, start):
+def test_multiprocessing(data, start):
     context = multiprocessing.get_context(start)
     with specmm.PageCache("2MiB") as cache, context.Pool(2) as pool:
-        files = cache, cache.open(pages, ra_pages=0), cache.open(pages, ra_pages=0)
+        files = cache, cache.open(data, ra_pages=0), cache.open(data, ra_pages=0)
         check(pool.starmap(page_and_reads, [(files, page) for page in [*range(PAGES)] * 3]))
         pool.close()
         pool.join()
@@ -228,12 +221,12 @@ def read_all(file, answer):
 
 @pytest.mark.parametrize("start", ["spawn", "forkserver", "fork"])
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_process_is_given_a_file(pages, start):
+def test_a_process_is_given_a_file(data, start):
     context = multiprocessing.get_context(start)
-    with specmm.PageCache("2MiB") as cache, cache.open(pages) as file:
+    with specmm.PageCache("2MiB") as cache, cache.open(data) as file:
         answer = context.SimpleQueue()
         process = context.Process(target=read_all, args=(file, answer))
         process.start()
-        assert answer.get() == (pages.read_bytes(), str(pages))
+        assert answer.get() == (data.read_bytes(), str(data))
         process.join(60)
         assert process.exitcode == 0

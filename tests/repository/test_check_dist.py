@@ -2,13 +2,14 @@
 
 import importlib.util
 import io
-import pathlib
 import tarfile
 import zipfile
 
 import pytest
 
-TOOL = pathlib.Path(__file__).parents[2] / "tools" / "check_dist.py"
+from samples import ROOT
+
+TOOL = ROOT / "tools" / "check_dist.py"
 NAME = "specmm-0.1.0-cp311-abi3-manylinux2014_x86_64.manylinux_2_17_x86_64.whl"
 INFO = "specmm-0.1.0.dist-info"
 

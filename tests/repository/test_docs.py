@@ -2,14 +2,13 @@
 
 import pathlib
 import re
-import subprocess
-import sys
 
 import pytest
 
 import run_page
+from programs import python
+from samples import ROOT
 
-ROOT = pathlib.Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 WITH_SESSIONS = [page for page in PAGES if "```python" in page.read_text()]
 
@@ -28,8 +27,7 @@ TEACHING = [
 
 @pytest.mark.parametrize("page", WITH_SESSIONS, ids=name)
 def test_a_page_answers_as_printed(page):
-    command = [sys.executable, "-W", "error", run_page.__file__, str(page)]
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    answer = python("-W", "error", run_page.__file__, page, timeout=120)
     assert answer.returncode == 0, answer.stdout + answer.stderr
     tried = re.match(r"(\d+) examples, 0 failed", answer.stdout.splitlines()[-1])
     assert tried, answer.stdout
@@ -53,7 +51,6 @@ def test_a_wrong_page_is_found(tmp_path, page, said):
     (tmp_path / "page.md").write_text(
         f"# A page\n\n>>> not.run\n\n```text\n>>> nor.this\n```\n\n```python\n{page}```\n"
     )
-    command = [sys.executable, run_page.__file__, str(tmp_path / "page.md")]
-    answer = subprocess.run(command, capture_output=True, text=True)
+    answer = python(run_page.__file__, tmp_path / "page.md")
     assert answer.returncode == 1
     assert said in answer.stdout + answer.stderr

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-PREFLIGHT = Path(__file__).parents[2] / "tools" / "preflight"
+from samples import ROOT
+
+PREFLIGHT = ROOT / "tools" / "preflight"
 
 # What the script itself uses; everything else on the PATH of these tests is a fake.
 REAL = ["cut", "mktemp", "rm", "uname"]

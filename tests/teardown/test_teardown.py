@@ -3,6 +3,7 @@
 import pytest
 
 from programs import run
+from samples import numbered
 
 # What a finalizer may do: everything.
 CALLS = {
@@ -149,7 +150,7 @@ WAYS += [f"{used} C {rounds}" for used in ("", "used") for rounds in (1, 2, 3, 4
 def files(tmp_path):
     paths = tmp_path / "data", tmp_path / "other"
     for path in paths:
-        path.write_bytes(b"".join(bytes([page]) * 4096 for page in range(64)))
+        path.write_bytes(numbered(64))
     return paths
 
 

@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import specmm
+from samples import PAGE
 
-PAGE = specmm.PAGE_SIZE
+CAPACITY = "4MiB"
 PATIENCE = 30  # seconds; only a hang takes that long
 
 
@@ -33,14 +34,6 @@ class Slow:
     def read_at(self, offset: int, n: int) -> bytes:
         time.sleep(0.002)
         return bytes(n)
-
-
-@pytest.fixture(params=["threads", "inline"])
-def cache(request):
-    with specmm.PageCache("4MiB", io=request.param) as cache:
-        yield cache
-        cache.settle()
-        cache.check()
 
 
 @pytest.fixture

@@ -2,11 +2,10 @@
 
 import ast
 import re
-import subprocess
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from programs import python, run
+from samples import ROOT
 
 
 def looked_up_by_the_extension():
@@ -31,9 +30,7 @@ def imported_in_functions():
 def test_whatever_is_needed_later_is_there_after_the_import():
     needed = {*looked_up_by_the_extension(), *imported_in_functions()}
     assert {"specmm._pickling", "specmm._errors", "os"} <= needed, "the scan finds nothing"
-    code = "import sys, specmm; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert needed - set(loaded.split()) == set()
+    assert needed - set(run("import sys, specmm; print(*sys.modules)").split()) == set()
 
 
 def test_no_call_imports_anything():
@@ -50,6 +47,5 @@ for call in reentry.CALLS.values():
     reentry.quietly(call, world)
 """
     here = str(Path(__file__).parent)
-    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {here!r})\n{code}", __file__]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = python("-c", f"import sys; sys.path.insert(0, {here!r})\n{code}", __file__)
     assert (done.returncode, done.stderr) == (0, "")

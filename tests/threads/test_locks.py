@@ -1,17 +1,15 @@
 """Nothing of ours is locked where Python code can run: no finalizer or signal handler waits for itself."""
 
 import re
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from programs import run
+from programs import python, run
+from samples import ROOT
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
 
 # What refuses to be entered twice, or is waited for. `Imported`, `PerProcess` and the like are made of these.
 RUST = r"(?:Py)?(?:Mutex|RwLock|Condvar|OnceLock|OnceCell|RefCell|LazyLock|LazyCell|Once|Barrier)"
@@ -67,8 +65,7 @@ def test_a_lock_of_python_that_is_not_on_the_list_is_found(tmp_path, line):
 def test_any_call_may_come_in_the_middle_of_any_other(tmp_path, mode):
     data = tmp_path / "data"
     data.write_bytes(bytes(100_000))
-    command = [sys.executable, HERE / "reentry.py", mode, data]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    done = python(HERE / "reentry.py", mode, data, timeout=280)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     assert int(done.stdout.split()[0]) > 50, done.stdout
 

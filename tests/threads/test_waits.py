@@ -2,8 +2,6 @@
 
 import json
 import pathlib
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -13,7 +11,7 @@ import pytest
 
 import specmm
 import waits
-from programs import run
+from programs import python, run
 
 SOON = 2.0
 """Seconds within which every wait ends that was ended."""
@@ -26,8 +24,7 @@ CASES = [(kind, way) for kind in waits.STORES for way in waits.WAYS]
 
 def came_of(kind: str, way: str) -> tuple[list[dict[str, object]], float]:
     """What each call came to, and how long the exit took."""
-    command = [sys.executable, "-W", "error", waits.__file__, kind, way]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = python("-W", "error", waits.__file__, kind, way, timeout=120)
     ended = time.time()
     assert (done.returncode, done.stderr) == (0, ""), f"{kind} and {way}: {done.stderr}"
     *calls, last = map(json.loads, done.stdout.splitlines())
