@@ -26,6 +26,7 @@ __all__ = [
     "check_target",
     "close_at_exit",
     "copy_into",
+    "counter_glosses",
     "event_glosses",
     "kernel_residency",
     "may_stay_open",
@@ -104,6 +105,9 @@ def workloads() -> dict[str, str]:
 
 def rows() -> list[str]:
     """What `run_faults` can compare: "kernel", then each locking mode."""
+
+def counter_glosses() -> dict[str, dict[str, str]]:
+    """Every counter of `CacheStats` with what it counts, by what moves it."""
 
 def event_glosses() -> dict[str, str]:
     """Every event of `Mm.vm_events` with what it counts, abort causes included."""

@@ -25,55 +25,6 @@ _LEVELS: Final = "·▁▂▃▄▅▆▇█"
 _ASCII: Final = ".:-=+*%@#"
 _COLOUR: Final = "#2a7ab0"
 
-GLOSSES: Final[dict[str, dict[str, str]]] = {
-    "memory": {
-        "capacity_frames": "the bound, in frames of one page",
-        "frames_in_use": "frames that hold a page of a file or a private copy",
-        "private_frames": "of these, private copies that a mapping wrote to",
-        "pinned_frames": "of these, pages that are pinned: they cannot go",
-        "active_frames": "of these, pages used more than once",
-        "inactive_frames": "of these, pages that go first",
-        "shadows": "evicted pages that are remembered, to see whether they come back",
-        "xarray_nodes": "nodes of the index from page number to page, of 576 bytes each",
-        "page_tables": "page tables of mappings, of 4 KiB each",
-        "bytes_in_flight": "bytes of the buffers into which windows are being read",
-    },
-    "reads": {
-        "hits": "pages of reads that were in the cache",
-        "misses": "pages of reads that were not",
-        "retries": "lock-free reads that met a change and started over",
-    },
-    "readahead": {
-        "readahead_pages": "pages that readahead brought",
-        "readahead_used": "of these, used since",
-        "readahead_wasted": "of these, evicted before anybody used them",
-    },
-    "reclaim": {
-        "evictions": "pages evicted to make room",
-        "evictions_background": "of these, in the background",
-        "refaults": "evicted pages that were soon read again: the cache is too small for them",
-        "refaults_activated": "of these, so soon that they are kept longer now",
-        "activations": "pages found used again, and kept",
-        "deactivations": "pages that were not used for long",
-        "scanned": "pages looked at",
-        "direct_reclaims": "times that a read had to make room itself",
-        "frame_waits": "times that a read had to wait because nothing could be evicted",
-    },
-    "changes": {
-        "dropped": "pages dropped on request: drop_caches, advice dontneed",
-        "invalidated": "pages dropped because somebody else changed their file",
-    },
-    "store": {
-        "reads": "reads made of files and stores",
-        "read_bytes": "bytes they brought",
-        "read_errors": "reads that failed",
-        "reads_abandoned": "reads that nobody waits for any more, and that still keep a thread and frames",
-        "io_seconds": "time spent in them, summed over threads",
-    },
-}
-"""The counters of `CacheStats` by what moves them, each with what it counts."""
-
-
 # --- strips
 
 
@@ -184,6 +135,24 @@ def cache_html(cache: PageCache) -> str:
 # --- counters
 
 
+def _phrase(sentence: str) -> str:
+    """A gloss for a column of a table."""
+    return sentence[0].lower() + sentence[1:].removesuffix(".").replace("`", "")
+
+
+GLOSSES: Final = {
+    group: {name: _phrase(gloss) for name, gloss in glosses.items()}
+    for group, glosses in _core.counter_glosses().items()
+}
+"""The counters of `CacheStats` by what moves them, each with what it counts."""
+
+
+def abort_glosses() -> dict[str, str]:
+    """The event of each abort cause with what it means."""
+    glosses = _core.event_glosses().items()
+    return {event: _phrase(gloss) for event, gloss in glosses if event.startswith("spf_abort_")}
+
+
 def counters(stats: CacheStats) -> list[tuple[str, str, str, str]]:
     """Each counter that has something to say: group, name, value and what it counts."""
     return [(group, *line) for group, lines in _counters(stats) for line in lines]
@@ -194,21 +163,10 @@ def _counters(stats: CacheStats) -> Iterator[tuple[str, list[tuple[str, str, str
         lines = [
             (name, _value(getattr(stats, name)), gloss)
             for name, gloss in glosses.items()
-            if getattr(stats, name, 0) or (group == "memory" and hasattr(stats, name))
+            if group == "memory" or getattr(stats, name)
         ]
         if lines:
             yield group, lines
-
-
-def abort_glosses() -> dict[str, str]:
-    """The event of each abort cause with what it means."""
-    glosses = _core.event_glosses().items()
-    return {event: _phrase(gloss) for event, gloss in glosses if event.startswith("spf_abort_")}
-
-
-def _phrase(sentence: str) -> str:
-    """A gloss for a column of a table."""
-    return sentence[0].lower() + sentence[1:].removesuffix(".")
 
 
 def _value(value: float) -> str:

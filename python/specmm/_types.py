@@ -28,7 +28,7 @@ class Abort(enum.Enum):
     ODD = "odd"
     """A writer was inside mmap, munmap, mprotect or madvise."""
     UNMAPPED = "unmapped"
-    """No mapping at the address."""
+    """Nothing is mapped at the address."""
     NO_SPECULATE = "no_speculate"
     """A write to a shared mapping, which never speculates."""
     VMA_COPY = "vma_copy"
@@ -123,68 +123,70 @@ class TouchReport:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CacheStats:
-    """Counters of a cache since it was made."""
+    """Counters of a cache since it was made, and gauges of what it holds now."""
 
     capacity_frames: int
     """The bound, in frames of one page."""
     frames_in_use: int
     """Frames that hold a page of a file or a private copy."""
     private_frames: int
-    """Of these, private copies."""
+    """Of these, private copies that stores to a mapping made."""
     pinned_frames: int
-    """Of these, pinned pages."""
+    """Of these, pages that are pinned and cannot be evicted."""
     active_frames: int
-    """Of these, pages on the active list: used again."""
+    """Of these, pages on the active list: used more than once."""
     inactive_frames: int
-    """Of these, pages on the inactive list, from which reclaim takes."""
+    """Of these, pages on the inactive list: evicted first."""
     shadows: int
-    """Places that remember an evicted page; never more than frames."""
-    hits: int
-    """Pages of reads that were in the cache."""
-    misses: int
-    """Pages of reads that were not."""
-    retries: int
-    """Lock-free reads that had to start over."""
-    readahead_pages: int
-    """Pages that readahead brought."""
-    readahead_used: int
-    """Of these, the ones that were then used; through a mapping, as soon as reclaim or munmap finds it."""
-    readahead_wasted: int
-    """Of these, the ones that were evicted before anybody used them."""
-    evictions: int
-    """Pages evicted to make room."""
-    evictions_background: int
-    """Of these, the ones that the background evicted."""
-    dropped: int
-    """Pages dropped on request: `drop_caches`, advice "dontneed"."""
-    invalidated: int
-    """Pages dropped because somebody else changed their file."""
-    refaults: int
-    """Evicted pages that were read again while they were remembered (workingset_refault_file)."""
-    refaults_activated: int
-    """Of these, the ones that came back soon enough to be active at once (workingset_activate_file)."""
-    activations: int
-    """Pages that reclaim found used again and made active (pgactivate)."""
-    deactivations: int
-    """Active pages that reclaim found unused and made inactive (pgdeactivate)."""
-    scanned: int
-    """Pages that reclaim looked at (pgscan)."""
-    direct_reclaims: int
-    """Times that a request had to make room itself (allocstall)."""
-    frame_waits: int
-    """Times that a request had to wait because nothing could be evicted."""
-    reads: int
-    """Reads made of the stores."""
-    read_bytes: int
-    read_errors: int
-    reads_abandoned: int
-    """Reads that somebody stopped waiting for and that have not come back: each keeps a thread and frames."""
+    """Evicted pages that are remembered, to see whether they come back; never more than frames."""
     xarray_nodes: int
     """Nodes of the index from page number to page, of 576 bytes each."""
     page_tables: int
-    """Page tables of all `Mm`s, of 4 KiB each, but for the root that each `Mm` has."""
+    """Page tables of all address spaces, of 4 KiB each, but for the root that each address space has."""
     bytes_in_flight: int
     """Bytes of the buffers into which windows are being read."""
+    hits: int
+    """Pages that a read found in the cache."""
+    misses: int
+    """Pages that a read had to bring in or wait for."""
+    retries: int
+    """Lock-free copies that met a change and started over."""
+    readahead_pages: int
+    """Pages that readahead brought in."""
+    readahead_used: int
+    """Of these, pages that were used since; use through a mapping is noticed by reclaim or munmap."""
+    readahead_wasted: int
+    """Of these, pages that were evicted before anybody used them."""
+    evictions: int
+    """Pages evicted to make room."""
+    evictions_background: int
+    """Of these, pages that were evicted in the background."""
+    refaults: int
+    """Evicted pages that were soon read again: the bound is too low for them (`workingset_refault_file`)."""
+    refaults_activated: int
+    """Of these, pages that came back soon enough to be active at once (`workingset_activate_file`)."""
+    activations: int
+    """Pages that reclaim found used again and made active (`pgactivate`)."""
+    deactivations: int
+    """Active pages that reclaim found unused and made inactive (`pgdeactivate`)."""
+    scanned: int
+    """Pages that reclaim looked at (`pgscan`)."""
+    direct_reclaims: int
+    """Times that a request had to make room itself (`allocstall`)."""
+    frame_waits: int
+    """Times that a request had to wait because nothing could be evicted."""
+    dropped: int
+    """Pages dropped on request: `drop_caches`, advice dontneed."""
+    invalidated: int
+    """Pages dropped because somebody else changed their file."""
+    reads: int
+    """Reads of files and stores."""
+    read_bytes: int
+    """Bytes that these reads returned."""
+    read_errors: int
+    """Of these reads, the ones that failed."""
+    reads_abandoned: int
+    """Reads that nobody waits for any more and that have not returned: each keeps a thread and its frames."""
     io_seconds: float
     """Time spent in reads, summed over threads."""
 

@@ -145,9 +145,9 @@ mod shuttle_harness;
 #[cfg(not(any(specmm_loom, specmm_shuttle)))]
 pub use cache::give_up_waiting_when;
 pub use cache::{
-    Abort, Advice, CacheOptions, CacheStats, DEFAULT_FRAME_TIMEOUT, DEFAULT_RA_PAGES, File, FileReader,
-    FilemapFault, Io, OneVersion, OpenMode, OpenOptions, PageCache, Pinned, ReadaheadState, StoreOptions,
-    Verdict, VmFault,
+    Abort, Advice, CacheOptions, CacheStats, Counter, CounterValue, DEFAULT_FRAME_TIMEOUT, DEFAULT_RA_PAGES,
+    File, FileReader, FilemapFault, Io, OneVersion, OpenMode, OpenOptions, PageCache, Pinned, ReadaheadState,
+    StoreOptions, Verdict, VmFault,
 };
 pub use error::{Error, Result};
 pub use mm::{FaultOutcome, Locking, Madvise, Mm, MmOptions, Prot, TouchReport};

@@ -59,7 +59,7 @@ mod _core {
     #[pymodule_export]
     use super::pin::Pinned;
     #[pymodule_export]
-    use super::results::event_glosses;
+    use super::results::{counter_glosses, event_glosses};
     #[pymodule_export]
     use super::workload::{kernel_residency, rows, run_faults, workloads};
 

@@ -4,7 +4,7 @@ use crate::imported::Imported;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
-use specmm::{Abort, VmFault};
+use specmm::{Abort, CacheStats, CounterValue, VmFault};
 
 static VM_FAULT: Imported = Imported::new("specmm._types", "VmFault");
 static ABORT: Imported = Imported::new("specmm._types", "Abort");
@@ -55,47 +55,29 @@ pub(crate) fn event_glosses(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     Ok(glosses)
 }
 
-pub(crate) fn cache_stats<'py>(py: Python<'py>, stats: &specmm::CacheStats) -> Answer<'py> {
-    // A tuple of arguments holds at most twelve.
-    let counts = [
-        stats.capacity_frames,
-        stats.frames_in_use,
-        stats.private_frames,
-        stats.pinned_frames,
-        stats.active_frames,
-        stats.inactive_frames,
-        stats.shadows,
-        stats.hits,
-        stats.misses,
-        stats.retries,
-        stats.readahead_pages,
-        stats.readahead_used,
-        stats.readahead_wasted,
-        stats.evictions,
-        stats.evictions_background,
-        stats.dropped,
-        stats.invalidated,
-        stats.refaults,
-        stats.refaults_activated,
-        stats.activations,
-        stats.deactivations,
-        stats.scanned,
-        stats.direct_reclaims,
-        stats.frame_waits,
-        stats.reads,
-        stats.read_bytes,
-        stats.read_errors,
-        stats.reads_abandoned,
-        stats.xarray_nodes,
-        stats.page_tables,
-        stats.bytes_in_flight,
-    ];
-    let mut arguments = Vec::with_capacity(counts.len() + 1);
-    for count in counts {
-        arguments.push(count.into_pyobject(py)?.into_any());
+pub(crate) fn cache_stats<'py>(py: Python<'py>, stats: &CacheStats) -> Answer<'py> {
+    let fields = PyDict::new(py);
+    for (counter, value) in CacheStats::COUNTERS.iter().zip(stats.values()) {
+        match value {
+            CounterValue::Count(count) => fields.set_item(counter.name, count)?,
+            CounterValue::Seconds(seconds) => fields.set_item(counter.name, seconds)?,
+        }
     }
-    arguments.push(stats.io_seconds.into_pyobject(py)?.into_any());
-    CACHE_STATS.call(py, pyo3::types::PyTuple::new(py, arguments)?)
+    CACHE_STATS.call_named(py, &fields)
+}
+
+/// Every counter of `CacheStats` with what it counts, by what moves it.
+#[pyfunction]
+pub(crate) fn counter_glosses(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let groups = PyDict::new(py);
+    for group in CacheStats::COUNTERS.chunk_by(|one, other| one.group == other.group) {
+        let glosses = PyDict::new(py);
+        for counter in group {
+            glosses.set_item(counter.name, counter.gloss)?;
+        }
+        groups.set_item(group[0].group, glosses)?;
+    }
+    Ok(groups)
 }
 
 fn vm_fault(py: Python<'_>, result: VmFault) -> Answer<'_> {

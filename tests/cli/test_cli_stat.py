@@ -79,7 +79,7 @@ def test_text_has_strips_a_legend_and_glosses(user_file):
     drawn = line.split("|")[1]
     assert drawn.startswith("████")
     assert drawn.endswith("····")
-    assert "pages of reads that were in the cache" in shown
+    assert "pages that a read found in the cache" in shown
     assert "read_errors" not in shown
 
 

@@ -1,6 +1,5 @@
 """Residency as a strip and counters by cause, in text and in notebooks."""
 
-import dataclasses
 import itertools
 import os
 import time
@@ -65,12 +64,6 @@ def test_a_file_of_any_length_has_a_strip():
     assert _report.share(nothing) is None
     assert _report.strip(_report.Residency(2, [1, 0])) == "█·"
     ElementTree.fromstring(_report.strip_html(nothing))
-
-
-def test_every_counter_has_a_gloss():
-    named = [name for glosses in _report.GLOSSES.values() for name in glosses]
-    assert {field.name for field in dataclasses.fields(specmm.CacheStats)} <= set(named)
-    assert len(named) == len(set(named))
 
 
 # --- notebooks

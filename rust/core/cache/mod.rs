@@ -58,7 +58,7 @@ pub(crate) use patience::NotRead;
 pub use pin::Pinned;
 pub use reader::FileReader;
 pub(crate) use shared::Shared;
-pub use stats::CacheStats;
+pub use stats::{CacheStats, Counter, CounterValue};
 pub(crate) use truncate::ReadError;
 pub use vm_fault::{Abort, VmFault};
 pub(crate) use vmscan::{alloc_page, wait_for_frame};

@@ -1,112 +1,11 @@
 //! What a cache counts, and all of it at one moment.
 //!
-//! Owns: the names of the counters, and the snapshot. Does not own the counting (`crate::stats`) nor what is gauged, each of
-//! which its owner says. Mirrors `mm/vmstat.c`.
+//! Owns: the table of counters, from which come the counters, the snapshot and what each is called. Does not own the counting
+//! (`crate::stats`) nor what is gauged, each of which its owner says. Mirrors `mm/vmstat.c`.
 
 use crate::page::FrameUsage;
 use crate::stats::Sharded;
 use std::time::Duration;
-
-/// What the cache counts.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Stat {
-    Hits,
-    Misses,
-    Retries,
-    ReadaheadPages,
-    ReadaheadUsed,
-    ReadaheadWasted,
-    Evictions,
-    BackgroundReclaimed,
-    Dropped,
-    Invalidated,
-    Refaults,
-    RefaultsActivated,
-    Activations,
-    Deactivations,
-    Scanned,
-    DirectReclaims,
-    FrameWaits,
-    Reads,
-    ReadBytes,
-    ReadErrors,
-    IoNanoseconds,
-}
-
-const STATS: usize = Stat::IoNanoseconds as usize + 1;
-
-/// The counters of one cache.
-pub(super) type Counters = Sharded<STATS>;
-
-/// Counters and gauges of a cache at one moment. Monotone but for the gauges: frames, shadows, nodes, abandoned reads.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct CacheStats {
-    /// All frames.
-    pub capacity_frames: u64,
-    /// Frames that hold a page of a file or a private copy.
-    pub frames_in_use: u64,
-    /// Frames that hold private copies.
-    pub private_frames: u64,
-    /// Frames that hold pinned pages.
-    pub pinned_frames: u64,
-    /// Pages on the active list.
-    pub active_frames: u64,
-    /// Pages on the inactive list.
-    pub inactive_frames: u64,
-    /// Places that remember an evicted page; never more than frames.
-    pub shadows: u64,
-    /// Pages that a read found up to date.
-    pub hits: u64,
-    /// Pages that a read had to bring in or wait for.
-    pub misses: u64,
-    /// Copy-out attempts that met a change and started over.
-    pub retries: u64,
-    /// Pages that readahead brought into the cache.
-    pub readahead_pages: u64,
-    /// Of these, the ones that were then used: by a read at once, through a mapping when reclaim or an unmapping finds it.
-    pub readahead_used: u64,
-    /// Of these, the ones that were evicted before anybody used them.
-    pub readahead_wasted: u64,
-    /// Pages evicted to make room.
-    pub evictions: u64,
-    /// Of these, the ones that the background evicted.
-    pub evictions_background: u64,
-    /// Pages dropped on request (`drop_caches`, advice "dontneed").
-    pub dropped: u64,
-    /// Pages dropped because somebody else changed their file.
-    pub invalidated: u64,
-    /// Evicted pages that were read again while their shadow was there (`workingset_refault_file`).
-    pub refaults: u64,
-    /// Of these, the ones that came back soon enough to be active at once (`workingset_activate_file`).
-    pub refaults_activated: u64,
-    /// Pages that reclaim found used again and made active (`pgactivate`).
-    pub activations: u64,
-    /// Active pages that reclaim found unused and made inactive (`pgdeactivate`).
-    pub deactivations: u64,
-    /// Pages that reclaim looked at (`pgscan`).
-    pub scanned: u64,
-    /// Times that a request had to make room itself (`allocstall`).
-    pub direct_reclaims: u64,
-    /// Times that a request had to wait because nothing could be evicted.
-    pub frame_waits: u64,
-    /// Reads from stores.
-    pub reads: u64,
-    /// Bytes read from stores.
-    pub read_bytes: u64,
-    /// Reads that failed.
-    pub read_errors: u64,
-    /// Reads that somebody stopped waiting for, or whose time-out is over, and that have not come back: each keeps a thread,
-    /// its frames and as many bytes. A gauge.
-    pub reads_abandoned: u64,
-    /// Nodes of the index trees.
-    pub xarray_nodes: u64,
-    /// Page tables of all address spaces, of 4 KiB each, but for the root that each has.
-    pub page_tables: u64,
-    /// Bytes of the buffers into which windows are being read.
-    pub bytes_in_flight: u64,
-    /// Time spent inside stores' reads, all threads together.
-    pub io_seconds: f64,
-}
 
 /// What is not counted but looked at.
 #[derive(Debug)]
@@ -120,43 +19,146 @@ pub(super) struct Gauges {
     pub(super) bytes_in_flight: u64,
 }
 
-impl CacheStats {
-    pub(super) fn of(counters: &Counters, gauges: &Gauges) -> Self {
-        let sum = |stat: Stat| counters.sum(stat as usize);
-        let usage = gauges.usage;
-        Self {
-            capacity_frames: gauges.capacity as u64,
-            frames_in_use: usage.in_use as u64,
-            private_frames: usage.private as u64,
-            pinned_frames: usage.pinned as u64,
-            active_frames: usage.active as u64,
-            inactive_frames: usage.inactive as u64,
-            shadows: gauges.shadows,
-            hits: sum(Stat::Hits),
-            misses: sum(Stat::Misses),
-            retries: sum(Stat::Retries),
-            readahead_pages: sum(Stat::ReadaheadPages),
-            readahead_used: sum(Stat::ReadaheadUsed),
-            readahead_wasted: sum(Stat::ReadaheadWasted),
-            evictions: sum(Stat::Evictions),
-            evictions_background: sum(Stat::BackgroundReclaimed),
-            dropped: sum(Stat::Dropped),
-            invalidated: sum(Stat::Invalidated),
-            refaults: sum(Stat::Refaults),
-            refaults_activated: sum(Stat::RefaultsActivated),
-            activations: sum(Stat::Activations),
-            deactivations: sum(Stat::Deactivations),
-            scanned: sum(Stat::Scanned),
-            direct_reclaims: sum(Stat::DirectReclaims),
-            frame_waits: sum(Stat::FrameWaits),
-            reads: sum(Stat::Reads),
-            read_bytes: sum(Stat::ReadBytes),
-            read_errors: sum(Stat::ReadErrors),
-            reads_abandoned: gauges.reads_abandoned,
-            xarray_nodes: gauges.xarray_nodes,
-            page_tables: gauges.page_tables,
-            bytes_in_flight: gauges.bytes_in_flight,
-            io_seconds: Duration::from_nanos(sum(Stat::IoNanoseconds)).as_secs_f64(),
+/// One counter of [`CacheStats`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counter {
+    /// The name of its field.
+    pub name: &'static str,
+    /// What moves it: "memory", "reads", "readahead", "reclaim", "changes" or "store".
+    pub group: &'static str,
+    /// What it counts, in a sentence.
+    pub gloss: &'static str,
+}
+
+/// What a [`Counter`] says.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum CounterValue {
+    /// A number of whatever it counts.
+    Count(u64),
+    /// A time in seconds.
+    Seconds(f64),
+}
+
+impl From<u64> for CounterValue {
+    fn from(count: u64) -> Self {
+        Self::Count(count)
+    }
+}
+
+impl From<f64> for CounterValue {
+    fn from(seconds: f64) -> Self {
+        Self::Seconds(seconds)
+    }
+}
+
+fn seconds(nanoseconds: u64) -> f64 {
+    Duration::from_nanos(nanoseconds).as_secs_f64()
+}
+
+// A row is a field of the snapshot, where its value comes from (a counter, which is made by naming it here, or a gauge) and what
+// it counts. `specmm._types.CacheStats` is held against the table by a test.
+macro_rules! counters {
+    ($($group:literal {
+        $($name:ident: $type:ty
+            = $(count $stat:ident $(as $unit:ident)?)? $(gauge |$gauges:ident| $gauge:expr)?, $gloss:literal;)*
+    })*) => {
+        /// What the cache counts.
+        #[derive(Debug, Clone, Copy)]
+        pub(crate) enum Stat {
+            $($($($stat,)?)*)*
         }
+
+        const STATS: usize = [$($($(Stat::$stat,)?)*)*].len();
+
+        /// Counters and gauges of a cache at one moment. Monotone but for the gauges: frames, shadows, nodes, page tables, bytes
+        /// in flight, abandoned reads.
+        #[derive(Debug, Clone, Copy, PartialEq)]
+        pub struct CacheStats {
+            $($(#[doc = $gloss] pub $name: $type,)*)*
+        }
+
+        impl CacheStats {
+            /// Every counter, by what moves it.
+            pub const COUNTERS: &'static [Counter] =
+                &[$($(Counter { name: stringify!($name), group: $group, gloss: $gloss },)*)*];
+
+            /// The values, in the order of [`CacheStats::COUNTERS`].
+            pub fn values(&self) -> impl Iterator<Item = CounterValue> {
+                [$($(CounterValue::from(self.$name),)*)*].into_iter()
+            }
+
+            pub(super) fn of(counters: &Counters, gauges: &Gauges) -> Self {
+                Self {
+                    $($($name: {
+                        $(
+                            let value = counters.sum(Stat::$stat as usize);
+                            $(let value = $unit(value);)?
+                            value
+                        )?
+                        $(
+                            let $gauges = gauges;
+                            $gauge
+                        )?
+                    },)*)*
+                }
+            }
+        }
+    };
+}
+
+/// The counters of one cache.
+pub(super) type Counters = Sharded<STATS>;
+
+counters! {
+    "memory" {
+        capacity_frames: u64 = gauge |now| now.capacity as u64, "The bound, in frames of one page.";
+        frames_in_use: u64 = gauge |now| now.usage.in_use as u64, "Frames that hold a page of a file or a private copy.";
+        private_frames: u64 = gauge |now| now.usage.private as u64, "Of these, private copies that stores to a mapping made.";
+        pinned_frames: u64 = gauge |now| now.usage.pinned as u64, "Of these, pages that are pinned and cannot be evicted.";
+        active_frames: u64 = gauge |now| now.usage.active as u64, "Of these, pages on the active list: used more than once.";
+        inactive_frames: u64 = gauge |now| now.usage.inactive as u64, "Of these, pages on the inactive list: evicted first.";
+        shadows: u64 = gauge |now| now.shadows,
+            "Evicted pages that are remembered, to see whether they come back; never more than frames.";
+        xarray_nodes: u64 = gauge |now| now.xarray_nodes,
+            "Nodes of the index from page number to page, of 576 bytes each.";
+        page_tables: u64 = gauge |now| now.page_tables,
+            "Page tables of all address spaces, of 4 KiB each, but for the root that each address space has.";
+        bytes_in_flight: u64 = gauge |now| now.bytes_in_flight, "Bytes of the buffers into which windows are being read.";
+    }
+    "reads" {
+        hits: u64 = count Hits, "Pages that a read found in the cache.";
+        misses: u64 = count Misses, "Pages that a read had to bring in or wait for.";
+        retries: u64 = count Retries, "Lock-free copies that met a change and started over.";
+    }
+    "readahead" {
+        readahead_pages: u64 = count ReadaheadPages, "Pages that readahead brought in.";
+        readahead_used: u64 = count ReadaheadUsed,
+            "Of these, pages that were used since; use through a mapping is noticed by reclaim or munmap.";
+        readahead_wasted: u64 = count ReadaheadWasted, "Of these, pages that were evicted before anybody used them.";
+    }
+    "reclaim" {
+        evictions: u64 = count Evictions, "Pages evicted to make room.";
+        evictions_background: u64 = count BackgroundReclaimed, "Of these, pages that were evicted in the background.";
+        refaults: u64 = count Refaults,
+            "Evicted pages that were soon read again: the bound is too low for them (`workingset_refault_file`).";
+        refaults_activated: u64 = count RefaultsActivated,
+            "Of these, pages that came back soon enough to be active at once (`workingset_activate_file`).";
+        activations: u64 = count Activations, "Pages that reclaim found used again and made active (`pgactivate`).";
+        deactivations: u64 = count Deactivations, "Active pages that reclaim found unused and made inactive (`pgdeactivate`).";
+        scanned: u64 = count Scanned, "Pages that reclaim looked at (`pgscan`).";
+        direct_reclaims: u64 = count DirectReclaims, "Times that a request had to make room itself (`allocstall`).";
+        frame_waits: u64 = count FrameWaits, "Times that a request had to wait because nothing could be evicted.";
+    }
+    "changes" {
+        dropped: u64 = count Dropped, "Pages dropped on request: `drop_caches`, advice dontneed.";
+        invalidated: u64 = count Invalidated, "Pages dropped because somebody else changed their file.";
+    }
+    "store" {
+        reads: u64 = count Reads, "Reads of files and stores.";
+        read_bytes: u64 = count ReadBytes, "Bytes that these reads returned.";
+        read_errors: u64 = count ReadErrors, "Of these reads, the ones that failed.";
+        reads_abandoned: u64 = gauge |now| now.reads_abandoned,
+            "Reads that nobody waits for any more and that have not returned: each keeps a thread and its frames.";
+        io_seconds: f64 = count IoNanoseconds as seconds, "Time spent in reads, summed over threads.";
     }
 }

@@ -108,7 +108,7 @@ macro_rules! aborts {
 
 aborts! {
     Odd "ODD" "spf_abort_odd" "A writer was inside mmap, munmap, mprotect or madvise.",
-    Unmapped "UNMAPPED" "spf_abort_unmapped" "No mapping at the address.",
+    Unmapped "UNMAPPED" "spf_abort_unmapped" "Nothing is mapped at the address.",
     NoSpeculate "NO_SPECULATE" "spf_abort_no_speculate" "A write to a shared mapping, which never speculates.",
     VmaCopy "VMA_COPY" "spf_abort_vma_copy" "A writer came while the mapping was being copied.",
     AccessError "ACCESS_ERROR" "spf_abort_access_error" "The mapping does not allow the access; only the locked path may say so.",

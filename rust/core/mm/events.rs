@@ -20,18 +20,18 @@ events! {
     Pgfault "pgfault" "A fault, counted once however often it was tried.",
     Pgmajfault "pgmajfault" "A classic look at the page cache that found the page absent.",
     MajFlt "maj_flt" "A fault that succeeded after a read or a wait.",
-    MinFlt "min_flt" "A fault that succeeded without.",
+    MinFlt "min_flt" "A fault that succeeded without a read or a wait.",
     SpfAttempt "spf_attempt" "A speculative attempt began.",
     SpfCommit "spf_commit" "A speculative attempt ended with the entry in place, set by it or by a twin.",
     SpfAbort "spf_abort" "A speculative attempt gave up.",
     #[expect(dead_code, reason = "a mode to come")]
-    VmaLockSuccess "vma_lock_success" "For the per-VMA lock mode, which this release lacks.",
+    VmaLockSuccess "vma_lock_success" "Reserved for a per-VMA lock mode, which this release lacks: always 0.",
     #[expect(dead_code, reason = "a mode to come")]
-    VmaLockAbort "vma_lock_abort" "For the per-VMA lock mode, which this release lacks.",
+    VmaLockAbort "vma_lock_abort" "Reserved for a per-VMA lock mode, which this release lacks: always 0.",
     #[expect(dead_code, reason = "a mode to come")]
-    VmaLockRetry "vma_lock_retry" "For the per-VMA lock mode, which this release lacks.",
+    VmaLockRetry "vma_lock_retry" "Reserved for a per-VMA lock mode, which this release lacks: always 0.",
     #[expect(dead_code, reason = "a mode to come")]
-    VmaLockMiss "vma_lock_miss" "For the per-VMA lock mode, which this release lacks.",
+    VmaLockMiss "vma_lock_miss" "Reserved for a per-VMA lock mode, which this release lacks: always 0.",
     MmapLockRead "mmap_lock_read" "The mmap lock was taken for reading.",
     MmapLockWrite "mmap_lock_write" "The mmap lock was taken for writing.",
 }
