@@ -8,7 +8,7 @@ import time
 
 
 def python(*arguments: object, timeout: float | None = 60, env: dict[str, str] | None = None, **options):
-    """What became of `python ARGUMENTS`."""
+    """What became of the interpreter, run with these arguments."""
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
         capture_output=True,
@@ -21,7 +21,7 @@ def python(*arguments: object, timeout: float | None = 60, env: dict[str, str] |
 
 
 def command(*arguments: object, **options):
-    """What became of `specmm ARGUMENTS`."""
+    """What became of the command, run with these arguments."""
     return python("-m", "specmm", *arguments, timeout=120, **options)
 
 

@@ -166,7 +166,7 @@ def foreign() -> dict[str, str]:
 
 @cache
 def guards() -> frozenset[str]:
-    call = r"\b(?:guard|duty|give_back|seeded|ord|ordered_fence)!\(\s*\"([a-z0-9_.]+)\""
+    call = r"\b(?:guard|duty|give_back|seeded|in_order|ord|ordered_fence)!\(\s*\"([a-z0-9_.]+)\""
     found = {name for path in of(".rs") for name in re.findall(call, split(path)[1])}
     assert found
     return frozenset(found)
