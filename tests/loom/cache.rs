@@ -105,7 +105,8 @@ fn try_locked<R>(handle: PageHandle<'_>, work: impl FnOnce(&LockedPage<'_>) -> R
 
 /// What truncation does to one page that it has found and locked; whether it was free to be locked.
 fn truncate_found(ours: &AddressSpace, found: u32) -> bool {
-    let truncated = try_locked(ours.frames().page(found).adopt(), |lock| ours.truncate_page(lock));
+    let truncated =
+        try_locked(ours.frames().page(found).adopt(), |lock| super::truncate::truncate_page(&ours, lock));
     reach(if truncated.is_some() { "truncated" } else { "not truncated" });
     truncated.is_some()
 }
@@ -354,5 +355,12 @@ fn two_creators_of_one_page() {
 /// Truncation to nothing, without a store: creators of pages are kept out throughout.
 pub(crate) fn shrink_to_nothing(file: &AddressSpace) {
     let _alone = file.invalidate_lock.write_guard();
-    file.shrink_pages(0);
+    super::truncate::shrink_pages(&file, 0);
+}
+
+impl AddressSpace {
+    /// The same without the lock, for models that have nobody create pages.
+    pub(crate) fn shrink_pages(&self, size: u64) {
+        super::truncate::shrink_pages(self, size);
+    }
 }

@@ -123,7 +123,7 @@ fn hit_against_change(bytes: usize) {
         spawn(move || history.call("read", || read_cached(&file), existed))
     };
     let find = || {
-        file.mapping.adopt(false).unwrap();
+        super::super::coherence::adopt(&file.mapping, false).unwrap();
         bytes < TWO || cache_page(&file.mapping, 1, NEW)
     };
     history.call("find the change", find, move |versions, &cached| {
@@ -180,7 +180,7 @@ fn hit_against_growth() {
         spawn(move || {
             history.call(
                 "find the growth",
-                || file.mapping.follow_changes().unwrap(),
+                || super::super::coherence::follow_changes(&file.mapping).unwrap(),
                 |versions, ()| {
                     versions.push((OLD, PAGE_SIZE));
                     true
@@ -265,7 +265,7 @@ fn fill_against_growth_and_change() {
         spawn(move || {
             let follow = || {
                 store.append(TWO);
-                file.mapping.follow_changes().unwrap();
+                super::super::coherence::follow_changes(&file.mapping).unwrap();
                 page(&file, PAGE);
             };
             history.call("append and follow", follow, |versions, ()| {
@@ -312,7 +312,7 @@ fn read_against_finder() {
                 "write and find",
                 || {
                     store.write(TWO);
-                    file.mapping.follow_changes().unwrap();
+                    super::super::coherence::follow_changes(&file.mapping).unwrap();
                 },
                 |versions, ()| {
                     versions.push((NEW, TWO));

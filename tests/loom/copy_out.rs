@@ -147,7 +147,8 @@ fn copy_against_zeroing() {
     let truncater = {
         let (ours, history) = (Arc::clone(&ours), history.clone());
         spawn(move || {
-            let truncate = || ours.truncate(PAGE / 2, None, |_| Ok(())).unwrap();
+            let truncate =
+                || super::super::size_change::change_size(&ours, PAGE / 2, None, |_| Ok(())).unwrap();
             history.call("truncate", truncate, |page, ()| page.take().is_some());
         })
     };
@@ -196,7 +197,7 @@ fn read_against_growth() {
         let (ours, history) = (Arc::clone(&ours), history.clone());
         spawn(move || {
             let grow = || {
-                ours.zero_tail(HALF);
+                super::super::truncate::zero_tail(&ours, HALF);
                 ours.i_size_write(GROWN);
             };
             history.call("grow", grow, |file, ()| {

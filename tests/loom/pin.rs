@@ -41,7 +41,8 @@ fn pin_against_cut() {
     let truncater = {
         let (file, history) = (Arc::clone(&file), history.clone());
         spawn(move || {
-            let truncate = || file.mapping.truncate(PAGE / 2, None, |_| Ok(())).unwrap();
+            let truncate =
+                || super::super::size_change::change_size(&file.mapping, PAGE / 2, None, |_| Ok(())).unwrap();
             history.call("truncate", truncate, |size, ()| {
                 *size = PAGE / 2;
                 true

@@ -125,7 +125,7 @@ fn private_copy_against_truncate() {
         spawn(move || {
             history.call(
                 "truncate",
-                || ours.shrink_pages(0),
+                || super::super::truncate::shrink_pages(&ours, 0),
                 |state, ()| {
                     *state = State { inside: false, entry: false };
                     true
@@ -195,7 +195,7 @@ fn evict_against_truncate() {
         spawn(move || {
             history.call(
                 "truncate",
-                || ours.shrink_pages(0),
+                || super::super::truncate::shrink_pages(&ours, 0),
                 |slot, ()| {
                     *slot = Slot::Nothing;
                     true
@@ -259,7 +259,7 @@ fn create_against_truncate(creator: Creator) {
         spawn(move || {
             history.call(
                 "truncate",
-                || file.mapping.truncate(0, None, |_| Ok(())).unwrap(),
+                || super::super::size_change::change_size(&file.mapping, 0, None, |_| Ok(())).unwrap(),
                 |state, ()| {
                     *state = (false, false);
                     true

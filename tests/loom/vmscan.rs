@@ -237,7 +237,7 @@ fn final_truncate_against_reclaim() {
     let truncater = {
         let (ours, history) = (Arc::clone(&ours), history.clone());
         spawn(move || {
-            let truncate = || ours.shrink_pages(0);
+            let truncate = || super::super::truncate::shrink_pages(&ours, 0);
             history.call("truncate", truncate, |there, ()| {
                 *there = false;
                 true

@@ -9,10 +9,10 @@
 //! | creating a page | | `invalidate_lock` for reading, from the size check to the insertion |
 
 use super::again::Again;
-use super::coherence::Coherence;
 use super::i_mmap::Ranges;
 use super::mmu_gather::MmuGather;
 use super::shared::Shared;
+use super::version::Version;
 use super::vmscan::alloc_page;
 use crate::error::{Error, Result};
 use crate::page::{Frames, LockedPage, PAGE_SHIFT, PAGE_SIZE, PageHandle, PageRef, Use};
@@ -42,7 +42,7 @@ pub struct AddressSpace {
     id: u64,
     i_size: AtomicU64,
     /// Which version of the file its pages are of.
-    pub(super) coherence: Coherence,
+    pub(super) version: Version,
     pub(super) pages: XArray,
     /// Held for reading while a page is created, for writing while the size changes: a page never comes to be from a state
     /// of the store that truncation has already left behind (Linux 5.15; file systems' own locks before).
@@ -75,7 +75,7 @@ impl AddressSpace {
     pub(crate) fn new(store: Arc<dyn Store>, size: u64, name: &OsStr, shared: Arc<Shared>) -> Self {
         static LAST: Tally = Tally::new();
         Self {
-            coherence: Coherence::new(store.look()),
+            version: Version::new(store.look()),
             // Never reused, so a stale page never looks like this file's.
             id: LAST.next(),
             i_size: AtomicU64::new(size),

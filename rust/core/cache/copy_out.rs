@@ -12,8 +12,8 @@
 use super::AddressSpace;
 use super::accessed::{self, is_active};
 use super::address_space::index_of;
-use super::coherence::Coherence;
 use super::stats::Stat;
+use super::version::Version;
 use crate::page::{Out, PAGE_SIZE, PageFlags, PageRef};
 use crate::rcu::ReadSection;
 use crate::sync::guard;
@@ -86,8 +86,8 @@ impl AddressSpace {
     #[inline]
     pub(crate) fn read_cached(&self, mut out: Out<'_>, offset: u64, section: &ReadSection) -> Option<usize> {
         // Before the size and any page.
-        let epoch = self.coherence.epoch();
-        if !guard!("read_cached.young", !Coherence::is_young(epoch)) {
+        let epoch = self.version.epoch();
+        if !guard!("read_cached.young", !Version::is_young(epoch)) {
             return None;
         }
         let n = usize::try_from(self.i_size().saturating_sub(offset)).unwrap_or(usize::MAX).min(out.len());
@@ -124,7 +124,7 @@ impl AddressSpace {
             pages += 1;
         }
         // A page may be of a version that came after another page's.
-        if !guard!("read_cached.one_version", self.coherence.epoch() == epoch) {
+        if !guard!("read_cached.one_version", self.version.epoch() == epoch) {
             self.shared.count(Stat::Retries, 1);
             out.zero();
             return None;

@@ -3,12 +3,16 @@
 //! Owns: one open of a file (`struct file`): its mode, its readahead window, its miss counter, its advice; and the handle
 //! that users hold, which can be closed under them. Two opens of one file share an [`AddressSpace`] and nothing else.
 
-use super::coherence::{OneVersion, Verdict};
+use super::coherence;
 use super::eviction;
 use super::filemap::{Pass, Pattern, Step};
 use super::files::Files;
+use super::one_version;
+use super::one_version::{OneVersion, Verdict};
 use super::patience::NotRead;
+use super::read_error;
 use super::readahead::Window;
+use super::size_change;
 use super::{Abort, AddressSpace, VmFault};
 use crate::error::{Error, IoError, Result};
 use crate::page::{Out, PAGE_SIZE};
@@ -214,7 +218,7 @@ impl OpenFile {
             }
             Advice::WillNeed => {
                 // A file that cannot be looked at cannot be read either, which who needs the pages meets.
-                let _met_again = self.mapping.follow_changes();
+                let _met_again = coherence::follow_changes(&self.mapping);
                 let size = self.mapping.i_size();
                 let end = end.min(size);
                 if offset < end {
@@ -263,8 +267,8 @@ impl OpenFile {
                     drop(held);
                     VmFault::LOCKED | missed
                 }
-                Step::Unreadable(error) if self.mapping.may_come(&error) => {
-                    self.mapping.follow_changes()?;
+                Step::Unreadable(error) if read_error::may_come(&self.mapping, &error) => {
+                    coherence::follow_changes(&self.mapping)?;
                     continue;
                 }
                 Step::Beyond(_) | Step::Unreadable(_) => VmFault::SIGBUS,
@@ -280,8 +284,8 @@ impl OpenFile {
                             continue;
                         }
                         Ok(false) => VmFault::OOM,
-                        Err(NotRead::Failed(error)) if self.mapping.may_come(&error) => {
-                            self.mapping.follow_changes()?;
+                        Err(NotRead::Failed(error)) if read_error::may_come(&self.mapping, &error) => {
+                            coherence::follow_changes(&self.mapping)?;
                             continue;
                         }
                         Err(NotRead::Failed(_)) => VmFault::SIGBUS,
@@ -468,7 +472,7 @@ impl File {
             }
         }
         let open = self.open_file()?;
-        if open.mapping.look_at_the_end(offset, room)? {
+        if coherence::look_at_the_end(&open.mapping, offset, room)? {
             if let Some(n) = self.read_cached_into(out.part(0..room), offset) {
                 return Ok(n);
             }
@@ -500,7 +504,7 @@ impl File {
     /// # Errors
     /// [`Error::Io`] with ESTALE if the file is being rewritten all the time, or if the store cannot say; [`Error::Closed`].
     pub fn one_version(&self) -> Result<OneVersion> {
-        self.open_file()?.mapping.one_version()
+        one_version::one_version(&self.open_file()?.mapping)
     }
 
     /// The same at once; None if the file was rewritten so lately that it must be waited for.
@@ -508,7 +512,7 @@ impl File {
     /// # Errors
     /// [`Error::Closed`].
     pub fn one_version_now(&self) -> Result<Option<OneVersion>> {
-        Ok(self.open_file()?.mapping.one_version_now())
+        Ok(one_version::one_version_now(&self.open_file()?.mapping))
     }
 
     /// What becomes of a call of several reads, after a try at all of them: see [`File::one_version`]. `came`: none of them found
@@ -518,7 +522,7 @@ impl File {
     /// [`Error::Io`] with ESTALE when the file was rewritten during the third try, or what it says of itself differs each time;
     /// [`Error::Closed`].
     pub fn judge(&self, call: &mut OneVersion, came: bool) -> Result<Verdict> {
-        self.open_file()?.mapping.judge(call, came)
+        one_version::judge(&self.open_file()?.mapping, call, came)
     }
 
     /// As [`File::pread_into`], for a part of a call: see [`File::one_version`]. None: a change was found.
@@ -528,10 +532,10 @@ impl File {
     pub fn pread_part(&self, call: &OneVersion, mut out: Out<'_>, offset: u64) -> Result<Option<usize>> {
         check_offset(offset)?;
         let open = self.open_file()?;
-        open.mapping.look_at_the_end(offset, out.len())?;
+        coherence::look_at_the_end(&open.mapping, offset, out.len())?;
         let room = out.len();
         match self.read_cached_into(out.part(0..room), offset) {
-            Some(n) => Ok(open.mapping.is_current(call).then_some(n)),
+            Some(n) => Ok(one_version::is_current(&open.mapping, call).then_some(n)),
             None => open.try_read(out, offset, Some(call)),
         }
     }
@@ -559,7 +563,7 @@ impl File {
     /// [`Error::Io`] if the store cannot say, [`Error::Closed`].
     pub fn look(&self) -> Result<u64> {
         let open = self.open_file()?;
-        open.mapping.follow_changes()?;
+        coherence::follow_changes(&open.mapping)?;
         Ok(open.mapping.i_size())
     }
 
@@ -574,7 +578,7 @@ impl File {
             let error = rustix::io::Errno::INVAL.into();
             return Err(Error::Io(crate::error::IoError::new(error, self.name())));
         }
-        open.mapping.truncate(size, Some(&open), |size| open.store.truncate(size))
+        size_change::change_size(&open.mapping, size, Some(&open), |size| open.store.truncate(size))
     }
 
     /// Says how the file will be read; see [`Advice`]. `length` `None` means to the end.
@@ -645,7 +649,7 @@ impl File {
             crate::rcu::barrier();
             return Ok(size);
         }
-        open.mapping.revalidate(drop_all)
+        coherence::revalidate(&open.mapping, drop_all)
     }
 
     /// As [`File::revalidate`], and drops every cached page, whatever the look says: for changes that leave no trace, such as a

@@ -10,6 +10,7 @@
 
 use super::Abort;
 use super::address_space::{AddressSpace, Created, HeldPage, Lookup};
+use super::coherence;
 use super::file::OpenFile;
 use super::patience::{NotRead, Wait};
 use super::readahead::{MMAP_LOTSAMISS, MMAP_MISS_MAX};
@@ -376,7 +377,7 @@ impl OpenFile {
         pass: Pass,
     ) -> Result<bool, NotRead> {
         // A file that cannot be looked at cannot be read either, which the next pass meets.
-        let _met_again = self.mapping.follow_changes();
+        let _met_again = coherence::follow_changes(&self.mapping);
         match blocked {
             Blocked::AsyncReadahead => {
                 let found = self.mapping.find_get_page(index, &crate::rcu::read());
@@ -393,7 +394,7 @@ impl OpenFile {
                 Err(error) => Err(error),
                 // A page that was truncated meanwhile is not worth reading.
                 Ok(_) => {
-                    let _met_again = self.mapping.catch_up();
+                    let _met_again = coherence::catch_up(&self.mapping);
                     Ok(true)
                 }
             },

@@ -6,6 +6,7 @@
 //! One mutex, under which no store is asked anything: that may be anybody's code.
 
 use super::address_space::AddressSpace;
+use super::coherence;
 use super::file::{OpenFile, OpenMode};
 use super::registry::CachedFile;
 use super::shared::Shared;
@@ -74,12 +75,12 @@ impl Files {
     ) -> Result<Arc<AddressSpace>> {
         let Some(identity) = identity else { return Ok(new_mapping(&self.shared, store, size, name)) };
         let mapping = Arc::new(AddressSpace::new(Arc::clone(store), size, name, Arc::clone(&self.shared)));
-        mapping.coherence.start_at(size);
+        mapping.version.start_at(size);
         let mut local = self.local.lock();
         if let Some(known) = local.files.get(&identity).and_then(Weak::upgrade) {
             drop(local);
             // A new open is a good moment to see what others did to the file.
-            known.revalidate(false)?;
+            coherence::revalidate(&known, false)?;
             return Ok(known);
         }
         local.prune();

@@ -113,7 +113,7 @@ fn read_run(
     buffer: &mut [u8],
 ) -> Result<(), IoError> {
     let offset = first * PAGE_SIZE as u64;
-    let version = mapping.coherence.expected();
+    let version = mapping.version.expected();
     let room = buffer.len();
     let (size, expected, read) = loop {
         let size = mapping.i_size();
@@ -149,7 +149,7 @@ fn read_run(
     }
     if let Some(version) = version {
         let now = mapping.store.look().map_err(|error| IoError::new(error, &mapping.name))?;
-        if !guard!("fill.one_version", mapping.coherence.vouches(&version, &now)) {
+        if !guard!("fill.one_version", mapping.version.vouches(&version, &now)) {
             return Err(IoError::changed(&mapping.name));
         }
     }

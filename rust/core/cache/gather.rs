@@ -3,8 +3,10 @@
 //! Owns: the order of the reads and what is judged when. Each is what [`File::pread`] of the same bytes would be, one after
 //! the other, and all of one version of the file; those that hit share read sections, and the file is looked up once.
 
-use super::coherence::{OneVersion, Verdict};
+use super::coherence;
 use super::file::check_offset;
+use super::one_version;
+use super::one_version::{OneVersion, Verdict};
 use super::{File, OpenFile};
 use crate::error::{Error, Result};
 use crate::page::{Out, PAGE_SIZE};
@@ -48,10 +50,10 @@ impl File {
         check_room(offsets, length, &out)?;
         let open = self.open_file()?;
         let total = out.len();
-        let mut call = open.mapping.one_version()?;
+        let mut call = one_version::one_version(&open.mapping)?;
         loop {
             let gathered = open.try_gather(&call, offsets, length, out.part(0..total))?;
-            let gathered = match open.mapping.judge(&mut call, gathered)? {
+            let gathered = match one_version::judge(&open.mapping, &mut call, gathered)? {
                 Verdict::OneVersion => gathered,
                 Verdict::Again => false,
                 Verdict::ReadTwice => {
@@ -95,10 +97,10 @@ impl File {
     pub fn gather_cached_into(&self, offsets: &[u64], length: usize, out: Out<'_>) -> Result<usize> {
         check_room(offsets, length, &out)?;
         let open = self.open_file()?;
-        let epoch = open.mapping.coherence.epoch();
+        let epoch = open.mapping.version.epoch();
         let done = open.gather_cached(offsets, length, out)?;
         // Of what was found to have changed meanwhile nothing is served.
-        Ok(if open.mapping.coherence.epoch() == epoch { done } else { 0 })
+        Ok(if open.mapping.version.epoch() == epoch { done } else { 0 })
     }
 }
 
@@ -128,7 +130,7 @@ impl OpenFile {
         while let Some(&offset) = offsets.get(done) {
             let row = out.part(done * length..(done + 1) * length);
             check_offset(offset)?;
-            self.mapping.look_at_the_end(offset, length)?;
+            coherence::look_at_the_end(&self.mapping, offset, length)?;
             self.whole(offset, length)?;
             match self.try_read(row, offset, Some(call))? {
                 None => return Ok(false),
@@ -137,7 +139,7 @@ impl OpenFile {
             }
             done += self.gather_cached(&offsets[done..], length, out.part(done * length..total))?;
         }
-        Ok(self.mapping.is_current(call))
+        Ok(one_version::is_current(&self.mapping, call))
     }
 
     fn gather_cached(self: &Arc<Self>, offsets: &[u64], length: usize, mut out: Out<'_>) -> Result<usize> {

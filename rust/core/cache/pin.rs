@@ -18,7 +18,10 @@
 use super::OpenFile;
 use super::accessed;
 use super::address_space::index_of;
+use super::coherence;
 use super::file::File;
+use super::one_version;
+use super::read_error::{self, ReadError};
 use super::vmscan::wait_for_frame;
 use crate::error::{Error, Result};
 use crate::page::{Out, PAGE_SIZE, PageFlags, Use};
@@ -62,10 +65,10 @@ impl OpenFile {
         let index = index_of(offset);
         let end = offset + within.len() as u64;
         let mapping = &self.mapping;
-        mapping.look_at_the_end(offset, within.len())?;
-        mapping.settle(true)?;
+        coherence::look_at_the_end(&mapping, offset, within.len())?;
+        coherence::settle(&mapping, true)?;
         if !self.is_at_hand(index) {
-            mapping.follow_changes()?;
+            coherence::follow_changes(&mapping)?;
         }
         let mut changed = 0;
         loop {
@@ -81,11 +84,11 @@ impl OpenFile {
                     if changed == FILLS {
                         return self.pin_past_the_cache(offset, within);
                     }
-                    mapping.follow_changes()?;
+                    coherence::follow_changes(mapping)?;
                     continue;
                 }
-                Err(Error::Io(cause)) => match mapping.judge_read_error(index, cause) {
-                    super::ReadError::Unreadable(size, cause) => {
+                Err(Error::Io(cause)) => match read_error::judge_read_error(mapping, index, cause) {
+                    ReadError::Unreadable(size, cause) => {
                         return Err(Error::Bus { index, offset, size, cause: Some(cause) });
                     }
                     _ => continue,
@@ -140,7 +143,7 @@ impl OpenFile {
             }
         };
         let mut bytes = [0; PAGE_SIZE];
-        let mut call = mapping.one_version()?;
+        let mut call = one_version::one_version(mapping)?;
         let start = index * PAGE_SIZE as u64;
         let read = loop {
             match self.read_twice(&mut call, &[start], PAGE_SIZE, Out::from(&mut bytes[..])) {

@@ -2,10 +2,13 @@
 
 use super::accessed;
 use super::address_space::index_of;
-use super::coherence::{OneVersion, TRIES, Verdict};
+use super::coherence;
+use super::coherence::TRIES;
 use super::copy_out::{CopyOut, Marked};
 use super::file::OpenFile;
 use super::filemap::FoundOrCreated;
+use super::one_version;
+use super::one_version::{OneVersion, Verdict};
 use super::patience::{NotRead, should_give_up};
 use super::stats::Stat;
 use crate::error::{Error, IoError, Result};
@@ -22,17 +25,17 @@ impl OpenFile {
         let room = out.len();
         // One page is of one version, if it can be had.
         if room <= PAGE_SIZE - (offset % PAGE_SIZE as u64) as usize {
-            mapping.settle(false)?;
+            coherence::settle(&mapping, false)?;
             for _ in 0..TRIES {
                 if let Some(n) = self.try_read(out.part(0..room), offset, None)? {
                     return Ok(n);
                 }
             }
         }
-        let mut call = mapping.one_version()?;
+        let mut call = one_version::one_version(&mapping)?;
         loop {
             let read = self.try_read(out.part(0..room), offset, Some(&call))?;
-            let read = match mapping.judge(&mut call, read.is_some())? {
+            let read = match one_version::judge(&mapping, &mut call, read.is_some())? {
                 Verdict::OneVersion => read,
                 Verdict::Again => None,
                 Verdict::ReadTwice => self.read_twice(&mut call, &[offset], room, out.part(0..room))?,
@@ -54,7 +57,7 @@ impl OpenFile {
         let mapping = &self.mapping;
         let room = out.len();
         let wanted = |size: u64| usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX).min(room);
-        let moved = || call.is_some_and(|call| !mapping.is_current(call));
+        let moved = || call.is_some_and(|call| !one_version::is_current(&mapping, call));
         let (mut done, mut looked) = (0, false);
         loop {
             // The size may change between pages: what is beyond it is not read.
@@ -70,7 +73,7 @@ impl OpenFile {
             let rest = index_of(offset + n as u64 - 1) - index + 1;
             if !looked && !self.is_at_hand(index) {
                 looked = true;
-                mapping.follow_changes()?;
+                coherence::follow_changes(&mapping)?;
                 if moved() {
                     return Ok(None);
                 }
@@ -80,12 +83,12 @@ impl OpenFile {
                 Ok(Some(handle)) => handle,
                 Ok(None) => continue,
                 Err(Error::Io(error)) if error.is_change() => {
-                    mapping.follow_changes()?;
+                    coherence::follow_changes(&mapping)?;
                     return Ok(None);
                 }
                 // Somebody else made the file shorter: once more from the new size.
                 Err(Error::Io(error)) if error.is_short_read() => {
-                    if mapping.revalidate(false)? == size {
+                    if coherence::revalidate(&mapping, false)? == size {
                         return Err(Error::Io(error));
                     }
                     continue;
@@ -129,22 +132,22 @@ impl OpenFile {
         length: usize,
         mut out: Out<'_>,
     ) -> Result<Option<usize>> {
-        let Some(before) = self.mapping.look_at_rest()? else {
-            self.mapping.count_rewritten(call)?;
+        let Some(before) = one_version::look_at_rest(&self.mapping)? else {
+            one_version::count_rewritten(&self.mapping, call)?;
             return Ok(None);
         };
         let end = before.size.unwrap_or(u64::MAX);
         let all = out.part(0..offsets.len() * length);
         let first = self.read_past_the_cache(offsets, length, end, Some(all))?;
-        let between = self.mapping.look()?;
+        let between = coherence::look(&self.mapping)?;
         let second = self.read_past_the_cache(offsets, length, end, None)?;
-        let after = self.mapping.look()?;
+        let after = coherence::look(&self.mapping)?;
         let stood_still =
             between.since(&before) != Change::Written && after.since(&between) != Change::Written;
         if first == second && stood_still {
             return Ok(Some(first.1));
         }
-        self.mapping.count_rewritten(call)?;
+        one_version::count_rewritten(&self.mapping, call)?;
         Ok(None)
     }
 
@@ -211,14 +214,14 @@ impl OpenFile {
         }
         if page.flags().has(PageFlags::UPTODATE) {
             mapping.shared.count(if missed { Stat::Misses } else { Stat::Hits }, 1);
-            mapping.catch_up()?;
+            coherence::catch_up(&mapping)?;
             return Ok(Some(handle));
         }
         mapping.shared.count(Stat::Misses, 1);
         self.read_again(index);
         match mapping.bring(page, index, Some(self)) {
             Ok(true) => {
-                mapping.catch_up()?;
+                coherence::catch_up(&mapping)?;
                 Ok(Some(handle))
             }
             // Truncated while we waited: the caller finds out.

@@ -8,6 +8,7 @@ use super::memory::{End, Fault};
 use super::vma::{VmFlags, Vma, VmaCopy};
 use super::{Locking, Mm, MmInner};
 use crate::cache::filemap::Pass;
+use crate::cache::judge_read_error;
 use crate::cache::wait_for_frame;
 use crate::cache::{Abort, NotRead, OpenFile, ReadError, VmFault};
 use crate::error::{Error, IoError};
@@ -230,7 +231,7 @@ enum NoBytes {
 fn bus_error(file: &OpenFile, index: u64, address: u64, why: NoBytes) -> Option<Error> {
     let (size, cause) = match why {
         NoBytes::Beyond(size) => (size, None),
-        NoBytes::Unreadable(cause) => match file.mapping.judge_read_error(index, cause) {
+        NoBytes::Unreadable(cause) => match judge_read_error(&file.mapping, index, cause) {
             ReadError::Beyond(size) => (size, None),
             ReadError::Unreadable(size, cause) => (size, Some(cause)),
             ReadError::Changed => return None,

@@ -1,0 +1,48 @@
+//! Making a file shorter or longer under its users.
+//!
+//! Owns: the order of it, with the store's change between the two halves of the cache's. Mirrors `do_truncate` and what a file
+//! system's `setattr` does.
+//!
+//! The whole of it holds `invalidate_lock`, so no page is created from a state of the store that is about to go.
+
+use super::address_space::{AddressSpace, index_of};
+use super::file::OpenFile;
+use super::{coherence, truncate};
+use crate::error::{Error, IoError, Result};
+use crate::store::MAX_SIZE;
+use crate::sync::seeded;
+use std::io;
+
+/// Changes the size; `change_store` does it to the store. When that fails the old size is put back: the pages are clean,
+/// so nothing is lost. `open` is the open file whose closing ends the wait for reads.
+pub(super) fn change_size(
+    mapping: &AddressSpace,
+    size: u64,
+    open: Option<&OpenFile>,
+    change_store: impl FnOnce(u64) -> io::Result<()>,
+) -> Result<()> {
+    if size > MAX_SIZE {
+        return Err(Error::InvalidArgument(format!("size {size} exceeds {MAX_SIZE} bytes (16 TiB)")));
+    }
+    // Whoever waits for reads here may leave, because nothing has changed yet.
+    let first = if mapping.version.says() { 0 } else { index_of(size) };
+    let quiet = || mapping.quiet(first, open);
+    let stable = seeded!("truncate.invalidate_lock", None, Some(quiet()?));
+    // What others did before is not ours. (A store that cannot say is asked again before the next read.)
+    let _met_again = coherence::follow_changes_inside(mapping);
+    let before = mapping.i_size();
+    if size < before {
+        truncate::shrink_pages(mapping, size);
+    }
+    let result = change_store(size).map_err(|error| Error::Io(IoError::new(error, &mapping.name)));
+    if result.is_ok() {
+        truncate::zero_tail(mapping, size);
+        mapping.i_size_write(size);
+    } else {
+        mapping.i_size_write(before);
+    }
+    coherence::note_own_change(mapping);
+    drop(stable);
+    crate::rcu::barrier();
+    result
+}
