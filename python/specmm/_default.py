@@ -1,8 +1,8 @@
-"""One cache for the whole process, for those who do not want to carry their own about.
+"""One cache for the whole process, for those who do not want to pass their own around.
 
-There is no lock: a finalizer or a signal handler may run at any place here and come here again, and the child
-of a fork would find it taken. What was asked for is kept in its order instead, and each step takes one
-operation of a list or a dict, which nothing can come between.
+There is no lock: a finalizer or a signal handler may run at any point here and enter again, and a forked
+child would find the lock taken. Instead, requests are kept in order, and each step is one operation of a list
+or a dict, which nothing can interrupt.
 """
 
 import os
@@ -12,14 +12,14 @@ from specmm._errors import SpecmmError
 
 
 class _Request:
-    """A capacity that was configured, or one for want of such that a cache is being made with."""
+    """A capacity that was configured, or that a cache is being created with because none was."""
 
     def __init__(self, capacity: int, *, makes: bool) -> None:
         self.capacity = capacity
         self.makes = makes
 
 
-# In the order they came. The first that makes a cache ends the time to configure.
+# In order of arrival. The first that creates a cache ends the time to configure.
 _requests: list[_Request] = []
 # At most one cache, and its capacity.
 _made: dict[None, tuple[PageCache, int]] = {}
@@ -38,17 +38,17 @@ def _capacity() -> int | None:
 
 
 def configure(*, capacity: int | str) -> None:
-    """Sets the bound of the process-wide cache, before the first `specmm.open`.
+    """Sets the memory limit of the process-wide cache, before the first `specmm.open`.
 
-    capacity: bytes, or a size such as "64MiB", which is also what holds without this call. The same capacity
-    again is no error; another one, once files have been opened, is a SpecmmError: the frames are allocated
+    capacity: bytes, or a size such as "64MiB", which is the default. Setting the same capacity again is no
+    error; another one, once files have been opened, raises SpecmmError, because the frames are allocated
     already.
     """
     request = _Request(parse_size(capacity), makes=False)
     _requests.append(request)
     fixed = _capacity()
     too_late = fixed not in (None, request.capacity)
-    # Until the cache is made, whoever makes it may still be about to look.
+    # Until the cache is created, whoever creates it may still have to read the capacity.
     if too_late or _made:
         _requests.remove(request)
     if too_late:
@@ -68,7 +68,7 @@ def open(
 
 
 def default_cache(capacity: int = DEFAULT_CAPACITY) -> PageCache:
-    """The process-wide cache; `capacity` counts when this makes it and nobody has configured another."""
+    """The process-wide cache; `capacity` is used if this creates it and nobody has configured another."""
     made = _made.get(None)
     return _make(capacity) if made is None else made[0]
 
@@ -82,9 +82,9 @@ def _make(capacity: int) -> PageCache:
         cache = PageCache(wanted)
         made = _made.setdefault(None, (cache, wanted))
     finally:
-        # What failed decides nothing, and what succeeded has.
+        # A failure decides nothing, and a success has decided.
         _requests.remove(request)
-    # Another one's, if somebody was faster.
+    # Somebody else's, if they were faster.
     return made[0]
 
 

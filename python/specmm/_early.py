@@ -1,7 +1,7 @@
-"""The `specmm` command's first step: until it can end in order, Ctrl-C ends it as the signal does.
+"""The `specmm` command's first step: until it can exit cleanly, Ctrl-C ends it as the signal does.
 
-The package is imported before any code of the command's, and takes long enough to be interrupted: with a
-traceback, if it were left to Python. A program that imports the package is left alone.
+The package is imported before any of the command's code, and takes long enough to be interrupted, which
+Python would report with a traceback. A program that imports the package is not affected.
 """
 
 import os

@@ -1,14 +1,14 @@
-"""What specmm raises of its own. I/O that fails raises OSError; a bad argument ValueError or TypeError."""
+"""specmm's own exceptions. Failed I/O raises OSError; a bad argument raises ValueError or TypeError."""
 
 
 class SpecmmError(Exception):
-    """The root of specmm's own exceptions."""
+    """The base class of specmm's own exceptions."""
 
 
 class BusError(SpecmmError):
-    """An access with no page behind it: past the end of the file, or unreadable (see `__cause__`).
+    """An access past the end of the file, or to a page that cannot be read (see `__cause__`).
 
-    Linux would send SIGBUS.
+    With mmap, Linux would send SIGBUS.
     """
 
     index: int
@@ -34,11 +34,11 @@ class BusError(SpecmmError):
 
 
 class SegmentationError(SpecmmError):
-    """An access that no mapping allows. Linux would send SIGSEGV."""
+    """An access that no mapping allows. With mmap, Linux would send SIGSEGV."""
 
 
 class OutOfFramesError(SpecmmError, MemoryError):
-    """Every frame of the cache is in use, and none can be taken back."""
+    """Every frame of the cache is in use, and none can be reclaimed."""
 
 
 class ClosedError(SpecmmError, ValueError):
@@ -46,4 +46,4 @@ class ClosedError(SpecmmError, ValueError):
 
 
 class InvariantError(SpecmmError):
-    """The self-audit found something that can never be: a bug in specmm."""
+    """The self-check found an inconsistency: a bug in specmm."""

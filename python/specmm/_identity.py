@@ -1,7 +1,7 @@
-"""What an object of a file system is: two share pages only if they are the same.
+"""The identity of an object of a file system: two objects share pages only if they are the same.
 
-Nothing is compared by how it prints. Plain values are compared as what they are, file systems by what they
-were made of, and everything else is only the same as itself.
+Nothing is compared by how it prints. Plain values are compared as they are, file systems by their arguments,
+and everything else equals only itself.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from fsspec.implementations.local import LocalFileOpener, LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.spec import AbstractFileSystem
 
-# What file systems call that which changes whenever the bytes do.
+# File systems' names for what changes whenever the bytes do.
 _TAGS = ("ETag", "etag", "e_tag", "Content-MD5", "content_md5", "Digest", "md5Hash", "generation", "hex")
-# What mostly changes when the bytes do.
+# Names for what usually changes when the bytes do.
 _TIMES = ("Last-Modified", "LastModified", "last_modified", "mtime", "modified", "updated", "timeModified")
-# What changes when somebody looks.
+# Names for what changes when the object is read.
 _LOOKS = ("atime", "time", "accessed", "last_accessed", "accessTime")
 
 _PLAIN = (
@@ -40,7 +40,7 @@ _DEEP = 20
 
 
 class Same:
-    """An object that is only the same as itself, kept alive by nobody; what lives no more is like nothing."""
+    """Equals only itself: a weak reference to an object, which equals nothing once the object is gone."""
 
     __slots__ = ("_id", "_of")
 
@@ -49,7 +49,7 @@ class Same:
         try:
             self._of: Any = weakref.ref(thing)
         except TypeError:
-            # So that nothing else can have its place in memory.
+            # Keep it alive, so that nothing else gets its address.
             self._of = lambda: thing
 
     def __eq__(self, other: object) -> bool:
@@ -62,7 +62,7 @@ class Same:
 
 
 def frozen(value: Any, depth: int = 0) -> Hashable:
-    """A value as a key: equal to another's if both are the same, of the same type, all the way down."""
+    """A value as a key: two keys are equal if the values are, with the same types, all the way down."""
     kind = type(value)
     if depth > _DEEP:
         return Same(value)
@@ -84,24 +84,24 @@ def frozen(value: Any, depth: int = 0) -> Hashable:
 
 
 class _Notes:
-    """What is kept with a file system."""
+    """What this module keeps with a file system."""
 
     def __init__(self, fs: Any, depth: int) -> None:
         # Re-entrant: a finalizer may use the file system in the middle of its use.
         self.turn = threading.RLock()
         self.identity = _made_of(fs, depth)
-        # An archive that a parent opened, opened anew.
+        # An archive that a parent process opened, opened again.
         self.own: Any = None
 
     def __reduce__(self) -> tuple[type[dict[str, Any]], tuple[()]]:
-        # A copy of the file system makes its own.
+        # A copy of the file system creates its own.
         return dict, ()
 
 
 def _notes(fs: Any, depth: int = 0) -> _Notes:
     # Some file systems have the attributes of those behind them.
     kept: dict[str, Any] = object.__getattribute__(fs, "__dict__")
-    # Each process has its own: a child of fork would find the lock as it was.
+    # One per process: a forked child would find the lock as it was.
     name = f"_specmm_{os.getpid()}"
     notes = kept.get(name)
     if not isinstance(notes, _Notes):
@@ -113,7 +113,7 @@ def _notes(fs: Any, depth: int = 0) -> _Notes:
 
 
 def identity_of(fs: Any, depth: int = 0) -> Hashable:
-    """Which file system it is. One that is made anew by each who asks for it, as archives are, is its own."""
+    """Which file system it is. One created anew on each request, as archives are, equals only itself."""
     return _notes(fs, depth).identity
 
 
@@ -121,15 +121,16 @@ def _made_of(fs: Any, depth: int) -> Hashable:
     made_of = getattr(fs, "storage_args", None), getattr(fs, "storage_options", None)
     if None in made_of or not type(fs).cachable:
         return Same(fs)
-    # A file system that says itself what it is knows more than its arguments.
+    # A file system that defines its own token knows more than its arguments.
     says = None if type(fs)._fs_token is AbstractFileSystem._fs_token else fs._fs_token
     return type(fs), frozen(made_of, depth), says
 
 
 def turn(fs: Any) -> AbstractContextManager[Any]:
-    """To be held by whoever uses a file system that is not made for several threads.
+    """To be held while a file system that is not thread-safe is used.
 
-    Those with an event loop are, and memory and local ones. fsspec gives each thread its own of all others.
+    File systems with an event loop are thread-safe, and so are memory and local ones. Of all others, fsspec
+    gives each thread its own.
     """
     fs = _behind(fs)
     if getattr(fs, "async_impl", False) or isinstance(fs, LocalFileSystem | MemoryFileSystem):
@@ -138,7 +139,7 @@ def turn(fs: Any) -> AbstractContextManager[Any]:
 
 
 def alone(fs: Any) -> AbstractContextManager[Any]:
-    """To be held by who moves a file's position that others move too: of one file, or of an archive."""
+    """To be held while the position of a shared file or archive is moved."""
     return _notes(_behind(fs)).turn
 
 
@@ -148,11 +149,11 @@ def _behind(fs: Any) -> Any:
     return fs
 
 
-# --- files of this machine
+# --- files on this machine
 
 
 def descriptor_of(file: Any) -> int | None:
-    """The descriptor of a file object that hands on the bytes of a regular file and does nothing else."""
+    """The descriptor of a file object that only passes on the bytes of a regular file."""
     raw = file.f if type(file) is LocalFileOpener else file
     if type(raw) in (io.BufferedReader, io.BufferedRandom):
         raw = raw.raw
@@ -177,13 +178,13 @@ class Stamp:
         return self.found.st_size, self.found.st_mtime_ns, self.found.st_ctime_ns
 
     def is_unchanged(self) -> bool:
-        """Whether nobody wrote to it; it may have lost its name, or changed its mode."""
+        """Whether nobody wrote to it; it may have been unlinked or changed its mode."""
         now, then = os.fstat(self.descriptor), self.found
         return (now.st_size, now.st_mtime_ns) == (then.st_size, then.st_mtime_ns)
 
 
 def archive_of(fs: Any) -> tuple[Hashable, Stamp] | None:
-    """An archive in a regular file is what that file is, whoever opened it."""
+    """The identity of an archive in a regular file, whoever opened it: that of the file."""
     if not isinstance(fs, AbstractArchiveFileSystem):
         return None
     descriptor = descriptor_of(getattr(fs, "fo", None))
@@ -195,9 +196,9 @@ def archive_of(fs: Any) -> tuple[Hashable, Stamp] | None:
 
 
 def own_archive(fs: Any) -> Any:
-    """An archive to read from in this process. A child of fork has its parent's file, and one place in it.
+    """An archive to read from in this process. A forked child shares its parent's file, and its position.
 
-    So it opens that file once more, by its descriptor: its name may be another's by now.
+    So it opens that file again, through its descriptor: its name may be another file's by now.
     """
     if not isinstance(fs, AbstractArchiveFileSystem):
         return fs
@@ -212,17 +213,17 @@ def own_archive(fs: Any) -> Any:
     return notes.own
 
 
-# --- what file systems tell of an object
+# --- what file systems report of an object
 
 
 def version_of(details: dict[str, Any]) -> Hashable:
-    """Of two objects in different versions this differs."""
+    """Differs for different versions of an object."""
     tags = _tags(details)
     return frozen(tags or {name: value for name, value in details.items() if name not in _LOOKS})
 
 
 def state_of(details: dict[str, Any]) -> dict[str, str]:
-    """What differs only if the bytes do; empty where nothing tells."""
+    """What differs only if the bytes do; empty if nothing tells."""
     tags = _tags(details) or {name: str(details[name]) for name in _TIMES if details.get(name)}
     if details.get("size") is not None:
         tags["size"] = str(details["size"])
@@ -239,12 +240,12 @@ def _tags(details: dict[str, Any]) -> dict[str, str]:
 
 
 def is_poor(details: dict[str, Any]) -> bool:
-    """Some files know no more of themselves than that they exist; their file systems do."""
+    """Whether a file's own details say no more than that it exists, so that its file system must be asked."""
     return set(details) <= {"name", "size", "type"}
 
 
 def options_of(file: Any) -> Hashable:
-    """What a file was opened with: what it says itself, and what its class made of it."""
+    """What a file was opened with: its own record, and what its class made of it."""
     own = {
         name: value
         for name, value in vars(file).items()
@@ -253,7 +254,7 @@ def options_of(file: Any) -> Hashable:
     return frozen((file.kwargs, own))
 
 
-# What every file has; of these what matters is in the key already, or changes as it is read.
+# What every file has: it is in the key already, or changes as the file is read.
 _ORDINARY = {
     *("path", "fs", "mode", "blocksize", "loc", "autocommit", "end", "start", "kwargs", "size", "cache"),
     *("buffer", "offset", "forced", "location", "_closed", "_details", "details", "trim", "url"),

@@ -1,10 +1,10 @@
-"""Caches and files in pickles: settings travel, bytes do not.
+"""Caches and files in pickles: a pickle contains settings, not bytes.
 
-A cache has a name, given to it when it is first pickled. Wherever the pickle is loaded, the cache of that
-name is looked up, and made with the same settings if the process has none: so all files of one cache share
-one cache again. A worker that is handed a file with each task must not start each of them with nothing. So a
-cache made that way lives until the process ends or closes it, and holds the files that were opened last:
-pages go with the last user of a file.
+A cache gets a name when it is first pickled. Wherever the pickle is loaded, the cache of that name is looked
+up, or created with the same settings if the process has none: so all files of one cache share one cache
+again. A worker that receives a file with each task must not start each task with an empty cache. So a cache
+created that way lives until the process ends or closes it, and keeps the files that were opened last, because
+pages are dropped with the last user of a file.
 """
 
 import collections
@@ -18,11 +18,11 @@ from specmm._core import File, PageCache, may_stay_open
 from specmm._default import default_cache, is_default
 
 HELD = 64
-"""How many files a cache made by a pickle holds open, each with a descriptor."""
+"""How many files a cache created by a pickle keeps open, each with a descriptor."""
 
 
 class _Kept:
-    """A cache that a pickle has made, and the files it holds, the one opened last at the end."""
+    """A cache created by a pickle, and the files it keeps, the one opened last at the end."""
 
     def __init__(self, cache: PageCache) -> None:
         self.cache = cache
@@ -41,12 +41,12 @@ _Reduced = tuple[Callable[..., object], tuple[object, ...]]
 # No lock, as in `_default`: each step takes one operation of a list or a dict.
 _names: weakref.WeakKeyDictionary[PageCache, str] = weakref.WeakKeyDictionary()
 _caches: weakref.WeakValueDictionary[str, PageCache] = weakref.WeakValueDictionary()
-# For each name what was made, by one thread or by several at a time: the first that is not closed counts.
+# What was created for each name, by one thread or several at once: the first that is not closed counts.
 _kept: dict[str, list[_Kept]] = {}
 
 
 def reduce_cache(cache: PageCache, capacity: int, io: str, frame_timeout: float) -> _Reduced:
-    """What `PageCache.__reduce__` answers."""
+    """What `PageCache.__reduce__` returns."""
     if is_default(cache):
         return default_cache, (capacity,)
     name = _names.setdefault(cache, os.urandom(16).hex())
@@ -55,7 +55,7 @@ def reduce_cache(cache: PageCache, capacity: int, io: str, frame_timeout: float)
 
 
 def cache_named(name: str, capacity: int, io: str, frame_timeout: float) -> PageCache:
-    """This process's cache of a name, made with these settings if there is none, or none any more."""
+    """This process's cache of a name, created with these settings if there is none, or none any more."""
     cache = _caches.get(name)
     if cache is not None and not cache.closed:
         return cache
@@ -83,13 +83,13 @@ def _first_open(kept: list[_Kept]) -> _Kept | None:
 
 
 def reduce_file(file: File, cache: PageCache, path: str | None, ra_pages: int, advice: str) -> _Reduced:
-    """What `File.__reduce__` answers."""
+    """What `File.__reduce__` returns."""
     if path is None:
         raise pickle.PicklingError(
             f"{file.name!r} is open over a store, which only this process has: open the store where it is "
             "needed, with PageCache.open_store"
         )
-    # What was to be created or emptied must not be so again.
+    # A file that was to be created or emptied must not be so again.
     mode = "r+b" if file.mode in ("w+b", "x+b") else file.mode
     place = os.fsencode(path) if isinstance(file.name, bytes) else path
     return open_again, (cache, place, mode, ra_pages, advice)
@@ -97,7 +97,7 @@ def reduce_file(file: File, cache: PageCache, path: str | None, ra_pages: int, a
 
 def open_again(cache: PageCache, path: str | bytes, mode: str, ra_pages: int, advice: str) -> File:
     """Opens the file of a pickle."""
-    # Who is handed it did not open it.
+    # Whoever receives it did not open it.
     file = may_stay_open(cache.open(path, mode, ra_pages=ra_pages))
     if advice != "normal":
         file.advise(advice)  # type: ignore[arg-type]

@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from specmm._core import File
 
 _MAX_SIZE: Final = 1 << 44
-"""No file is longer; a position may lie beyond."""
+"""No file is longer; a position may be."""
 
 
 class RawFile(io.RawIOBase):
-    """A read-only stream with a position of its own, which answers and raises as `io.FileIO` does.
+    """A read-only stream with its own position, which returns and raises what `io.FileIO` does.
 
-    close: closing the stream closes its File as well.
+    close: whether closing the stream closes its File as well.
 
-    Where it differs: it has no descriptor to give away (`fileno`), as a client that reads past the cache
-    would not see what the cache sees; SEEK_DATA and SEEK_HOLE are not served (io.UnsupportedOperation); a
-    `read` of more than there is takes no more memory than there are bytes; a position beyond 16 TiB is kept,
-    whatever the file system allows, and nothing is there to read.
+    It differs from FileIO in three ways. `fileno`, SEEK_DATA and SEEK_HOLE raise io.UnsupportedOperation: a
+    client that reads from the descriptor would bypass the cache. A `read` of more bytes than there are takes
+    no more memory than the bytes need. A position beyond 16 TiB is accepted whatever the file system allows;
+    there is nothing to read there.
     """
 
     def __init__(self, file: File, close: bool = False) -> None:
@@ -70,7 +70,7 @@ class RawFile(io.RawIOBase):
 
     def readall(self) -> bytes:
         file = self._checked()
-        # By one read, which is of one version: what is appended meanwhile comes next time.
+        # One read, so that it is of one version: what is appended meanwhile is left for the next call.
         return self._read(file, max(file._look() - self._position, 0))
 
     def seek(self, offset: SupportsIndex, whence: SupportsIndex = os.SEEK_SET, /) -> int:
@@ -85,7 +85,7 @@ class RawFile(io.RawIOBase):
             case os.SEEK_END:
                 position += file._look()
             case os.SEEK_DATA | os.SEEK_HOLE:
-                raise io.UnsupportedOperation(f"whence {whence}: SEEK_DATA and SEEK_HOLE are not served")
+                raise io.UnsupportedOperation(f"whence {whence}: SEEK_DATA and SEEK_HOLE are not supported")
             case _:
                 raise OSError(errno.EINVAL, f"whence must be 0, 1 or 2: {whence}", self.name)
         if position < 0:
@@ -134,7 +134,7 @@ class RawFile(io.RawIOBase):
         return f"<specmm raw stream of {self._file!r} at {self._position}>"
 
     def _checked(self) -> File:
-        """The file of a stream that is open."""
+        """The file; ValueError if the stream is closed."""
         if self.closed:
             raise ValueError(f"the stream of {self._file.name!r} is closed")
         return self._file
@@ -149,7 +149,7 @@ class RawFile(io.RawIOBase):
 
 
 def _integer(value: SupportsIndex, bits: int) -> int:
-    """An int, whatever kind of number it came as, if it fits; otherwise OverflowError, as of C."""
+    """Any kind of integer as an int; OverflowError if it does not fit, as in C."""
     number = operator.index(value)
     if not -1 << bits - 1 <= number < 1 << bits - 1:
         raise OverflowError(f"{number} does not fit into {bits} bits")

@@ -1,8 +1,8 @@
 """Objects that are fetched by range, each kept as one File of a cache for all who read it.
 
-A store has no identity of its own: two `open_store` calls never share pages, and a File's pages go when it is
-closed. Who opens the same object again and again, as fsspec's users do, is served from here: one File for
-each object, which stays while its cache does, up to a number of objects.
+A store has no identity: two `open_store` calls never share pages, and a File's pages are dropped when it is
+closed. For users who open the same object again and again, as fsspec's do, this module keeps one File for
+each object, as long as its cache lives and for a limited number of objects.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from specmm._core import File, PageCache
 
 OBJECTS = 1 << 14
-"""Objects of a cache whose pages are kept while nobody has them open; the longest unused go first."""
+"""Objects of a cache that are kept while nobody has them open; the least recently used go first."""
 
 
 class Store(Protocol):
@@ -31,7 +31,7 @@ class Store(Protocol):
 
 
 class Reader(Protocol):
-    """Somebody who has an object open and knows how to get at its bytes."""
+    """Somebody who has an object open and can fetch its bytes."""
 
     @property
     def reads(self) -> bool:
@@ -42,10 +42,10 @@ class Reader(Protocol):
 
 
 class Remote:
-    """The store of one object: it fetches through whoever of its readers came last.
+    """The store of one object: it fetches through the reader that came last.
 
-    The readers are held weakly: a reader holds the File, which holds this store out of the garbage
-    collector's sight. Readahead that outlives the last reader fails, which nobody notices.
+    The readers are held weakly: a reader holds the File, which holds this store where the garbage collector
+    does not see it. Readahead that outlives the last reader fails, which nobody notices.
     """
 
     def __init__(self) -> None:
@@ -87,8 +87,8 @@ class _Opened:
 
 # No lock, as in `_default`: each step takes one operation of a list or a dict.
 #
-# For each cache its objects, the longest unused first. Of versions only the newest is kept, but for the
-# moment in which several threads open one: then the first counts.
+# For each cache its objects, the least recently used first. Only the newest version of each is kept, except
+# while several threads open one: then the first counts.
 _objects: weakref.WeakKeyDictionary[PageCache, collections.OrderedDict[Hashable, list[_Opened]]] = (
     weakref.WeakKeyDictionary()
 )
@@ -104,18 +104,18 @@ def open_object(
     name: str,
     ra_pages: int,
 ) -> tuple[File, _S]:
-    """The File of an object, with its store, shared with all who gave the same cache, key, version and size.
+    """The File of an object, with its store, shared by all who pass the same cache, key, version and size.
 
     key: None shares nothing; otherwise it belongs to one kind of store, and consists of Python's own types.
-    store: serves unless another one does already. The File is not to be closed: it goes when the last one
-    lets go of it.
+    store: used unless there is one already. Do not close the File: it closes when the last reference to it is
+    dropped.
     """
     if key is None:
         return may_stay_open(cache.open_store(store, size, name=name, ra_pages=ra_pages)), store
     objects = _objects.setdefault(cache, collections.OrderedDict())
     versions = objects.setdefault(key, [])
     with contextlib.suppress(KeyError):
-        # Whoever has pushed it out meanwhile did so among thousands.
+        # It may have been evicted meanwhile, among thousands.
         objects.move_to_end(key)
     known = _first(versions, (version, size))
     if known is None:

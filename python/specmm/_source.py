@@ -1,7 +1,7 @@
-"""An object of a file system, open to be read by range, by any thread, in one version.
+"""An object of a file system, open for reading by range, in any thread, in one version.
 
-Owns: how the bytes are had, what the object's identity and version are, and whether it is still that version.
-A file that is replaced while it is open is read as it was, where the open file keeps that, and else refused.
+Owns: how the bytes are fetched, the object's identity and version, and whether it is still that version. If a
+file is replaced while it is open, reads return the old bytes if the open file keeps them, and fail otherwise.
 """
 
 from __future__ import annotations
@@ -45,28 +45,28 @@ _ATTEMPTS = 5
 """How often an object may be replaced while it is being opened."""
 _CHUNK = 1 << 20
 SHARE = 4
-"""What must be read whole may have this part of the cache."""
+"""An object that must be read whole may take this share of the cache."""
 
 
 class Source(abc.ABC):
-    """What is read."""
+    """An object that is read."""
 
     fs: Any
     name: str
     key: Hashable | None
-    """Which object it is; None: like no other."""
+    """Which object it is; None: unlike any other."""
     version: Hashable
     size: int
     details: dict[str, Any]
     limit = 0
-    """How many bytes may be read at once where ranges turn out not to be served."""
+    """How many bytes may be read whole if ranges turn out not to be supported."""
 
     @abc.abstractmethod
     def fetch(self, start: int, stop: int, /) -> bytes:
         """These bytes, all within the object, on any thread."""
 
     def seek(self, at: int, offset: int, whence: int) -> int:
-        """Where a file of it comes by a seek that is not to a place within it."""
+        """The position after a seek to a place outside the object."""
         start = {os.SEEK_SET: 0, os.SEEK_CUR: at, os.SEEK_END: self.size}.get(whence)
         if start is None or start + offset < 0:
             raise ValueError(f"no such place in {self.name!r}: offset {offset}, whence {whence}, from {at}")
@@ -74,19 +74,19 @@ class Source(abc.ABC):
 
 
 class _Opened:
-    """A file that is closed when nobody uses it any more: not under a thread that is reading."""
+    """A file that is closed when nobody uses it any more, so never under a thread that is reading."""
 
     def __init__(self, file: Any) -> None:
         self.file = file
 
     def __del__(self) -> None:
-        # Whoever let go of it last has nothing to do with it.
+        # Whoever dropped it last has nothing to do with a failure to close it.
         with contextlib.suppress(Exception):
             self.file.close()
 
 
 def _is_replaced(fs: Any, look: Callable[[], dict[str, Any]] | None, details: dict[str, Any]) -> bool:
-    """Whether what is told of an object is of another version than this, as far as anything tells."""
+    """Whether the object has another version by now than these details, as far as can be told."""
     then = state_of(details)
     if look is None or not then.keys() - {"size"}:
         return False
@@ -96,11 +96,11 @@ def _is_replaced(fs: Any, look: Callable[[], dict[str, Any]] | None, details: di
 
 
 def _stale(name: str) -> OSError:
-    return OSError(errno.ESTALE, "it was replaced while it was open, or written to: open it again", name)
+    return OSError(errno.ESTALE, "it was replaced or written to while it was open: open it again", name)
 
 
 class _Regular(Source):
-    """A regular file of this machine."""
+    """A regular file on this machine."""
 
     def __init__(self, fs: Any, name: str, opened: _Opened, descriptor: int, details: dict[str, Any]) -> None:
         self._opened = opened
@@ -121,13 +121,13 @@ class _Regular(Source):
 
     def seek(self, at: int, offset: int, whence: int) -> int:
         if whence in (os.SEEK_DATA, os.SEEK_HOLE):
-            # Nothing is read at the place that this moves.
+            # Reads do not depend on the position that this moves.
             return os.lseek(self._stamp.descriptor, offset, whence)
         return super().seek(at, offset, whence)
 
 
 class _Whole(Source):
-    """Bytes that are here already."""
+    """Bytes that are already in memory."""
 
     def __init__(self, fs: Any, name: str, data: bytes, details: dict[str, Any]) -> None:
         self.fs, self.name = fs, name
@@ -147,7 +147,7 @@ class _Whole(Source):
 
 
 class _Ranged(Source):
-    """An object whose ranges its file system fetches each by itself, whatever is there by then."""
+    """An object fetched by range requests, each of which sees whatever is there by then."""
 
     def __init__(
         self,
@@ -161,7 +161,7 @@ class _Ranged(Source):
         options: dict[str, Any],
         look: Callable[[], dict[str, Any]] | None,
     ) -> None:
-        # The size is that of the file, which may have been opened with another than is told.
+        # The file's size, which may differ from the one that is reported.
         self.fs, self.name, self.size, self.details = fs, name, size, {**details, "size": size}
         self._told = details
         self.key = None if key is None else (_Ranged, identity_of(fs), name, key)
@@ -170,7 +170,7 @@ class _Ranged(Source):
         self._look = look
         self._refused: Exception | None = None
         self._whole: bytes | None = None
-        # For each process its own: a child of fork would find it as it was.
+        # One per process: a forked child would find it as it was.
         self._alone: dict[int, threading.RLock] = {}
         self._is_stale = False
 
@@ -183,7 +183,7 @@ class _Ranged(Source):
             with turn(self.fs):
                 data = self._fetch(start, stop)
         except (ValueError, NotImplementedError) as error:
-            # So fsspec says that a server serves no ranges; others, that something is wrong.
+            # fsspec's way to say that a server does not support ranges; elsewhere it means an error.
             if not _is_http(self.fs) and not isinstance(error, NotImplementedError):
                 raise
             return self._from_whole(start, stop, error)
@@ -194,9 +194,9 @@ class _Ranged(Source):
         return data
 
     def _from_whole(self, start: int, stop: int, refused: Exception) -> bytes:
-        """These bytes out of all, where ranges cannot be had."""
+        """These bytes out of the whole object, where ranges are not supported."""
         self._refused = refused
-        # One of several windows that are refused at once reads it for all.
+        # Of several windows refused at once, one reads the object for all.
         with self._alone.setdefault(os.getpid(), threading.RLock()):
             whole = self._whole
             if whole is None:
@@ -212,19 +212,19 @@ class _Ranged(Source):
             whole = _read_whole(self.fs, self.name, self._options, self.limit)
         if len(whole) != self.size:
             raise OSError(
-                errno.EIO, f"it has {len(whole)} bytes, and {self.size} when it was opened", self.name
+                errno.EIO, f"it has {len(whole)} bytes, but had {self.size} when it was opened", self.name
             ) from refused
         return whole
 
     def _check(self) -> None:
-        """Whether what was fetched is of the version that was opened: that was before, and is still."""
+        """Raises ESTALE unless the object still has the version that was opened."""
         if _is_replaced(self.fs, self._look, self._told):
             self._is_stale = True
             raise _stale(self.name)
 
 
 class _Sought(Source):
-    """An object that can be read at any place, by one at a time, such as a member of an archive."""
+    """A seekable object for one reader at a time, such as a member of an archive."""
 
     def __init__(
         self,
@@ -273,14 +273,14 @@ class _Sought(Source):
         return b"".join(parts)
 
     def seek(self, at: int, offset: int, whence: int) -> int:
-        # Those of archives stay within.
+        # Seeks in archives stay within the member.
         with alone(self.fs):
             self._opened.file.seek(at)
             return int(self._opened.file.seek(offset, whence))
 
 
 class _Unknown(Source):
-    """A function that fetches, of which nothing else is known."""
+    """A function that fetches, about which nothing else is known."""
 
     def __init__(self, fetch: Callable[[int, int], bytes], size: int) -> None:
         self.fs, self.name, self.key, self.version, self.size = None, "", None, None, size
@@ -296,14 +296,14 @@ def open_source(
 ) -> Source:
     """Opens an object as the file system itself opens it, with these options of its `open`.
 
-    limit: how many bytes may be read at once of what cannot be read in parts. Raises what the file system
-    raises; OSError for what is no file, or is larger than the limit and cannot be read in parts.
+    limit: how many bytes may be read whole if the object cannot be read in parts. Raises what the file system
+    raises; OSError for what is not a file, or is larger than the limit and cannot be read in parts.
     """
     with turn(fs):
         for _ in range(_ATTEMPTS):
             details, understood = _info(fs, path, options)
             if details.get("type") == "other":
-                # Before it is opened, which may wait for ever.
+                # Before it is opened, which could block.
                 raise OSError(errno.EINVAL, "not a regular file", path)
             source = _open(fs, path, options, details, understood, limit, block_size)
             if source is not None:
@@ -320,13 +320,13 @@ def _open(
     limit: Callable[[], int],
     block_size: int | None,
 ) -> Source | None:
-    """None if it is another object by now than that which was looked at."""
+    """None if it is another object by now than the one whose details these are."""
     size, is_whole = details.get("size"), _is_http(fs) and details.get("partial") is False
     asked = dict(options)
     if block_size:
         asked["block_size"] = block_size
     if _is_http(fs):
-        # It need not ask the server again. What has no size to be told of is a stream.
+        # So that it does not ask the server again. Without a size it is opened as a stream.
         asked = {**({"size": size} if size and not is_whole else {"size": 1, "block_size": 0}), **asked}
     file = own_archive(fs).open(path, "rb", **asked)
     opened = _Opened(file)
@@ -336,13 +336,13 @@ def _open(
     if descriptor is not None:
         return _Regular(fs, path, opened, descriptor, details)
     if type(file) is io.BytesIO or _is_memory(file):
-        # Bytes that may be written to in place: these stay what they are, and cost no copy.
+        # They may be written to in place: this copy stays as it is, and costs nothing extra.
         return _Whole(fs, path, file.getvalue(), details)
     size = _size_of(file)
     if size is None or is_whole or not (hasattr(file, "seekable") and file.seekable()):
         return _Whole(fs, path, _drain(file, path, limit()), details)
     look: Callable[[], dict[str, Any]] | None
-    # What is kept on disk comes from there only through the file's own cache.
+    # Bytes kept on disk are read from there only through the file's own cache.
     if not isinstance(file, AbstractBufferedFile) or isinstance(fs, CachingFileSystem):
         look = _looker(fs, path, options) if understood else None
         return _Sought(fs, path, opened, size, details, options, look=look)
@@ -352,7 +352,7 @@ def _open(
     if own and differ(state_of(own), state_of(details)):
         if not options:
             return None
-        # What is told of the path is another version than was asked for.
+        # The path's details are those of another version than requested.
         look = None
     elif not understood:
         look = None
@@ -362,13 +362,13 @@ def _open(
         return data
 
     details = own or details
-    # Without a version that is this one's, its pages are its own.
+    # Without a version of its own, it does not share pages.
     key = (type(file), frozen(options), options_of(file)) if own or understood else None
     return _Ranged(fs, path, fetch, size, details, key=key, options=options, look=look)
 
 
 def source_of(fetcher: Any, size: int) -> Source:
-    """What a file's fetcher fetches. Nothing is known of one that is not the method of a file."""
+    """The source of a file's fetcher. Nothing is known of one that is not a method of a file."""
     file = getattr(fetcher, "__self__", None)
     source: Source | None = getattr(file, "source", None)
     if source is not None:
@@ -384,7 +384,7 @@ def source_of(fetcher: Any, size: int) -> Source:
     look: Callable[[], dict[str, Any]] | None = _looker(fs, path, options)
     key: Hashable | None = (type(file), options_of(file))
     if details.get("size") not in (None, size):
-        # It was opened of another size than it has by now.
+        # It was opened with another size than it has by now.
         raise _stale(path)
     if is_poor(details) or options:
         with turn(fs):
@@ -410,12 +410,12 @@ def _looker(fs: Any, path: str, options: dict[str, Any]) -> Callable[[], dict[st
 
 
 def _info(fs: Any, path: str, options: dict[str, Any]) -> tuple[dict[str, Any], bool]:
-    """What the file system tells of an object, and whether that is of the one that these options open."""
+    """What the file system reports of an object, and whether it took these options into account."""
     if isinstance(fs, CachingFileSystem):
-        # It looks for objects in listings, which HTTP does not have.
+        # It looks objects up in listings, which HTTP does not have.
         fs = fs.fs
         path = fs._strip_protocol(path)
-    # Of what size it is to be taken is no question.
+    # `size` is an assumption for `open`, not part of the question.
     options = {name: value for name, value in options.items() if name != "size"}
     try:
         return fs.info(path, **options), True
@@ -423,12 +423,12 @@ def _info(fs: Any, path: str, options: dict[str, Any]) -> tuple[dict[str, Any], 
         if not options:
             raise
     except Exception as error:
-        # So says HTTP of an option that does not exist.
+        # This is how HTTP reports an unknown option.
         if isinstance(error.__cause__, TypeError):
             raise error.__cause__ from None
-        # Whether it can be opened all the same is for `open` to say.
+        # `open` decides whether it can be opened all the same.
         return {"name": path, "type": "file"}, False
-    # They are for `open` alone.
+    # The options are for `open` alone.
     return fs.info(path), False
 
 
@@ -444,13 +444,13 @@ def _read_whole(fs: Any, path: str, options: dict[str, Any], limit: int) -> byte
     if not _is_http(fs):
         whole: bytes = fs.cat_file(path, **options)
         return whole
-    # As a stream, which can be left. Of what size it is only says that it need not be asked for.
+    # As a stream, which can be abandoned. The size only keeps it from being requested.
     with fs.open(path, "rb", **{**options, "block_size": 0, "size": 1}) as stream:
         return _drain(stream, path, limit)
 
 
 def _drain(file: Any, name: str, limit: int) -> bytes:
-    """All bytes of a file, if they are not more than the limit."""
+    """All bytes of a file, up to the limit."""
     whole = bytearray()
     while part := file.read(_CHUNK):
         whole += part
@@ -462,9 +462,9 @@ def _drain(file: Any, name: str, limit: int) -> bytes:
 def _too_large(name: str, size: str, limit: int) -> OSError:
     return OSError(
         errno.EFBIG,
-        f"it has {size} and cannot be read in parts: its size is not told, or ranges are not served. At most "
-        f"{limit} bytes, a quarter of the cache, are read whole. Make the cache larger, copy the object with "
-        "get(), or read it without specmm",
+        f"it has {size} and cannot be read in parts: the server reports no size or does not support ranges. "
+        f"At most {limit} bytes, a quarter of the cache, are read whole. Use a larger cache, copy the object "
+        "with get(), or read it without specmm",
         name,
     )
 
@@ -482,17 +482,17 @@ def _is_memory(file: Any) -> bool:
 
 
 def refuse_inside_loop(source: Source) -> None:
-    """NotImplementedError, as fsspec raises it, where a read would wait for the loop that waits for it."""
+    """NotImplementedError, as in fsspec, if a read would wait for the event loop that it blocks."""
     running = asyncio._get_running_loop()
     if running is not None and any(loop is running for loop in _loops(source.fs)):
         raise NotImplementedError(
-            f"{source.name!r} cannot be read from within the event loop that fetches it, which would wait "
-            "for itself: read it in a thread, with asyncio.to_thread"
+            f"{source.name!r} cannot be read inside the event loop that fetches it, which would wait for "
+            "itself: read it in a thread, with asyncio.to_thread"
         )
 
 
 def _loops(fs: Any) -> list[Any]:
-    """The event loops that a file system, and all those behind it, fetch with."""
+    """The event loops with which a file system, and all those behind it, fetch."""
     loops, todo, seen = [], [fs], list[Any]()
     while todo:
         each = todo.pop()

@@ -1,4 +1,4 @@
-"""What specmm answers with: flags, causes and frozen records, built by the extension module."""
+"""What specmm returns: flags, causes and frozen records, built by the extension module."""
 
 import dataclasses
 import enum
@@ -83,7 +83,7 @@ class FaultOutcome:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FilemapFault:
-    """What `filemap_fault` alone answered."""
+    """What `filemap_fault` alone returned."""
 
     result: VmFault
     abort: Abort | None
@@ -91,30 +91,30 @@ class FilemapFault:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ReadaheadState:
-    """Readahead of one open file (`struct file_ra_state`), in pages but for `prev_pos`."""
+    """Readahead of one open file (`struct file_ra_state`), in pages except for `prev_pos`."""
 
     start: int
     """First page of the current window."""
     size: int
     """Pages in the current window."""
     async_size: int
-    """Pages at its end whose first one starts the next window."""
+    """Pages at the end of the window; reaching the first of them starts the next window."""
     ra_pages: int
-    """Largest window."""
+    """Size of the largest window."""
     mmap_miss: int
-    """Faults that missed, less those that hit; above 100 read-around stops."""
+    """Faults that missed minus faults that hit; above 100, read-around stops."""
     prev_pos: int
-    """Offset after the last byte read, hits apart; -1 before the first read."""
+    """Offset after the last byte read, not counting hits; -1 before the first read."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TouchReport:
-    """What many touches came to."""
+    """Result of many touches."""
 
     touches: int
     """Accesses made."""
     faults: int
-    """Of these, the ones that faulted."""
+    """How many of them faulted."""
     major: int
     """Faults that counted as major."""
     aborts: int

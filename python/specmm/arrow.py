@@ -4,8 +4,8 @@
 
     pyarrow.parquet.read_table(specmm.arrow.ArrowFile(file), columns=["price"])
 
-Whatever takes a file object in pyarrow takes an `ArrowFile`, and `File.as_raw()` as well. Of an `ArrowFile`
-pyarrow asks buffers, which lie in Arrow's own memory or are pages of the cache; of the other, `bytes`.
+Everything in pyarrow that takes a file object takes an `ArrowFile`, or `File.as_raw()`. An `ArrowFile`
+returns buffers, in Arrow's own memory or in pages of the cache; `as_raw()` returns `bytes`.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ __all__ = ["ArrowFile"]
 class ArrowFile(RawFile):
     """A read-only stream whose reads are Arrow buffers. Closing it leaves its File open.
 
-    max_pins: while fewer pins of this stream are alive, a read that lies in one page is answered with the
-    page itself, pinned as long as Arrow holds the buffer. The File and its cache cannot be closed meanwhile
-    (BufferError), and each pin takes a frame out of the cache's hands. All other reads are copies.
+    max_pins: while fewer pins of this stream are alive, a read that lies in one page returns the page itself,
+    pinned as long as Arrow holds the buffer. Meanwhile the File and its cache cannot be closed (BufferError),
+    and each pin keeps a frame of the cache. All other reads copy.
 
-    views: reads answered with a pin. copies, copied_bytes: reads answered with a copy, in memory of Arrow's
-    pool (`pyarrow.total_allocated_bytes`).
+    views: reads that returned a pin. copies, copied_bytes: reads that returned a copy, in Arrow's memory pool
+    (`pyarrow.total_allocated_bytes`).
     """
 
     def __init__(self, file: File, *, max_pins: int = 0) -> None:
@@ -51,11 +51,11 @@ class ArrowFile(RawFile):
 
     @property
     def pins(self) -> int:
-        """Pins alive."""
+        """Number of live pins."""
         return len(self._pins)
 
     def read_buffer(self, nbytes: SupportsIndex | None = None) -> Any:
-        """Reads into a `pyarrow.Buffer`; fewer bytes at the end of the file only. None: the rest."""
+        """Reads into a `pyarrow.Buffer`; fewer bytes only at the end of the file. None: the rest."""
         wanted = -1 if nbytes is None else operator.index(nbytes)
         file = self._checked()
         rest = max(file.size - self._position, 0)
@@ -73,7 +73,7 @@ class ArrowFile(RawFile):
         pinned = file.pin(self._position, n)
         self._pins.add(pinned)
         self.views += 1
-        # It keeps the pin, which ends when Arrow lets go of the buffer.
+        # The buffer keeps the pin, which ends when Arrow drops the buffer.
         return pa.py_buffer(pinned)
 
     def _copy(self, file: File, n: int) -> Any:

@@ -1,14 +1,14 @@
-"""fsspec's files through one bounded page cache.
+"""fsspec's files, read through one page cache under a memory limit.
 
     import fsspec, specmm.fsspec
 
-    fsspec.open("specmm::s3://bucket/key")                   # any file system, in front of which is the cache
-    fs.open(path, cache_type="specmm")                       # the file system's own file, its cache replaced
+    fsspec.open("specmm::s3://bucket/key")                   # any file system, with the cache in front of it
+    fs.open(path, cache_type="specmm")                       # the file system's own file, with this cache
     specmm.fsspec.open("s3://bucket/key")                    # a specmm.File, for many threads
 
-All of them share the process-wide cache (`specmm.configure` sets its bound) unless a `PageCache` is given.
-Files of one object share its pages, also one after the other, until the file system says that the object has
-changed.
+All of them share the process-wide cache (`specmm.configure` sets its capacity) unless a `PageCache` is given.
+Files of one object share its pages, even when opened one after the other, until the file system reports that
+the object has changed.
 """
 
 from __future__ import annotations
@@ -56,41 +56,41 @@ def open(
 ) -> File:
     """Opens an object of any fsspec file system as a `specmm.File`.
 
-    urlpath: a URL, which may be a chain; a path of `fs` when that is given. mode: "rb" only. cache: the
+    urlpath: a URL, which may be a chain, or a path of `fs` if that is given. mode: "rb" only. cache: the
     process-wide one unless given. ra_pages: largest readahead window, in pages. storage_options: for the file
     system of the URL.
 
-    Each call has pages of its own, as the File may be closed by whoever has it: keep the File, any number of
-    threads may read it. The one in which the file system's event loop runs is refused (NotImplementedError),
-    unless what it reads is cached.
+    The pages belong to this File, because its owner may close it: keep the File, which any number of threads
+    may read. The thread that runs the file system's event loop is refused (NotImplementedError), unless the
+    bytes it reads are cached.
 
     ValueError for another mode; TypeError for options that would be ignored; OSError for an object that can
-    only be read whole and is larger than a quarter of the cache; whatever the file system raises.
+    only be read whole and is larger than a quarter of the cache; and whatever the file system raises.
     """
     if mode not in ("rb", "r"):
         raise ValueError(f"mode must be 'rb': {mode!r}")
     if fs is None:
         for name in _OF_OPEN & storage_options.keys():
-            raise TypeError(f"{name} is none of the options of specmm.fsspec.open: {storage_options[name]!r}")
+            raise TypeError(f"specmm.fsspec.open has no option {name}: {storage_options[name]!r}")
         fs, path = fsspec.core.url_to_fs(urlpath, **storage_options)
     elif storage_options:
-        raise TypeError(f"options for a file system that is given already: {sorted(storage_options)}")
+        raise TypeError(f"options for a file system that already exists: {sorted(storage_options)}")
     else:
         path = fs._strip_protocol(urlpath)
     cache = cache or default_cache()
-    # Inside another cache's file system the bytes would be cached twice, and the inner read refused.
+    # Inside another cached file system, the bytes would be cached twice, and the inner read refused.
     limit = _limit_of(cache)
     source = open_source(_innermost(fs), path, {}, limit)
     source.limit = limit()
     return cache.open_store(_Object(source), source.size, name=path, ra_pages=ra_pages)
 
 
-# Options of `fsspec.open` that fsspec drops where it is asked for the file system.
+# Options of `fsspec.open` that fsspec drops when asked for the file system.
 _OF_OPEN = {"compression", "encoding", "errors", "expand", "name_function", "newline", "num"}
 
 
 def _limit_of(cache: PageCache | None) -> Callable[[], int]:
-    """How many bytes of an object may be read at once."""
+    """How many bytes of an object may be read whole."""
 
     def limit() -> int:
         return (cache or default_cache()).stats().capacity_frames * PAGE_SIZE // SHARE
@@ -112,7 +112,7 @@ class _Object:
 
 
 class _Name(str):
-    """The name of the cache type, which fsspec's files carry along when they are pickled.
+    """The name of the cache type, which fsspec's files carry when they are pickled.
 
     Unpickling it imports this module, and so registers the cache type before fsspec looks for it.
     """
@@ -130,11 +130,11 @@ def _name() -> str:
 class SpecmmCache(BaseCache):
     """fsspec's cache type "specmm": pages of a cache that all files share.
 
-    blocksize: fsspec's block size, which becomes the largest readahead window. Options, as `cache_options`:
-    cache: a `PageCache` in place of the process-wide one. ra_pages: the largest readahead window, in pages.
+    blocksize: fsspec's block size, which becomes the largest readahead window. As `cache_options` it takes
+    cache, a `PageCache` instead of the process-wide one, and ra_pages, the largest readahead window in pages.
 
-    hit_count: reads found in the cache in whole; miss_count: reads that were not; total_requested_bytes: what
-    was fetched through this file, readahead included.
+    hit_count: reads found entirely in the cache; miss_count: other reads; total_requested_bytes: what was
+    fetched through this file, readahead included.
     """
 
     name: ClassVar[str] = _Name("specmm")
@@ -163,7 +163,7 @@ class SpecmmCache(BaseCache):
 
     @total_requested_bytes.setter
     def total_requested_bytes(self, total: int) -> None:
-        # For each thread its own, so that none is lost and no lock is needed.
+        # One count per thread, so that none is lost and no lock is needed.
         self._requested = {0: total}
 
     def fetch_range(self, start: int, stop: int, /) -> bytes:
@@ -181,10 +181,10 @@ class SpecmmCache(BaseCache):
         if start >= stop:
             return b""
         if start < 0:
-            raise ValueError(f"a read that begins before the file: {start}")
+            raise ValueError(f"a read that starts before the file: {start}")
         refuse_inside_loop(self._origin())
         file, remote = self._open()
-        # Whoever reads next may be another open of the same object.
+        # The next read may come from another open of the same object.
         remote.serve(self)
         first = start // PAGE_SIZE
         if 0 in file.residency(first, (stop - 1) // PAGE_SIZE + 1 - first):
@@ -212,7 +212,7 @@ class SpecmmCache(BaseCache):
             source.limit = _limit_of(cache)()
             ra_pages = self._ra_pages
             if ra_pages is None:
-                # A block is what fsspec fetches at a time. Much of a small cache should not go at once.
+                # fsspec fetches a block at a time. One window should not take much of a small cache.
                 most = cache.stats().capacity_frames // 8
                 ra_pages = max(1, min((self.blocksize or 0) // PAGE_SIZE, most))
             self._opened = open_object(
@@ -227,7 +227,7 @@ class SpecmmCache(BaseCache):
         return self._opened is not None and not is_closed
 
     def close(self) -> None:
-        """Lets go of the object. Its pages stay for others who open it."""
+        """Drops the object. Its pages stay for others who open it."""
         self._opened = None
         self._source = None
 
@@ -243,10 +243,10 @@ def _innermost(fs: Any) -> Any:
 
 
 class CachedFile(AbstractBufferedFile):
-    """A file of a `CachedFileSystem`, open to read.
+    """A file of a `CachedFileSystem`, opened for reading.
 
-    It has the results of the file that the file system itself opens. What is no plain read, such as one of -2
-    bytes, is that file's own.
+    Its results are those of the file that the file system itself opens. An unusual read, such as one of -2
+    bytes, is passed to that file.
     """
 
     def __init__(
@@ -269,7 +269,7 @@ class CachedFile(AbstractBufferedFile):
     def read(self, length: Any = -1) -> bytes:
         length = -1 if length is None else int(length)
         if length < -1 and not self.closed:
-            # Some read everything then, others refuse.
+            # Some file systems then read everything, others refuse.
             with turn(_innermost(self.fs)), _innermost(self.fs).open(self.path, "rb", **self.kwargs) as file:
                 file.seek(self.loc)
                 data: bytes = file.read(length)
@@ -292,7 +292,7 @@ class CachedFile(AbstractBufferedFile):
         return place
 
     def readinto(self, b: WriteableBuffer) -> int:
-        # What is inherited takes memory of Python objects for plain bytes, and none of numpy's times.
+        # The inherited method treats memory of Python objects as plain bytes, and refuses numpy's times.
         return copy_into(b, self.read(check_target(b)))
 
     def readline(self, size: int | None = -1) -> bytes:
@@ -326,7 +326,7 @@ class CachedFile(AbstractBufferedFile):
 
     def close(self) -> None:
         super().close()
-        # Whoever is reading through it closes what is behind.
+        # The last reader closes the file behind it.
         self.source = None
 
     def __reduce__(self) -> Any:
@@ -342,19 +342,19 @@ def _reopen(
 
 
 class CachedFileSystem(ChainedFileSystem):
-    """Any fsspec file system with one bounded page cache in front: `specmm::` in a chain of URLs.
+    """Any fsspec file system with a page cache in front of it: `specmm::` in a chain of URLs.
 
-    fs: the file system, or else target_protocol and target_options, of which one is made. cache: a
-    `PageCache` in place of the process-wide one. TypeError for other options; ValueError for
-    asynchronous=True, of this or of the file system behind.
+    fs: the file system, or target_protocol and target_options to create one. cache: a `PageCache` instead of
+    the process-wide one. TypeError for other options; ValueError for asynchronous=True, of this file system
+    or the one behind it.
 
-    What reads a part of a file goes through the cache: `open`, `cat`, `cat_file`, `cat_ranges`, `head`,
-    `tail`, `read_block`. The rest, writes and `get` included, is the file system's own. So are the options of
-    `open` and `cat_file`: what was read with others is another object.
+    Methods that read part of a file go through the cache: `open`, `cat`, `cat_file`, `cat_ranges`, `head`,
+    `tail`, `read_block`. All others, writes and `get` included, are those of the file system. So are the
+    options of `open` and `cat_file`: the same path with other options is another object.
     """
 
     protocol: ClassVar[str] = "specmm"
-    # There is no state worth sharing, and fsspec would take two caches of one size for the same.
+    # There is no state worth sharing, and fsspec would take two caches of one size for one.
     cachable: ClassVar[bool] = False
 
     def __init__(
@@ -369,8 +369,8 @@ class CachedFileSystem(ChainedFileSystem):
     ) -> None:
         if kwargs:
             raise TypeError(
-                f"options that specmm does not have: {sorted(kwargs)}. Those of the file system behind go "
-                "into target_options, or under its protocol's name: fsspec.open('specmm::s3://...', s3={...})"
+                f"specmm has no such options: {sorted(kwargs)}. Options of the file system behind it go into "
+                "target_options, or under its protocol's name: fsspec.open('specmm::s3://...', s3={...})"
             )
         super().__init__()
         if (fs is None) == (target_protocol is None):
@@ -379,15 +379,15 @@ class CachedFileSystem(ChainedFileSystem):
             )
         self.fs = fs if fs is not None else fsspec.filesystem(target_protocol, **(target_options or {}))
         if not isinstance(self.fs, AbstractFileSystem):
-            raise TypeError(f"fs must be a file system of fsspec: {fs!r}")
+            raise TypeError(f"fs must be an fsspec file system: {fs!r}")
         if asynchronous or getattr(self.fs, "asynchronous", False):
             raise ValueError(
-                "specmm has no asynchronous file system: asynchronous=True. In coroutines read in threads, "
-                "as fsspec's AsyncFileSystemWrapper does; zarr makes one of those by itself, given "
+                "specmm has no asynchronous file system: asynchronous=True. In coroutines, read in threads, "
+                "as fsspec's AsyncFileSystemWrapper does; zarr creates such a wrapper if given "
                 "storage_options={'asynchronous': False}"
             )
         self._cache = cache
-        own_archive(self.fs)  # so that a child of fork knows whose it is
+        own_archive(self.fs)  # so that a forked child knows whose it is
         self.root_marker = self.fs.root_marker
         # As methods of this instance: paths are those of the file system behind it.
         self._strip_protocol = functools.partial(_stripped, self.fs._strip_protocol)
@@ -414,7 +414,7 @@ class CachedFileSystem(ChainedFileSystem):
             "compression": compression,
         }
         if mode.replace("b", "").replace("t", "") != "r":
-            # Also what a transaction keeps back.
+            # Including writes that a transaction defers.
             return self.fs.open(_without_own(path), mode, **options)
         return super().open(path, mode, **options)
 
@@ -443,7 +443,7 @@ class CachedFileSystem(ChainedFileSystem):
                     file.seek(first)
                     found: bytes = file.read(last - first)
                     return found
-        # What is no part of the file, file systems do not agree about: no bytes, some bytes or an error.
+        # File systems disagree about ranges outside the file: no bytes, some bytes or an error.
         data: bytes = self.fs.cat_file(path, start=start, end=end, **kwargs)
         return data
 
@@ -482,13 +482,13 @@ class CachedFileSystem(ChainedFileSystem):
         return found
 
     def walk(self, path: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        """`walk` of the file system behind."""
+        """`walk` of the file system behind it."""
         found: Iterator[Any] = self.fs.walk(_without_own(path), *args, **kwargs)
         return found
 
     @property
     def transaction(self) -> Any:
-        """That of the file system behind, as its writes are."""
+        """The transaction of the file system behind it, which does the writes."""
         return self.fs.transaction
 
     @property
@@ -522,13 +522,13 @@ def _pass_on(name: str) -> Callable[..., Any]:
     def method(self: CachedFileSystem, *args: Any, **kwargs: Any) -> Any:
         args = tuple(map(_without_own, args))
         kwargs = {each: _without_own(value) for each, value in kwargs.items()}
-        # Others may be fetching, for this file system made for one thread.
+        # Other threads may be fetching, and the file system may not be thread-safe.
         with turn(self.fs):
             return getattr(self.fs, name)(*args, **kwargs)
 
     method.__name__ = name
     method.__qualname__ = f"CachedFileSystem.{name}"
-    method.__doc__ = f"`{name}` of the file system behind."
+    method.__doc__ = f"`{name}` of the file system behind it."
     return method
 
 

@@ -1,11 +1,11 @@
-"""A file of records as numpy reads it, without mapping it.
+"""A file of records, read as numpy arrays without mapping it.
 
     import specmm, specmm.numpy
 
     trades = specmm.numpy.Records(specmm.open("trades.bin"), [("key", "i8"), ("price", "f4")])
     trades[5], trades[100:200], trades[[7, 70_000, 7]]["price"]
 
-Also a map-style data set, as torch's DataLoader takes it.
+It is also a map-style data set for torch's DataLoader.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ __all__ = ["Records"]
 
 
 class Records:
-    """The records of a file, indexed as `numpy.memmap` is; what is indexed is read, into a fresh array.
+    """The records of a file, indexed like `numpy.memmap`; indexing reads into a new array.
 
-    file: stays the caller's to close. dtype: of one record, which may be an array itself, such as
-    `("f4", (128,))`: its dimensions follow that of the records. offset: of the first record, in bytes. Bytes
-    after the last whole record do not count.
+    file: the caller closes it. dtype: of one record, which may itself be an array, such as `("f4", (128,))`:
+    its dimensions follow that of the records. offset: of the first record, in bytes. Bytes after the last
+    whole record are ignored.
 
-    Any number of threads may read at a time.
+    Any number of threads may read at the same time.
     """
 
     def __init__(self, file: File, dtype: npt.DTypeLike, *, offset: SupportsIndex = 0) -> None:
@@ -49,18 +49,18 @@ class Records:
             raise ValueError(f"offset must not be negative: {self.offset}")
 
     def __len__(self) -> int:
-        """Number of records, as of the file's size now."""
+        """Number of records, given the file's current size."""
         return max(self.file.size - self.offset, 0) // self.dtype.itemsize
 
     def __getitem__(self, which: Any) -> Any:
-        """What numpy gives for the same index, but always a copy.
+        """Returns what numpy returns for the same index, but always a copy.
 
         Records are chosen by a number, a slice, a list or an array of numbers, or a mask; indices for the
-        dimensions of a record may follow, in a tuple. An index that chooses none, such as the name of a
+        dimensions of a record may follow, in a tuple. An index that chooses no records, such as the name of a
         field, `...` or None, reads the whole file: ValueError if that is more than the cache holds.
 
-        IndexError for what is out of range, and for True, False and whatever else is no index; BusError when
-        the file gets shorter meanwhile.
+        IndexError for what is out of range, and for True, False and anything else that is not an index;
+        BusError if the file gets shorter meanwhile.
         """
         if isinstance(which, str) or (
             isinstance(which, list) and any(isinstance(each, str) for each in which)
@@ -93,7 +93,7 @@ class Records:
         return rows if dtype is None else rows.astype(dtype, copy=False)
 
     def _all(self, asked: str) -> Any:
-        """Everything, for who may not know that it is."""
+        """All records, for a caller who may not have meant to read them all."""
         n = len(self)
         wanted, bound = n * self.dtype.itemsize, capacity_of(self.file)
         if wanted > bound:
@@ -104,7 +104,7 @@ class Records:
         return self._slice(0, n)
 
     def _chosen(self, part: Any, shape: tuple[int, ...]) -> tuple[Any, list[Any]]:
-        """The records that an index of the first dimension chooses, and what chooses the same among these."""
+        """The records that an index of the first dimension chooses, and an index into these for the same."""
         if isinstance(part, slice):
             start, stop, step = part.indices(shape[0])
             if step == 1:
@@ -161,7 +161,7 @@ def _part(each: Any) -> Any:
         array = np.empty(1, object)
     if array.size == 0 and not isinstance(each, np.ndarray):
         array = array.astype(np.intp)
-    # Of these numpy would make a dimension more.
+    # For these, numpy would add a dimension.
     if array.dtype.kind not in "iub" or (array.dtype == bool and array.ndim == 0):
         raise IndexError(
             "records are indexed by integers, slices, arrays of integers, masks, names of fields, ... and "
@@ -171,7 +171,7 @@ def _part(each: Any) -> Any:
 
 
 def _dimensions(part: Any) -> int:
-    """How many dimensions of what is indexed an index is for."""
+    """How many dimensions of the indexed array an index consumes."""
     if part is None or part is Ellipsis:
         return 0
     return part.ndim if isinstance(part, np.ndarray) and part.dtype == bool else 1

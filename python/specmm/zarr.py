@@ -1,12 +1,12 @@
-"""zarr's stores with one bounded page cache in front.
+"""zarr's stores, read through one page cache under a memory limit.
 
     import zarr, specmm.zarr
 
     zarr.open(specmm.zarr.CachedStore("data.zarr"), mode="r")          # a folder
     zarr.open(specmm.zarr.CachedZipStore("data.zarr.zip"), mode="r")   # a zip archive
 
-They share the process-wide cache (`specmm.configure` sets its bound) unless a `PageCache` is given. What is
-behind fsspec is read through `specmm::` in the URL.
+They share the process-wide cache (`specmm.configure` sets its capacity) unless a `PageCache` is given. For
+what fsspec reads, put `specmm::` in front of the URL.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class CachedStore(LocalStore):
 
     cache: the process-wide one unless given.
 
-    Each read looks at the file's size, times and inode first: what has changed, by whomever, is read anew. No
-    file is kept open. Writes are those of `LocalStore`.
+    Each read checks the file's size, times and inode first: a file that anybody changed is read again. Files
+    are not kept open. Writes are those of `LocalStore`.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class CachedStore(LocalStore):
             except (FileNotFoundError, NotADirectoryError):
                 return None
             except OSError as error:
-                # It was replaced between the look at it and the read.
+                # It was replaced between the check and the read.
                 if error.errno != errno.ESTALE:
                     raise
             else:
@@ -113,12 +113,12 @@ class CachedStore(LocalStore):
         raise OSError(errno.ESTALE, f"changed {_ATTEMPTS} times while it was read", str(path))
 
     def _file(self, path: pathlib.Path) -> File | None:
-        """The file in the cache, as it is now; None for what is not a regular file."""
+        """The file in the cache, as it is now; None if it is not a regular file."""
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
             return None
         if found.st_size == 0:
-            # Refuses what only says that it is empty, as files of /proc do.
+            # Refuses files that only claim to be empty, as those of /proc do.
             os.close(open_regular(path))
         version = _version(found)
         file, _ = open_object(
@@ -140,7 +140,7 @@ def _version(found: os.stat_result) -> tuple[int, ...]:
 
 
 class _Unopened:
-    """A file as a store that opens it for each read: there may be more than can be open at a time."""
+    """A file as a store that opens it for each read: there may be more files than can be open at once."""
 
     def __init__(self, path: pathlib.Path, version: tuple[int, ...]) -> None:
         self._path = path
@@ -150,7 +150,7 @@ class _Unopened:
         data = memoryview(bytearray(n))
         with os.fdopen(self._open(), "rb", buffering=0) as file:
             got = 0
-            # Both before and after, as it may be written to at this moment.
+            # Both before and after the read, as somebody may be writing to it.
             self._check(file.fileno())
             while got < n and (more := os.preadv(file.fileno(), [data[got:]], offset + got)):
                 got += more
@@ -161,7 +161,7 @@ class _Unopened:
         try:
             return open_regular(self._path)
         except OSError as error:
-            # It is no longer a file.
+            # It is no longer a regular file.
             raise self._stale() if error.errno in (errno.EINVAL, errno.EISDIR) else error from None
 
     def _check(self, fd: int) -> None:
@@ -173,13 +173,12 @@ class _Unopened:
 
 
 class CachedZipStore(ZipStore):
-    """`zarr.storage.ZipStore`, open to read, through a cache.
+    """`zarr.storage.ZipStore`, opened for reading, through a cache.
 
     cache: the process-wide one unless given.
 
-    Members that are stored, as zarr stores them, are read by any number of threads at a time, and parts of
-    them without the rest. Those that zip compressed are read one at a time. The archive must not change
-    meanwhile.
+    Uncompressed members, which is how zarr writes them, can be read by any number of threads at once, and in
+    parts without the rest. Compressed members are read one at a time. The archive must not change meanwhile.
     """
 
     def __init__(self, path: pathlib.Path | str, *, cache: PageCache | None = None) -> None:
@@ -187,17 +186,17 @@ class CachedZipStore(ZipStore):
         self._cache = cache
 
     def _sync_open(self) -> None:
-        # First, as it refuses what is no regular file, and zarr would wait for it.
-        # A store that is never closed is no mistake, with zarr.
+        # First, because it refuses anything but regular files, which zarr would wait for.
+        # With zarr it is no mistake to leave a store unclosed.
         file = may_stay_open((self._cache or default_cache()).open(self.path))
         super()._sync_open()
-        # In place of the archive that zarr opened comes one that reads through the cache.
+        # Replaces the archive that zarr opened with one that reads through the cache.
         self._zf.close()
         self._file = file
         self._zf = zipfile.ZipFile(self._file.as_raw())
 
     def close(self) -> None:
-        # zarr's own cannot be closed before it was opened, which it is by the first read.
+        # zarr's own cannot be closed before the first read has opened it.
         if self._is_open:
             super().close()
             self._file.close()
@@ -224,13 +223,13 @@ class CachedZipStore(ZipStore):
                 return self._get(key, prototype, byte_range)
         start, stop = _bounds(byte_range, member.file_size)
         data = self._file.pread(max(stop - start, 0), self._data_of(member) + start)
-        # Of a part there is no check sum.
+        # There is no checksum of a part.
         if len(data) == member.file_size and zlib.crc32(data) != member.CRC:
             raise zipfile.BadZipFile(f"bad CRC-32 of {key!r} in {str(self.path)!r}")
         return prototype.buffer.from_bytes(data)
 
     def _data_of(self, member: zipfile.ZipInfo) -> int:
-        """Where a member's bytes begin: after a header of two lengths that the directory does not tell."""
+        """Where a member's bytes begin: after a header with two lengths that are not in the directory."""
         header = self._file.pread(30, member.header_offset)
         if len(header) != 30 or header[:4] != b"PK\3\4":
             raise zipfile.BadZipFile(f"no header of {member.filename!r} in {str(self.path)!r}")
@@ -243,11 +242,11 @@ class CachedZipStore(ZipStore):
 
 
 def _bounds(byte_range: ByteRequest | None, size: int) -> tuple[int, int]:
-    """Where a request for part of a value begins and ends; an end before the beginning asks nothing."""
+    """Where a request for part of a value begins and ends; an end before the beginning requests nothing."""
     match byte_range:
         case None:
             return 0, size
-        # Numbers of numpy's would wrap around.
+        # numpy's integers would wrap around.
         case RangeByteRequest(start, end):
             return operator.index(start), min(operator.index(end), size)
         case OffsetByteRequest(offset):

@@ -110,7 +110,7 @@ def test_unknown_options_are_refused(tmp_path, shared):
             specmm.fsspec.open(url, cache=shared, **{name: value})
     with pytest.raises(TypeError, match="auto_mkdir"):
         specmm.fsspec.open(f"{tmp_path}/x", fs=fsspec.filesystem("file"), auto_mkdir=True)
-    with pytest.raises(TypeError, match="a file system of fsspec"):
+    with pytest.raises(TypeError, match="an fsspec file system"):
         CachedFileSystem(fs="memory")
 
 
