@@ -18,9 +18,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cgroup import Group, UnavailableError
-
 import specmm
+from cgroup import Group, UnavailableError
 
 MIB = 1 << 20
 SIZE = 4096

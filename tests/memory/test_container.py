@@ -1,17 +1,18 @@
 """What a memory cgroup charges for reading a file: the statements of docs/in-a-container.md."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = next(folder for folder in Path(__file__).parents if (folder / "pyproject.toml").exists())
+from programs import python
+from samples import ROOT
+
 sys.path.insert(0, str(ROOT / "benches" / "python"))
 
-import cgroup  # noqa: E402 - from the folder above
-import container  # noqa: E402
+import cgroup
+import container
 
 MIB = 1 << 20
 # Buffers, tables, and what the kernel counts for each processor before it adds it up.
@@ -20,8 +21,7 @@ SLACK = 6 * MIB
 
 @pytest.fixture(scope="module")
 def found():
-    command = [sys.executable, container.__file__, "--megabytes", "128", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = python(container.__file__, "--megabytes", 128, "--json", timeout=300)
     if done.returncode == container.UNAVAILABLE:
         pytest.skip(f"there is no cgroup to be charged: {done.stderr.strip()}")
     assert done.returncode == 0, done.stderr

@@ -1,11 +1,11 @@
 """Pictures of results: what `specmm read --plot` draws, and text that stays inside whatever its length."""
 
 import json
-import os
 
 import pytest
 
-from commands import command
+from programs import command
+from specmm import _report
 from specmm.cli import faults_plot, picture, read, read_plot
 from specmm.cli.read_rivals import RIVALS
 from specmm.cli.read_trace import BOUNDS
@@ -13,6 +13,7 @@ from specmm.cli.read_trace import BOUNDS
 pytest.importorskip("matplotlib")
 
 MIB = 1 << 20
+SIZE = 16 * MIB
 # Words, words that are too long for any line, and what would be formulas.
 NAMES = [kind * n for kind in ("proc essor ", "$a_{b}^ \\% ") for n in (1, 100)] + ["M" * 25, "M" * 1000]
 
@@ -35,7 +36,7 @@ def faults_result(cpu, mode, rate):
 
 
 def _all_causes():
-    return [event.removeprefix("spf_abort_") for event in faults_plot._core.abort_glosses()]
+    return [event.removeprefix("spf_abort_") for event in _report.abort_glosses()]
 
 
 def machine(cpu):
@@ -97,13 +98,6 @@ def test_text_that_is_not_fitted_is_found(monkeypatch):
     monkeypatch.setattr(picture, "_fit", lambda _: None)
     assert len(cut(faults_plot.drawn(faults_result("M" * 200, "a_mode_with_a_long_name", "max")))) == 2
     assert len(cut(read_plot.drawn(read_result("M" * 200, 16 * MIB)))) == 1
-
-
-@pytest.fixture(scope="module")
-def user_file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("user") / "data.bin"
-    path.write_bytes(os.urandom(16 * MIB))
-    return path
 
 
 def test_read_draws_the_memory_that_each_rival_held(user_file, tmp_path):
