@@ -96,7 +96,7 @@ def _is_replaced(fs: Any, look: Callable[[], dict[str, Any]] | None, details: di
 
 
 def _stale(name: str) -> OSError:
-    return OSError(errno.ESTALE, "it was replaced or written to while it was open: open it again", name)
+    return OSError(errno.ESTALE, "it was replaced while it was open, or written to: open it again", name)
 
 
 class _Regular(Source):

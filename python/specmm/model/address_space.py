@@ -19,7 +19,7 @@ AGAIN_MOST = 256  # of what a read noted as the most to ask for again
 
 
 class AddressSpace:
-    """Everything that opens of the same file share: its size, its pages, its mappings."""
+    """What all opens of one file share: its size, its pages, its mappings."""
 
     def __init__(self, vmscan: Vmscan, counters: Counter[str], store: Store, size: int) -> None:
         self.vmscan = vmscan
@@ -40,7 +40,7 @@ class AddressSpace:
         """The first page index beyond the end of the file."""
         return pages_for(self.i_size)
 
-    # --- bringing pages in
+    # --- adding pages
 
     def add_page(self, index: int) -> Page | None:
         """add_to_page_cache_lru: a new page, not up to date yet; None when there is no frame."""
@@ -55,14 +55,14 @@ class AddressSpace:
         return page
 
     def add_page_waiting(self, index: int) -> Page | None:
-        """The same, where a frame may be waited for."""
+        """The same, where it may wait for a frame."""
         page = self.add_page(index)
         while page is None and self.vmscan.wait_for_frame():
             page = self.add_page(index)
         return page
 
     def read_pages(self, run: list[Page]) -> OSError | None:
-        """One store read for a run of neighbours. After an error all stay in the cache, not up to date."""
+        """One read of the store for a run of pages. After an error all stay in the cache, not up to date."""
         offset = run[0].index * PAGE_SIZE
         expected = self.seen
         wanted = min(len(run) * PAGE_SIZE, self.i_size - offset)
@@ -78,14 +78,14 @@ class AddressSpace:
         if self.change_since(expected) in (Change.TOUCHED, Change.WRITTEN):
             return ChangedError(errno.ESTALE, "the file was rewritten while it was read", self.store.name)
 
-        # What lies past the end of the file in its last page reads as zeros.
+        # The last page reads as zeros past the end of the file.
         data = data.ljust(len(run) * PAGE_SIZE, b"\0")
         for number, page in enumerate(run):
             page.data[:] = data[number * PAGE_SIZE : (number + 1) * PAGE_SIZE]
             page.uptodate = True
         return None
 
-    # --- letting pages go
+    # --- dropping pages
 
     def delete_page(self, page: Page) -> None:
         """delete_from_page_cache: nobody maps it any more. A pinned page keeps its frame."""
@@ -95,7 +95,7 @@ class AddressSpace:
             self.frames.give_back(page)
 
     def invalidate(self, first: int, end: int) -> int:
-        """invalidate_mapping_pages: drops what nobody maps among [first, end); how many that were."""
+        """invalidate_mapping_pages: drops pages in [first, end) that nobody maps; returns how many."""
         within = [page for page in self.pages.values() if first <= page.index < end]
         doomed = [page for page in within if not (page.entries or page.pins or page.held)]
         for page in doomed:
@@ -109,7 +109,7 @@ class AddressSpace:
         return self.open_files > 0 or bool(self.i_mmap)
 
     def put(self) -> None:
-        """iput: the last user is gone, and with it go the pages."""
+        """iput: with the last user, the pages are dropped."""
         if not self.in_use:
             for page in list(self.pages.values()):
                 self.delete_page(page)
@@ -117,17 +117,17 @@ class AddressSpace:
             self.store.close()
 
     def change_since(self, before: Look | None) -> Change:
-        """What others did to the store since a look, if it can tell."""
+        """What others did to the store since a check, if it can tell."""
         look = self.store.look()
         return Change.NONE if look is None or before is None else look.since(before)
 
     def follow_changes(self) -> None:
-        """Before a read: whether somebody else has changed the store."""
+        """Before a read: checks whether somebody else has changed the store."""
         if self.store.look() != self.seen:
             self.revalidate()
 
     def revalidate(self, *, drop: bool = False) -> None:
-        """Follows what somebody else did to the store: if it was written to, no page is good any more."""
+        """Follows what somebody else did to the store: if it was rewritten, no page is valid any more."""
         look = self.store.look()
         if drop or self.change_since(self.seen) in (Change.TOUCHED, Change.WRITTEN):
             self.counters["invalidated"] += len(self.pages)
@@ -141,7 +141,7 @@ class AddressSpace:
             self.follow_size(look.size)
 
     def follow_size(self, size: int) -> None:
-        """Somebody else changed the size: what follows the old end of a cut page is not zeros any more."""
+        """Somebody else changed the size: after the old end, a partial page no longer holds zeros."""
         partial = self.pages.get(self.i_size // PAGE_SIZE)
         if size > self.i_size and self.i_size % PAGE_SIZE and partial is not None:
             partial.unmap()
@@ -150,7 +150,7 @@ class AddressSpace:
             self.set_size(size)
 
     def set_size(self, size: int) -> None:
-        """truncate_setsize: first the size, then the entries, private copies too, then the pages."""
+        """truncate_setsize: first the size, then the entries, private copies included, then the pages."""
         self.i_size = size
         for vma in self.i_mmap:
             first = vma.first_page + max(0, self.max_off - vma.pgoff)
@@ -159,8 +159,8 @@ class AddressSpace:
             self.delete_page(page)
         self.shadows = {index: age for index, age in self.shadows.items() if index < self.max_off}
 
-        # The page that is cut in two keeps zeros past the end, where a later extension will show them.
-        # A pinned one keeps its bytes instead, and leaves the file.
+        # A page that is cut in two is zeroed past the end, where a later extension will show it.
+        # A pinned page keeps its bytes instead, and leaves the file.
         partial, tail = self.pages.get(size // PAGE_SIZE), size % PAGE_SIZE
         if partial is not None and tail and partial.pins:
             partial.unmap()

@@ -1,7 +1,7 @@
 """Checks of arguments: a bad one raises before anything is counted or changed, and is named with its value.
 
-First every argument of a call is read as a number, in their order; then whatever the call is made on must be
-open; then the numbers are judged.
+First every argument of a call is converted to a number, in order; then the object of the call must be open;
+then the numbers are checked.
 """
 
 import math
@@ -18,7 +18,7 @@ UNITS |= {unit + "B": 1000**power for power, unit in enumerate("KMGT", 1)}
 
 
 def natural(what: str, value: object) -> int:
-    """Anything that stands for an int which is not negative and has 63 bits."""
+    """Any integer from 0 to 2**63 - 1, of whatever type."""
     try:
         number = operator.index(value)  # type: ignore[arg-type] # whether it is one is asked here
     except TypeError:
@@ -31,18 +31,18 @@ def natural(what: str, value: object) -> int:
 
 
 def natural_or_none(what: str, value: object) -> int | None:
-    """The same, if it is given."""
+    """The same, or None."""
     return None if value is None else natural(what, value)
 
 
 def at_most(what: str, number: int, most: int) -> None:
-    """No more than that."""
+    """Raises ValueError if a number is larger than `most`."""
     if number > most:
         raise ValueError(f"{what} {number} exceeds {most}")
 
 
 def pages_ahead(what: str, value: object) -> int:
-    """A number of 32 bits."""
+    """A number of pages, of 32 bits."""
     number = natural(what, value)
     if number >> 32:
         raise ValueError(f"{what} is out of range: {number}")
@@ -50,7 +50,7 @@ def pages_ahead(what: str, value: object) -> int:
 
 
 def byte_count(what: str, value: object) -> int:
-    """A number of bytes, or a string as "64MiB" or "10MB"."""
+    """A number of bytes, or a string such as "64MiB" or "10MB"."""
     if not isinstance(value, str):
         return natural(what, value)
     match = re.fullmatch(r"(\d+)\s*([A-Za-z]*)", value.strip(), re.ASCII)
@@ -61,7 +61,7 @@ def byte_count(what: str, value: object) -> int:
 
 
 def seconds(what: str, value: object) -> float:
-    """A number of seconds that 64 bits hold, 0 or more."""
+    """A number of seconds, from 0 to less than 2**64."""
     try:
         number = math.ldexp(value, 0)  # type: ignore[arg-type] # a float, if it can be one, but no string
     except Exception:
@@ -72,13 +72,13 @@ def seconds(what: str, value: object) -> float:
 
 
 def page_aligned(what: str, number: int) -> None:
-    """A multiple of the page."""
+    """Raises ValueError unless a number is a multiple of the page size."""
     if number % PAGE_SIZE:
         raise ValueError(f"{what} {number:#x} is not a multiple of {PAGE_SIZE}")
 
 
 def flag(what: str, value: object) -> bool:
-    """A bool, also numpy's."""
+    """A bool, or numpy's."""
     kind = type(value)
     if not (kind is bool or (kind.__module__ == "numpy" and kind.__name__ in ("bool", "bool_"))):
         raise TypeError(f"{what} must be a bool, not {kind.__name__}: {value!r}")
@@ -86,7 +86,7 @@ def flag(what: str, value: object) -> bool:
 
 
 def choice(what: str, value: str, choices: tuple[str, ...]) -> str:
-    """One of the words."""
+    """One of the choices."""
     if not isinstance(value, str):
         raise TypeError(f"{what} {value!r} is not a string")
     if value not in choices:

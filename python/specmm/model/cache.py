@@ -41,7 +41,7 @@ OPEN_FLAGS = {
 
 
 class PageCache:
-    """Pages of any number of files, never more than `capacity` bytes of them. All I/O is inline."""
+    """Pages of any number of files, never more than `capacity` bytes in all. All I/O is inline."""
 
     def __init__(self, capacity: int | str, *, io: str = "inline", frame_timeout: float = 0.0) -> None:
         size = byte_count("capacity", capacity)
@@ -62,7 +62,7 @@ class PageCache:
     # --- files
 
     def open(self, path: str | os.PathLike[str], mode: str = "rb", *, ra_pages: int = 32) -> File:
-        """A file by its path. Opens of one file share its pages."""
+        """Opens a file by its path. All opens of one file share its pages."""
         ra_pages = pages_ahead("ra_pages", ra_pages)
         self.check_open()
         mode = choice("mode", mode if mode.endswith("b") else mode + "b", tuple(OPEN_FLAGS))
@@ -77,7 +77,7 @@ class PageCache:
             mapping = self.add_space(LocalFile(os.dup(descriptor), name), status.st_size)
             self.inodes[inode] = mapping
         else:
-            # A new open is a good moment to see what others did to the file.
+            # A new open checks what others did to the file.
             mapping.revalidate()
         file = self.add_file(File(self, mapping, LocalFile(descriptor, name), name, mode, ra_pages))
         if mode == "w+b":
@@ -85,7 +85,7 @@ class PageCache:
         return file
 
     def open_store(self, store: UserStore, size: int, *, name: str = "", ra_pages: int = 32) -> File:
-        """A file whose bytes an object provides. Each call is a file of its own."""
+        """Opens an object that provides bytes. Each call makes a separate file."""
         size, ra_pages = natural("size", size), pages_ahead("ra_pages", ra_pages)
         self.check_open()
         at_most("size", size, MAX_BYTES)
@@ -111,7 +111,7 @@ class PageCache:
         """All files that have users."""
         return self.vmscan.spaces
 
-    # --- the whole of it
+    # --- the cache as a whole
 
     def stats(self) -> CacheStats:
         """Counters so far."""
@@ -142,13 +142,13 @@ class PageCache:
         )
 
     def reclaim(self, pages: int) -> int:
-        """Evicts up to so many pages, those that were not used for longest first; how many went."""
+        """Evicts up to so many of the least recently used pages; returns how many."""
         pages = natural("pages", pages)
         self.check_open()
         return self.vmscan.reclaim(pages)
 
     def drop_caches(self) -> int:
-        """Drops every page that nobody maps; how many that were."""
+        """Drops every page that nobody maps; returns how many."""
         self.check_open()
         return sum(space.invalidate(0, space.max_off) for space in self.spaces)
 
@@ -156,7 +156,7 @@ class PageCache:
         """No I/O is ever in flight here."""
 
     def close(self) -> None:
-        """Closes whatever uses it."""
+        """Closes the cache and everything that uses it."""
         if not self.closed:
             if self.frames.pinned:
                 raise BufferError(f"{len(self.frames.pinned)} pages are pinned")
@@ -167,7 +167,7 @@ class PageCache:
             self.closed = True
 
     def check_open(self) -> None:
-        """Every call but `close` and `stats` needs it open."""
+        """Every call except `close` and `stats` needs the cache open."""
         if self.closed:
             raise ClosedError("the cache is closed")
 
@@ -202,7 +202,7 @@ class PageCache:
         expect(all(page.uptodate or not page.entries for page in cached), "a page mapped before it was read")
 
     def check_mm(self, mm: Mm) -> list[Page]:
-        """Its pages, each once for each entry."""
+        """The pages it maps, each once per entry."""
         table, found = mm.page_table, []
         for leaf, entries in table.leaves.items():
             expect(bool(entries), "an empty page table")

@@ -1,8 +1,8 @@
-"""The errors, under the names and with the arguments of the public ones."""
+"""The exceptions, with the names and arguments of the public ones."""
 
 
 class SpecmmError(Exception):
-    """The root of specmm's own errors."""
+    """The base class of specmm's own exceptions."""
 
 
 class BusError(SpecmmError):
@@ -20,7 +20,7 @@ class SegmentationError(SpecmmError):
 
 
 class OutOfFramesError(SpecmmError, MemoryError):
-    """Every frame is in use, or private copies have reached their share of them."""
+    """Every frame is in use, or private copies have used up their share."""
 
 
 class ClosedError(SpecmmError, ValueError):
@@ -28,14 +28,14 @@ class ClosedError(SpecmmError, ValueError):
 
 
 class InvariantError(SpecmmError):
-    """The self-audit found something that must never be."""
+    """The self-check found an inconsistency."""
 
 
 class ChangedError(OSError):
-    """The file was changed by others while it was read."""
+    """Others changed the file while it was read."""
 
 
 def expect(holds: bool, what: str) -> None:
-    """What must hold at any time, whatever the arguments were."""
+    """Raises InvariantError unless a condition holds that must always hold."""
     if not holds:
         raise InvariantError(what)

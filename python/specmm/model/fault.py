@@ -37,7 +37,7 @@ class FaultHandler:
     # --- without the mmap lock
 
     def speculative_attempt(self, address: int, *, write: bool) -> Pass:
-        """An attempt, counted. An abort drops the credit, even of entries that fault-around did publish."""
+        """One counted attempt. An abort drops the credit, even for entries that fault-around has set."""
         self.events["spf_attempt"] += 1
         attempt = self.speculative_pass(address, write=write)
         if attempt.abort is None:
@@ -49,7 +49,7 @@ class FaultHandler:
         return attempt
 
     def speculative_pass(self, address: int, *, write: bool) -> Pass:
-        """Anything that is not plainly in order aborts: only the classic path judges."""
+        """Aborts on anything that is not plainly in order: only the classic path judges."""
         vma = self.vmas.find(address)
         if vma is None:
             return Pass(VmFault.RETRY, Abort.UNMAPPED)
@@ -69,7 +69,7 @@ class FaultHandler:
     def classic(
         self, address: int, abort: Abort | None, *, write: bool
     ) -> tuple[FaultOutcome, OSError | None]:
-        """From scratch, and again with TRIED as long as the answer is RETRY."""
+        """From scratch, and again with TRIED as long as the result is RETRY."""
         published = 0
         missed = tried = False
         earlier = VmFault(0)
@@ -82,11 +82,11 @@ class FaultHandler:
                 break
             earlier, tried = result, True
 
-        # A fault that missed has been counted as a miss, and is not counted as a hit as well.
+        # A fault that missed was counted as a miss, and must not count as a hit as well.
         if not missed:
             self.credit(address, published)
 
-        # mm_account_fault: a fault that had to be retried waited for something.
+        # mm_account_fault: a fault that was retried has waited for something.
         major = False
         if not result & VM_FAULT_ERROR:
             major = tried or bool(result & VmFault.MAJOR)
@@ -105,7 +105,7 @@ class FaultHandler:
         return one
 
     def credit(self, address: int, published: int) -> None:
-        """mmap_miss, exactly once: after the entries are published."""
+        """Credits mmap_miss exactly once, after the entries are set."""
         vma = self.vmas.find(address)
         if vma is not None and published:
             vma.file.f_ra.credit(published, rand=vma.flags.rand_read)

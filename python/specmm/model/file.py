@@ -1,4 +1,4 @@
-"""An open file, as a user holds it (struct file; fadvise.c, truncate.c)."""
+"""An open file, as users see it (struct file; fadvise.c, truncate.c)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ADVICE = ("normal", "random", "sequential", "willneed", "dontneed")
 
 
 class Pinned:
-    """Bytes that stay what they are until they are released."""
+    """Bytes that do not change until they are released."""
 
     def __init__(self, file: File, page: Page, within: int, length: int) -> None:
         self.file = file
@@ -38,7 +38,7 @@ class Pinned:
         return bytes(self.page.data[self.within])
 
     def release(self) -> None:
-        """The end of the pin."""
+        """Ends the pin."""
         if not self.released:
             self.released = True
             self.file.pins.remove(self)
@@ -46,7 +46,7 @@ class Pinned:
 
 
 class File:
-    """One open: its own readahead state over pages that all opens of the file share."""
+    """One open of a file: its own readahead state, over pages that all opens share."""
 
     def __init__(
         self, cache: PageCache, mapping: AddressSpace, store: Store, name: str, mode: str, ra_pages: int
@@ -71,21 +71,21 @@ class File:
 
     @property
     def readahead_state(self) -> ReadaheadState:
-        """Where readahead stands."""
+        """Current state of readahead."""
         self.check_open()
         return self.f_ra.state()
 
     # --- reading
 
     def pread(self, n: int, offset: int) -> bytes:
-        """As os.pread: short only at the end of the file."""
+        """Like os.pread: short only at the end of the file."""
         n, offset = natural("n", n), natural("offset", offset)
         self.check_open()
         at_most("offset", offset, MAX_BYTES)
         return self.read(n, offset)
 
     def read(self, n: int, offset: int) -> bytes:
-        """A long read is several, between which a program may be interrupted: readahead sees each alone."""
+        """A long read is several, between which a program can be interrupted: readahead sees each alone."""
         self.look_at_the_end(n, offset)
         while True:
             data = self.read_parts(n, offset)
@@ -93,7 +93,7 @@ class File:
                 return data
 
     def read_parts(self, n: int, offset: int) -> bytes | None:
-        """One try; None: the file was found to have changed, and all is read again."""
+        """One try; None: the file has changed, and everything must be read again."""
         n = min(n, max(0, self.f_mapping.i_size - offset))
         data = b""
         for at in range(0, n, LONG):
@@ -104,12 +104,12 @@ class File:
         return data
 
     def look_at_the_end(self, n: int, offset: int) -> None:
-        """A read that reaches past the known end looks first: the file may have grown."""
+        """A read past the known end checks the file first: it may have grown."""
         if n and offset + n > self.f_mapping.i_size:
             self.f_mapping.follow_changes()
 
     def preadinto(self, buffer: bytearray | memoryview, offset: int) -> int:
-        """The same, into a buffer; how many bytes."""
+        """The same, into a buffer; returns how many bytes."""
         view = memoryview(buffer).cast("B")
         data = self.pread(len(view), offset)
         view[: len(data)] = data
@@ -118,7 +118,7 @@ class File:
     def gather(
         self, offsets: Iterable[int], length: int, *, out: bytearray | memoryview | None = None
     ) -> bytearray | memoryview:
-        """Many preads, one after the other; past the end of the file is a BusError with its offset."""
+        """Many preads, one after the other; BusError with the offset for a range past the end of the file."""
         length = natural("length", length)
         wanted = [natural("offset", offset) for offset in offsets]
         for offset in wanted:
@@ -139,7 +139,7 @@ class File:
         return result
 
     def gather_into(self, view: memoryview, wanted: list[int], length: int) -> bool:
-        """One try; False: the file was found to have changed, and all is read again."""
+        """One try; False: the file has changed, and everything must be read again."""
         for number, offset in enumerate(wanted):
             self.look_at_the_end(length, offset)
             size = self.f_mapping.i_size
@@ -152,7 +152,7 @@ class File:
         return True
 
     def pin(self, offset: int, length: int) -> Pinned:
-        """A snapshot of bytes of one page, whose frame is held for it."""
+        """A snapshot of bytes of one page, whose frame it keeps."""
         offset, length = natural("offset", offset), natural("length", length)
         self.check_open()
         at_most("offset", offset, MAX_BYTES)
@@ -177,10 +177,10 @@ class File:
         self.pins.append(pinned)
         return pinned
 
-    # --- the fault of this file alone
+    # --- the fault on this file alone
 
     def filemap_fault(self, index: int, *, speculative: bool = True) -> FilemapFault:
-        """One attempt, or passes until the page is there or cannot be. Publishes nothing: no credit."""
+        """One attempt, or passes until the page is there or cannot be. Sets no entry, so gives no credit."""
         index, speculative = natural("index", index), flag("speculative", speculative)
         self.check_open()
         if speculative:
@@ -194,10 +194,10 @@ class File:
             major |= one.result & VmFault.MAJOR
         return FilemapFault(one.result | major, None)
 
-    # --- advice, size, what is there
+    # --- advice, size, residency
 
     def advise(self, advice: str, offset: int = 0, length: int | None = None) -> None:
-        """generic_fadvise: the first three hold for this open and ignore the range."""
+        """generic_fadvise: the first three apply to this open and ignore the range."""
         offset, length = natural("offset", offset), natural_or_none("length", length)
         self.check_open()
         if advice == "hugepage":
@@ -214,7 +214,7 @@ class File:
                 if offset < min(end, size):
                     self.f_ra.will_need(offset // PAGE_SIZE, pages_for(min(end, size)))
             case "dontneed":
-                # The last page of the file is whole if the range reaches the end.
+                # The last page counts as whole if the range reaches the end of the file.
                 end_page = pages_for(size) if end >= size else end // PAGE_SIZE
                 self.f_mapping.invalidate(pages_for(offset), end_page)
             case _:
@@ -236,14 +236,14 @@ class File:
         self.f_mapping.seen = self.f_mapping.store.look()
 
     def revalidate(self, *, drop: bool = False) -> int:
-        """Follows what somebody else did to the file, if the store can tell; drops all pages if asked to."""
+        """Follows what somebody else did to the file, if the store can tell; drops all pages if asked."""
         drop = flag("drop", drop)
         self.check_open()
         self.f_mapping.revalidate(drop=drop)
         return self.f_mapping.i_size
 
     def residency(self, first: int = 0, count: int | None = None) -> bytes:
-        """mincore: one byte a page up to the end of the file, 1 = in the cache and up to date."""
+        """mincore: one byte per page up to the end of the file, 1 = in the cache and up to date."""
         first, count = natural("first", first), natural_or_none("count", count)
         self.check_open()
         end = self.f_mapping.max_off
@@ -265,7 +265,7 @@ class File:
             self.f_mapping.put()
 
     def check_open(self) -> None:
-        """Every call but `close`, `name` and `mode` needs it open."""
+        """Every call except `close`, `name` and `mode` needs the file open."""
         if self.closed:
             raise ClosedError(f"{self.name!r} is closed")
         self.cache.check_open()

@@ -22,7 +22,7 @@ class Filemap:
 
 
 def filemap_fault_speculative(ra: Readahead, index: int) -> Filemap:
-    """filemap_fault without the mmap lock: only what needs no waiting, and the end of file is not judged."""
+    """filemap_fault without the mmap lock: only what needs no waiting; the end of file is not judged."""
     page = ra.mapping.pages.get(index)
     if page is None:
         return Filemap(VmFault.RETRY, abort=Abort.FILE_MISS)
@@ -36,7 +36,7 @@ def filemap_fault_speculative(ra: Readahead, index: int) -> Filemap:
 
 
 def filemap_fault(ra: Readahead, index: int, *, rand: bool, seq: bool, tried: bool) -> Filemap:
-    """filemap_fault under the mmap lock, which a first pass drops for I/O and then answers RETRY.
+    """filemap_fault under the mmap lock, which a first pass drops for I/O and then returns RETRY.
 
     A pass with `tried` drops nothing: it reads where it stands, so it always comes to an end.
     """
@@ -58,7 +58,7 @@ def filemap_fault(ra: Readahead, index: int, *, rand: bool, seq: bool, tried: bo
         if found.page is None and not dropped:
             found.page = mapping.add_page(index)
 
-    # Nothing is waited for under the lock, and no file is looked at. Whoever has dropped it looks first.
+    # Nothing waits under the lock, and no file is checked; without the lock, the file is checked first.
     if not tried and not dropped and (found.page is None or not found.page.uptodate):
         dropped = True
         mapping.follow_changes()
@@ -68,14 +68,14 @@ def filemap_fault(ra: Readahead, index: int, *, rand: bool, seq: bool, tried: bo
             return found
         found.page = mapping.pages.get(index)
     if found.page is None:
-        # Without the lock a frame may be waited for.
+        # Without the lock it may wait for a frame.
         found.page = mapping.add_page_waiting(index)
         dropped = True
     if found.page is None:
         found.result |= VmFault.OOM
         return found
 
-    # page_not_uptodate: this page alone. A first pass only sees to it that it is read; the next one judges.
+    # page_not_uptodate: this page alone. A first pass only has it read; the next one judges.
     if not found.page.uptodate:
         error = mapping.read_pages([found.page])
         if isinstance(error, ChangedError):
@@ -118,12 +118,12 @@ def filemap_read(ra: Readahead, n: int, offset: int) -> bytes | None:
 
 
 def is_at_hand(page: Page | None) -> bool:
-    """Whether it is read without the store."""
+    """Whether it can be read without the store."""
     return page is not None and page.uptodate and not page.readahead
 
 
 def filemap_get_page(ra: Readahead, index: int, req: int) -> Page:
-    """The page, up to date; `req` pages from it on are wanted. Nobody changes the file meanwhile."""
+    """The page, up to date; `req` pages from it on are wanted. Nobody may change the file meanwhile."""
     mapping = ra.mapping
     page = mapping.pages.get(index)
     mapping.counters["hits" if page is not None and page.uptodate else "misses"] += 1

@@ -15,7 +15,7 @@ NOTHING = VmFault(0)
 
 @dataclass
 class Pass:
-    """What one pass came to."""
+    """Result of one pass."""
 
     result: VmFault = NOTHING
     abort: Abort | None = None
@@ -26,7 +26,7 @@ class Pass:
 
 @dataclass
 class Fault:
-    """struct vm_fault: what is being done, and how."""
+    """struct vm_fault: what the fault does, and how."""
 
     vma: Vma
     number: int  # the virtual page
@@ -46,7 +46,7 @@ class Fault:
         return Pass()  # there is nothing to do: the entry allows the access
 
     def do_read_fault(self) -> Pass:
-        """Maps what is there around the address; if that did not map the address itself, asks the file."""
+        """Maps cached pages around the address; if that did not map the address itself, asks the file."""
         around = self.do_fault_around()
         if self.vma.page_table.get(self.number) is not None:
             return Pass(VmFault.NOPAGE, published=around)
@@ -70,7 +70,7 @@ class Fault:
         return Pass(found.result, missed=found.missed, published=1)
 
     def do_wp_page(self, entry: Entry) -> Pass:
-        """A write to an entry that is read-only: a private copy is the writer's own, a file's page is not."""
+        """A write to a read-only entry: a private copy belongs to the writer, a file's page does not."""
         if entry.page.private:
             entry.writable = entry.accessed = True
             return Pass()
@@ -78,7 +78,7 @@ class Fault:
         if isinstance(copy, Pass):
             return copy
         if self.vma.page_table.get(self.number) is not entry:
-            # The page was evicted for the sake of its own copy: the access faults again.
+            # The page was evicted to make room for its own copy: the access faults again.
             self.vma.page_table.frames.give_back(copy)
             return Pass()
         copy.data[:] = entry.page.data
@@ -99,12 +99,12 @@ class Fault:
         copy = vmscan.alloc_page(index, private=True)
         if copy is not None:
             return copy
-        # Without the mmap lock a frame is waited for, unless there are too many copies already.
+        # Without the mmap lock it waits for a frame, unless there are too many copies already.
         full = vmscan.frames.private >= vmscan.frames.capacity // 2
         return Pass(VmFault.OOM) if full or not vmscan.wait_for_frame() else Pass(VmFault.RETRY)
 
     def do_fault(self) -> Filemap:
-        """__do_fault: vm_ops->fault. A page comes only with LOCKED."""
+        """__do_fault: vm_ops->fault. There is a page only with LOCKED."""
         ra, index = self.vma.file.f_ra, self.vma.index(self.number)
         if self.speculative:
             return filemap_fault_speculative(ra, index)
@@ -115,7 +115,7 @@ class Fault:
         return found
 
     def do_fault_around(self) -> int:
-        """do_fault_around and filemap_map_pages: maps what needs no waiting; how many entries it set."""
+        """do_fault_around and filemap_map_pages: maps what needs no waiting; returns how many entries."""
         if self.fault_around_pages == 1:
             return 0
 

@@ -1,4 +1,4 @@
-"""An address space, as a user holds it (mmap.c, mprotect.c, madvise.c)."""
+"""An address space, as users see it (mmap.c, mprotect.c, madvise.c)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Mm:
         )
         cache.mms.append(self)
 
-    # --- mappings: each of these takes the mmap lock once, as soon as its arguments make sense
+    # --- mappings: each call takes the mmap lock once, as soon as its arguments are valid
 
     def mmap(
         self, file: File, length: int | None = None, offset: int = 0, *, prot: str = "r", shared: bool = True
@@ -74,7 +74,7 @@ class Mm:
         return start
 
     def munmap(self, addr: int, length: int) -> None:
-        """Unmaps what is mapped in the range; there must be something."""
+        """Unmaps whatever is mapped in the range, which must not be empty."""
         addr, length = natural("addr", addr), natural("length", length)
         self.check_open()
         start, end = page_range(addr, length)
@@ -89,7 +89,7 @@ class Mm:
             mapping.put()
 
     def mprotect(self, addr: int, length: int, prot: str) -> None:
-        """Allows or forbids writing. What was read-only stays so in the page table until a write faults."""
+        """Allows or forbids writing. Read-only entries stay read-only until a write faults."""
         addr, length = natural("addr", addr), natural("length", length)
         self.check_open()
         write = choice("prot", prot, ("r", "rw")) == "rw"
@@ -118,7 +118,7 @@ class Mm:
             self.change_flags(start, end, rand_read=advice == "random", seq_read=advice == "sequential")
 
     def will_need(self, start: int, end: int) -> None:
-        """madvise_willneed: reads what is mapped, over holes too, and only then says that there are some."""
+        """madvise_willneed: reads what is mapped, across holes, and only then reports the holes."""
         at = start
         for vma in self.vmas.overlapping(start, end):
             self.events["mmap_lock_read"] += 1  # which is dropped to read
@@ -129,7 +129,7 @@ class Mm:
         self.vmas.covering(start, end)
 
     def change_flags(self, start: int, end: int, **changes: bool) -> None:
-        """mprotect_fixup and madvise_behavior: split, change, merge. A hole fails before any of it."""
+        """mprotect_fixup and madvise_behavior: split, change, merge. A hole raises before any of it."""
         self.vmas.covering(start, end)
         for vma in self.vmas.split_out(start, end):
             vma.flags = replace(vma.flags, **changes)
@@ -149,7 +149,7 @@ class Mm:
         return bytes(data)
 
     def store(self, addr: int, data: bytes) -> None:
-        """Writes as a program would: what was written before a fault that fails stays written."""
+        """Writes as a program would: pages written before a fault that fails stay written."""
         addr, rest = natural("addr", addr), memoryview(data).cast("B")
         self.check_open()
         for address, length in pieces(addr, len(rest)):
@@ -159,7 +159,7 @@ class Mm:
             rest = rest[length:]
 
     def touch(self, addr: int, length: int, *, stride: int = PAGE_SIZE, write: bool = False) -> TouchReport:
-        """A one-byte access every `stride` bytes. A write stores the byte that is there."""
+        """Accesses one byte every `stride` bytes. A write stores the byte that is already there."""
         addr, length, stride = natural("addr", addr), natural("length", length), natural("stride", stride)
         write = flag("write", write)
         self.check_open()
@@ -176,7 +176,7 @@ class Mm:
         )
 
     def access(self, address: int, *, write: bool) -> tuple[Entry, list[FaultOutcome]]:
-        """The entry that allows the access, and the faults it took: none, or as many as it needs."""
+        """The entry that allows the access, and the faults it took, which may be none."""
         outcomes: list[FaultOutcome] = []
         while True:
             entry = self.page_table.get(address >> PAGE_SHIFT)
@@ -188,7 +188,7 @@ class Mm:
             outcomes.append(outcome)
 
     def judge(self, address: int, result: VmFault, error: OSError | None, *, write: bool) -> None:
-        """What a program gets for a fault that failed."""
+        """The exception for a fault that failed."""
         if result & VmFault.SIGSEGV:
             raise SegmentationError(
                 f"{address:#x} is not mapped, or not for {'writing' if write else 'reading'}"
@@ -202,7 +202,7 @@ class Mm:
             raise BusError(index, offset, vma.file.f_mapping.i_size) from error
 
     def fault(self, addr: int, *, write: bool = False) -> FaultOutcome:
-        """One fault; what goes wrong is told in its result."""
+        """One fault; failures are in its result."""
         addr, write = natural("addr", addr), flag("write", write)
         self.check_open()
         outcome, _ = self.faults.handle(addr, write=write)
@@ -211,7 +211,7 @@ class Mm:
     # --- inspection
 
     def pagemap(self, addr: int, length: int) -> bytes:
-        """One byte a page: 1 present, 2 writable, 4 private copy."""
+        """One byte per page: 1 present, 2 writable, 4 private copy."""
         addr, length = natural("addr", addr), natural("length", length)
         self.check_open()
         page_aligned("addr", addr)
@@ -223,7 +223,7 @@ class Mm:
         return bytes(shown)
 
     def vm_events(self) -> dict[str, int]:
-        """All events, always."""
+        """All events, zeros included."""
         return {event: self.events[event] for event in EVENTS}
 
     # --- the end
@@ -237,7 +237,7 @@ class Mm:
             self.closed = True
 
     def check_open(self) -> None:
-        """Every call but `close` and `vm_events` needs it open."""
+        """Every call except `close` and `vm_events` needs the address space open."""
         if self.closed:
             raise ClosedError("the address space is closed")
         self.cache.check_open()
@@ -252,7 +252,7 @@ class Mm:
 
 
 def page_range(addr: int, length: int) -> tuple[int, int]:
-    """The range of pages, if it is one."""
+    """The page-aligned range; ValueError if it is none."""
     page_aligned("addr", addr)
     if length == 0:
         raise ValueError("length is 0")
@@ -262,7 +262,7 @@ def page_range(addr: int, length: int) -> tuple[int, int]:
 
 
 def within_address_space(addr: int, length: int, end: int) -> None:
-    """No range may go on beyond it."""
+    """Raises ValueError for a range that leaves the address space."""
     if end > ADDRESS_SPACE_END:
         raise ValueError(f"{length} bytes at {addr:#x} leave the address space of {ADDRESS_SPACE_END:#x}")
 

@@ -1,4 +1,4 @@
-"""What calls answer: result flags, causes of abort, and the records they are told in."""
+"""What calls return: result flags, causes of abort, and records."""
 
 from dataclasses import dataclass
 from enum import Enum, IntFlag
@@ -66,7 +66,7 @@ EVENTS = (
 
 @dataclass(frozen=True)
 class FilemapFault:
-    """The answer of `filemap_fault` alone."""
+    """The result of `filemap_fault` alone."""
 
     result: VmFault
     abort: Abort | None
@@ -83,7 +83,7 @@ class FaultOutcome:
 
 @dataclass(frozen=True)
 class TouchReport:
-    """How many accesses, and what became of the faults among them."""
+    """How many accesses there were, and the faults among them."""
 
     touches: int
     faults: int

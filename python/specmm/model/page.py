@@ -38,12 +38,12 @@ class Page:
     active: bool = False  # PG_active: used again
 
     def mapped_by(self) -> list[Entry]:
-        """Its entries."""
+        """The entries that map it."""
         found = [table.get(number) for table, number in self.entries]
         return [entry for entry in found if entry is not None]
 
     def clear_young(self) -> int:
-        """page_referenced: through how many entries it was used since the last look."""
+        """page_referenced: through how many entries it was used since the last check."""
         used = [entry for entry in self.mapped_by() if entry.accessed]
         for entry in used:
             entry.accessed = False
@@ -55,7 +55,7 @@ class Page:
             table.zap(number, number + 1)
 
     def mark_accessed(self) -> None:
-        """mark_page_accessed: for an entry that was used and is gone."""
+        """mark_page_accessed: for an entry that was used and then removed."""
         self.active = self.active or self.referenced
         self.referenced = True
 
@@ -85,7 +85,7 @@ class Frames:
         return page
 
     def give_back(self, page: Page) -> None:
-        """The frame is free for the next taker at once."""
+        """Frees the frame, which can be reused at once."""
         expect(not page.entries and not page.pins, "a page in use was freed")
         for pages in (self.inactive, self.active):
             if page in pages:
@@ -94,14 +94,14 @@ class Frames:
         self.private -= page.private
 
     def pin(self, page: Page) -> None:
-        """One pin more: reclaim does not see the page."""
+        """Adds a pin: reclaim does not see the page."""
         if not page.pins:
             (self.active if page in self.active else self.inactive).remove(page)
             self.pinned.append(page)
         page.pins += 1
 
     def unpin(self, page: Page) -> None:
-        """One pin less; a page that left its file meanwhile goes with the last one."""
+        """Removes a pin; a page that left its file meanwhile is freed with the last one."""
         page.pins -= 1
         if not page.pins:
             self.pinned.remove(page)

@@ -38,7 +38,7 @@ class PageTable:
         return len({(bits, leaf << LEAF >> bits) for bits in (LEAF, PMD, PUD) for leaf in self.leaves})
 
     def missing(self, number: int) -> Abort | None:
-        """What a walk that may not make tables runs into."""
+        """What a walk that may not create tables runs into."""
         if number >> LEAF in self.leaves:
             return None
         return Abort.PMD if number >> PMD in {leaf << LEAF >> PMD for leaf in self.leaves} else Abort.PUD

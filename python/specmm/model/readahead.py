@@ -46,16 +46,16 @@ class Readahead:
 
     @property
     def ra_pages(self) -> int:
-        """The largest window: what was asked for, and no more than a quarter of the cache."""
+        """The largest window: as requested, but no more than a quarter of the cache."""
         return min(self.asked_pages, self.mapping.frames.capacity // 4)
 
     @property
     def io_pages(self) -> int:
-        """What a large read may ask for at once."""
+        """The largest number of pages a large read may request at once."""
         return min(IO_PAGES, self.mapping.frames.capacity // 4)
 
     def state(self) -> ReadaheadState:
-        """What shows of it."""
+        """The state as users see it."""
         return ReadaheadState(
             self.start, self.size, self.async_size, self.ra_pages, self.mmap_miss, self.prev_pos
         )
@@ -63,7 +63,7 @@ class Readahead:
     # --- a mapped file (filemap.c)
 
     def do_sync_mmap_readahead(self, index: int, *, rand: bool, seq: bool, tried: bool) -> bool:
-        """The page is not in the cache. True when it is a case for reading, for which the lock is dropped."""
+        """The page is not in the cache. True if pages should be read, for which the lock is dropped."""
         if rand or self.ra_pages == 0:
             return False
         if seq:
@@ -86,7 +86,7 @@ class Readahead:
         return True
 
     def do_async_mmap_readahead(self, page: Page, *, rand: bool) -> bool:
-        """The page is there. True when it bore the marker, for which the mmap lock is dropped."""
+        """The page is cached. True if it carried the marker, for which the mmap lock is dropped."""
         if rand or self.ra_pages == 0 or not page.readahead:
             return False
         self.look_without_the_lock(tried=False)
@@ -95,12 +95,12 @@ class Readahead:
         return True
 
     def look_without_the_lock(self, *, tried: bool) -> None:
-        """Whether others have changed the file; a second pass keeps its lock and does not look."""
+        """Checks whether others have changed the file; a second pass keeps its lock and does not check."""
         if not tried:
             self.mapping.follow_changes()
 
     def credit(self, entries: int, *, rand: bool) -> None:
-        """A fault that missed nothing published so many entries: each is a hit, counted once."""
+        """A fault without a miss has set this many entries: each is a hit, counted once."""
         if not rand and self.ra_pages:
             self.mmap_miss = max(0, self.mmap_miss - entries)
 
@@ -116,7 +116,7 @@ class Readahead:
             self.ondemand_readahead(index, req, hit=False)
 
     def page_cache_async_ra(self, page: Page, req: int) -> None:
-        """`page` bears the marker: the reader has come near the end of what was read ahead."""
+        """`page` carries the marker: the reader has come near the end of what was read ahead."""
         if self.ra_pages == 0:
             return
         page.readahead = False
@@ -125,18 +125,18 @@ class Readahead:
         page.held -= 1
 
     def force_page_cache_ra(self, index: int, req: int) -> None:
-        """Just these pages: no marker, and the state stays as it is."""
+        """Reads just these pages: no marker, and the state does not change."""
         self.do_page_cache_ra(index, min(req, max(self.io_pages, self.ra_pages, 1)), 0)
 
     def will_need(self, first: int, end: int) -> None:
-        """Pages [first, end), no more than one call may ask for and half the cache holds."""
+        """Pages [first, end), up to the limit of one call and half the cache."""
         most = min(max(IO_PAGES, self.ra_pages), max(self.mapping.frames.capacity // 2, 1))
         end = min(end, first + most)
         for index in range(first, end, max(self.io_pages, self.ra_pages, 1)):
             self.force_page_cache_ra(index, end - index)
 
     def ondemand_readahead(self, index: int, req: int, *, hit: bool) -> None:
-        """Chooses the window from the state, the marker, the last position, or the pages that are there."""
+        """Chooses the window from the state, the marker, the last position, or the cached pages."""
         most = self.ra_pages
         if req > most and most < self.io_pages:
             most = min(req, self.io_pages)
@@ -144,12 +144,12 @@ class Readahead:
         if index == 0:
             self.initial_readahead(index, req, most)
         elif index in (self.start + self.size - self.async_size, self.start + self.size):
-            # Where it was expected: the next window, twice as long.
+            # As expected: the next window, twice as long.
             self.start += self.size
             self.size = get_next_ra_size(self.size, most)
             self.async_size = self.size
         elif hit:
-            # A marker, but not this state's: interleaved readers. Go on where the cached pages end.
+            # A marker, but not of this state: interleaved readers. Continue where the cached pages end.
             hole = index + 1
             while hole in self.mapping.pages:
                 hole += 1
@@ -161,7 +161,7 @@ class Readahead:
         elif req > most or index - (self.prev_pos >> PAGE_SHIFT) in (0, 1):
             self.initial_readahead(index, req, most)
         elif not self.try_context_readahead(index, req, most):
-            # A small read somewhere: read it as asked, and learn nothing from it.
+            # A small read somewhere: read as requested, and learn nothing from it.
             self.do_page_cache_ra(index, req, 0)
             return
 
@@ -183,7 +183,7 @@ class Readahead:
         self.async_size = self.size - req if self.size > req else self.size
 
     def try_context_readahead(self, index: int, req: int, most: int) -> bool:
-        """The pages just before are there: somebody reads sequentially, though not by this state."""
+        """The pages just before are cached: somebody reads sequentially, though not with this state."""
         history = 0
         while history < most and index - 1 - history in self.mapping.pages:
             history += 1
@@ -199,7 +199,7 @@ class Readahead:
     # --- reading
 
     def read_again(self, index: int) -> None:
-        """What is left of a window that failed, read once more; a page alone is left to its reader."""
+        """Reads again what is left of a failed window; a single page is left to its reader."""
         most = min(self.mapping.again, max(self.io_pages, self.ra_pages))
         run: list[Page] = []
         while len(run) < most:
@@ -230,7 +230,7 @@ class Readahead:
             self.read_run(run)
 
     def read_run(self, run: list[Page]) -> None:
-        """Nobody waits for these pages, so an error is not reported; who needs such a page reads it again."""
+        """Nobody waits for these pages, so errors are not reported; a page that is needed is read again."""
         self.mapping.counters["readahead_pages"] += len(run)
         for first in range(0, len(run), PIECE):
             if self.mapping.read_pages(run[first : first + PIECE]) is not None:

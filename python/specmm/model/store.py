@@ -1,4 +1,4 @@
-"""Where the bytes of a file live, and what they say of themselves."""
+"""Where the bytes of a file live, and what the store reports about them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Protocol
 
 
 class Change(Enum):
-    """What happened to a file between two looks."""
+    """What happened to a file between two checks."""
 
     NONE = "nothing"
     GROWN = "it became longer: what was there is what it was"
@@ -21,14 +21,14 @@ class Change(Enum):
 
 @dataclass(frozen=True)
 class Look:
-    """What fstat says of a file."""
+    """What fstat reports of a file."""
 
     size: int
     mtime: int
     ctime: int
 
     def since(self, before: Look) -> Change:
-        """What happened since an earlier look."""
+        """What happened since an earlier check."""
         if self == before:
             return Change.NONE
         if self.size > before.size:
@@ -39,13 +39,13 @@ class Look:
 
 
 class UserStore(Protocol):
-    """What `open_store` asks of an object; `truncate(size)` is optional."""
+    """What `open_store` requires of an object; `truncate(size)` is optional."""
 
     def read_at(self, offset: int, n: int, /) -> bytes: ...
 
 
 class Store:
-    """A user's object, held to its promise: the bytes asked for, or an OSError that names the file."""
+    """A user's object, held to its contract: the requested bytes, or an OSError that names the file."""
 
     def __init__(self, user: UserStore, name: str) -> None:
         self.user = user
@@ -64,22 +64,22 @@ class Store:
         return data
 
     def truncate(self, size: int) -> None:
-        """Cuts or extends with zeros."""
+        """Truncates, or extends with zeros."""
         truncate = getattr(self.user, "truncate", None)
         if truncate is None:
             raise io.UnsupportedOperation(f"the store of {self.name!r} has no truncate")
         truncate(size)
 
     def look(self) -> Look | None:
-        """What the store says of itself now, if it can tell."""
+        """What the store reports of itself now, if it can tell."""
         return None
 
     def close(self) -> None:
-        """Nobody reads any more."""
+        """Called when nobody reads any more."""
 
 
 class LocalFile(Store):
-    """A file by its descriptor."""
+    """A file on disk, by its descriptor."""
 
     def __init__(self, descriptor: int, name: str) -> None:
         self.descriptor = descriptor

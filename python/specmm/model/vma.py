@@ -52,7 +52,7 @@ class Vma:
         return self.pgoff + number - self.first_page
 
     def can_merge(self, other: Vma) -> bool:
-        """can_vma_merge_after: `other` goes on where this one ends, in every respect."""
+        """can_vma_merge_after: `other` continues where this one ends, in every respect."""
         return (
             self.end == other.start
             and self.file is other.file
@@ -77,23 +77,23 @@ class VmaList:
         vma.file.f_mapping.i_mmap.append(vma)
 
     def remove(self, vma: Vma) -> None:
-        """unlink_file_vma and vma_rb_erase; nothing of it is mapped any more."""
+        """unlink_file_vma and vma_rb_erase; it has no entries any more."""
         self.sorted.remove(vma)
         vma.file.f_mapping.i_mmap.remove(vma)
 
     def find(self, address: int) -> Vma | None:
-        """find_vma, and its start is not above the address."""
+        """find_vma, if its start is not above the address."""
         for vma in self.sorted:
             if vma.start <= address < vma.end:
                 return vma
         return None
 
     def overlapping(self, start: int, end: int) -> list[Vma]:
-        """Those with a page in the range."""
+        """The mappings with a page in the range."""
         return [vma for vma in self.sorted if vma.start < end and start < vma.end]
 
     def covering(self, start: int, end: int) -> list[Vma]:
-        """Those with a page in the range, which may have no hole."""
+        """The mappings with a page in the range; ValueError if it has a hole."""
         found = self.overlapping(start, end)
         if sum(min(vma.end, end) - max(vma.start, start) for vma in found) != end - start:
             raise ValueError(f"not all of {start:#x}..{end:#x} is mapped")

@@ -1,4 +1,4 @@
-"""Which pages go when room is needed, what they leave, what counts as a use (vmscan.c, workingset.c)."""
+"""Which pages are evicted, what they leave behind, what counts as a use (vmscan.c, workingset.c)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Vmscan:
     # --- room
 
     def alloc_page(self, index: int, *, private: bool = False) -> Page | None:
-        """A frame, for which other pages are evicted if need be."""
+        """A frame, for which other pages are evicted if necessary."""
         while True:
             page = self.frames.take(index, private=private)
             if page is not None:
@@ -55,11 +55,11 @@ class Vmscan:
                 return None
 
     def wait_for_frame(self) -> bool:
-        """Nobody else is here who might free one: a last look, and no more."""
+        """There is nobody else who might free one: one last try."""
         return self.frames.in_use < self.frames.capacity or self.reclaim(1) > 0
 
     def reclaim(self, target: int) -> int:
-        """shrink_node: evicts up to `target` pages, those that were not used for longest first."""
+        """shrink_node: evicts up to `target` of the least recently used pages."""
         inactive, active = self.frames.inactive, self.frames.active
         looks = LOOKS * (len(active) + len(inactive))
         freed = 0
@@ -74,7 +74,7 @@ class Vmscan:
         return freed
 
     def shrink_active_list(self) -> int:
-        """The oldest active pages become inactive, but those that were used since the last look."""
+        """The oldest active pages become inactive, except those used since the last check."""
         pages = isolate(self.frames.active, self.batch)
         for page in pages:
             if self.was_used(page):
@@ -87,7 +87,7 @@ class Vmscan:
         return len(pages)
 
     def was_used(self, page: Page) -> bool:
-        """Ends the marks of use."""
+        """Clears the marks of use."""
         read, page.referenced = page.referenced, False
         if not page.entries:
             return read
@@ -96,7 +96,7 @@ class Vmscan:
         return bool(page.clear_young()) or read
 
     def shrink_inactive_list(self, most: int) -> tuple[int, int]:
-        """Evicts what was used once at most; how many pages were looked at, and how many went."""
+        """Evicts what was used at most once; returns how many pages were scanned, and how many evicted."""
         pages = isolate(self.frames.inactive, most)
         doomed = []
         for page in pages:
@@ -111,7 +111,7 @@ class Vmscan:
         return len(pages), len(evicted)
 
     def judge(self, page: Page) -> list[Page] | None:
-        """page_check_references: the list it goes back to, or None when it may go and is mapped no more."""
+        """page_check_references: the list it returns to, or None if it can be evicted and is unmapped."""
         if page.locked:
             return self.frames.inactive
         young = page.clear_young()
@@ -124,14 +124,14 @@ class Vmscan:
         return None
 
     def activate(self, page: Page) -> list[Page]:
-        """To the active list, its marks spent."""
+        """Moves a page to the active list and clears its marks."""
         page.referenced, page.active = False, True
         self.age += 1
         self.counters["activations"] += 1
         return self.frames.active
 
     def remove_mapping(self, page: Page) -> bool:
-        """__remove_mapping: unless somebody holds the page, it leaves, with a shadow in its place."""
+        """__remove_mapping: unless somebody holds the page, it is evicted, with a shadow in its place."""
         self.age += 1
         if page.held:
             self.frames.inactive.append(page)
@@ -152,7 +152,7 @@ class Vmscan:
         return sum(len(space.shadows) for space in self.spaces)
 
     def make_room_for_shadows(self, more: int) -> None:
-        """Old shadows tell nothing any more."""
+        """Drops old shadows, which no longer say anything."""
         capacity = self.frames.capacity
         if self.shadows + more > capacity:
             for space in self.spaces:
@@ -160,7 +160,7 @@ class Vmscan:
                 space.shadows = young
 
     def refault(self, page: Page, shadow: int) -> None:
-        """workingset_refault: a page that would have fit in the active list's place comes back as active."""
+        """workingset_refault: a page that the active list's room would have kept comes back active."""
         self.counters["refaults"] += 1
         if self.age - shadow <= len(self.frames.active):
             page.active = True
@@ -171,6 +171,6 @@ class Vmscan:
 
 
 def isolate(pages: list[Page], most: int) -> list[Page]:
-    """Takes the oldest off a list."""
+    """Removes the oldest page from a list."""
     taken, pages[:] = pages[:most], pages[most:]
     return taken
