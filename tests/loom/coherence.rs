@@ -90,7 +90,7 @@ fn open(store: &Arc<Others>, bytes: usize) -> Arc<OpenFile> {
 
 fn read_cached(file: &OpenFile) -> Answer {
     let mut buf = [0; TWO];
-    let n = file.mapping.read_cached(Out::from(&mut buf[..]), 0, &rcu::read());
+    let n = super::super::copy_out::read_cached(&file.mapping, Out::from(&mut buf[..]), 0, &rcu::read());
     if n.is_none() {
         reach("nothing");
     }
@@ -99,7 +99,7 @@ fn read_cached(file: &OpenFile) -> Answer {
 
 fn pread(file: &Arc<OpenFile>) -> Answer {
     let mut buf = [0; TWO];
-    match file.buffered_read(Out::from(&mut buf[..]), 0) {
+    match super::super::read::buffered_read(&file, Out::from(&mut buf[..]), 0) {
         Ok(n) => Some(told(&buf[..n])),
         Err(Error::Io(error)) if error.is_change() => {
             reach("stale");
@@ -258,7 +258,10 @@ fn fill_against_growth_and_change() {
     let file = open(&store, PAGE_SIZE + 10);
     let history: History<Versions> = History::new(vec![(OLD, PAGE_SIZE + 10)]);
     let page = |file: &Arc<OpenFile>, offset| {
-        assert_eq!(file.buffered_read(Out::from(&mut [0; PAGE_SIZE][..]), offset).unwrap(), PAGE_SIZE);
+        assert_eq!(
+            super::super::read::buffered_read(&file, Out::from(&mut [0; PAGE_SIZE][..]), offset).unwrap(),
+            PAGE_SIZE
+        );
     };
     let writer = {
         let (file, store, history) = (Arc::clone(&file), Arc::clone(&store), history.clone());
@@ -363,7 +366,10 @@ fn hit_of_a_young_version() {
         })
     };
     for page in [0, PAGE] {
-        assert_eq!(file.buffered_read(Out::from(&mut [0; PAGE_SIZE][..]), page).unwrap(), PAGE_SIZE);
+        assert_eq!(
+            super::super::read::buffered_read(&file, Out::from(&mut [0; PAGE_SIZE][..]), page).unwrap(),
+            PAGE_SIZE
+        );
     }
     history.call("read together", || read_cached(&file), existed);
     history.call("read", || pread(&file), existed);

@@ -18,7 +18,7 @@ pub(super) fn is_ours(ours: &AddressSpace, held: HeldPage<'_>) -> u8 {
 
 /// A speculative fault after its look-up: the first byte of the page or the cause.
 fn speculative(ours: &AddressSpace, found: PageHandle<'_>) -> Result<u8, Abort> {
-    match ours.hold(found, 0) {
+    match super::super::speculation::hold(&ours, found, 0) {
         Ok(held) => Ok(is_ours(ours, held)),
         Err(cause) => {
             reach(cause);
@@ -29,7 +29,8 @@ fn speculative(ours: &AddressSpace, found: PageHandle<'_>) -> Result<u8, Abort> 
 
 /// Fault-around, asked for the first page only.
 pub(super) fn around(ours: &AddressSpace) -> Option<u8> {
-    let Some((index, held)) = ours.next_uptodate_page(&mut 0, 0, &rcu::read()) else {
+    let Some((index, held)) = super::super::speculation::next_uptodate_page(&ours, &mut 0, 0, &rcu::read())
+    else {
         reach("skipped");
         return None;
     };
@@ -334,9 +335,9 @@ fn fault_around_leaves_the_marker() {
 fn classic(file: &Arc<OpenFile>, pass: Pass, found: Option<u32>) -> Classic {
     let found = found.map(|pfn| file.mapping.frames().page(pfn).adopt());
     let step = match (found, pass) {
-        (None, pass) => file.filemap_fault(0, Pattern::Random, pass).step,
-        (found, Pass::First) => file.hold_without_waiting(0, found),
-        (found, Pass::Tried) => file.hold_waiting(0, found),
+        (None, pass) => super::super::filemap::filemap_fault(&file, 0, Pattern::Random, pass).step,
+        (found, Pass::First) => super::super::filemap::hold_without_waiting(&file, 0, found),
+        (found, Pass::Tried) => super::super::filemap::hold_waiting(&file, 0, found),
     };
     match step {
         Step::Locked(held) => Classic::Locked(is_ours(&file.mapping, held)),
@@ -491,7 +492,7 @@ fn window_asked_again() {
     let mine = Some(hold(&file.mapping).into_pfn());
     let other = {
         let file = Arc::clone(&file);
-        spawn(move || file.read_again(0))
+        spawn(move || super::super::again::read_again(&file, 0))
     };
     history.call("fault", || classic(&file, Pass::Tried, mine), seen);
     other.join().unwrap();

@@ -6,7 +6,7 @@ use crate::error::Error;
 
 /// Pins our page whole, if the file still has it.
 fn pin(file: &Arc<OpenFile>) -> Option<Pinned> {
-    match Arc::clone(file).pin(0, 0..PAGE_SIZE) {
+    match super::super::pin::pin(file, 0, 0..PAGE_SIZE) {
         Ok(pinned) => {
             reach("pinned");
             Some(pinned)

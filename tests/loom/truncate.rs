@@ -1,6 +1,6 @@
 //! Models of truncation as a whole: against mapping, eviction and creation of pages.
 
-use super::super::filemap::FoundOrCreated;
+use super::super::creation::{FoundOrCreated, find_or_create};
 use super::super::{MappedRange, MmuGather};
 use super::*;
 use crate::store::{ReadBy, Store};
@@ -96,7 +96,9 @@ fn set_against_truncate() {
         })
     };
     let fault = || {
-        let Ok(held) = ours.hold(ours.frames().page(mine).adopt(), 0) else { return false };
+        let Ok(held) = super::super::speculation::hold(&ours, ours.frames().page(mine).adopt(), 0) else {
+            return false;
+        };
         let mut entry = place.entry.lock();
         held.handle.page().add_mapping();
         *entry = Some(Mapped::File(held.handle.into_pfn()));
@@ -119,7 +121,7 @@ fn set_against_truncate() {
 fn private_copy_against_truncate() {
     let (ours, place) = mapped();
     let history = History::new(State { inside: true, entry: false });
-    let held = ours.hold(hold(&ours), 0).expect("it is ours");
+    let held = super::super::speculation::hold(&ours, hold(&ours), 0).expect("it is ours");
     let truncater = {
         let (ours, history) = (Arc::clone(&ours), history.clone());
         spawn(move || {
@@ -269,7 +271,7 @@ fn create_against_truncate(creator: Creator) {
     };
     match creator {
         Creator::Fault => {
-            let create = || match file.find_or_create(0) {
+            let create = || match find_or_create(&file.mapping, 0) {
                 FoundOrCreated::Page(_) => {
                     reach("created");
                     true
@@ -289,7 +291,7 @@ fn create_against_truncate(creator: Creator) {
         }
         Creator::Readahead => history.call(
             "read ahead",
-            || file.will_need(0, 0),
+            || super::super::readahead::will_need(&file, 0, 0),
             |(inside, cached), ()| {
                 *cached |= *inside;
                 true
@@ -359,12 +361,13 @@ fn read_against_quiet() {
     let store = Arc::new(Stalling { reading: Mutex::new(false) });
     let file = open_file(Arc::clone(&store) as Arc<dyn Store>);
     let history = History::new(());
-    let FoundOrCreated::Page(handle) = file.find_or_create(0) else { panic!("there is room") };
+    let FoundOrCreated::Page(handle) = find_or_create(&file.mapping, 0) else { panic!("there is room") };
     let truncater = {
         let (file, history, store) = (Arc::clone(&file), history.clone(), Arc::clone(&store));
         spawn(move || {
             let enter = || {
-                let inside = file.mapping.quiet(0, None).expect("nobody gives up");
+                let inside =
+                    super::super::invalidate_lock::quiet(&file.mapping, 0, None).expect("nobody gives up");
                 // Twice: none is under way, and none begins.
                 let reading = [(); 2].map(|()| *store.reading.lock());
                 drop(inside);
@@ -373,7 +376,7 @@ fn read_against_quiet() {
             history.call("enter", enter, |(), reading| *reading == [false; 2]);
         })
     };
-    let bring = || file.mapping.bring(handle.page(), 0, None).is_ok_and(|here| here);
+    let bring = || super::super::arrival::bring(&file.mapping, handle.page(), 0, None).is_ok_and(|here| here);
     history.call("bring", bring, |(), &brought| brought);
     truncater.join().unwrap();
     history.check();

@@ -57,11 +57,13 @@ fn a_speculative_fault_against_reclaim() {
         grace_periods: false,
         twin: false,
         body: || {
-            against_reclaim_and_reuse(|ours| match ours.filemap_fault_speculative(0, &rcu::read()) {
-                Ok(held) => Some(is_ours(ours, held)),
-                Err(cause) => {
-                    reach(cause);
-                    None
+            against_reclaim_and_reuse(|ours| {
+                match super::super::speculation::filemap_fault_speculative(&ours, 0, &rcu::read()) {
+                    Ok(held) => Some(is_ours(ours, held)),
+                    Err(cause) => {
+                        reach(cause);
+                        None
+                    }
                 }
             });
         },

@@ -304,7 +304,7 @@ fn speculative_page_faults() {
         let mapping = Arc::clone(&files[0].open_file().unwrap().mapping);
         threads.push(Box::new(move || {
             for _ in 0..2 {
-                match mapping.filemap_fault_speculative(index, &rcu::read()) {
+                match super::speculation::filemap_fault_speculative(&mapping, index, &rcu::read()) {
                     Ok(held) => {
                         reach("locked");
                         assert!(held.lock.page().is_at(mapping.id(), index), "a truncated page: {held:?}");

@@ -8,12 +8,12 @@
 //! | `pages` | read section | page lock of the page concerned, `i_pages` mutex |
 //! | creating a page | | `invalidate_lock` for reading, from the size check to the insertion |
 
-use super::again::Again;
 use super::i_mmap::Ranges;
 use super::mmu_gather::MmuGather;
 use super::shared::Shared;
 use super::version::Version;
 use super::vmscan::alloc_page;
+use super::window::Again;
 use crate::error::{Error, Result};
 use crate::page::{Frames, LockedPage, PAGE_SHIFT, PAGE_SIZE, PageHandle, PageRef, Use};
 use crate::rcu::ReadSection;
@@ -245,6 +245,11 @@ impl AddressSpace {
             shared.workingset.note_node(self.id, &mut self.pages.lock(), index);
             shared.workingset.trim_nodes(shared.frames.capacity(), &shared.files);
         }
+    }
+
+    /// Whether a locked page is still what was looked for.
+    pub(super) fn is_mine(&self, held: &HeldPage<'_>, index: u64) -> bool {
+        guard!("filemap.classic.mapping", held.lock.page().is_at(self.id(), index))
     }
 
     /// Clears every entry of pages `first..=last` in every address space (`unmap_mapping_range`).

@@ -3,7 +3,7 @@
 //! Owns: what is taken over. Of the other cache, which may be a parent's and stand still with any of its locks held, only
 //! words that change at once are read: the open file behind its RCU pointer, its mode, advice and size.
 
-use super::file::OpenFile;
+use super::open_file::OpenFile;
 use super::{File, PageCache};
 use crate::error::{Error, IoError, Result};
 use crate::store::Store;

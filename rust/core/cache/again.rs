@@ -1,76 +1,58 @@
 //! Windows that failed, asked for once more.
 //!
-//! Owns: how much of a failed window its next reader asks for at once. Does not own windows (`readahead`) nor how they are
-//! read (`io`). Nothing in Linux does this: it reads the pages of a window that failed one by one, which costs a disk little
-//! and a network a request each.
+//! Owns: the request for what a failed window left. Does not own how much that may be (`window`) nor how it is read (`fill`).
+//! Page locks are tried under `invalidate_lock`. Nothing in Linux does this: it reads the pages of a window that failed one by
+//! one, which costs a disk little and a network a request each.
 //!
 //! After a failure half as much is asked for, after a success twice as much: so a store that failed once is asked a few times
 //! more, and one with a page that cannot be read is asked about as often as that page takes to find by halves. A page that is
 //! alone goes the usual way, whose error its reader gets. Faults of an `Mm` keep Linux's way.
 
-use super::OpenFile;
-use super::address_space::HeldPage;
+use super::address_space::{AddressSpace, HeldPage};
 use super::fill::is_unread;
-use super::readahead::{IO_PAGES, submit_window};
+use super::invalidate_lock::stable;
+use super::open_file::OpenFile;
+use super::readahead::{io_pages, submit_window};
 use crate::page::{LockedPage, PageFlags, PageRef};
-use crate::sync::Tally;
 use std::sync::Arc;
 
-/// Pages that a reader may ask for at once where a window failed. A guess, so that races do no harm.
-#[derive(Debug, Default)]
-pub(super) struct Again(Tally);
-
-impl Again {
-    /// Notes what became of a read of so many pages.
-    pub(super) fn note(&self, pages: usize, failed: bool) {
-        let (pages, most) = (pages as u64, self.0.get());
-        let now = if failed { pages / 2 } else { most.max(2 * pages).min(IO_PAGES) };
-        if now != most {
-            self.0.set(now);
+/// Has the part of a failed window that begins at `index` read again, if there is more of it than that page. Waits for
+/// nothing.
+pub(super) fn read_again(open: &Arc<OpenFile>, index: u64) {
+    let mapping = &open.mapping;
+    let most = mapping.again.get().min(io_pages(open).max(open.ra_pages()));
+    // Pages without bytes that nobody is reading are what a failed window leaves.
+    let is_left = |page: PageRef<'_>| {
+        let flags = page.flags();
+        !flags.has(PageFlags::UPTODATE) && !flags.has(PageFlags::LOCKED)
+    };
+    let neighbour = mapping.peek(index + 1, &crate::rcu::read()).is_some_and(is_left);
+    if most < 2 || !neighbour {
+        return;
+    }
+    let errand = {
+        // Reads begin under this lock: see `invalidate_lock::quiet`.
+        let Some(_stable) = stable(mapping) else { return };
+        let mut pfns = Vec::new();
+        while (pfns.len() as u64) < most && pfns.try_reserve(1).is_ok() {
+            let Some(lock) = lock_unread(mapping, index + pfns.len() as u64) else { break };
+            pfns.push(lock.into_pfn());
         }
+        if pfns.is_empty() {
+            return;
+        }
+        submit_window(mapping, index, pfns)
+    };
+    if let Some(errand) = errand {
+        errand.run();
     }
 }
 
-impl OpenFile {
-    /// Has the part of a failed window that begins at `index` read again, if there is more of it than that page. Waits for
-    /// nothing.
-    pub(super) fn read_again(self: &Arc<Self>, index: u64) {
-        let mapping = &self.mapping;
-        let most = mapping.again.0.get().min(self.io_pages().max(self.ra_pages()));
-        // Pages without bytes that nobody is reading are what a failed window leaves.
-        let is_left = |page: PageRef<'_>| {
-            let flags = page.flags();
-            !flags.has(PageFlags::UPTODATE) && !flags.has(PageFlags::LOCKED)
-        };
-        let neighbour = mapping.peek(index + 1, &crate::rcu::read()).is_some_and(is_left);
-        if most < 2 || !neighbour {
-            return;
-        }
-        let errand = {
-            // Reads begin under this lock: see `AddressSpace::quiet`.
-            let Some(_stable) = mapping.stable() else { return };
-            let mut pfns = Vec::new();
-            while (pfns.len() as u64) < most && pfns.try_reserve(1).is_ok() {
-                let Some(lock) = self.lock_unread(index + pfns.len() as u64) else { break };
-                pfns.push(lock.into_pfn());
-            }
-            if pfns.is_empty() {
-                return;
-            }
-            submit_window(mapping, index, pfns)
-        };
-        if let Some(errand) = errand {
-            errand.run();
-        }
-    }
-
-    /// The lock of a page that is in the cache and has no bytes, if it can be had at once.
-    fn lock_unread(&self, index: u64) -> Option<LockedPage<'_>> {
-        let mapping = &self.mapping;
-        let handle = mapping.find_get_page(index, &crate::rcu::read())?;
-        let held = HeldPage { lock: handle.page().try_lock()?, handle };
-        (mapping.is_mine(&held, index) && is_unread(&held.lock)).then_some(held.lock)
-    }
+/// The lock of a page that is in the cache and has no bytes, if it can be had at once.
+fn lock_unread(mapping: &AddressSpace, index: u64) -> Option<LockedPage<'_>> {
+    let handle = mapping.find_get_page(index, &crate::rcu::read())?;
+    let held = HeldPage { lock: handle.page().try_lock()?, handle };
+    (mapping.is_mine(&held, index) && is_unread(&held.lock)).then_some(held.lock)
 }
 
 #[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]

@@ -12,6 +12,7 @@
 //!   trusted: no hits, and calls over several pages wait until it is old, and then all is read again.
 
 use super::address_space::AddressSpace;
+use super::invalidate_lock::quiet;
 use super::stats::Stat;
 use super::truncate;
 use super::version::{Seen, Version};
@@ -70,7 +71,7 @@ pub(super) fn revalidate(mapping: &AddressSpace, drop_all: bool) -> Result<u64> 
         // There is nothing to follow, and no read to wait for.
         return Ok(mapping.i_size());
     }
-    let stable = mapping.quiet(0, None)?;
+    let stable = quiet(mapping, 0, None)?;
     let before = mapping.i_size();
     let after = adopt(mapping, drop_all)?;
     drop(stable);
@@ -169,7 +170,7 @@ pub(super) fn settle(mapping: &AddressSpace, wait: bool) -> Result<()> {
 }
 
 fn trust(mapping: &AddressSpace) -> Result<()> {
-    let _stable = mapping.quiet(0, None)?;
+    let _stable = quiet(mapping, 0, None)?;
     let is_old = |young: Option<Look>| young.is_none_or(|found| found.unsettled().is_none());
     let young = mapping.version.seen().young;
     if Version::is_young(mapping.version.epoch()) && is_old(young) {

@@ -7,7 +7,8 @@
 
 use super::address_space::AddressSpace;
 use super::coherence;
-use super::file::{OpenFile, OpenMode};
+use super::open_file::OpenFile;
+use super::options::OpenMode;
 use super::registry::CachedFile;
 use super::shared::Shared;
 use crate::error::{Error, IoError, Result};

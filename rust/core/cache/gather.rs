@@ -3,11 +3,14 @@
 //! Owns: the order of the reads and what is judged when. Each is what [`File::pread`] of the same bytes would be, one after
 //! the other, and all of one version of the file; those that hit share read sections, and the file is looked up once.
 
+use super::arguments::{check_offset, check_room};
 use super::coherence;
-use super::file::check_offset;
-use super::one_version;
-use super::one_version::{OneVersion, Verdict};
-use super::{File, OpenFile};
+use super::copy_out::read_cached;
+use super::direct_read::read_twice;
+use super::file::File;
+use super::one_version::{self, OneVersion, Verdict};
+use super::open_file::OpenFile;
+use super::read::try_read;
 use crate::error::{Error, Result};
 use crate::page::{Out, PAGE_SIZE};
 use std::sync::Arc;
@@ -52,12 +55,12 @@ impl File {
         let total = out.len();
         let mut call = one_version::one_version(&open.mapping)?;
         loop {
-            let gathered = open.try_gather(&call, offsets, length, out.part(0..total))?;
+            let gathered = try_gather(&open, &call, offsets, length, out.part(0..total))?;
             let gathered = match one_version::judge(&open.mapping, &mut call, gathered)? {
                 Verdict::OneVersion => gathered,
                 Verdict::Again => false,
                 Verdict::ReadTwice => {
-                    open.read_twice(&mut call, offsets, length, out.part(0..total))? == Some(length)
+                    read_twice(&open, &mut call, offsets, length, out.part(0..total))? == Some(length)
                 }
             };
             if gathered {
@@ -78,7 +81,7 @@ impl File {
         out: Out<'_>,
     ) -> Result<bool> {
         check_room(offsets, length, &out)?;
-        self.open_file()?.try_gather(call, offsets, length, out)
+        try_gather(&self.open_file()?, call, offsets, length, out)
     }
 
     /// The part of [`File::gather`] that takes no lock: serves reads from the cache up to the first that misses or does not lie
@@ -98,81 +101,67 @@ impl File {
         check_room(offsets, length, &out)?;
         let open = self.open_file()?;
         let epoch = open.mapping.version.epoch();
-        let done = open.gather_cached(offsets, length, out)?;
+        let done = gather_cached(&open, offsets, length, out)?;
         // Of what was found to have changed meanwhile nothing is served.
         Ok(if open.mapping.version.epoch() == epoch { done } else { 0 })
     }
 }
 
-/// Whether the rows fill the buffer.
-pub(super) fn check_room(offsets: &[u64], length: usize, out: &Out<'_>) -> Result<()> {
-    if offsets.len().checked_mul(length) == Some(out.len()) {
-        return Ok(());
+/// One try; false if a change was found.
+fn try_gather(
+    open: &Arc<OpenFile>,
+    call: &OneVersion,
+    offsets: &[u64],
+    length: usize,
+    mut out: Out<'_>,
+) -> Result<bool> {
+    let total = out.len();
+    let mut done = gather_cached(open, offsets, length, out.part(0..total))?;
+    while let Some(&offset) = offsets.get(done) {
+        let row = out.part(done * length..(done + 1) * length);
+        check_offset(offset)?;
+        coherence::look_at_the_end(&open.mapping, offset, length)?;
+        whole(open, offset, length)?;
+        match try_read(open, row, offset, Some(call))? {
+            None => return Ok(false),
+            Some(n) if n < length => return Err(past_the_end(offset, open.mapping.i_size())),
+            Some(_) => done += 1,
+        }
+        done += gather_cached(open, &offsets[done..], length, out.part(done * length..total))?;
     }
-    Err(Error::InvalidArgument(format!(
-        "{} reads of {length} bytes do not fill a buffer of {} bytes",
-        offsets.len(),
-        out.len()
-    )))
+    Ok(one_version::is_current(&open.mapping, call))
 }
 
-impl OpenFile {
-    /// One try; false if a change was found.
-    fn try_gather(
-        self: &Arc<Self>,
-        call: &OneVersion,
-        offsets: &[u64],
-        length: usize,
-        mut out: Out<'_>,
-    ) -> Result<bool> {
-        let total = out.len();
-        let mut done = self.gather_cached(offsets, length, out.part(0..total))?;
-        while let Some(&offset) = offsets.get(done) {
+fn gather_cached(open: &Arc<OpenFile>, offsets: &[u64], length: usize, mut out: Out<'_>) -> Result<usize> {
+    let mut done = 0;
+    let batch = SECTION_READS.min(SECTION_BYTES / length.max(1)).max(1);
+    for offsets in offsets.chunks(batch) {
+        let section = crate::rcu::read();
+        for &offset in offsets {
             let row = out.part(done * length..(done + 1) * length);
             check_offset(offset)?;
-            coherence::look_at_the_end(&self.mapping, offset, length)?;
-            self.whole(offset, length)?;
-            match self.try_read(row, offset, Some(call))? {
-                None => return Ok(false),
-                Some(n) if n < length => return Err(past_the_end(offset, self.mapping.i_size())),
-                Some(_) => done += 1,
+            // Beyond the end: the file is looked at before it is judged.
+            if offset + length as u64 > open.mapping.i_size() {
+                return Ok(done);
             }
-            done += self.gather_cached(&offsets[done..], length, out.part(done * length..total))?;
-        }
-        Ok(one_version::is_current(&self.mapping, call))
-    }
-
-    fn gather_cached(self: &Arc<Self>, offsets: &[u64], length: usize, mut out: Out<'_>) -> Result<usize> {
-        let mut done = 0;
-        let batch = SECTION_READS.min(SECTION_BYTES / length.max(1)).max(1);
-        for offsets in offsets.chunks(batch) {
-            let section = crate::rcu::read();
-            for &offset in offsets {
-                let row = out.part(done * length..(done + 1) * length);
-                check_offset(offset)?;
-                // Beyond the end: the file is looked at before it is judged.
-                if offset + length as u64 > self.mapping.i_size() {
-                    return Ok(done);
-                }
-                match self.mapping.read_cached(row, offset, &section) {
-                    Some(n) if n == length => done += 1,
-                    _ => return Ok(done),
-                }
+            match read_cached(&open.mapping, row, offset, &section) {
+                Some(n) if n == length => done += 1,
+                _ => return Ok(done),
             }
         }
-        Ok(done)
     }
+    Ok(done)
+}
 
-    /// Whether the file has the range now. An empty range lies in every file.
-    #[inline]
-    fn whole(&self, offset: u64, length: usize) -> Result<()> {
-        check_offset(offset)?;
-        let size = self.mapping.i_size();
-        if length > 0 && offset.saturating_add(length as u64) > size {
-            return Err(past_the_end(offset, size));
-        }
-        Ok(())
+/// Whether the file has the range now. An empty range lies in every file.
+#[inline]
+fn whole(open: &OpenFile, offset: u64, length: usize) -> Result<()> {
+    check_offset(offset)?;
+    let size = open.mapping.i_size();
+    if length > 0 && offset.saturating_add(length as u64) > size {
+        return Err(past_the_end(offset, size));
     }
+    Ok(())
 }
 
 #[cold]

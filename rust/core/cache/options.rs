@@ -1,11 +1,62 @@
 //! What may be said when a cache is made or a file is opened, each with what holds if it is not said.
 
-use super::{DEFAULT_RA_PAGES, Io, OpenMode};
+use super::io::Io;
+use crate::error::{Error, Result};
 use std::ffi::OsStr;
+use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// How long a request waits when nothing can be evicted, unless the cache says otherwise.
 pub const DEFAULT_FRAME_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The readahead maximum of a newly opened file, in pages (128 KiB).
+pub const DEFAULT_RA_PAGES: u32 = 32;
+
+/// How a file is opened, as `open` of Python names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenMode {
+    /// `rb`: reading.
+    Read,
+    /// `r+b`: reading and changing an existing file.
+    ReadWrite,
+    /// `w+b`: as `r+b`, but created if missing and emptied.
+    Create,
+    /// `x+b`: as `r+b`, but must not exist.
+    CreateNew,
+}
+
+impl OpenMode {
+    /// Whether the file may be changed.
+    #[must_use]
+    pub fn is_writable(self) -> bool {
+        self != Self::Read
+    }
+}
+
+impl FromStr for OpenMode {
+    type Err = Error;
+    fn from_str(mode: &str) -> Result<Self> {
+        match mode {
+            "r" | "rb" => Ok(Self::Read),
+            "r+" | "r+b" | "rb+" => Ok(Self::ReadWrite),
+            "w+" | "w+b" | "wb+" => Ok(Self::Create),
+            "x+" | "x+b" | "xb+" => Ok(Self::CreateNew),
+            _ => Err(Error::InvalidArgument(format!("mode {mode:?} is not one of rb, r+b, w+b, x+b"))),
+        }
+    }
+}
+
+impl fmt::Display for OpenMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Read => "rb",
+            Self::ReadWrite => "r+b",
+            Self::Create => "w+b",
+            Self::CreateNew => "x+b",
+        })
+    }
+}
 
 /// How a cache behaves: [`PageCache::with_options`](crate::PageCache::with_options).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,9 @@
 //! The cache: a fixed number of frames that many files share.
 
-use super::file::{OpenFile, OpenMode};
+use super::arguments::check_ra_pages;
 use super::files::{Files, new_mapping};
+use super::open_file::OpenFile;
+use super::options::OpenMode;
 use super::shared::Shared;
 use super::{CacheOptions, CacheStats, File, Io, OpenOptions, StoreOptions, audit, vmscan};
 use crate::error::{Error, Result};
@@ -81,7 +83,7 @@ impl PageCache {
     pub fn open_with(&self, path: impl AsRef<Path>, options: OpenOptions) -> Result<File> {
         let (path, OpenOptions { mode, ra_pages }) = (path.as_ref(), options);
         self.shared().require_open()?;
-        super::file::check_ra_pages(ra_pages)?;
+        check_ra_pages(ra_pages)?;
         let name = path.as_os_str();
         let open = self.files.open_local(path, name, mode, ra_pages)?;
         // The working directory may change.
@@ -116,7 +118,7 @@ impl PageCache {
         if size > MAX_SIZE {
             return Err(Error::InvalidArgument(format!("size {size} exceeds {MAX_SIZE} bytes (16 TiB)")));
         }
-        super::file::check_ra_pages(ra_pages)?;
+        check_ra_pages(ra_pages)?;
         let store = match timeout {
             Some(timeout) => Arc::new(TimedStore::new(store, timeout)),
             None => store,

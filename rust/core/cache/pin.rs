@@ -15,12 +15,15 @@
 //!
 //! So a `&[u8]` over the frame is sound: everybody else who knows the frame only loads from it.
 
-use super::OpenFile;
 use super::accessed;
 use super::address_space::index_of;
+use super::arguments::check_offset;
 use super::coherence;
+use super::direct_read::read_twice;
 use super::file::File;
 use super::one_version;
+use super::open_file::OpenFile;
+use super::read::{is_at_hand, make_uptodate};
 use super::read_error::{self, ReadError};
 use super::vmscan::wait_for_frame;
 use crate::error::{Error, Result};
@@ -48,7 +51,7 @@ impl File {
     /// [`Error::InvalidArgument`] for no bytes or more than the page has from `offset` on, naming how many it has;
     /// [`Error::Bus`] beyond the end of the file or if the page cannot be read; [`Error::OutOfFrames`], [`Error::Closed`].
     pub fn pin(&self, offset: u64, length: usize) -> Result<Pinned> {
-        super::file::check_offset(offset)?;
+        check_offset(offset)?;
         let within = (offset % PAGE_SIZE as u64) as usize;
         let most = PAGE_SIZE - within;
         if length == 0 || length > most {
@@ -56,112 +59,109 @@ impl File {
                 "a pin of {length} bytes at offset {offset}: a pin has 1 to {most} bytes there, those of one page"
             )));
         }
-        self.open_file()?.pin(offset, within..within + length)
+        pin(&self.open_file()?, offset, within..within + length)
     }
 }
 
-impl OpenFile {
-    pub(super) fn pin(self: &Arc<Self>, offset: u64, within: Range<usize>) -> Result<Pinned> {
-        let index = index_of(offset);
-        let end = offset + within.len() as u64;
-        let mapping = &self.mapping;
-        coherence::look_at_the_end(&mapping, offset, within.len())?;
-        coherence::settle(&mapping, true)?;
-        if !self.is_at_hand(index) {
-            coherence::follow_changes(&mapping)?;
+pub(super) fn pin(open: &Arc<OpenFile>, offset: u64, within: Range<usize>) -> Result<Pinned> {
+    let index = index_of(offset);
+    let end = offset + within.len() as u64;
+    let mapping = &open.mapping;
+    coherence::look_at_the_end(mapping, offset, within.len())?;
+    coherence::settle(mapping, true)?;
+    if !is_at_hand(open, index) {
+        coherence::follow_changes(mapping)?;
+    }
+    let mut changed = 0;
+    loop {
+        let size = mapping.i_size();
+        if end > size {
+            return Err(Error::Bus { index, offset, size, cause: None });
         }
-        let mut changed = 0;
-        loop {
-            let size = mapping.i_size();
-            if end > size {
-                return Err(Error::Bus { index, offset, size, cause: None });
-            }
-            let handle = match self.make_uptodate(index, 1) {
-                Ok(Some(handle)) => handle,
-                Ok(None) => continue,
-                Err(Error::Io(cause)) if cause.is_change() && !mapping.read_by.may_stall() => {
-                    changed += 1;
-                    if changed == FILLS {
-                        return self.pin_past_the_cache(offset, within);
-                    }
-                    coherence::follow_changes(mapping)?;
-                    continue;
+        let handle = match make_uptodate(open, index, 1) {
+            Ok(Some(handle)) => handle,
+            Ok(None) => continue,
+            Err(Error::Io(cause)) if cause.is_change() && !mapping.read_by.may_stall() => {
+                changed += 1;
+                if changed == FILLS {
+                    return pin_past_the_cache(open, offset, within);
                 }
-                Err(Error::Io(cause)) => match read_error::judge_read_error(mapping, index, cause) {
-                    ReadError::Unreadable(size, cause) => {
-                        return Err(Error::Bus { index, offset, size, cause: Some(cause) });
-                    }
-                    _ => continue,
-                },
-                Err(error) => return Err(error),
-            };
-            let page = handle.page();
-            let lock = page.lock();
-            // Truncation changes the size, then takes the locks of the pages that it cuts.
-            if !guard!("pin.mapping", page.is_at(mapping.id(), index))
-                || !guard!("pin.size", end <= mapping.i_size())
-            {
+                coherence::follow_changes(mapping)?;
                 continue;
             }
-            debug_assert!(page.flags().has(PageFlags::UPTODATE), "our reference kept {page:?}");
-            // Truncation looks for pins under the page lock, before it changes bytes.
-            seeded!(
-                "pin.seed.after_unlock",
-                {
-                    drop(lock);
-                    mapping.frames().pin(page);
-                },
-                {
-                    mapping.frames().pin(page);
-                    drop(lock);
+            Err(Error::Io(cause)) => match read_error::judge_read_error(mapping, index, cause) {
+                ReadError::Unreadable(size, cause) => {
+                    return Err(Error::Bus { index, offset, size, cause: Some(cause) });
                 }
-            );
-            accessed::touch(&mapping.shared, page);
-            return Ok(self.hold(handle.into_pfn(), within));
-        }
-    }
-
-    fn hold(self: &Arc<Self>, pfn: u32, within: Range<usize>) -> Pinned {
-        self.pins.add(1);
-        Pinned { open: Arc::clone(self), pfn, within }
-    }
-
-    /// A pin of a frame that never was a page of the file, filled by [`OpenFile::read_twice`]: for a file of which no look says
-    /// what the last one did, so that no page becomes up to date.
-    fn pin_past_the_cache(self: &Arc<Self>, offset: u64, within: Range<usize>) -> Result<Pinned> {
-        let mapping = &self.mapping;
-        let index = index_of(offset);
-        let handle = loop {
-            match mapping.frames().alloc(Use::File) {
-                Some(handle) => break handle,
-                None if wait_for_frame(&mapping.shared) => {}
-                None => {
-                    return Err(mapping
-                        .shared
-                        .out_of_frames(format!("page {index} of {}", mapping.name.to_string_lossy())));
-                }
-            }
+                _ => continue,
+            },
+            Err(error) => return Err(error),
         };
-        let mut bytes = [0; PAGE_SIZE];
-        let mut call = one_version::one_version(mapping)?;
-        let start = index * PAGE_SIZE as u64;
-        let read = loop {
-            match self.read_twice(&mut call, &[start], PAGE_SIZE, Out::from(&mut bytes[..])) {
-                Ok(Some(read)) => break read,
-                Ok(None) => {}
-                Err(Error::Io(cause)) => {
-                    return Err(Error::Bus { index, offset, size: mapping.i_size(), cause: Some(cause) });
-                }
-                Err(error) => return Err(error),
-            }
-        };
-        if within.end > read {
-            return Err(Error::Bus { index, offset, size: start + read as u64, cause: None });
+        let page = handle.page();
+        let lock = page.lock();
+        // Truncation changes the size, then takes the locks of the pages that it cuts.
+        if !guard!("pin.mapping", page.is_at(mapping.id(), index))
+            || !guard!("pin.size", end <= mapping.i_size())
+        {
+            continue;
         }
-        handle.page().bytes().write(0, &bytes);
-        mapping.frames().pin(handle.page());
-        Ok(self.hold(handle.into_pfn(), within))
+        debug_assert!(page.flags().has(PageFlags::UPTODATE), "our reference kept {page:?}");
+        // Truncation looks for pins under the page lock, before it changes bytes.
+        seeded!(
+            "pin.seed.after_unlock",
+            {
+                drop(lock);
+                mapping.frames().pin(page);
+            },
+            {
+                mapping.frames().pin(page);
+                drop(lock);
+            }
+        );
+        accessed::touch(&mapping.shared, page);
+        return Ok(hold(open, handle.into_pfn(), within));
     }
+}
+
+fn hold(open: &Arc<OpenFile>, pfn: u32, within: Range<usize>) -> Pinned {
+    open.pins.add(1);
+    Pinned { open: Arc::clone(open), pfn, within }
+}
+
+/// A pin of a frame that never was a page of the file, filled by [`read_twice`]: for a file of which no look says what the last
+/// one did, so that no page becomes up to date.
+fn pin_past_the_cache(open: &Arc<OpenFile>, offset: u64, within: Range<usize>) -> Result<Pinned> {
+    let mapping = &open.mapping;
+    let index = index_of(offset);
+    let handle = loop {
+        match mapping.frames().alloc(Use::File) {
+            Some(handle) => break handle,
+            None if wait_for_frame(&mapping.shared) => {}
+            None => {
+                let what = format!("page {index} of {}", mapping.name.to_string_lossy());
+                return Err(mapping.shared.out_of_frames(what));
+            }
+        }
+    };
+    let mut bytes = [0; PAGE_SIZE];
+    let mut call = one_version::one_version(mapping)?;
+    let start = index * PAGE_SIZE as u64;
+    let read = loop {
+        match read_twice(open, &mut call, &[start], PAGE_SIZE, Out::from(&mut bytes[..])) {
+            Ok(Some(read)) => break read,
+            Ok(None) => {}
+            Err(Error::Io(cause)) => {
+                return Err(Error::Bus { index, offset, size: mapping.i_size(), cause: Some(cause) });
+            }
+            Err(error) => return Err(error),
+        }
+    };
+    if within.end > read {
+        return Err(Error::Bus { index, offset, size: start + read as u64, cause: None });
+    }
+    handle.page().bytes().write(0, &bytes);
+    mapping.frames().pin(handle.page());
+    Ok(hold(open, handle.into_pfn(), within))
 }
 
 impl Pinned {

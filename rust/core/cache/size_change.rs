@@ -6,7 +6,8 @@
 //! The whole of it holds `invalidate_lock`, so no page is created from a state of the store that is about to go.
 
 use super::address_space::{AddressSpace, index_of};
-use super::file::OpenFile;
+use super::invalidate_lock::quiet;
+use super::patience::Closed;
 use super::{coherence, truncate};
 use crate::error::{Error, IoError, Result};
 use crate::store::MAX_SIZE;
@@ -14,11 +15,11 @@ use crate::sync::seeded;
 use std::io;
 
 /// Changes the size; `change_store` does it to the store. When that fails the old size is put back: the pages are clean,
-/// so nothing is lost. `open` is the open file whose closing ends the wait for reads.
+/// so nothing is lost. `closed` ends the wait for reads.
 pub(super) fn change_size(
     mapping: &AddressSpace,
     size: u64,
-    open: Option<&OpenFile>,
+    closed: Option<&Closed>,
     change_store: impl FnOnce(u64) -> io::Result<()>,
 ) -> Result<()> {
     if size > MAX_SIZE {
@@ -26,7 +27,7 @@ pub(super) fn change_size(
     }
     // Whoever waits for reads here may leave, because nothing has changed yet.
     let first = if mapping.version.says() { 0 } else { index_of(size) };
-    let quiet = || mapping.quiet(first, open);
+    let quiet = || quiet(mapping, first, closed);
     let stable = seeded!("truncate.invalidate_lock", None, Some(quiet()?));
     // What others did before is not ours. (A store that cannot say is asked again before the next read.)
     let _met_again = coherence::follow_changes_inside(mapping);

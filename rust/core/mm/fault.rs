@@ -7,7 +7,7 @@ use super::events::Event;
 use super::memory::{End, Fault};
 use super::vma::{VmFlags, Vma, VmaCopy};
 use super::{Locking, Mm, MmInner};
-use crate::cache::filemap::Pass;
+use crate::cache::filemap::{Pass, unblock};
 use crate::cache::judge_read_error;
 use crate::cache::wait_for_frame;
 use crate::cache::{Abort, NotRead, OpenFile, ReadError, VmFault};
@@ -166,7 +166,7 @@ impl MmInner {
                     let (file, index) = (std::sync::Arc::clone(vma.file()), fault.index);
                     let pattern = vma.flags.pattern();
                     drop(lock);
-                    let unblocked = file.unblock(index, blocked, pass);
+                    let unblocked = unblock(&file, index, blocked, pass);
                     drop(copy);
                     let error = match unblocked {
                         Err(NotRead::Left(error)) => Some(error),

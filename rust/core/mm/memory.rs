@@ -9,8 +9,9 @@ use super::leaf::{LeafLocked, Pte, Walk, leaf_range};
 use super::page_table::{Missing, no_memory_for_a_table};
 use super::vma::{VmFlags, VmaCopy};
 use crate::cache::alloc_page;
-use crate::cache::filemap::{Answer, Blocked, Pass, Step};
+use crate::cache::filemap::{Answer, Blocked, Pass, Step, filemap_fault};
 use crate::cache::{Abort, VmFault};
+use crate::cache::{filemap_fault_speculative, next_uptodate_page};
 use crate::error::{Error, IoError};
 use crate::page::{PAGE_SIZE, PageHandle, Use};
 use crate::rcu::{self, ReadSection};
@@ -120,7 +121,7 @@ impl<'m> Fault<'m, '_> {
             return Ok(false);
         }
         let last = beyond - 1;
-        let Some(mut ready) = mapping.next_uptodate_page(&mut next, last, section) else {
+        let Some(mut ready) = next_uptodate_page(mapping, &mut next, last, section) else {
             return Ok(false);
         };
         let locked = self.pte_map_lock(mode)?;
@@ -141,7 +142,7 @@ impl<'m> Fault<'m, '_> {
                 last,
                 bug = self.vma.index_at(end).min(mapping.pages_in_file()) - 1
             );
-            match mapping.next_uptodate_page(&mut next, until, section) {
+            match next_uptodate_page(mapping, &mut next, until, section) {
                 Some(page) => ready = page,
                 None => break,
             }
@@ -177,7 +178,7 @@ impl<'m> Fault<'m, '_> {
         if copy.is_none() && self.may_fault_around() && self.map_pages(mode, section)? {
             return Ok(VmFault::NOPAGE);
         }
-        let held = self.vma.file().mapping.filemap_fault_speculative(self.index, section)?;
+        let held = filemap_fault_speculative(&self.vma.file().mapping, self.index, section)?;
         // The look-up's reference becomes the entry's (or is put by a twin, or by an abort: under its lock the page stays in
         // the cache, which has another). A copy's source is unlocked and then put at the end, whatever happens.
         let _source;
@@ -299,7 +300,7 @@ impl<'m> Fault<'m, '_> {
             }
         }
         let Answer { step, missed } =
-            self.vma.file().filemap_fault(self.index, self.vma.flags.pattern(), pass);
+            filemap_fault(self.vma.file(), self.index, self.vma.flags.pattern(), pass);
         if missed {
             self.mm.count(Event::Pgmajfault);
         }

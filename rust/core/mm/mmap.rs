@@ -9,6 +9,7 @@ use super::mmap_lock::{MmapRead, MmapWrite};
 use super::page_table::{Owner, TASK_SIZE};
 use super::vma::{VmFlags, Vma};
 use super::{Mm, MmInner};
+use crate::cache::will_need;
 use crate::cache::{File, MmuGather};
 use crate::error::{Error, Result};
 use crate::page::PAGE_SIZE;
@@ -341,7 +342,7 @@ impl MmInner {
             // The file outlives the mapping while it is read.
             let file = Arc::clone(vma.file());
             drop(lock);
-            file.will_need(first, last);
+            will_need(&file, first, last);
             at = to;
         }
         if covered { Ok(()) } else { Err(range.unmapped_error("not wholly mapped")) }

@@ -1,0 +1,113 @@
+//! The wait for the bytes of one page.
+//!
+//! Owns: that whoever needs a page that is not up to date reads it, has it read, or leaves. Does not own how pages are filled
+//! (`fill`) nor the queue (`io`). Mirrors `lock_page_or_retry` and `filemap_update_page`.
+
+use super::address_space::AddressSpace;
+use super::fill::read_page;
+use super::invalidate_lock::stable;
+use super::io::Submitted;
+use super::patience::Closed;
+use super::requests::{Answer, Request};
+use super::wait::{NotRead, Wait};
+use crate::error::{Error, IoError};
+use crate::page::{LockedPage, PageFlags, PageRef};
+use crate::sync::seeded;
+use std::sync::Arc;
+
+/// Waits for the bytes of a page to which the caller holds a reference, and reads them or has them read if need be. False: it
+/// was truncated. `closed` ends the wait.
+pub(super) fn bring(
+    mapping: &Arc<AddressSpace>,
+    page: PageRef<'_>,
+    index: u64,
+    closed: Option<&Closed>,
+) -> Result<bool, NotRead> {
+    if mapping.read_by.may_stall() {
+        return have_brought(mapping, page, index, closed);
+    }
+    let lock = page.lock();
+    if !page.is_at(mapping.id(), index) {
+        return Ok(false);
+    }
+    read_page(mapping, &lock, index).map_err(NotRead::Failed)?;
+    Ok(true)
+}
+
+fn have_brought(
+    mapping: &Arc<AddressSpace>,
+    page: PageRef<'_>,
+    index: u64,
+    closed: Option<&Closed>,
+) -> Result<bool, NotRead> {
+    let wait = Wait::new(mapping, closed);
+    let io = &mapping.shared.io;
+    loop {
+        let lock = lock_brought(mapping, page, index, &wait)?;
+        if !page.is_at(mapping.id(), index) {
+            return Ok(false);
+        }
+        if page.flags().has(PageFlags::UPTODATE) {
+            return Ok(true);
+        }
+        // Truncation waits for reads before it enters: none may begin after that. (In the order of locks this one comes
+        // before the page's, so it is only tried.)
+        let inside = seeded!("bring.stable", Some(None), stable(mapping).map(Some));
+        let Some(inside) = inside else {
+            drop(lock);
+            let entered = wait.until(index, || stable(mapping));
+            drop(entered.map_err(NotRead::Left)?);
+            continue;
+        };
+        let answer = Arc::new(Answer::new());
+        let source = Arc::<AddressSpace>::clone(mapping);
+        let pfns = vec![lock.into_pfn()];
+        let submitted = io.submit(Request { source, first: index, pfns, answer: Some(Arc::clone(&answer)) });
+        drop(inside);
+        match submitted {
+            Submitted::Yours(errand) => errand.run(),
+            Submitted::Queued => {
+                // Who unlocked the page before this thread locked it may be late with its wake-up, and wake this one for
+                // that: so it looks whether the page is still locked.
+                while answer.get().is_none() && page.flags().has(PageFlags::LOCKED) {
+                    if !page.wait_unlocked_patiently(&|| wait.nap()) {
+                        io.abandon(mapping.id(), index, Some(&answer));
+                        return Err(NotRead::Left(wait.error(index)));
+                    }
+                }
+            }
+            Submitted::Refused => {}
+        }
+        // Who saw the page unlocked sees the answer, which came before.
+        return match answer.get() {
+            Some(answer) => answer.clone().map(|()| true).map_err(NotRead::Failed),
+            None => Err(NotRead::Left(unanswered(mapping))),
+        };
+    }
+}
+
+/// Locks a page that may be part of a read.
+fn lock_brought<'f>(
+    mapping: &AddressSpace,
+    page: PageRef<'f>,
+    index: u64,
+    wait: &Wait<'_>,
+) -> Result<LockedPage<'f>, NotRead> {
+    if let Some(lock) = page.try_lock() {
+        return Ok(lock);
+    }
+    // The window that it is part of may be at the end of the queue.
+    if let Some(errand) = mapping.shared.io.hurry(mapping.id(), index) {
+        errand.run();
+    }
+    page.lock_patiently(&|| wait.nap()).ok_or_else(|| {
+        mapping.shared.io.abandon(mapping.id(), index, None);
+        NotRead::Left(wait.error(index))
+    })
+}
+
+/// The error of a read that was given up without an answer.
+fn unanswered(mapping: &AddressSpace) -> Error {
+    let panicked = || std::io::Error::other("the store panicked");
+    mapping.shared.require_open().err().unwrap_or_else(|| Error::Io(IoError::new(panicked(), &mapping.name)))
+}

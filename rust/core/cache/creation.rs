@@ -1,0 +1,72 @@
+//! Finding a page or making it.
+//!
+//! Owns: the creation of single pages, and the wait for a frame or the end of a truncation. Does not own windows (`readahead`)
+//! nor the insertion (`address_space`). Mirrors `pagecache_get_page` and `add_to_page_cache_lru`.
+//!
+//! From the size check to the insertion `invalidate_lock` is held for reading.
+
+use super::address_space::{AddressSpace, Created, HeldPage};
+use super::invalidate_lock::stable;
+use super::patience::Closed;
+use super::vmscan::wait_for_frame;
+use super::wait::Wait;
+use crate::error::Error;
+use crate::page::PageHandle;
+use crate::sync::seeded;
+
+/// What [`find_or_create`] came to.
+pub(super) enum FoundOrCreated<'f> {
+    /// The page with a reference, unlocked.
+    Page(PageHandle<'f>),
+    /// The file ends before it, at this size.
+    Beyond(u64),
+    /// No frame is free.
+    NoFrame,
+    /// No memory for the index.
+    NoMemory(Error),
+    /// Somebody truncates the file, which is not waited for, because the store may stall.
+    Unstable,
+}
+
+/// Finds the page or creates it, unlocked and not up to date (`pagecache_get_page` with `FGP_FOR_MMAP`).
+pub(super) fn find_or_create(mapping: &AddressSpace, index: u64) -> FoundOrCreated<'_> {
+    loop {
+        if let Some(handle) = mapping.find_get_page(index, &crate::rcu::read()) {
+            return FoundOrCreated::Page(handle);
+        }
+        let stable = seeded!("filemap.create.invalidate_lock", Some(None), stable(mapping).map(Some));
+        let Some(_stable) = stable else { return FoundOrCreated::Unstable };
+        if let Some(size) = seeded!("filemap.create.eof", None, mapping.ends_before(index)) {
+            return FoundOrCreated::Beyond(size);
+        }
+        match mapping.add_page(index) {
+            Created::New(HeldPage { lock, handle }) => {
+                drop(lock);
+                return FoundOrCreated::Page(handle);
+            }
+            Created::Exists => {}
+            // Perhaps the last one went to this page, by another's hand.
+            Created::NoFrame if mapping.peek(index, &crate::rcu::read()).is_some() => {}
+            Created::NoFrame => return FoundOrCreated::NoFrame,
+            Created::NoMemory(error) => return FoundOrCreated::NoMemory(error),
+        }
+    }
+}
+
+/// As [`find_or_create`], but waits for a frame when none can be freed; `NoFrame` when the wait was in vain. Where
+/// the store may stall, waits for a truncation too; `closed` ends that.
+pub(super) fn find_or_create_waiting<'f>(
+    mapping: &'f AddressSpace,
+    index: u64,
+    closed: Option<&Closed>,
+) -> Result<FoundOrCreated<'f>, Error> {
+    loop {
+        match find_or_create(mapping, index) {
+            FoundOrCreated::NoFrame if wait_for_frame(&mapping.shared) => {}
+            FoundOrCreated::Unstable => {
+                drop(Wait::new(mapping, closed).until(index, || stable(mapping))?);
+            }
+            other => return Ok(other),
+        }
+    }
+}

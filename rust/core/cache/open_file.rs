@@ -1,0 +1,172 @@
+//! One open of a file: `struct file`.
+//!
+//! Owns: its mode, its readahead window, its advice, its miss counter and its pins. Two opens of one file share an
+//! [`AddressSpace`] and nothing else. Does not own the handle that users hold, which can be closed under them (`file`).
+//!
+//! The window has a mutex; all else is single words, Relaxed: advice and positions steer readahead and guard nothing.
+
+use super::address_space::{AddressSpace, index_of};
+use super::advice::{Advice, Pattern};
+use super::options::OpenMode;
+use super::patience::Closed;
+use super::window::Window;
+use crate::store::Store;
+use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, Tally};
+use std::sync::Arc;
+
+/// Misses beyond which faults on a file look random (`MMAP_LOTSAMISS`).
+pub const MMAP_LOTSAMISS: u32 = 100;
+/// Where the miss counter saturates.
+pub const MMAP_MISS_MAX: u32 = 10 * MMAP_LOTSAMISS;
+
+/// One open of a file. Mappings keep it alive after its handle is closed.
+pub(crate) struct OpenFile {
+    pub(crate) mapping: Arc<AddressSpace>,
+    /// This open's own store: the mode may differ from the one that the shared pages are read through.
+    store: Arc<dyn Store>,
+    pub(super) mode: OpenMode,
+    pub(super) base_ra_pages: u32,
+    ra_pages: AtomicU32,
+    advice: AtomicU32,
+    pub(super) window: Mutex<Window>,
+    /// Position of the byte after the last one read, hits apart; `u64::MAX` at first.
+    prev_pos: AtomicU64,
+    pub(super) mmap_miss: AtomicU32,
+    /// By its handle: mappings go on.
+    pub(super) closed: Closed,
+    /// Pins made through this open.
+    pub(super) pins: Tally,
+}
+
+impl OpenFile {
+    pub(super) fn new(
+        mapping: Arc<AddressSpace>,
+        store: Arc<dyn Store>,
+        mode: OpenMode,
+        ra_pages: u32,
+    ) -> Self {
+        Self {
+            mapping,
+            store,
+            mode,
+            base_ra_pages: ra_pages,
+            ra_pages: AtomicU32::new(ra_pages),
+            advice: AtomicU32::new(Advice::Normal as u32),
+            window: Mutex::new(Window::default()),
+            prev_pos: AtomicU64::new(u64::MAX),
+            mmap_miss: AtomicU32::new(0),
+            closed: Closed::new(),
+            pins: Tally::new(),
+        }
+    }
+
+    /// This open once more, over other pages and another store.
+    pub(super) fn again(&self, mapping: Arc<AddressSpace>, store: Arc<dyn Store>) -> Self {
+        let open = Self::new(mapping, store, self.mode, self.base_ra_pages);
+        // Relaxed: nobody else has it yet.
+        open.ra_pages.store(self.ra_pages.load(Ordering::Relaxed), Ordering::Relaxed);
+        open.advice.store(self.advice.load(Ordering::Relaxed), Ordering::Relaxed);
+        open
+    }
+
+    pub(super) fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// The largest window: as asked for, but no more than a quarter of the cache.
+    pub(super) fn ra_pages(&self) -> u64 {
+        u64::from(self.ra_pages.load(Ordering::Relaxed)).min(self.mapping.frames().capacity() as u64 / 4)
+    }
+
+    pub(super) fn advice(&self) -> Advice {
+        match self.advice.load(Ordering::Relaxed) {
+            n if n == Advice::Random as u32 => Advice::Random,
+            n if n == Advice::Sequential as u32 => Advice::Sequential,
+            _ => Advice::Normal,
+        }
+    }
+
+    /// Page of the byte after the last one read; -1 as an unsigned number before the first read.
+    pub(super) fn prev_index(&self) -> u64 {
+        let position = self.prev_pos.load(Ordering::Relaxed);
+        if position == u64::MAX { u64::MAX } else { index_of(position) }
+    }
+
+    pub(super) fn set_prev_pos(&self, position: u64) {
+        self.prev_pos.store(position, Ordering::Relaxed);
+    }
+
+    /// The size of the largest window, the window, the miss counter and the position, as users see them.
+    pub(super) fn readahead_state(&self) -> ReadaheadState {
+        let window = *self.window.lock();
+        let prev_pos = self.prev_pos.load(Ordering::Relaxed);
+        ReadaheadState {
+            start: window.start,
+            size: window.size,
+            async_size: window.async_size,
+            ra_pages: self.ra_pages() as u32,
+            mmap_miss: self.misses(),
+            prev_pos: i64::try_from(prev_pos).unwrap_or(-1),
+        }
+    }
+
+    /// How the file will be read from now on, and with it how far ahead.
+    pub(super) fn set_advice(&self, advice: Advice) {
+        match advice {
+            Advice::Sequential => self.ra_pages.store(self.base_ra_pages * 2, Ordering::Relaxed),
+            Advice::Normal => self.ra_pages.store(self.base_ra_pages, Ordering::Relaxed),
+            _ => {}
+        }
+        self.advice.store(advice as u32, Ordering::Relaxed);
+    }
+
+    /// Faults that missed, less those that hit.
+    pub(super) fn misses(&self) -> u32 {
+        self.mmap_miss.load(Ordering::Relaxed)
+    }
+
+    /// One miss more, unless saturated; the value after. One compare-and-exchange that knows whether it moved.
+    pub(super) fn debit_mmap_miss(&self) -> u32 {
+        let mut misses = self.mmap_miss.load_then_write(Ordering::Relaxed);
+        while misses < MMAP_MISS_MAX {
+            match self.mmap_miss.compare_exchange(misses, misses + 1, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return misses + 1,
+                Err(found) => misses = found,
+            }
+        }
+        misses
+    }
+
+    /// `entries` hits, credited after they were published. A zero counter is not written.
+    #[inline]
+    pub(crate) fn credit_mmap_miss(&self, entries: u32, pattern: Pattern) {
+        if pattern == Pattern::Random || self.ra_pages() == 0 {
+            return;
+        }
+        let mut misses = self.mmap_miss.load_then_write(Ordering::Relaxed);
+        while misses > 0 {
+            let left = misses.saturating_sub(entries);
+            match self.mmap_miss.compare_exchange(misses, left, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(found) => misses = found,
+            }
+        }
+    }
+}
+
+/// The readahead state of one open file (`struct file_ra_state`); sizes in pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadaheadState {
+    /// First page of the current window.
+    pub start: u64,
+    /// Pages in the window.
+    pub size: u64,
+    /// Pages of the window that are read ahead of need.
+    pub async_size: u64,
+    /// The largest window: as asked for, but no more than a quarter of the cache.
+    pub ra_pages: u32,
+    /// Faults that missed, less those that hit; 0 to 1000.
+    pub mmap_miss: u32,
+    /// Position of the byte after the last one read, by reads that were not pure hits; -1 at first.
+    pub prev_pos: i64,
+}

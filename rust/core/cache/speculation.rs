@@ -1,0 +1,121 @@
+//! The page-cache half of a speculative fault.
+//!
+//! Owns: finding the page, locking it, judging whether it may be mapped, without waiting for anything: it never sleeps, never
+//! allocates, starts no I/O and reports no error. It returns a locked page or the cause to abort. Mirrors the speculative half
+//! of `filemap_fault` in the series, and `next_uptodate_page` of Linux 5.12.
+
+use super::address_space::{AddressSpace, HeldPage, Lookup};
+use super::vm_fault::Abort;
+use crate::page::{LockedPage, PageFlags, PageHandle, PageRef};
+use crate::rcu::ReadSection;
+use crate::sync::{give_back, guard, seeded};
+
+/// Speculative `filemap_fault`: the page locked and with a reference, or the cause to abort. Every abort gives back
+/// what was taken (the series as posted leaked the reference).
+#[inline]
+pub(crate) fn filemap_fault_speculative<'f>(
+    mapping: &'f AddressSpace,
+    index: u64,
+    section: &ReadSection,
+) -> Result<HeldPage<'f>, Abort> {
+    // 1. A count of zero or a changed slot is as good as absent here: only the locked path may wait it out.
+    let Lookup::Found(handle) = mapping.find_get_page_once(index, section) else {
+        return Err(Abort::FileMiss);
+    };
+    hold(mapping, handle, index)
+}
+
+/// What follows the look-up of a speculative fault.
+#[inline]
+pub(super) fn hold<'f>(
+    mapping: &AddressSpace,
+    handle: PageHandle<'f>,
+    index: u64,
+) -> Result<HeldPage<'f>, Abort> {
+    let page = handle.page();
+    // 2. Left in place: the locked path must meet it and start the window.
+    if !guard!("filemap.spec.readahead", !page.flags().has(PageFlags::READAHEAD)) {
+        return Err(put_on_abort(handle, Abort::FileReadahead));
+    }
+    // 3 and 4. From here on truncation and reclaim wait for us: what is found stays true until unlock.
+    let lock = seeded!(
+        "filemap.seed.mapping_before_lock",
+        look_and_lock(mapping, page, index),
+        lock_and_look(mapping, page, index)
+    );
+    let lock = match lock {
+        Ok(lock) => lock,
+        Err(cause) => return Err(put_on_abort(handle, cause)),
+    };
+    // 5 and 6.
+    let cause = if !guard!("filemap.spec.uptodate", page.flags().has(PageFlags::UPTODATE)) {
+        Abort::FileNotUptodate
+    } else if !guard!("filemap.spec.eof", index < mapping.pages_in_file()) {
+        Abort::FileEof
+    } else {
+        return Ok(HeldPage { lock, handle });
+    };
+    give_back!("filemap.spec.unlock", lock);
+    Err(put_on_abort(handle, cause))
+}
+
+/// Locks the page if it is still the one looked for.
+#[inline]
+fn lock_and_look<'f>(mapping: &AddressSpace, page: PageRef<'f>, index: u64) -> Result<LockedPage<'f>, Abort> {
+    let Some(lock) = page.try_lock() else { return Err(Abort::FileLocked) };
+    if guard!("filemap.spec.mapping", page.is_at(mapping.id(), index)) {
+        Ok(lock)
+    } else {
+        give_back!("filemap.spec.mapping.unlock", lock);
+        Err(Abort::FileMapping)
+    }
+}
+
+/// The wrong order, for models: truncation may come between.
+#[cfg(any(specmm_loom, specmm_shuttle))]
+fn look_and_lock<'f>(mapping: &AddressSpace, page: PageRef<'f>, index: u64) -> Result<LockedPage<'f>, Abort> {
+    if page.is_at(mapping.id(), index) {
+        page.try_lock().ok_or(Abort::FileLocked)
+    } else {
+        Err(Abort::FileMapping)
+    }
+}
+
+/// The first page in `*next..=last` that fault-around may map, locked and with a reference; `*next` moves past it
+/// (`next_uptodate_page`). Skips whatever is not ready.
+pub(crate) fn next_uptodate_page<'f>(
+    mapping: &'f AddressSpace,
+    next: &mut u64,
+    last: u64,
+    section: &ReadSection,
+) -> Option<(u64, HeldPage<'f>)> {
+    while *next <= last {
+        let index = *next;
+        *next += 1;
+        let Lookup::Found(handle) = mapping.find_get_page_once(index, section) else { continue };
+        let page = handle.page();
+        let flags = page.flags();
+        // A page that is up to date stays so until it is freed, which our reference prevents: once is enough. The lock
+        // is only tried where it looks free.
+        if !guard!("filemap.around.uptodate", flags.has(PageFlags::UPTODATE))
+            || !guard!("filemap.around.readahead", !flags.has(PageFlags::READAHEAD))
+            || flags.has(PageFlags::LOCKED)
+        {
+            continue;
+        }
+        let Some(lock) = page.try_lock() else { continue };
+        let held = HeldPage { lock, handle };
+        if guard!("filemap.around.mapping", page.is_at(mapping.id(), index))
+            && guard!("filemap.around.eof", index < mapping.pages_in_file())
+        {
+            return Some((index, held));
+        }
+    }
+    None
+}
+
+/// Puts the reference of an attempt that aborts. The patch as posted did not.
+fn put_on_abort(handle: PageHandle<'_>, cause: Abort) -> Abort {
+    give_back!("filemap.spec.put", handle);
+    cause
+}

@@ -1,0 +1,99 @@
+//! Waiting for a store that may not answer, and leaving that wait.
+//!
+//! Owns: when a waiter leaves: its time is over, its file or cache is closed, the program gives up. Does not own the queue that
+//! is left (`sync::wait`). Mirrors the killable waits of `mm/filemap.c`.
+
+use super::address_space::AddressSpace;
+use super::patience::{Closed, LOOK_AGAIN, NAP, should_give_up};
+use crate::error::{Error, IoError};
+use crate::sync::pause;
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+/// Why a page has no bytes.
+#[derive(Debug)]
+pub(crate) enum NotRead {
+    /// The store failed.
+    Failed(IoError),
+    /// The waiter left.
+    Left(Error),
+}
+
+/// One wait for a store that may stall.
+pub(super) struct Wait<'a> {
+    mapping: &'a AddressSpace,
+    /// Whether the open file that is waited through was closed, if it is one.
+    closed: Option<&'a Closed>,
+    /// None: for ever, or later than the clock can tell.
+    deadline: Option<Instant>,
+    ask_at: Cell<Instant>,
+    why: Cell<Why>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Why {
+    Closed,
+    TimedOut,
+    Interrupted,
+}
+
+impl<'a> Wait<'a> {
+    /// From now on, as long as the store's time-out says.
+    pub(super) fn new(mapping: &'a AddressSpace, closed: Option<&'a Closed>) -> Self {
+        let now = Instant::now();
+        let deadline = mapping.read_by.timeout().and_then(|timeout| now.checked_add(timeout));
+        let (ask_at, why) = (Cell::new(now + LOOK_AGAIN), Cell::new(Why::Interrupted));
+        Self { mapping, closed, deadline, ask_at, why }
+    }
+
+    /// How long to sleep at most before this is asked again; None: leave. The caller holds no lock.
+    pub(super) fn nap(&self) -> Option<Duration> {
+        let leave = |why| {
+            self.why.set(why);
+            None
+        };
+        if self.mapping.shared.require_open().is_err() || self.closed.is_some_and(Closed::get) {
+            return leave(Why::Closed);
+        }
+        let now = Instant::now();
+        if self.deadline.is_some_and(|deadline| now >= deadline) {
+            return leave(Why::TimedOut);
+        }
+        if now >= self.ask_at.get() {
+            if should_give_up() {
+                return leave(Why::Interrupted);
+            }
+            self.ask_at.set(Instant::now() + LOOK_AGAIN);
+        }
+        let next = self.deadline.map_or(self.ask_at.get(), |deadline| deadline.min(self.ask_at.get()));
+        Some(next.saturating_duration_since(now))
+    }
+
+    /// What the waiter says that left while it waited for the page at `index`.
+    pub(super) fn error(&self, index: u64) -> Error {
+        let name = &self.mapping.name;
+        match self.why.get() {
+            Why::Closed => match self.mapping.shared.require_open() {
+                Err(closed) => closed,
+                Ok(()) => Error::Closed(format!("file {name:?}")),
+            },
+            Why::TimedOut => Error::TimedOut {
+                file: name.clone(),
+                offset: index << crate::page::PAGE_SHIFT,
+                timeout: self.mapping.read_by.timeout().unwrap_or_default(),
+            },
+            Why::Interrupted => Error::Interrupted(name.clone()),
+        }
+    }
+
+    /// Tries until something is had or the patience ends, for what is held long only while somebody truncates.
+    pub(super) fn until<T>(&self, index: u64, attempt: impl Fn() -> Option<T>) -> Result<T, Error> {
+        loop {
+            if let Some(had) = attempt() {
+                return Ok(had);
+            }
+            let nap = self.nap().ok_or_else(|| self.error(index))?;
+            pause(nap.min(NAP));
+        }
+    }
+}
