@@ -41,6 +41,7 @@ mod options;
 mod page_cache;
 mod patience;
 mod pin;
+mod pread;
 mod read;
 mod read_error;
 mod readahead;

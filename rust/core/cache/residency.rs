@@ -2,7 +2,8 @@
 //!
 //! Owns: the answers, page by page and in sum. They are of a moment that is gone, as those of mincore(2) are.
 
-use super::File;
+use super::address_space::AddressSpace;
+use super::file::File;
 use crate::error::{Error, Result};
 use crate::page::PageFlags;
 use crate::reserve;
@@ -58,7 +59,7 @@ impl File {
         resident.resize(parts as usize, 0);
         let mut next = Some(0);
         while let Some(from) = next {
-            next = open.mapping.each_resident(from, pages, |index| {
+            next = each_resident(&open.mapping, from, pages, |index| {
                 // The part whose first page is `pages * part / parts` or below, rounded down.
                 resident[(((index + 1) * parts - 1) / pages) as usize] += 1;
             });
@@ -67,21 +68,19 @@ impl File {
     }
 }
 
-impl super::AddressSpace {
-    /// Goes through the resident pages from `from` on and below `end`, in one read section; where to go on, if not at the end.
-    fn each_resident(&self, from: u64, end: u64, mut each: impl FnMut(u64)) -> Option<u64> {
-        let section = crate::rcu::read();
-        let mut next = from;
-        for _ in 0..SECTION_ENTRIES {
-            let (index, entry) = self.pages.next(next, end.checked_sub(1)?, None, &section)?;
-            let page = entry.as_page().map(|pfn| self.frames().page(pfn));
-            if page.is_some_and(|page| page.flags().has(PageFlags::UPTODATE)) {
-                each(index);
-            }
-            next = index + 1;
+/// Goes through the resident pages from `from` on and below `end`, in one read section; where to go on, if not at the end.
+fn each_resident(mapping: &AddressSpace, from: u64, end: u64, mut each: impl FnMut(u64)) -> Option<u64> {
+    let section = crate::rcu::read();
+    let mut next = from;
+    for _ in 0..SECTION_ENTRIES {
+        let (index, entry) = mapping.pages.next(next, end.checked_sub(1)?, None, &section)?;
+        let page = entry.as_page().map(|pfn| mapping.frames().page(pfn));
+        if page.is_some_and(|page| page.flags().has(PageFlags::UPTODATE)) {
+            each(index);
         }
-        Some(next)
+        next = index + 1;
     }
+    Some(next)
 }
 
 #[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
