@@ -18,7 +18,7 @@ help:
 	@echo 'make property the tests that draw their inputs, ten times with fresh seeds (RUNS=3)'
 	@echo 'make lint     formatters, linters and types'
 	@echo 'make loom     every model, to completion, held against the committed table (MODELS=--update)'
-	@echo 'make guards   every guard switched off in turn: some model must fail (GUARDS=NAME shows how)'
+	@echo 'make guards   every guard switched off in turn: some model must fail (GUARDS=NAME shows how, GUARDS=--update)'
 	@echo 'make shuttle  whole operations with up to 8 threads under drawn schedules (SHUTTLE=TEST; see tests/shuttle/harness.rs)'
 	@echo 'make asan     the core under AddressSanitizer'
 	@echo 'make tsan     a stress of the core under ThreadSanitizer'
@@ -103,8 +103,9 @@ loom: | preflight
 	SPECMM_LOOM_REPORT=$(CURDIR)/$(REPORT) $(LOOM) cargo test --profile loom --all-features --lib --tests
 	$(if $(SPECMM_DEEP),,$(PYTHON) tools/models.py $(REPORT) $(MODELS))
 
-# Every named guard and ordering switched off in turn. GUARDS=NAME shows one with its counterexample, GUARDS=--all tries each
-# name in every model.
+# Every named guard and ordering switched off in turn, and what is found held against docs/guards.md; GUARDS=--update writes
+# that page. GUARDS=NAME shows one with its counterexample, GUARDS="NAME --update" adds it to the page, GUARDS=--all tries each
+# name in every model. Code that moved needs no model: tools/guards.py --update.
 guards: | preflight
 	$(LOOM) cargo --config 'target."cfg(all())".runner = "$(PYTHON) tools/guards.py"' \
 	    test --profile loom --all-features --lib -- $(GUARDS)

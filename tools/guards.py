@@ -2,17 +2,22 @@
 """Switches off every named guard and every named ordering in turn: some model must fail without it.
 
 Reads the names from the sources, what is known of each from tests/loom/guards.toml, and which models need
-it from the models themselves. Writes target/guards.json (with the steps of each counterexample) and
-docs/guards.md. Exits with 1 if a name survives without a reason, if a reason is given for one that dies, or
-if names and tables disagree.
+it from the models themselves. Writes target/guards.json, with the steps of each counterexample, and holds
+what it found against docs/guards.md. Exits with 1 if they differ, if a name survives without a reason, if a
+reason is given for one that dies, or if names and tables disagree.
 
     tools/guards.py BINARY              every name, in the models that list it, up to the first that fails
-    tools/guards.py BINARY NAME...      these names only, with the counterexample; writes nothing
+    tools/guards.py BINARY NAME...      these names only, with the counterexample
     tools/guards.py BINARY --all        every name in every model that meets it, to the end;
                                         writes target/guards-all.json
+    tools/guards.py                     no model: only whether docs/guards.md has every name where it is
+
+With --update docs/guards.md is written anew from what was tried; what it says of other names stays, unless
+they moved or are gone.
 """
 
 import argparse
+import difflib
 import json
 import os
 import re
@@ -41,6 +46,7 @@ PASSES = {"logic": ["B", "A", "C", "StaleCas", "Twin"], "ordering": ["A", "C", "
 CALL = re.compile(
     r"\b(?P<macro>guard|duty|give_back|in_order|seeded|ord|ordered_fence)!\(\s*\"(?P<name>[a-z0-9_.]+)\",(?=(?P<rest>[^;]{0,40}))"
 )
+FUNCTION = re.compile(r"^( *)(?:pub(?:\([a-z ]+\))? )?(?:const )?(?:unsafe )?fn (\w+)", re.MULTILINE)
 
 
 @dataclass
@@ -51,6 +57,7 @@ class Mutant:
     kind: str
     file: str
     line: int
+    function: str
     macro: str
     linux: str = ""
     premise: str = ""
@@ -63,6 +70,11 @@ class Mutant:
     why: str | None = None
     counterexample: list[str] | None = None
 
+    @property
+    def place(self) -> str:
+        """Where it is, in words that hold while the code around it moves."""
+        return f"{self.file.removeprefix('rust/core/')}, `{self.function}`"
+
 
 def parts(macro: str, rest: str) -> list[str]:
     """What can be taken from a name: acquire-release has two halves, a full fence goes or is weakened."""
@@ -71,6 +83,16 @@ def parts(macro: str, rest: str) -> list[str]:
     if macro == "ordered_fence" and rest.strip().startswith("SeqCst"):
         return ["", ":seqcst"]
     return [""]
+
+
+def function_around(text: str, at: int) -> str:
+    """The function in which a call stands: the nearest one above that is indented less."""
+    line = text.rfind("\n", 0, at) + 1
+    indent = len(text[line:at]) - len(text[line:at].lstrip())
+    for match in reversed(list(FUNCTION.finditer(text, 0, at))):
+        if len(match[1]) < indent:
+            return match[2]
+    raise ValueError(f"in no function: {text[line : at + 40]}")
 
 
 def names_in_sources() -> list[Mutant]:
@@ -87,12 +109,13 @@ def names_in_sources() -> list[Mutant]:
                 kind = "ordering" if macro in ("ord", "ordered_fence") else "logic"
                 file = str(path.relative_to(ROOT))
                 for part in parts(macro, match["rest"]):
-                    found.append(Mutant(match["name"] + part, kind, file, line, macro))
+                    name, function = match["name"] + part, function_around(text, match.start())
+                    found.append(Mutant(name, kind, file, line, function, macro))
     return found
 
 
-def complaints_about(mutants: list[Mutant], known: dict, models: list[dict]) -> list[str]:
-    """Joins names, table and models; what does not fit together."""
+def complaints_about(mutants: list[Mutant], known: dict) -> list[str]:
+    """Joins names and table; what does not fit together."""
     wrong = []
     by_name: dict[str, Mutant] = {}
     for mutant in mutants:
@@ -108,6 +131,13 @@ def complaints_about(mutants: list[Mutant], known: dict, models: list[dict]) -> 
     bases = {mutant.name.split(":")[0] for mutant in mutants}
     strangers = [name for name in known if name.split(":")[0] not in bases]
     wrong += [f"{KNOWN.name} speaks of {name}, which no source has" for name in strangers]
+    return wrong
+
+
+def complaints_about_models(mutants: list[Mutant], models: list[dict]) -> list[str]:
+    """Joins names and models; what does not fit together."""
+    wrong = []
+    by_name = {mutant.name: mutant for mutant in mutants}
     for model in models:
         for name in model["needs"]:
             if name in by_name:
@@ -178,6 +208,9 @@ class Checker:
                 if pass_ not in model["passes"]:
                     continue
                 ended, text = self.run(model, mutant.name, pass_)
+                if ended == "undecided":
+                    late = f"{model['model']}, pass {pass_}, did not end within {SECONDS} s"
+                    print(f"guards: {mutant.name}: {late}", file=sys.stderr)
                 if ended != "died":
                     continue
                 number = re.search(r"loom: died in execution (\d+)", text)
@@ -217,6 +250,7 @@ def row(mutant: Mutant) -> dict:
         "kind": mutant.kind,
         "file": mutant.file,
         "line": mutant.line,
+        "function": mutant.function,
         "linux": mutant.linux,
         "premise": mutant.premise,
         "history": mutant.history,
@@ -243,9 +277,9 @@ def page(mutants: list[Mutant]) -> str:
     out = [
         "# Every guard, switched off",
         "",
-        "Written by `make guards`. Each name stands in the source at a check, a step or an ordering of",
-        "the protocol. With that one thing switched off, the model named beside it fails in the pass and",
-        "execution given. `target/guards.json` has the steps of each failing execution, and",
+        "Written by `make guards GUARDS=--update`. Each name stands in the source at a check, a step or an",
+        "ordering of the protocol. With that one thing switched off, the model named beside it fails in the",
+        "pass given. `target/guards.json` has the steps of each failing execution, and",
         "`make guards GUARDS=NAME` prints them. What the passes are: [checking.md](checking.md).",
         "",
         "A bug called `seeded N` is one of [invariants.md](invariants.md#seeded-bugs), and `20.N` one of",
@@ -262,14 +296,13 @@ def page(mutants: list[Mutant]) -> str:
             continue
         out += ["", f"## {room}", ""]
         out += [
-            "| name | where | Linux | premise | killed by | pass, execution |",
+            "| name | where | Linux | premise | killed by | pass |",
             "|---|---|---|---|---|---|",
         ]
         for mutant in rows:
-            where = f"{mutant.file.removeprefix('rust/core/')}:{mutant.line}"
             out.append(
-                f"| `{mutant.name}` | {where} | {mutant.linux} | {mutant.premise} | {mutant.killed_by} |"
-                f" {mutant.pass_}, {mutant.executions} |"
+                f"| `{mutant.name}` | {mutant.place} | {mutant.linux} | {mutant.premise} |"
+                f" {mutant.killed_by} | {mutant.pass_} |"
             )
     out += ["", "## Bugs of history", ""]
     out += ["| bug | name | how the model fails |", "|---|---|---|"]
@@ -281,9 +314,39 @@ def page(mutants: list[Mutant]) -> str:
     if redundant:
         out += ["", "## Justified without a kill", "", "| name | where | why it stays |", "|---|---|---|"]
         for mutant in redundant:
-            where = f"{mutant.file.removeprefix('rust/core/')}:{mutant.line}"
-            out.append(f"| `{mutant.name}` | {where} | {mutant.redundant} |")
+            out.append(f"| `{mutant.name}` | {mutant.place} | {mutant.redundant} |")
     return "\n".join(line.replace(" |  | ", " | - | ") for line in out) + "\n"
+
+
+def take_from(text: str, mutants: list[Mutant]) -> None:
+    """Fills in what the page says of names that were not tried."""
+    killed, _, told = text.partition("## Bugs of history")
+    kills = dict(re.findall(r"^\| `([^`]+)` \|.* \| ([^|]+ \| [^|]+) \|$", killed, re.MULTILINE))
+    reasons = dict(re.findall(r"^\|[^`]+\| `([^`]+)` \| (.*) \|$", told, re.MULTILINE))
+    for mutant in mutants:
+        if mutant.name in kills and not mutant.killed_by and not mutant.redundant:
+            mutant.killed_by, mutant.pass_ = kills[mutant.name].split(" | ")
+            mutant.why = reasons.get(mutant.name)
+
+
+def settle(mutants: list[Mutant], *, update: bool) -> int:
+    """Holds the page against what was found, or writes it anew. Not 0 if it differs or lacks a name."""
+    untried = [mutant.name for mutant in mutants if not (mutant.killed_by or mutant.redundant)]
+    for name in untried:
+        told = f"{PAGE.name} lacks {name}: make guards GUARDS='{name} --update'"
+        print(f"guards: {told}", file=sys.stderr)
+    found = page(mutants)
+    if update:
+        PAGE.write_text(found)
+        return len(untried)
+    written = PAGE.read_text() if PAGE.exists() else ""
+    if written == found:
+        return len(untried)
+    before, after = written.splitlines(), found.splitlines()
+    for line in difflib.unified_diff(before, after, PAGE.name, "found", n=0, lineterm=""):
+        print(line, file=sys.stderr)
+    print("guards: if this is meant, the same with --update, and commit the difference", file=sys.stderr)
+    return 1
 
 
 def check_listed(checker: Checker, mutants: list[Mutant]) -> int:
@@ -342,28 +405,37 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("binary", type=Path, help="the test binary built with --cfg specmm_loom")
+    parser.add_argument("binary", type=Path, nargs="?", help="the test binary built with --cfg specmm_loom")
     parser.add_argument("names", nargs="*", help="names to try, instead of all")
     parser.add_argument("--all", action="store_true", help="the full product of names, models and passes")
+    parser.add_argument("--update", action="store_true", help="write docs/guards.md anew")
     arguments = parser.parse_args()
-    checker = Checker(arguments.binary)
-    mutants, models = names_in_sources(), checker.models()
-    wrong = complaints_about(mutants, tomllib.loads(KNOWN.read_text()), models)
-    if arguments.names:
-        return 1 if show(checker, mutants, arguments.names) else 0
+    mutants = names_in_sources()
+    wrong = complaints_about(mutants, tomllib.loads(KNOWN.read_text()))
+    survivors = 0
+    if arguments.binary is not None:
+        checker = Checker(arguments.binary)
+        models = checker.models()
+        wrong += complaints_about_models(mutants, models)
+        if arguments.all:
+            check_all(checker, mutants, models)
+        elif arguments.names:
+            survivors = show(checker, mutants, arguments.names)
+        else:
+            survivors = check_listed(checker, mutants)
+            REPORT.parent.mkdir(exist_ok=True)
+            REPORT.write_text(json.dumps([row(mutant) for mutant in mutants], indent=1) + "\n")
     for complaint in wrong:
         print(f"guards: {complaint}", file=sys.stderr)
-    if arguments.all:
-        check_all(checker, mutants, models)
-        return 1 if wrong else 0
-    survivors = check_listed(checker, mutants)
-    REPORT.parent.mkdir(exist_ok=True)
-    REPORT.write_text(json.dumps([row(mutant) for mutant in mutants], indent=1) + "\n")
-    PAGE.write_text(page(mutants))
+    if arguments.all or (arguments.names and not arguments.update):
+        return 1 if wrong or survivors else 0
+    if survivors == 0 and (arguments.binary is None or arguments.names):
+        take_from(PAGE.read_text() if PAGE.exists() else "", mutants)
+    differs = settle(mutants, update=arguments.update) if survivors == 0 else 0
     killed = sum(mutant.killed_by is not None for mutant in mutants)
     justified = sum(mutant.redundant is not None for mutant in mutants)
     print(f"guards: {len(mutants)} names: {killed} killed, {justified} justified, {survivors} survive")
-    return 1 if wrong or survivors else 0
+    return 1 if wrong or survivors or differs else 0
 
 
 if __name__ == "__main__":
