@@ -1,5 +1,5 @@
 /*
- * Grace periods and deferred work: rust/core/rcu/domain.rs.
+ * Grace periods: rust/core/rcu/grace.rs; deferred work: rust/core/rcu/domain.rs.
  *
  * Readers open and close sections for ever (`read`, `ReadSection::drop`). Updaters for ever defer a piece of work
  * (`call_rcu`) and call `synchronize` or `barrier`; both are followed step by step: `Domain::grace_period` with

@@ -174,7 +174,7 @@ impl<'m> Fault<'m, '_> {
         if !guard!("do_fault.seq", self.mm.lock.sequence.read_check(sequence)) {
             return Err(Abort::Fault);
         }
-        seeded!("spf.seed.section_lapses", bug = rcu::model::lapse());
+        seeded!("spf.seed.section_lapses", bug = rcu::lapse());
         if copy.is_none() && self.may_fault_around() && self.map_pages(mode, section)? {
             return Ok(VmFault::NOPAGE);
         }

@@ -1,111 +1,34 @@
-//! The domain: grace periods, and the work that waits for them.
+//! The domain of the process: its grace periods, and the deferred work that the threads that wait for one run.
 //!
-//! | word | who writes | meaning |
-//! |---|---|---|
-//! | `Slot::count` of each thread | its owner only | odd: inside a section |
-//! | `crowd` | who is inside without a slot | how many are |
-//! | `started`, `completed` | the owner of `turn` | grace periods begun and ended |
-//!
-//! The argument. A section stores its odd count, then passes `light`, then reads shared pointers. A grace period
-//! follows the unlinking store with `heavy`, then reads every count. Either the scan sees the odd count and waits, or
-//! the section's reads come after the unlinking store and cannot find what is about to be freed. Both stores to a
-//! count are Release and the scan's loads Acquire, so the section's accesses happen before the scan ends. The crowd's count
-//! is one more that is waited for, until it is zero once.
+//! Owns: the one domain, and the rule that one thread at a time runs deferred work, which a barrier awaits. Does not own the
+//! scan of readers (`grace`) nor the stack of work (`deferred`). Mirrors `rcu_do_batch` and `rcu_barrier` of `kernel/rcu/tree.c`.
 
 use super::deferred::{Batch, Deferred, Work};
-use super::membarrier;
-use crate::sync::context;
-use crate::sync::{
-    AtomicU64, Mutex, guard, in_order, ord, process_epoch, seeded, slots, spin_hint, yield_now,
-};
+use super::grace::GracePeriods;
+use crate::sync::{Mutex, context, guard, process_epoch, seeded};
 
 /// Deferred work that makes [`synchronize_if_much`] act.
 const MUCH: u64 = 256;
 
 pub(super) struct Domain {
-    turn: Mutex<()>,
+    pub(super) grace: GracePeriods,
     /// Held by the one thread that runs deferred work.
     runner: Mutex<()>,
-    started: AtomicU64,
-    completed: AtomicU64,
-    /// Sections of threads that have no slot.
-    pub(super) crowd: AtomicU64,
     deferred: Deferred,
 }
 
-/// A ticket from [`snapshot`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Grace(u64);
-
 impl Domain {
     fn new() -> Self {
-        Self {
-            turn: Mutex::new(()),
-            runner: Mutex::new(()),
-            started: AtomicU64::new(0),
-            completed: AtomicU64::new(0),
-            crowd: AtomicU64::new(0),
-            deferred: Deferred::new(),
-        }
+        Self { grace: GracePeriods::new(), runner: Mutex::new(()), deferred: Deferred::new() }
     }
 
-    /// Lets a grace period pass and answers the work that was deferred before it, if `take` says to. Only the owner of
-    /// `runner` may take.
+    /// Waits for a grace period and returns the work that waited for it, if `take` says to. Only the owner of `runner` may
+    /// take.
     fn grace_period(&self, take: bool) -> [Batch; 2] {
         let take_now = || if take { self.deferred.take() } else { Batch::empty() };
         let ready = take_now();
-        let ticket = snapshot();
-        let _turn = self.turn.lock();
-        // Batched: another thread's grace period that began after the snapshot serves this caller too.
-        if guard!("rcu.batch.elapsed", elapsed(ticket)) {
-            return [ready, Batch::empty()];
-        }
-        // What is deferred once the scan began may be in the hands of readers that the scan does not see.
-        let more;
-        in_order!("rcu.seed.taken_late", more = take_now(), self.pass());
-        [ready, more]
-    }
-
-    /// One grace period. The caller holds `turn`.
-    fn pass(&self) {
-        // Pairs with the Release in `snapshot`. (The fence that follows would do, but membarrier is no fence of the language.)
-        let number = self.started.fetch_add(1, ord!("rcu.started.acquire", Acquire)) + 1;
-        self.wait_for_readers();
-        // Pairs with the Acquire in `elapsed`.
-        self.completed.swap(number, ord!("rcu.completed.release", Release));
-    }
-
-    /// Waits for every section open now. The caller holds `turn`.
-    fn wait_for_readers(&self) {
-        membarrier::heavy();
-        for slot in slots().made() {
-            // Pairs with the Release of the section's end.
-            let seen = slot.count.load(ord!("rcu.scan.acquire", Acquire));
-            if guard!("rcu.scan.waits", seen & 1 == 0) {
-                continue;
-            }
-            wait_while(|| slot.count.load(ord!("rcu.scan.again.acquire", Acquire)) == seen);
-        }
-        wait_while(|| {
-            // Pairs with the Release of each that leaves: a read-modify-write continues the one before.
-            let inside = self.crowd.load(ord!("rcu.crowd.scan.acquire", Acquire));
-            !guard!("rcu.crowd.waits", inside == 0)
-        });
-    }
-}
-
-/// Spins first (sections are short), then yields, then sleeps: a reader may have lost its CPU.
-fn wait_while(condition: impl Fn() -> bool) {
-    let mut rounds = 0_u32;
-    while condition() {
-        rounds += 1;
-        if cfg!(any(specmm_loom, specmm_shuttle)) || (200..1000).contains(&rounds) {
-            yield_now();
-        } else if rounds < 200 {
-            spin_hint();
-        } else {
-            std::thread::sleep(std::time::Duration::from_micros(50));
-        }
+        let more = self.grace.wait(take_now);
+        [ready, more.unwrap_or_else(Batch::empty)]
     }
 }
 
@@ -127,7 +50,7 @@ pub(super) fn domain() -> &'static Domain {
 
 pub(super) fn is_real() -> bool {
     #[cfg(specmm_loom)]
-    return model::is_real();
+    return super::model::is_real();
     #[cfg(not(specmm_loom))]
     true
 }
@@ -135,24 +58,9 @@ pub(super) fn is_real() -> bool {
 pub(super) fn call_rcu(work: Work) {
     #[cfg(specmm_loom)]
     if !is_real() {
-        return model::keep(work);
+        return super::model::keep(work);
     }
     domain().deferred.push(work);
-}
-
-pub(super) fn snapshot() -> Grace {
-    if !is_real() {
-        return Grace(0);
-    }
-    // A read-modify-write reads the newest count. A grace period numbered higher read this one's result, so it began after
-    // what this thread had unlinked. One of the same number may have begun before.
-    let newest = domain().started.fetch_add(0, ord!("rcu.snapshot.release", Release));
-    Grace(newest + seeded!("rcu.seed.ticket", 1, bug = 0))
-}
-
-pub(super) fn elapsed(ticket: Grace) -> bool {
-    // Pairs with the Release in `synchronize`.
-    !is_real() || domain().completed.load(ord!("rcu.elapsed.acquire", Acquire)) >= ticket.0
 }
 
 pub(super) fn synchronize() {
@@ -168,6 +76,43 @@ pub(super) fn synchronize() {
     let runner = domain.runner.try_lock();
     let ready = domain.grace_period(guard!("rcu.take.runner", runner.is_some()));
     run(ready);
+}
+
+pub(super) fn barrier() {
+    // Deferred work that asks for deferred work to be done would wait for itself.
+    if !is_real() || !guard!("rcu.barrier.outside", !runs()) {
+        return synchronize();
+    }
+    let domain = domain();
+    // What others took before has run when they give the mutex back.
+    let _runner =
+        seeded!("rcu.seed.barrier_runs_ahead", Some(domain.runner.lock()), bug = domain.runner.try_lock());
+    // Work deferred before the call is in the stack as this thread sees it, or was taken by a former runner.
+    if !domain.deferred.is_empty() {
+        run(domain.grace_period(true));
+    }
+}
+
+pub(super) fn synchronize_if_much() {
+    if is_real() && domain().deferred.waiting() >= MUCH {
+        synchronize();
+    }
+}
+
+#[cfg(test)]
+pub(super) fn snapshot() -> super::grace::Grace {
+    domain().grace.snapshot()
+}
+
+#[cfg(test)]
+pub(super) fn elapsed(ticket: super::grace::Grace) -> bool {
+    domain().grace.elapsed(ticket)
+}
+
+/// Deferred work that nobody has taken yet.
+#[cfg(all(test, specmm_shuttle))]
+pub(super) fn waiting() -> u64 {
+    domain().deferred.waiting()
 }
 
 /// Runs deferred work, which may come back here.
@@ -192,87 +137,6 @@ fn run(ready: [Batch; 2]) {
 /// Whether this thread is inside [`run`], in this process.
 fn runs() -> bool {
     context::with(|thread| thread.running.get()) == process_epoch()
-}
-
-pub(super) fn barrier() {
-    // Deferred work that asks for deferred work to be done would wait for itself.
-    if !is_real() || !guard!("rcu.barrier.outside", !runs()) {
-        return synchronize();
-    }
-    let domain = domain();
-    // What others took before has run when they give the mutex back.
-    let _runner =
-        seeded!("rcu.seed.barrier_runs_ahead", Some(domain.runner.lock()), bug = domain.runner.try_lock());
-    // Work deferred before the call is in the stack as this thread sees it, or was taken by a former runner.
-    if !domain.deferred.is_empty() {
-        run(domain.grace_period(true));
-    }
-}
-
-pub(super) fn synchronize_if_much() {
-    if is_real() && domain().deferred.waiting() >= MUCH {
-        synchronize();
-    }
-}
-
-/// Deferred work that nobody has taken yet.
-#[cfg(all(test, specmm_shuttle))]
-pub(super) fn waiting() -> u64 {
-    domain().deferred.waiting()
-}
-
-/// What the model checker sets: most models leave RCU out and drop deferred work at their end.
-#[cfg(specmm_loom)]
-#[cfg_attr(not(test), allow(dead_code, reason = "the models set it"))]
-pub mod model {
-    use super::Work;
-    use std::cell::{Cell, RefCell};
-    use std::mem::ManuallyDrop;
-
-    std::thread_local! {
-        static REAL: Cell<bool> = const { Cell::new(false) };
-        // Never dropped with the thread: after an execution that failed, what this would free has died with it.
-        static KEPT: RefCell<ManuallyDrop<Vec<Work>>> = const { RefCell::new(ManuallyDrop::new(Vec::new())) };
-    }
-
-    /// Whether sections and grace periods are explored.
-    pub fn set_real(real: bool) {
-        REAL.with(|cell| cell.set(real));
-    }
-    pub(super) fn is_real() -> bool {
-        REAL.with(Cell::get)
-    }
-    pub(super) fn keep(work: Work) {
-        KEPT.with(|kept| kept.borrow_mut().push(work));
-    }
-    /// Ends the calling thread's section and begins another: what a section should have kept may go.
-    pub fn lapse() {
-        drop(super::super::ReadSection::of_this_thread());
-        std::mem::forget(super::super::read());
-    }
-    /// Runs the work kept back, at the end of an execution.
-    pub fn drain() {
-        for work in take() {
-            work.run();
-        }
-    }
-    /// Leaks the work kept back by an execution that failed.
-    pub fn forget() {
-        std::mem::forget(take());
-    }
-    fn take() -> Vec<Work> {
-        KEPT.with(|kept| std::mem::take(&mut **kept.borrow_mut()))
-    }
-}
-
-/// A wrong way, for the mutants; here sections and grace periods are always real.
-#[cfg(specmm_shuttle)]
-pub mod model {
-    /// Ends the calling thread's section and begins another: what a section should have kept may go.
-    pub fn lapse() {
-        drop(super::super::ReadSection::of_this_thread());
-        std::mem::forget(super::super::read());
-    }
 }
 
 #[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]

@@ -1,7 +1,8 @@
 //! Read-copy-update: readers that never wait, and a way to wait for all of them.
 //!
-//! Owns: read sections ([`read`]), deferred work ([`call_rcu`]), grace periods ([`synchronize`]). Guards tree nodes, VMAs, page-table nodes, open files and the reuse of mapped frames. Does not own the
-//! pointers it protects: those are ordinary atomics of their rooms.
+//! Owns: read sections ([`read`]), deferred work ([`call_rcu`]), grace periods ([`synchronize`]). Guards tree nodes, VMAs,
+//! page-table nodes, open files and the reuse of mapped frames. Does not own the pointers it protects: those are ordinary atomics
+//! of their rooms.
 //!
 //! Mirrors `include/linux/rcupdate.h`. It is small and ours because every check in it can be switched off by name.
 //! One domain serves the process. A reader's cost is two stores to a line of its own and a compiler fence; the price is
@@ -13,14 +14,18 @@
 mod arc_cell;
 mod deferred;
 mod domain;
+mod grace;
 mod membarrier;
+#[cfg(specmm_loom)]
+#[cfg_attr(not(test), allow(dead_code, reason = "the models set it"))]
+pub mod model;
 mod section;
 
 pub use arc_cell::ArcCell;
 pub use deferred::{Carried, Carries, Room};
-#[cfg(any(specmm_loom, specmm_shuttle))]
-pub use domain::model;
 pub use section::ReadSection;
+#[cfg(any(specmm_loom, specmm_shuttle))]
+pub use section::lapse;
 
 #[cfg(all(test, any(specmm_loom, specmm_shuttle)))]
 use domain::{elapsed, snapshot};

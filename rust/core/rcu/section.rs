@@ -17,14 +17,6 @@ pub struct ReadSection {
     _this_thread: PhantomData<*const ()>,
 }
 
-#[cfg(any(specmm_loom, specmm_shuttle))]
-impl ReadSection {
-    /// The calling thread's open section once more, for wrong ways of the mutants.
-    pub(super) fn of_this_thread() -> Self {
-        Self { _this_thread: PhantomData }
-    }
-}
-
 #[inline]
 pub(super) fn read() -> ReadSection {
     if is_real() {
@@ -37,6 +29,13 @@ pub(super) fn read() -> ReadSection {
         });
     }
     ReadSection { _this_thread: PhantomData }
+}
+
+/// Ends the calling thread's section and begins another, for a mutant: what a section should have kept may go.
+#[cfg(any(specmm_loom, specmm_shuttle))]
+pub fn lapse() {
+    drop(ReadSection { _this_thread: PhantomData });
+    std::mem::forget(read());
 }
 
 #[inline]
@@ -62,7 +61,7 @@ fn claim(thread: &Context) -> Option<&'static Slot> {
 #[cold]
 fn join_the_crowd() {
     // Relaxed: a read-modify-write continues what others of the crowd released.
-    domain().crowd.fetch_add(1, Ordering::Relaxed);
+    domain().grace.crowd.fetch_add(1, Ordering::Relaxed);
 }
 
 impl Drop for ReadSection {
@@ -91,6 +90,6 @@ fn leave(slot: Option<&Slot>) {
             slot.count.store(count, ord!("rcu.exit.release", Release));
         }
         // Pairs with the Acquire of the look at the crowd.
-        None => _ = domain().crowd.fetch_sub(1, ord!("rcu.crowd.exit.release", Release)),
+        None => _ = domain().grace.crowd.fetch_sub(1, ord!("rcu.crowd.exit.release", Release)),
     }
 }
