@@ -21,9 +21,7 @@ def name(page: pathlib.Path) -> str:
 TEACHING = [
     page
     for page in PAGES
-    if re.match(
-        r"README|docs/(clients/|coming|errors|in-a|processes|quickstart|reclaim|tuning)", name(page)
-    )
+    if re.match(r"README|docs/(clients/|coming|errors|in-a|processes|quickstart|reclaim|tuning)", name(page))
 ]
 
 
