@@ -1,13 +1,17 @@
-"""Linux's file page-fault path as a library: page cache, address spaces and speculative faults.
+"""Read large files under a memory limit you set: a page cache inside your process, in place of mmap.
 
     import specmm
 
     with specmm.PageCache("64MiB") as cache, cache.open("data.bin") as file:
         file.pread(100, 0)
 
-`PageCache` holds pages of many files in a bounded number of frames, `File` reads through it, `Mm` is an
-address space that maps files and faults on them, with and without the lock. `specmm.model` is the reference
-model: the same names in plain Python, single-threaded, written to be read.
+A `PageCache` holds pages of any number of files in at most the memory you give it, and a `File` reads through
+it. Reads release the GIL whenever they may wait, and a file that is truncated under its reader raises
+`BusError` where mmap sends SIGBUS.
+
+For those who study page faults, `Mm` is an address space over these files whose faults are served as Linux
+serves them, with and without the mmap lock, and `specmm.model` is the reference model: the same names in
+plain Python, single-threaded, written to be read.
 """
 
 import sys

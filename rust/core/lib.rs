@@ -1,7 +1,8 @@
-//! Linux's file page-fault path as a library.
+//! Read large files under a memory limit you set: a page cache inside your process, in place of mmap.
 //!
-//! specmm is a page cache with a hard bound and address spaces over it, built the way Linux builds them: pages are found
-//! without a lock, a fault first tries to be served *speculatively*, without the mmap lock, and only then takes it.
+//! Pages are found and copied out without a lock, any number of files share the limit, and a truncated file is an error where
+//! mmap sends a signal. Over the cache are address spaces whose page faults are served as Linux serves them: first
+//! *speculatively*, without the mmap lock, and only then with it.
 //!
 //! ```
 //! use specmm::{Io, Mm, MmOptions, PageCache, Prot, store::MemoryStore};
