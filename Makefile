@@ -2,19 +2,24 @@
 
 PYTHON ?= python3
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# Which specmm an environment imports is the environment's to say.
+unexport PYTHONPATH
 
-SOURCES := Cargo.toml Cargo.lock pyproject.toml README.md $(shell find rust python -not -path '*__pycache__*')
+# No page: `make wheel` takes README.md as it is, and in the wheel of the tests nobody reads it.
+RUST := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name Cargo.toml)
+SOURCES := $(RUST) pyproject.toml $(shell find python -type f -not -path '*__pycache__*' -not -name '*.so')
 WHEEL := target/wheel/built
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 # Another configuration of the same sources would evict the plain build from its folder.
 LOOM := RUSTFLAGS='--cfg specmm_loom' CARGO_TARGET_DIR=target/loom
 UNDER_SHUTTLE := RUSTFLAGS='--cfg specmm_shuttle' CARGO_TARGET_DIR=target/shuttle
 
-.PHONY: help preflight preflight-ci preflight-peers packages faults test test-rust test-python property lint loom loom-quick guards shuttle free asan tsan bench bench-python hit-ratio counts spin peers wheel deep ci clean
+.PHONY: help dev preflight preflight-ci preflight-peers packages faults test test-rust test-python property lint loom loom-quick guards shuttle free asan tsan bench bench-python hit-ratio counts spin peers wheel deep ci clean
 
 help:
 	@echo 'make faults   the main job: fault a real file, with and without the mmap lock (FAULTS="FILE --seconds 5")'
 	@echo 'make test     Rust and Python tests and the quick models, within 10 minutes'
+	@echo 'make dev      builds in place, in seconds, and runs what you name (PYTEST=tests/files/test_api.py); see CONTRIBUTING.md'
 	@echo 'make property the tests that draw their inputs, ten times with fresh seeds (RUNS=3)'
 	@echo 'make lint     formatters, linters and types'
 	@echo 'make loom     every model, to completion, held against the committed table (MODELS=--update)'
@@ -36,9 +41,9 @@ help:
 preflight:
 	@PYTHON='$(PYTHON)' tools/preflight
 
-# --- the wheel, and two environments of the project's own: one as a user has it, one for developers
+# --- the wheel, and environments of the project's own: as a user has it, with what the tests need, with the peers
 
-.venv/made .venv-dev/made .venv-peers/made: | preflight
+.venv/made .venv-dev/made .venv-edit/made .venv-peers/made: | preflight
 	@echo 'Setting up $(@D). The first build of specmm takes minutes; later ones are quick.'
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --upgrade pip
@@ -65,6 +70,24 @@ $(WHEEL): $(SOURCES) .venv/made
 	.venv-peers/bin/python -m pip install --quiet --group peers "$$(echo target/wheel/*.whl)"
 	.venv-peers/bin/python -m pip install --quiet --force-reinstall --no-deps target/wheel/*.whl
 	touch $@
+
+# --- in place: the sources of python/ as they are, beside an extension that is built anew when Rust has changed
+
+IN_PLACE := python/specmm/_core.abi3.so
+# A folder of its own: maturin and plain cargo would evict each other's builds.
+MATURIN := VIRTUAL_ENV=$(CURDIR)/.venv-edit CARGO_TARGET_DIR=target/dev .venv-edit/bin/maturin develop --quiet
+
+.venv-edit/installed: pyproject.toml .venv-edit/made
+	.venv-edit/bin/python -m pip install --quiet --group edit
+	$(MATURIN) --extras cli
+	touch $@
+
+$(IN_PLACE): $(RUST) .venv-edit/installed
+	$(MATURIN) --skip-install
+	touch $@
+
+dev: $(IN_PLACE)
+	$(if $(PYTEST),.venv-edit/bin/python -m pytest $(PYTEST),@echo 'Built in place: .venv-edit/bin/python imports specmm from python/')
 
 # --- the two commands
 
@@ -196,4 +219,4 @@ ci: PEERS = quick
 ci: preflight-ci lint test loom guards free counts asan tsan shuttle spin peers
 
 clean:
-	rm -rf target .venv .venv-dev .venv-peers .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf target .venv .venv-dev .venv-edit .venv-peers $(IN_PLACE) .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+import builds
 import specmm
 from differential import program
 from samples import CONTENT, numbered
@@ -29,6 +30,19 @@ settings.register_profile("dev", any_profile, max_examples=100)
 settings.register_profile("ci", any_profile, max_examples=200, derandomize=True, print_blob=True)
 settings.register_profile("deep", any_profile, max_examples=5000, stateful_step_count=200)
 settings.load_profile(os.environ.get("SPECMM_HYPOTHESIS", "dev"))
+
+
+PACKAGE = pathlib.Path(specmm.__file__).parent
+
+
+def pytest_report_header() -> str:
+    return f"specmm: {builds.built(PACKAGE)[0]}, {PACKAGE}"
+
+
+def pytest_sessionstart() -> None:
+    stale = builds.stale(PACKAGE)
+    if stale:
+        pytest.exit(stale, returncode=1)
 
 
 def pytest_configure(config: pytest.Config) -> None:
