@@ -103,9 +103,9 @@ def shared(request: pytest.FixtureRequest) -> Iterator[specmm.PageCache]:
 
 
 @pytest.fixture(params=["speculative", "mmap_lock"])
-def mm(request: pytest.FixtureRequest, cache: specmm.PageCache) -> Iterator[specmm.Mm]:
+def mm(request: pytest.FixtureRequest, cache: specmm.PageCache) -> Iterator[specmm.mm.Mm]:
     """An address space, whose faults are each counted once."""
-    with specmm.Mm(cache, locking=request.param) as mm:
+    with specmm.mm.Mm(cache, locking=request.param) as mm:
         assert mm.locking == request.param
         assert request.param in repr(mm)
         yield mm

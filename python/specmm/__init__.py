@@ -15,14 +15,15 @@ plain Python, single-threaded, written to be read.
 """
 
 import sys
+from typing import TYPE_CHECKING
 
 if sys.platform != "linux":
     raise ImportError("specmm runs on Linux only")
 
 # The first for the command. A forked child may need the others, where an import could wait for one of its
 # parent's threads.
-from specmm import _early, _lifetime, _pickling, _raw, _report  # noqa: F401
-from specmm._core import PAGE_SIZE, File, Mm, PageCache, Pinned, __version__
+from specmm import _early, _lifetime, _pickling, _raw, _report, mm  # noqa: F401
+from specmm._core import PAGE_SIZE, File, PageCache, Pinned, __version__
 from specmm._default import configure, open
 from specmm._errors import (
     BusError,
@@ -32,43 +33,51 @@ from specmm._errors import (
     SegmentationError,
     SpecmmError,
 )
-from specmm._types import (
-    Abort,
-    CacheStats,
-    FaultOutcome,
-    FilemapFault,
-    ReadaheadState,
-    TouchReport,
-    VmFault,
-)
+from specmm._types import CacheStats, ReadaheadState
+
+if TYPE_CHECKING:
+    # The former names of what is in `specmm.mm`: they work as ever, and `dir` does not show them.
+    from specmm.mm import Abort as Abort
+    from specmm.mm import FaultOutcome as FaultOutcome
+    from specmm.mm import FilemapFault as FilemapFault
+    from specmm.mm import Mm as Mm
+    from specmm.mm import TouchReport as TouchReport
+    from specmm.mm import VmFault as VmFault
+else:
+
+    def __getattr__(name):
+        if name in mm.__all__:
+            return getattr(mm, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
+
 
 __all__ = [
     "PAGE_SIZE",
-    "Abort",
     "BusError",
     "CacheStats",
     "ClosedError",
-    "FaultOutcome",
     "File",
-    "FilemapFault",
     "InvariantError",
-    "Mm",
     "OutOfFramesError",
     "PageCache",
     "Pinned",
     "ReadaheadState",
     "SegmentationError",
     "SpecmmError",
-    "TouchReport",
-    "VmFault",
     "__version__",
     "configure",
     "open",
 ]
 
+
+def __dir__() -> list[str]:
+    # Modules that were imported are attributes of the package, too.
+    return [*__all__, *(name for name in globals() if name.startswith("__") and name not in __all__)]
+
+
 # Messages and pickles name a class where users find it.
 for _name in __all__:
     _object = globals()[_name]
     if isinstance(_object, type):
-        _object.__module__ = "specmm"
-del _name, _object
+        _object.__module__ = __name__
+del TYPE_CHECKING, _name, _object, sys

@@ -1,4 +1,4 @@
-//! `specmm.Mm`.
+//! `specmm.mm.Mm`.
 
 use crate::args;
 use crate::buffer;
@@ -14,7 +14,7 @@ use pyo3::types::{PyBytes, PyDict};
 use specmm::{Error, Locking, Madvise, MmOptions, Prot, TouchReport};
 
 /// An address space: mappings of files, a page table and a lock.
-#[pyclass(module = "specmm", frozen, weakref)]
+#[pyclass(module = "specmm.mm", frozen, weakref)]
 pub(crate) struct Mm {
     handle: Handle<Over>,
 }
@@ -245,6 +245,6 @@ impl Mm {
     }
 
     fn __repr__(&self) -> String {
-        format!("<specmm.Mm locking='{}'>", self.handle.inner().locking())
+        format!("<specmm.mm.Mm locking='{}'>", self.handle.inner().locking())
     }
 }

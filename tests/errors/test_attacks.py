@@ -148,7 +148,7 @@ with specmm.PageCache("256KiB", frame_timeout=0.01) as cache:
     closed_file = cache.open(path)
     closed_file.close()
     with specmm.PageCache("64KiB") as closed: pass
-    mm = specmm.Mm(cache)
+    mm = specmm.mm.Mm(cache)
     address = mm.mmap(file)
     raw, pinned = file.as_raw(), file.pin(4096, 5)
     released = memoryview(bytearray(10)); released.release()
@@ -223,7 +223,7 @@ def interrupter():
 
 cache = specmm.PageCache("128KiB")
 file, stored, writable = cache.open(path), cache.open_store(Store(), 1 << 18), cache.open(sys.argv[4], "r+b")
-mm = specmm.Mm(cache)
+mm = specmm.mm.Mm(cache)
 address = mm.mmap(file)
 stop, interrupts, done = threading.Event(), 0, 0
 thread = threading.Thread(target=interrupter)

@@ -56,11 +56,11 @@ except PermissionError as error:
 def test_an_empty_file(cache, tmp_path):
     path = tmp_path / "empty"
     path.touch()
-    with cache.open(path, "r+b") as file, specmm.Mm(cache) as mm:
+    with cache.open(path, "r+b") as file, specmm.mm.Mm(cache) as mm:
         assert file.size == 0
         assert file.pread(100, 0) == b""
         assert file.residency() == b""
-        assert file.filemap_fault(0, speculative=False).result == specmm.VmFault.SIGBUS
+        assert file.filemap_fault(0, speculative=False).result == specmm.mm.VmFault.SIGBUS
         with pytest.raises(ValueError, match="0"):
             mm.mmap(file)
         address = mm.mmap(file, PAGE)  # longer than the file, as in Linux
@@ -80,7 +80,7 @@ def test_truncate_needs_a_writable_mode(cache, path):
 
 
 def test_what_does_not_exist_yet_is_refused(cache, path):
-    with cache.open(path, "r+b") as file, specmm.Mm(cache) as mm:
+    with cache.open(path, "r+b") as file, specmm.mm.Mm(cache) as mm:
         with pytest.raises(io.UnsupportedOperation):
             mm.mmap(file, prot="rw")
         address = mm.mmap(file)
@@ -101,7 +101,7 @@ def test_what_does_not_exist_yet_is_refused(cache, path):
 @pytest.mark.parametrize("warm", [True, False])
 @pytest.mark.parametrize("locking", ["speculative", "mmap_lock"])
 def test_a_file_that_shrinks_under_a_mapping(cache, path, how, warm, locking):
-    with cache.open(path, "r+b") as file, specmm.Mm(cache, locking=locking) as mm:
+    with cache.open(path, "r+b") as file, specmm.mm.Mm(cache, locking=locking) as mm:
         address = mm.mmap(file)
         private = mm.mmap(file, prot="rw", shared=False)
         if warm:
@@ -123,12 +123,12 @@ def test_a_file_that_shrinks_under_a_mapping(cache, path, how, warm, locking):
                 attempt()
             assert (raised.value.index, raised.value.offset, raised.value.size) == (1, PAGE + 3, 100)
             assert raised.value.__cause__ is None
-        assert mm.fault(address + PAGE).result & specmm.VmFault.SIGBUS
+        assert mm.fault(address + PAGE).result & specmm.mm.VmFault.SIGBUS
         assert file.pread(10, PAGE) == b""
 
 
 def test_a_file_that_shrinks_unnoticed(cache, path):
-    with cache.open(path, ra_pages=0) as file, specmm.Mm(cache) as mm:
+    with cache.open(path, ra_pages=0) as file, specmm.mm.Mm(cache) as mm:
         address = mm.mmap(file)
         os.truncate(path, 100)
         with pytest.raises(specmm.BusError, match=str(2 * PAGE)):
@@ -136,7 +136,7 @@ def test_a_file_that_shrinks_unnoticed(cache, path):
 
 
 def test_accesses_that_no_mapping_allows(cache, path):
-    with cache.open(path) as file, specmm.Mm(cache) as mm:
+    with cache.open(path) as file, specmm.mm.Mm(cache) as mm:
         address = mm.mmap(file, PAGE)
         for attempt, where in [
             (lambda: mm.load(0, 1), 0),

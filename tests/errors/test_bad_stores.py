@@ -51,7 +51,7 @@ def test_what_a_store_raises_is_the_cause(cache):
             raise error
         return bytes(n)
 
-    with cache.open_store(Store(read_at), 4 * PAGE, name="remote") as file, specmm.Mm(cache) as mm:
+    with cache.open_store(Store(read_at), 4 * PAGE, name="remote") as file, specmm.mm.Mm(cache) as mm:
         with pytest.raises(OSError, match="LookupError: no such object") as raised:
             file.pread(10, 0)
         assert raised.value.__cause__ is error
@@ -107,7 +107,7 @@ def test_a_truncate_that_raises_changes_nothing(cache):
         lambda cache, file, mm: cache.close(),
         lambda cache, file, mm: mm.load(0x10000, 1),
         lambda cache, file, mm: mm.munmap(0x10000, PAGE),
-        lambda cache, file, mm: specmm.Mm(cache),
+        lambda cache, file, mm: specmm.mm.Mm(cache),
     ],
 )
 def test_a_store_that_calls_its_own_cache(cache, call):
@@ -121,7 +121,7 @@ def test_a_store_that_calls_its_own_cache(cache, call):
             raise
         return bytes(n)
 
-    with cache.open_store(Store(read_at), 4 * PAGE) as file, specmm.Mm(cache) as mm:
+    with cache.open_store(Store(read_at), 4 * PAGE) as file, specmm.mm.Mm(cache) as mm:
         mm.mmap(file)
         with pytest.raises(OSError, match="store") as raised:
             file.pread(1, 0)

@@ -23,7 +23,7 @@ def test_a_closed_file(cache, path):
         lambda: file.revalidate(),
         lambda: file.filemap_fault(0),
         lambda: file.__enter__().pread(1, 0),
-        lambda: specmm.Mm(cache).mmap(file),
+        lambda: specmm.mm.Mm(cache).mmap(file),
         lambda: raw.read(1),
     ]:
         with pytest.raises(specmm.ClosedError, match=r"data\.bin"):
@@ -51,14 +51,14 @@ def test_a_closed_raw_stream(cache, path):
 def test_a_closed_cache(path):
     cache = specmm.PageCache("1MiB")
     file = cache.open(path)
-    mm = specmm.Mm(cache)
+    mm = specmm.mm.Mm(cache)
     address = mm.mmap(file)
     mm.load(address, 1)
     cache.close()
     for call in [
         lambda: cache.open(path),
         lambda: cache.open_store(Store(bytes), 10),
-        lambda: specmm.Mm(cache),
+        lambda: specmm.mm.Mm(cache),
         lambda: file.pread(1, 0),
         lambda: mm.load(address, 1),
         lambda: mm.mmap(file),
@@ -71,7 +71,7 @@ def test_a_closed_cache(path):
 
 def test_a_closed_address_space(cache, path):
     with cache.open(path) as file:
-        mm = specmm.Mm(cache)
+        mm = specmm.mm.Mm(cache)
         address = mm.mmap(file)
         mm.close()
         for call in [

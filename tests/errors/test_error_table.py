@@ -42,7 +42,7 @@ class Flaky:
 
 
 def test_cut_short(cache, data, file):
-    with specmm.Mm(cache) as mm:
+    with specmm.mm.Mm(cache) as mm:
         address = mm.mmap(file)
         assert file.pread(3, 0) == b"aaa"
         os.truncate(data, 5000)
@@ -152,7 +152,7 @@ def test_a_store_that_does_not_answer():
 
     with specmm.PageCache("1MiB") as cache:
         file = cache.open_store(Silent(), 8 * PAGE, name="silent", timeout=0.05)
-        mm = specmm.Mm(cache)
+        mm = specmm.mm.Mm(cache)
         address = mm.mmap(file)
         for read in (
             lambda: file.pread(10, PAGE),

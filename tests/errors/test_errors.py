@@ -68,11 +68,11 @@ def test_words_that_are_none(cache, path):
         specmm.PageCache("1MiB", io="sometimes")
     with pytest.raises(ValueError, match="fast"):
         cache.open(path, "fast")
-    with cache.open(path) as file, specmm.Mm(cache) as mm:
+    with cache.open(path) as file, specmm.mm.Mm(cache) as mm:
         with pytest.raises(ValueError, match="perhaps"):
             file.advise("perhaps")
         with pytest.raises(ValueError, match="hope"):
-            specmm.Mm(cache, locking="hope")
+            specmm.mm.Mm(cache, locking="hope")
         with pytest.raises(ValueError, match="rwx"):
             mm.mmap(file, prot="rwx")
         address = mm.mmap(file)
@@ -85,7 +85,7 @@ def test_words_that_are_none(cache, path):
 @pytest.mark.parametrize("fault_around", [0, 1, 4095, 5000, 3 * PAGE, "64", "5KiB", "lots", -1])
 def test_fault_around_that_is_none(cache, fault_around):
     with pytest.raises(ValueError, match="fault_around") as raised:
-        specmm.Mm(cache, fault_around=fault_around)
+        specmm.mm.Mm(cache, fault_around=fault_around)
     assert str(fault_around) in str(raised.value) or "5120" in str(raised.value)
 
 
@@ -165,7 +165,7 @@ A = 0x10000  # where the first mapping of an address space lies
     ],
 )
 def test_ranges_of_an_address_space_that_are_none(cache, path, call, value):
-    with cache.open(path) as file, specmm.Mm(cache) as mm:
+    with cache.open(path) as file, specmm.mm.Mm(cache) as mm:
         assert mm.mmap(file) == A
         with pytest.raises(ValueError, match=f"{value}|{value:#x}"):
             call(mm, file)
@@ -173,7 +173,7 @@ def test_ranges_of_an_address_space_that_are_none(cache, path, call, value):
 
 
 def test_only_a_file_of_the_cache_can_be_mapped(cache, path):
-    with specmm.PageCache("1MiB") as other, other.open(path) as file, specmm.Mm(cache) as mm:
+    with specmm.PageCache("1MiB") as other, other.open(path) as file, specmm.mm.Mm(cache) as mm:
         with pytest.raises(ValueError, match=r"data\.bin"):
             mm.mmap(file)
         with pytest.raises(TypeError):
@@ -184,7 +184,7 @@ def test_only_a_file_of_the_cache_can_be_mapped(cache, path):
 
 
 def test_a_small_cache_serves_a_large_file(path):
-    with specmm.PageCache(2 * PAGE) as cache, cache.open(path) as file, specmm.Mm(cache) as mm:
+    with specmm.PageCache(2 * PAGE) as cache, cache.open(path) as file, specmm.mm.Mm(cache) as mm:
         assert file.pread(len(CONTENT), 0) == CONTENT
         address = mm.mmap(file)
         assert mm.load(address, len(CONTENT)) == CONTENT
@@ -200,19 +200,19 @@ def test_a_cache_too_small_for_the_pins(path):
                 file.pread(1, 2 * PAGE)
             with pytest.raises(MemoryError, match="2 frames"):
                 file.pin(2 * PAGE, 1)
-            with specmm.Mm(cache) as mm:
+            with specmm.mm.Mm(cache) as mm:
                 address = mm.mmap(file)
                 assert mm.load(address, 8) == bytes(first)
                 with pytest.raises(specmm.OutOfFramesError, match="2 pinned"):
                     mm.touch(address, 3 * PAGE)
-                assert mm.fault(address + 2 * PAGE).result & specmm.VmFault.OOM
+                assert mm.fault(address + 2 * PAGE).result & specmm.mm.VmFault.OOM
         # Nothing is lost, and nothing is left.
         assert file.pread(len(CONTENT), 0) == CONTENT
         cache.check()
 
 
 def test_a_request_that_no_memory_could_hold(cache, path):
-    with cache.open(path) as file, specmm.Mm(cache) as mm:
+    with cache.open(path) as file, specmm.mm.Mm(cache) as mm:
         assert file.pread(1 << 62, 1) == CONTENT[1:]
         address = mm.mmap(file, 1 << 40)
         with pytest.raises(specmm.BusError):

@@ -109,7 +109,7 @@ def test_willneed_serves_faults_too(cache, store, file):
     file.advise("willneed", 0, 16 * PAGE)
     cache.settle()
     reads = len(store.reads)
-    with specmm.Mm(cache, fault_around=PAGE) as mm:
+    with specmm.mm.Mm(cache, fault_around=PAGE) as mm:
         report = mm.touch(mm.mmap(file), 16 * PAGE)
     assert (report.touches, report.major) == (16, 0)
     assert len(store.reads) == reads
@@ -151,7 +151,7 @@ def test_dontneed_drops_the_range_and_a_later_read_reads_again(cache, store, fil
 def test_dontneed_leaves_what_is_mapped(cache, store, file):
     file.advise("willneed", 0, 8 * PAGE)
     cache.settle()
-    with specmm.Mm(cache, fault_around=PAGE) as mm:
+    with specmm.mm.Mm(cache, fault_around=PAGE) as mm:
         mm.load(mm.mmap(file) + 3 * PAGE, 1)
         file.advise("dontneed")
         assert resident(file) == [3]
@@ -168,7 +168,7 @@ def test_what_a_range_needs_is_read_without_the_mmap_lock():
             assert go_on.wait(60)
             return bytes(n)
 
-    with specmm.PageCache("1MiB", io="inline") as cache, specmm.Mm(cache) as mm:
+    with specmm.PageCache("1MiB", io="inline") as cache, specmm.mm.Mm(cache) as mm:
         file, other = (cache.open_store(each, PAGES * PAGE) for each in (Slow(), Log()))
         addr = mm.mmap(file)
         reader = threading.Thread(target=mm.madvise, args=(addr, 8 * PAGE, "willneed"))

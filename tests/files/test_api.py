@@ -31,8 +31,8 @@ def test_package_says_what_it_is():
 
 
 def test_vm_fault_is_a_flag_with_values_of_linux():
-    assert issubclass(specmm.VmFault, enum.IntFlag)
-    assert {flag.name: flag.value for flag in specmm.VmFault} == {
+    assert issubclass(specmm.mm.VmFault, enum.IntFlag)
+    assert {flag.name: flag.value for flag in specmm.mm.VmFault} == {
         "OOM": 1,
         "SIGBUS": 2,
         "MAJOR": 4,
@@ -45,11 +45,15 @@ def test_vm_fault_is_a_flag_with_values_of_linux():
 
 
 def test_each_abort_has_an_event_of_its_own(cache):
-    assert issubclass(specmm.Abort, enum.Enum)
-    with specmm.Mm(cache) as mm:
+    assert issubclass(specmm.mm.Abort, enum.Enum)
+    with specmm.mm.Mm(cache) as mm:
         events = mm.vm_events()
     causes = {name.removeprefix("spf_abort_") for name in events if name.startswith("spf_abort_")}
-    assert causes == {cause.value for cause in specmm.Abort} == {cause.name.lower() for cause in specmm.Abort}
+    assert (
+        causes
+        == {cause.value for cause in specmm.mm.Abort}
+        == {cause.name.lower() for cause in specmm.mm.Abort}
+    )
 
 
 # --- the cache
@@ -257,7 +261,7 @@ def test_a_change_from_outside_is_seen_by_revalidate(cache, path):
 @pytest.mark.parametrize("mapped", [False, True])
 @pytest.mark.parametrize("ra_pages", [0, 32])
 def test_a_file_that_others_made_shorter_is_read_up_to_its_new_end(cache, path, mapped, ra_pages):
-    with cache.open(path, ra_pages=ra_pages) as file, specmm.Mm(cache) as mm:
+    with cache.open(path, ra_pages=ra_pages) as file, specmm.mm.Mm(cache) as mm:
         addr = mm.mmap(file)
         os.truncate(path, PAGE + 100)
         data = mm.load(addr + PAGE, 100) if mapped else file.pread(200, PAGE)
@@ -294,16 +298,16 @@ def test_readahead_state_is_a_record(cache, path):
 
 
 def test_filemap_fault_speaks_for_itself(cache, path):
-    fault = specmm.VmFault
+    fault = specmm.mm.VmFault
     with cache.open(path, ra_pages=0) as file:
-        miss = specmm.FilemapFault(fault.RETRY, specmm.Abort.FILE_MISS)
+        miss = specmm.mm.FilemapFault(fault.RETRY, specmm.mm.Abort.FILE_MISS)
         assert file.filemap_fault(3) == miss
-        assert file.filemap_fault(3, speculative=False) == specmm.FilemapFault(
+        assert file.filemap_fault(3, speculative=False) == specmm.mm.FilemapFault(
             fault.LOCKED | fault.MAJOR, None
         )
-        assert file.filemap_fault(3) == specmm.FilemapFault(fault.LOCKED, None)
-        assert file.filemap_fault(41).abort is specmm.Abort.FILE_MISS
-        assert file.filemap_fault(41, speculative=False) == specmm.FilemapFault(fault.SIGBUS, None)
+        assert file.filemap_fault(3) == specmm.mm.FilemapFault(fault.LOCKED, None)
+        assert file.filemap_fault(41).abort is specmm.mm.Abort.FILE_MISS
+        assert file.filemap_fault(41, speculative=False) == specmm.mm.FilemapFault(fault.SIGBUS, None)
 
 
 def test_each_open_has_the_name_it_was_opened_by(cache, path):

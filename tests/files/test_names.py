@@ -104,7 +104,7 @@ def test_a_store_keeps_its_name(shared, name):
     def fails(offset, n):
         raise OSError(errno.EIO, "broken")
 
-    with shared.open_store(Store(fails), 100, name=text) as file, specmm.Mm(shared) as mm:
+    with shared.open_store(Store(fails), 100, name=text) as file, specmm.mm.Mm(shared) as mm:
         assert file.name == file.as_raw().name == text
         with pytest.raises(OSError, match="broken") as raised:
             file.pread(1, 0)

@@ -120,7 +120,7 @@ def test_every_row_of_the_table_has_a_test():
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_a_look_finds(cache, data, row, change):
-    with cache.open(data, ra_pages=0) as file, specmm.Mm(cache) as mm:
+    with cache.open(data, ra_pages=0) as file, specmm.mm.Mm(cache) as mm:
         address = mm.mmap(file)
         assert mm.load(address, 3) == b"aaa"
         assert file.pread(10 * PAGE, 0) == b"a" * 10 * PAGE
@@ -425,7 +425,7 @@ def test_a_reader_beside_a_loop_of_chmod_gets_its_bytes(cache, data):
             assert bytes(file.gather([0, SIZE - 100], 100)) == b"a" * 200
             with file.pin(number % PAGES * PAGE, 8) as pin:
                 assert bytes(pin) == b"a" * 8
-        mm = specmm.Mm(cache)
+        mm = specmm.mm.Mm(cache)
         address = mm.mmap(file)
         for number in range(PAGES):
             assert mm.load(address + number * PAGE, 8) == b"a" * 8

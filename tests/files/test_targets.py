@@ -279,7 +279,7 @@ def test_a_store_answers_with_any_buffer_of_bytes(shared, make, size):
 @example(lambda: np.zeros(3, "M8[s]"))
 def test_any_buffer_of_bytes_is_stored_through_a_mapping(shared, source, make):
     data = make()
-    with shared.open(source) as file, specmm.Mm(shared) as mm:
+    with shared.open(source) as file, specmm.mm.Mm(shared) as mm:
         address = mm.mmap(file, prot="rw", shared=False)
         try:
             expected = bytes_of(data)

@@ -420,7 +420,7 @@ def test_a_read_beside_a_truncation_in_its_page(mapped: bool, sizes: list[int]) 
     # A fault forgives a first failure, so its second read is the one to hold.
     gate = Gate(held=2, fails=1) if mapped else Gate(held=1)
     answers: list[Hashable] = []
-    with specmm.PageCache("1MiB", io="inline") as cache, specmm.Mm(cache) as mm:
+    with specmm.PageCache("1MiB", io="inline") as cache, specmm.mm.Mm(cache) as mm:
         file = cache.open_store(gate, PAGE, ra_pages=0)
         addr = mm.mmap(file)
 

@@ -84,7 +84,7 @@ def sparse_reads(draw: random.Random) -> None:
 
 def touches(draw: random.Random) -> None:
     file = opened(draw)
-    mm = specmm.Mm(kept[-1])
+    mm = specmm.mm.Mm(kept[-1])
     address = mm.mmap(file)
     mm.touch(address, 1 << 44, stride=log_uniform(draw, 1 << 32, 1 << 38))
     mm.munmap(address, 1 << 44)
@@ -93,20 +93,20 @@ def touches(draw: random.Random) -> None:
 
 def stores(draw: random.Random) -> None:
     file = opened(draw)
-    mm = specmm.Mm(kept[-1])
+    mm = specmm.mm.Mm(kept[-1])
     address = mm.mmap(file, prot="rw", shared=False)
     mm.touch(address, 1 << 44, stride=log_uniform(draw, 1 << 32, 1 << 38), write=True)
 
 
 def loads(draw: random.Random) -> None:
     file = opened(draw)
-    mm = specmm.Mm(kept[-1])
+    mm = specmm.mm.Mm(kept[-1])
     mm.load(mm.mmap(file), log_uniform(draw, 1, 1 << 26))
 
 
 def tells(draw: random.Random) -> None:
     file = opened(draw)
-    mm = specmm.Mm(kept[-1])
+    mm = specmm.mm.Mm(kept[-1])
     address = mm.mmap(file)
     file.residency(0, log_uniform(draw, 1, 1 << 28))
     mm.pagemap(address, PAGE * log_uniform(draw, 1, 1 << 28))
@@ -114,7 +114,7 @@ def tells(draw: random.Random) -> None:
 
 def pieces(draw: random.Random) -> None:
     file = opened(draw)
-    mm = specmm.Mm(kept[-1])
+    mm = specmm.mm.Mm(kept[-1])
     address = mm.mmap(file, 1 << 32)
     for piece in range(0, log_uniform(draw, 1, 1 << 10), 2):
         mm.madvise(address + piece * PAGE, PAGE, "random")

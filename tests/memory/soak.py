@@ -73,9 +73,9 @@ class Work:
         self.cache = specmm.PageCache(capacity, frame_timeout=60)
         self.far = self.cache.open(self.sparse, ra_pages=0)
         self.files = [self.cache.open(path) for path in self.paths]
-        self.mm = specmm.Mm(self.cache)
+        self.mm = specmm.mm.Mm(self.cache)
         self.maps = [self.mm.mmap(file) for file in self.files]
-        self.far_mm = specmm.Mm(self.cache)
+        self.far_mm = specmm.mm.Mm(self.cache)
         self.far_map = self.far_mm.mmap(self.far)
         self.done: Counter[str] = Counter()
 

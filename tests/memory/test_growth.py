@@ -118,7 +118,7 @@ def test_faults_that_fail_leave_no_tables(cache, mm):
 
 
 def test_page_tables_of_a_page_that_is_mapped_often_are_bounded(cache, file):
-    with specmm.Mm(cache) as mm, specmm.Mm(cache) as other:
+    with specmm.mm.Mm(cache) as mm, specmm.mm.Mm(cache) as other:
         beside = other.mmap(file)
         other.load(beside, 1)
         for _ in range(3000):
@@ -131,7 +131,7 @@ def test_page_tables_of_a_page_that_is_mapped_often_are_bounded(cache, file):
 
 
 def test_private_copies_keep_their_tables(cache, file):
-    with specmm.Mm(cache) as mm:
+    with specmm.mm.Mm(cache) as mm:
         written = []
         for number in range(100):
             written.append(mm.mmap(file, 2 * LEAF, prot="rw", shared=False) + LEAF)
@@ -149,7 +149,7 @@ cache = specmm.PageCache("1MiB")
 file = cache.open_store(type("Store", (), {"read_at": lambda _, offset, n: bytes(n)})(), 1 << 30)
 statm = pathlib.Path("/proc/self/statm")
 resident = lambda: int(statm.read_text().split()[1]) * 4096
-mm, most = specmm.Mm(cache), 0
+mm, most = specmm.mm.Mm(cache), 0
 before = resident()
 for number in range(9000):
     mm.mmap(file, 4096, number % 7 * 8192)

@@ -34,7 +34,7 @@ def test_load_of_many_slices(tmp_path):
     content = CONTENT * 20
     path = tmp_path / "large"
     path.write_bytes(content)
-    with specmm.PageCache("8MiB") as cache, cache.open(path) as file, specmm.Mm(cache) as mm:
+    with specmm.PageCache("8MiB") as cache, cache.open(path) as file, specmm.mm.Mm(cache) as mm:
         assert mm.load(mm.mmap(file), len(content)) == content
 
 
@@ -89,15 +89,15 @@ def test_unmapping_takes_the_middle_out(mm, file):
 
 
 def test_fault_is_told_step_by_step(cache, file):
-    fault = specmm.VmFault
-    with specmm.Mm(cache, fault_around=PAGE) as mm:
+    fault = specmm.mm.VmFault
+    with specmm.mm.Mm(cache, fault_around=PAGE) as mm:
         address = mm.mmap(file)
         first = mm.fault(address)
-        assert first == specmm.FaultOutcome(fault.LOCKED | fault.MAJOR, specmm.Abort.PUD, True)
+        assert first == specmm.mm.FaultOutcome(fault.LOCKED | fault.MAJOR, specmm.mm.Abort.PUD, True)
         again = mm.fault(address)
-        assert again == specmm.FaultOutcome(fault(0), None, False)
+        assert again == specmm.mm.FaultOutcome(fault(0), None, False)
         beside = mm.fault(address + PAGE)
-        assert beside == specmm.FaultOutcome(fault.LOCKED, None, False)
+        assert beside == specmm.mm.FaultOutcome(fault.LOCKED, None, False)
         assert mm.fault(address, write=True).result == fault.SIGSEGV
         assert mm.fault(0).result == fault.SIGSEGV
         assert mm.vm_events()["pgfault"] == 5
@@ -110,8 +110,8 @@ def test_touch_sums_up(mm, file):
     assert 0 < report.faults <= 41
     assert 0 < report.major <= report.faults
     again = mm.touch(address, 41 * PAGE, stride=1000)
-    assert again == specmm.TouchReport(touches=168, faults=0, major=0, aborts=0)
-    assert mm.touch(address, 0) == specmm.TouchReport(0, 0, 0, 0)
+    assert again == specmm.mm.TouchReport(touches=168, faults=0, major=0, aborts=0)
+    assert mm.touch(address, 0) == specmm.mm.TouchReport(0, 0, 0, 0)
 
 
 def test_touches_of_many_slices_are_counted_once(mm, file):
@@ -139,7 +139,7 @@ def test_events_never_fall(mm, file):
 
 
 def test_closing_twice_is_no_error(cache, file):
-    mm = specmm.Mm(cache)
+    mm = specmm.mm.Mm(cache)
     mm.touch(mm.mmap(file), PAGE)
     mm.close()
     mm.close()

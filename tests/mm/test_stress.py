@@ -102,7 +102,7 @@ def test_everything_at_once(tmp_path: pathlib.Path, locking, io, fault_around):
     file = cache.open(cut, "r+b")
     other = cache.open(cut, ra_pages=4)
     quiet = cache.open(steady)
-    mm = specmm.Mm(cache, locking=locking, fault_around=fault_around)
+    mm = specmm.mm.Mm(cache, locking=locking, fault_around=fault_around)
     shared = mm.mmap(file, SIZE)
     mixed = mm.mmap(other, SIZE, prot="rw", shared=False)
     calm = mm.mmap(quiet)
@@ -227,7 +227,10 @@ def test_files_come_and_go(tmp_path: pathlib.Path):
     cache = specmm.PageCache("4MiB")
 
     def use(rng: random.Random) -> None:
-        with cache.open(rng.choice(paths), ra_pages=rng.choice([0, 4, 32])) as file, specmm.Mm(cache) as mm:
+        with (
+            cache.open(rng.choice(paths), ra_pages=rng.choice([0, 4, 32])) as file,
+            specmm.mm.Mm(cache) as mm,
+        ):
             offset = rng.randrange(SIZE - 100)
             assert file.pread(100, offset) == PATTERN[offset : offset + 100]
             address = mm.mmap(file)

@@ -79,7 +79,7 @@ def child():
     stats = cache.stats()
     assert (stats.frames_in_use, stats.reads, stats.hits) == (6, 6, 2), stats
     # Address spaces are made anew.
-    mm = specmm.Mm(cache)
+    mm = specmm.mm.Mm(cache)
     assert mm.load(mm.mmap(file) + 9 * PAGE, 1) == b"\\x09"
     mm.close()
     cache.settle()
@@ -175,7 +175,7 @@ def child():
 with contextlib.ExitStack() as stack:
     cache = stack.enter_context(specmm.PageCache("1MiB"))
     file = stack.enter_context(cache.open(sys.argv[1]))
-    mm = stack.enter_context(specmm.Mm(cache))
+    mm = stack.enter_context(specmm.mm.Mm(cache))
     address = mm.mmap(file)
     assert mm.load(address, 1) == b"\\0"
     print(forked(child), file.closed, cache.closed)
@@ -187,7 +187,7 @@ def test_an_address_space_is_refused_in_the_child(data):
     code = """
 cache = specmm.PageCache("1MiB")
 file = cache.open(sys.argv[1])
-mm = specmm.Mm(cache)
+mm = specmm.mm.Mm(cache)
 address = mm.mmap(file)
 mm.load(address, 1)
 
@@ -322,7 +322,7 @@ other = specmm.PageCache("4MiB")
 gate = Gate(first=32)
 file = cache.open_store(gate, 64 * PAGE)
 spare = cache.open_store(Pages(), 64 * PAGE)
-mm = specmm.Mm(other)
+mm = specmm.mm.Mm(other)
 mapped = other.open_store(Pages(), 64 * PAGE)
 stop = threading.Event()
 rounds = 0
@@ -358,7 +358,7 @@ def child():
     assert mapped.pread(1, 5 * PAGE) == b"\\5"
     # As long as it was at that moment.
     assert spare.pread(1, 5 * PAGE) == (b"\\5" if spare.size > PAGE else b"")
-    with cache.open_store(Pages(), 64 * PAGE) as new, specmm.Mm(cache) as own:
+    with cache.open_store(Pages(), 64 * PAGE) as new, specmm.mm.Mm(cache) as own:
         address = own.mmap(new)
         assert own.load(address + 3 * PAGE, 1) == b"\\3"
         own.munmap(address, 64 * PAGE)

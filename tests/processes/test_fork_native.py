@@ -50,7 +50,7 @@ def read_what_is_stuck():
 
 def busy(seed):
     draw = random.Random(seed)
-    mm = specmm.Mm(cache)
+    mm = specmm.mm.Mm(cache)
     while not stop.is_set():
         page = draw.randrange(200)
         assert draw.choice([file, stored]).pread(3, page * PAGE) == bytes([page]) * 3
@@ -67,7 +67,7 @@ def child(depth):
     assert cache.stats().reads >= 4
     with specmm.PageCache("64KiB") as own, own.open(path) as mine:
         assert mine.pread(1, 9 * PAGE) == b"\\x09"
-        mm = specmm.Mm(own)
+        mm = specmm.mm.Mm(own)
         assert mm.load(mm.mmap(mine) + 9 * PAGE, 1) == b"\\x09"
         mm.close()
     # Threads that begin in the child, and one that the parent never had.

@@ -83,7 +83,7 @@ def test_what_cannot_be_pickled_says_what_to_do(cache, path):
     with pytest.raises(specmm.ClosedError, match=r"data\.bin"):
         pickle.dumps(file)
     with pytest.raises(TypeError, match="Mm"):
-        pickle.dumps(specmm.Mm(cache))
+        pickle.dumps(specmm.mm.Mm(cache))
     with specmm.PageCache("1MiB") as ended:
         pass
     with pytest.raises(specmm.ClosedError):

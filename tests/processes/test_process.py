@@ -56,7 +56,7 @@ class Slow:
         return bytes(n)
 cache = specmm.PageCache("4MiB")
 file = cache.open_store(Slow(), 1 << 20)
-mm = specmm.Mm(cache)
+mm = specmm.mm.Mm(cache)
 address = mm.mmap(file)
 mm.load(address, 1)
 for page in range(8):
@@ -77,7 +77,7 @@ def test_ctrl_c_ends_a_long_touch(tmp_path):
 import sys, time, specmm
 cache = specmm.PageCache("64MiB")
 file = cache.open(sys.argv[1])
-mm = specmm.Mm(cache)
+mm = specmm.mm.Mm(cache)
 address = mm.mmap(file)
 for _ in range(255):
     mm.mmap(file)  # right behind
@@ -106,7 +106,7 @@ class Slow:
         return bytes(n)
 cache = specmm.PageCache("64MiB", io=sys.argv[1])
 file = cache.open_store(Slow(), 48 << 20, ra_pages=0)
-mm = specmm.Mm(cache)
+mm = specmm.mm.Mm(cache)
 address = mm.mmap(file)
 mm.load(address, 1)
 try:

@@ -35,7 +35,7 @@ def main() -> None:
         with specmm.PageCache("4MiB") as cache, cache.open(path) as file:
             assert file.pread(SIZE + 1, 0) == data
             assert bytes(file.gather([5, 70_000], 100)) == data[5:105] + data[70_000:70_100]
-            with specmm.Mm(cache) as mm:
+            with specmm.mm.Mm(cache) as mm:
                 address = mm.mmap(file, 2 * SIZE)
                 assert mm.load(address + SIZE - 1, 1) == data[-1:]
                 try:

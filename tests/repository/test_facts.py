@@ -75,14 +75,14 @@ def test_abort_causes_are_explained_as_in_the_core():
         if event.startswith("spf_abort_")
     }
     assert causes
-    assert documented(specmm.Abort) == causes
-    assert {cause.name: cause.value for cause in specmm.Abort} == {name: name.lower() for name in causes}
+    assert documented(specmm.mm.Abort) == causes
+    assert {cause.name: cause.value for cause in specmm.mm.Abort} == {name: name.lower() for name in causes}
     assert {cause.name: cause.value for cause in model.Abort} == {name: name.lower() for name in causes}
 
 
 def test_events_are_those_of_the_core(cache):
     glosses = _core.event_glosses()
-    with specmm.Mm(cache) as mm:
+    with specmm.mm.Mm(cache) as mm:
         assert set(mm.vm_events()) == set(glosses)
     assert set(EVENTS) == set(glosses)
 

@@ -19,7 +19,7 @@ CALLS = {
     "truncate": "(writable.truncate(5000), writable.truncate(9000))",
     "revalidate": "file.revalidate()",
     "filemap_fault": "(file.filemap_fault(3), file.filemap_fault(3, speculative=False))",
-    "mm": "use(specmm.Mm(cache))",
+    "mm": "use(specmm.mm.Mm(cache))",
     "mm of all": "(shared.touch(address, SIZE), shared.madvise(address, SIZE, 'dontneed'))",
     "open and close": "cache.open(path).close()",
     "a cache of its own": "whole_cache()",
@@ -48,7 +48,7 @@ class Pages:
 
 cache = specmm.PageCache("128KiB")
 file, writable, stored = cache.open(path), cache.open(other, "r+b"), cache.open_store(Pages(), SIZE)
-shared = specmm.Mm(cache)
+shared = specmm.mm.Mm(cache)
 address = shared.mmap(file)
 last = [cache.open_store(Pages(), SIZE) for _ in range(1000)]
 

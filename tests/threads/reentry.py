@@ -52,7 +52,7 @@ class World:
         self.closed = self.cache.open(path)
         self.closed.close()
         self.pin = self.file.pin(0, 10)
-        self.mm = specmm.Mm(self.cache)
+        self.mm = specmm.mm.Mm(self.cache)
         self.at = self.mm.mmap(self.file, 4 * PAGE, prot="rw", shared=False)
         self.raw = self.file.as_raw()
         self.pickle = pickle.dumps(self.file)
@@ -93,7 +93,7 @@ def stream(world):
 
 
 def mappings(world):
-    with specmm.Mm(world.cache, locking="mmap_lock") as mm:
+    with specmm.mm.Mm(world.cache, locking="mmap_lock") as mm:
         at = mm.mmap(world.file, 4 * PAGE)
         mm.load(at, 2 * PAGE)
         mm.fault(at + PAGE)

@@ -53,7 +53,7 @@ def test_a_busy_thread_goes_on_beside_cold_reads(cache, use):
         while not done.is_set():
             spins += 1
 
-    with cache.open_store(Slow(), pages * PAGE, ra_pages=0) as file, specmm.Mm(cache) as mm:
+    with cache.open_store(Slow(), pages * PAGE, ra_pages=0) as file, specmm.mm.Mm(cache) as mm:
         address = mm.mmap(file)
         busy = threading.Thread(target=spin)
         busy.start()
@@ -107,7 +107,7 @@ class Paced:
         return bytes([offset // PAGE % 256]) * n
 
 
-def use_page(use: str, file: specmm.File, mm: specmm.Mm, address: int, page: int) -> bytes:
+def use_page(use: str, file: specmm.File, mm: specmm.mm.Mm, address: int, page: int) -> bytes:
     """The first byte of a page, in one of the ways there are."""
     match use:
         case "pread":
@@ -146,7 +146,10 @@ def test_a_busy_thread_keeps_its_pace_beside_cold_reads(cache, pool, use):
         while not done.is_set():
             store.step()
 
-    with cache.open_store(store, pages * PAGE, ra_pages=0) as file, specmm.Mm(cache, fault_around=PAGE) as mm:
+    with (
+        cache.open_store(store, pages * PAGE, ra_pages=0) as file,
+        specmm.mm.Mm(cache, fault_around=PAGE) as mm,
+    ):
         address = mm.mmap(file)
         pool.submit(busy)
         try:
@@ -166,7 +169,7 @@ def test_a_busy_thread_keeps_its_pace_beside_cold_reads(cache, pool, use):
 def test_many_wait_for_one_page(cache, pool, locking):
     """Each waits for the page that the first one reads; none may keep the interpreter from the reader."""
     gate = Gate()
-    with cache.open_store(gate, 8 * PAGE, ra_pages=0) as file, specmm.Mm(cache, locking=locking) as mm:
+    with cache.open_store(gate, 8 * PAGE, ra_pages=0) as file, specmm.mm.Mm(cache, locking=locking) as mm:
         address = mm.mmap(file) + PAGE
         buffer = bytearray(10)
         waiting = [
@@ -210,7 +213,7 @@ def test_whatever_is_called_during_a_read_leaves_the_interpreter_free(pool, call
     gate = Gate()
     cache = specmm.PageCache("4MiB")
     file = cache.open_store(gate, 64 * PAGE)
-    mm = specmm.Mm(cache)
+    mm = specmm.mm.Mm(cache)
     address = mm.mmap(file)
     reading = pool.submit(file.pread, 10, 0) if read == "pread" else pool.submit(mm.load, address, 10)
     assert gate.reached.acquire(timeout=PATIENCE)

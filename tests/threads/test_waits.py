@@ -292,7 +292,7 @@ assert file.pread(file.size, 0) == bytes(file.size)
 for timeout in (None, 0.5):
     store = cache.open_store(Store(), 50 * specmm.PAGE_SIZE, timeout=timeout)
     assert store.pread(store.size, 0) == bytes(store.size)
-    mm = specmm.Mm(cache)
+    mm = specmm.mm.Mm(cache)
     mm.touch(mm.mmap(store), store.size)
     store.close()
 assert threads == {threading.get_ident()}

@@ -66,8 +66,8 @@ STORES: dict[str, Callable[[], Store]] = {
 }
 
 
-def mapped(cache: specmm.PageCache, file: specmm.File) -> tuple[specmm.Mm, int]:
-    mm = specmm.Mm(cache)
+def mapped(cache: specmm.PageCache, file: specmm.File) -> tuple[specmm.mm.Mm, int]:
+    mm = specmm.mm.Mm(cache)
     return mm, mm.mmap(file)
 
 
@@ -82,7 +82,7 @@ def load(cache: specmm.PageCache, file: specmm.File) -> object:
 
 
 def store(cache: specmm.PageCache, file: specmm.File) -> object:
-    mm = specmm.Mm(cache)
+    mm = specmm.mm.Mm(cache)
     return mm.store(mm.mmap(file, prot="rw", shared=False), b"x")
 
 
@@ -90,7 +90,7 @@ beside: list[threading.Thread] = []
 
 
 def beside_a_load(
-    change: Callable[[specmm.Mm, int], object], cache: specmm.PageCache, file: specmm.File
+    change: Callable[[specmm.mm.Mm, int], object], cache: specmm.PageCache, file: specmm.File
 ) -> object:
     """Changes an address space in which another thread waits for a page."""
     mm, address = mapped(cache, file)
