@@ -21,7 +21,7 @@ help:
 	@echo 'make test     Rust and Python tests and the quick models, within 10 minutes'
 	@echo 'make dev      builds in place, in seconds, and runs what you name (PYTEST=tests/files/test_api.py); see CONTRIBUTING.md'
 	@echo 'make property the tests that draw their inputs, ten times with fresh seeds (RUNS=3)'
-	@echo 'make lint     formatters, linters and types'
+	@echo 'make lint     formatters, linters, types, and what users can name (SURFACE=--update)'
 	@echo 'make loom     every model, to completion, held against the committed table (MODELS=--update)'
 	@echo 'make guards   every guard switched off in turn: some model must fail (GUARDS=NAME shows how, GUARDS=--update)'
 	@echo 'make shuttle  whole operations with up to 8 threads under drawn schedules (SHUTTLE=TEST; see tests/shuttle/harness.rs)'
@@ -147,6 +147,7 @@ lint: .venv-dev/installed
 	@PYTHON='$(PYTHON)' tools/preflight rustfmt clippy
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
+	cargo clippy --all-targets -- -D warnings
 	$(LOOM) cargo clippy --all-features --lib --tests -- -D warnings
 	$(UNDER_SHUTTLE) cargo clippy --all-features --lib --tests -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --all-features --document-private-items
@@ -154,6 +155,7 @@ lint: .venv-dev/installed
 	.venv-dev/bin/ruff format --check
 	.venv-dev/bin/mypy
 	.venv-dev/bin/stubtest specmm._core --allowlist tools/stubtest-allowlist --ignore-unused-allowlist
+	.venv-dev/bin/python tools/surface.py $(SURFACE)
 
 # With a linker of its own, so that the wheel runs on any Linux of the last ten years.
 wheel: | preflight
