@@ -80,7 +80,7 @@ impl CacheOptions {
     }
 
     /// How long a request waits for which no frame can be freed, because all are pinned or in use, before it fails with
-    /// [`Error::OutOfFrames`](crate::Error::OutOfFrames); [`DEFAULT_FRAME_TIMEOUT`] unless said.
+    /// [`Error::OutOfFrames`]; [`DEFAULT_FRAME_TIMEOUT`] unless said.
     #[must_use]
     pub fn frame_timeout(mut self, timeout: Duration) -> Self {
         self.frame_timeout = timeout;
@@ -148,7 +148,7 @@ impl<'a> StoreOptions<'a> {
         self
     }
 
-    /// How long a reader waits for one page before it leaves with [`Error::TimedOut`](crate::Error::TimedOut). The store is
+    /// How long a reader waits for one page before it leaves with [`Error::TimedOut`]. The store is
     /// then read by workers alone ([`ReadBy::Workers`](crate::store::ReadBy::Workers)), whatever it says itself.
     ///
     /// ```

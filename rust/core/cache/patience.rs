@@ -3,6 +3,8 @@
 //! Owns: how long waiters sleep before they look again, what ends every wait of the process, and what ends those through one
 //! open file. Mirrors the killable waits of `mm/filemap.c`.
 
+#[cfg(doc)]
+use crate::error::Error;
 use crate::sync::{AtomicU32, Ordering};
 use std::time::Duration;
 

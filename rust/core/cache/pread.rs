@@ -10,6 +10,8 @@ use super::direct_read::read_twice;
 use super::file::File;
 use super::one_version::{self, OneVersion, Verdict};
 use super::read::{buffered_read, try_read};
+#[cfg(doc)]
+use crate::error::Error;
 use crate::error::Result;
 use crate::page::Out;
 
