@@ -11,12 +11,13 @@ stubs of public modules say, read by `griffe`; nothing is imported. After a deli
 
 import argparse
 import difflib
+import itertools
 import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import griffe
@@ -24,9 +25,10 @@ import griffe
 ROOT = Path(__file__).resolve().parent.parent
 # Of rustdoc's JSON, as the version of public-api in tools/surface/Cargo.toml reads it.
 FORMAT = 57
-# What another line says already, or nobody asks: methods of derived traits, and traits that the compiler
-# implements by itself, but for those of threads.
+# What another line says already, or nobody asks: blocks of methods, methods of derived traits, and traits
+# that the compiler implements by itself, but for those of threads.
 IMPLIED = re.compile(
+    r"^impl(<.*>)? specmm::\S+$|"
     r"^impl(<.*>)? !?core::(marker::(Freeze|Unpin|UnsafeUnpin|StructuralPartialEq)|panic::\S+) for "
     r"|^pub fn .*::(clone|cmp|eq|fmt|hash|partial_cmp)(<.*>)?\(&self"
 )
@@ -50,7 +52,13 @@ def rust() -> list[str]:
             "run with RUSTUP_TOOLCHAIN=1.95.0, or take the version of public-api that reads yours"
         )
     shown = cargo(["run", "--quiet", "--locked", "--package", "specmm-surface", "--", str(document)])
-    return [line for line in shown.splitlines() if not IMPLIED.search(line)]
+    return in_order(line for line in shown.splitlines() if not IMPLIED.search(line))
+
+
+def in_order(lines: Iterable[str]) -> list[str]:
+    """Members by name, whichever block they are in."""
+    groups = itertools.groupby(lines, lambda line: bool(re.match(r"pub (unsafe )?(const|fn) ", line)))
+    return [line for are_members, group in groups for line in (sorted(group) if are_members else group)]
 
 
 def cargo(arguments: list[str], environment: dict[str, str] | None = None) -> str:
