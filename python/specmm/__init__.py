@@ -9,9 +9,9 @@ A `PageCache` holds pages of any number of files in at most the memory you give 
 it. Reads release the GIL whenever they may wait, and a file that is truncated under its reader raises
 `BusError` where mmap sends SIGBUS.
 
-For those who study page faults, `Mm` is an address space over these files whose faults are served as Linux
-serves them, with and without the mmap lock, and `specmm.model` is the reference model: the same names in
-plain Python, single-threaded, written to be read.
+For those who study page faults, `specmm.mm.Mm` is an address space over these files whose faults are served
+as Linux serves them, with and without the mmap lock, and `specmm.model` is the reference model: the same
+names in plain Python, single-threaded, written to be read.
 """
 
 import sys
