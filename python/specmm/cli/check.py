@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _next(seed: int, difference: str | None) -> list[closing.Step]:
     if difference is not None:
-        return [(["check", "--seed", str(seed - 1), "--seconds", "1"], "repeats it, for a report of the bug")]
+        return [(["check", "--seed", str(seed - 1), "--seconds", "1"], "repeats it; please report it")]
     return [
         (["check", "--seconds", "60"], "other programs, for longer"),
         (["faults"], "the same fault path on a real file, timed beside the kernel's"),

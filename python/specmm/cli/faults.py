@@ -67,7 +67,7 @@ def add(commands: Any) -> None:
         help="the memory limit of specmm's page cache (what the mapping needs)",
     )
     add("--json", action="store_true", help="print the whole result as JSON")
-    add("--plot", metavar="FILE.png", help=picture.HELP)
+    add("--plot", metavar="FILE.png", help=f"also draw the result, {picture.HELP}")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from specmm.cli.errors import UsageError
 
 KINDS = (".png", ".svg", ".pdf")
 
-HELP = f"also draw a picture ({', '.join(kind[1:] for kind in KINDS)}); needs matplotlib"
+HELP = f"as a picture ({', '.join(kind[1:] for kind in KINDS)}); needs matplotlib"
 
 # Okabe and Ito's colours, which colour-blind people can tell apart.
 GREY, ORANGE, BLUE, GREEN, PINK, YELLOW = "#999999", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00"

@@ -85,7 +85,11 @@ def add(commands: Any) -> None:
         help=f"at most so many seconds of reading for each row, in {ROUNDS} rounds ({SECONDS})",
     )
     add("--json", action="store_true", help="print the whole result as JSON")
-    add("--plot", metavar="FILE.svg", help=f"{picture.HELP}: memory as the file is read from its start")
+    add(
+        "--plot",
+        metavar="FILE.svg",
+        help=f"also draw the memory held over a read of the file, {picture.HELP}",
+    )
 
 
 def run(options: argparse.Namespace) -> int:

@@ -95,22 +95,12 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _next(options: argparse.Namespace) -> list[closing.Step]:
-    reads = [
-        "stat",
-        closing.file(options.file),
-        "--reads",
-        "sequential" if options.reads == "random" else "random",
-    ]
-    if options.reads is None:
-        step: closing.Step = (reads, "what specmm's cache holds after such reads, with its counters")
-    else:
-        step = ([*reads, "--capacity", str(options.capacity)], "the same for other reads")
+    file = closing.file(options.file)
+    other = "sequential" if options.reads == "random" else "random"
+    limit = [] if options.reads is None else ["--capacity", str(options.capacity)]
     return [
-        step,
-        (
-            ["read", closing.file(options.file)],
-            "how fast reads are, and in how much memory, beside mmap and os.pread",
-        ),
+        (["stat", file, "--reads", other, *limit], f"what specmm's cache holds after {other} reads"),
+        (["read", file], "how fast reads are, and in how much memory, beside mmap and os.pread"),
     ]
 
 
