@@ -23,7 +23,7 @@ pub(crate) struct Context {
     pub(crate) nesting: Cell<u32>,
     /// The process in which this thread is running deferred work (`rcu`); 0 for none.
     pub(crate) running: Cell<u64>,
-    /// The page touched last and its life (`cache::vmscan`).
+    /// The page touched last and its life (`cache::accessed`).
     pub(crate) last_touched: Cell<(u64, u32)>,
 }
 
