@@ -2,7 +2,7 @@
 //! and pins stand beside it.
 
 use super::address_space::{Created, Lookup};
-use super::copy_out::{CopyOut, Marked};
+use super::copy_out::{CopyOut, Marked, Short};
 use super::{AddressSpace, File, Io, OpenFile, Shared};
 use crate::loom_harness::{History, Model, reach, spawn};
 use crate::page::{LockedPage, PAGE_SIZE, PageHandle, PageRef, Use};

@@ -90,7 +90,13 @@ fn open(store: &Arc<Others>, bytes: usize) -> Arc<OpenFile> {
 
 fn read_cached(file: &OpenFile) -> Answer {
     let mut buf = [0; TWO];
-    let n = super::super::copy_out::read_cached(&file.mapping, Out::from(&mut buf[..]), 0, &rcu::read());
+    let n = super::super::copy_out::read_cached(
+        &file.mapping,
+        Out::from(&mut buf[..]),
+        0,
+        Short::Serve,
+        &rcu::read(),
+    );
     if n.is_none() {
         reach("nothing");
     }

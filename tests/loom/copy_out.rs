@@ -7,8 +7,14 @@ use crate::page::Out;
 /// Copies our page out: the byte that all of it is, unless the attempt failed.
 pub(super) fn copy(ours: &AddressSpace) -> Option<u8> {
     let mut buf = [0; PAGE_SIZE];
-    match super::super::copy_out::copy_out(&ours, 0, 0, Out::from(&mut buf[..]), Marked::Refuse, &rcu::read())
-    {
+    match super::super::copy_out::copy_out(
+        &ours,
+        0,
+        Out::from(&mut buf[..]),
+        Marked::Refuse,
+        Short::Refuse,
+        &rcu::read(),
+    ) {
         CopyOut::Copied(_) => {
             reach("copied");
             assert_eq!(buf, [buf[0]; PAGE_SIZE], "two lives in one copy");
@@ -209,7 +215,13 @@ fn read_against_growth() {
     };
     let read = || {
         let mut buf = [0; PAGE_SIZE];
-        let n = super::super::copy_out::read_cached(&ours, Out::from(&mut buf[..]), 0, &rcu::read());
+        let n = super::super::copy_out::read_cached(
+            &ours,
+            Out::from(&mut buf[..]),
+            0,
+            Short::Serve,
+            &rcu::read(),
+        );
         reach(n.map_or("nothing".into(), |n| format!("{n} bytes")));
         n.map(|n| buf[..n].to_vec())
     };

@@ -20,43 +20,91 @@ use crate::sync::guard;
 
 /// What a copy-out attempt came to.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum CopyOut<'f> {
-    /// The bytes are in the buffer; from this page.
-    Copied(PageRef<'f>),
+pub(super) enum CopyOut<'f> {
+    /// The bytes are in the buffer.
+    Copied(Copied<'f>),
     /// The page is absent, not up to date, marked, or the file ends before the range does.
     Unavailable,
     /// The page changed under the copy.
     Changed,
 }
 
+/// A copy.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Copied<'f> {
+    /// Of this page.
+    pub(super) page: PageRef<'f>,
+    /// So many bytes: one at least, unless none were asked for.
+    length: usize,
+    /// The file's size when it was made.
+    size: u64,
+}
+
 /// Whether a page with the readahead marker may be served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Marked {
+pub(super) enum Marked {
     /// No: the slow path must meet the marker.
     Refuse,
     /// Yes: this is the slow path.
     Serve,
 }
 
-/// One attempt to copy `out.len()` bytes from `within` of the page at `index`. The range lies inside the page.
+/// Whether less than the range may be served where the file ends before it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Short {
+    /// No: it may be longer by now.
+    Refuse,
+    /// Yes.
+    Serve,
+}
+
+/// One attempt to copy `out.len()` bytes from `offset` on, a range inside a page.
 #[inline]
 pub(super) fn copy_out<'f>(
     mapping: &'f AddressSpace,
-    index: u64,
-    within: usize,
+    offset: u64,
     mut out: Out<'_>,
     marked: Marked,
+    short: Short,
     section: &ReadSection,
 ) -> CopyOut<'f> {
-    let found = mapping.pages.find(index, section);
+    let found = mapping.pages.find(index_of(offset), section);
     let Some(pfn) = found.entry.as_page() else { return CopyOut::Unavailable };
     let page = mapping.frames().page(pfn);
     let generation = page.generation();
-    // After the generation: if any of these is stale, a removal or truncation was in progress and the generation
-    // moves before the bytes do.
-    if !guard!("copy_out.slot", found.is_unchanged())
-        || !guard!("copy_out.mapping", page.is_at(mapping.id(), index))
-    {
+    // After the generation: if the slot, or anything that `copy` looks at, is stale, a removal or truncation was in progress
+    // and the generation moves before the bytes do.
+    if !guard!("copy_out.slot", found.is_unchanged()) {
+        return CopyOut::Changed;
+    }
+    let room = out.len();
+    let answer = copy(mapping, page, generation, offset, out.part(0..room), marked, short);
+    match answer {
+        CopyOut::Copied(copied) if !guard!("copy_out.slot_again", found.is_unchanged()) => {
+            // These bytes may be another file's.
+            out.part(0..copied.length).zero();
+            CopyOut::Changed
+        }
+        answer => answer,
+    }
+}
+
+/// The part of an attempt between two looks at the slot.
+#[allow(
+    clippy::inline_always,
+    reason = "the cost of a hit is counted in instructions, and a call here costs a fifth of it"
+)]
+#[inline(always)]
+fn copy<'f>(
+    mapping: &AddressSpace,
+    page: PageRef<'f>,
+    generation: u64,
+    offset: u64,
+    mut out: Out<'_>,
+    marked: Marked,
+    short: Short,
+) -> CopyOut<'f> {
+    if !guard!("copy_out.mapping", page.is_at(mapping.id(), index_of(offset))) {
         return CopyOut::Changed;
     }
     let flags = page.flags();
@@ -65,28 +113,32 @@ pub(super) fn copy_out<'f>(
     {
         return CopyOut::Unavailable;
     }
-    let length = out.len();
-    let end = index * PAGE_SIZE as u64 + (within + length) as u64;
-    if !guard!("copy_out.size", end <= mapping.i_size()) {
-        return CopyOut::Unavailable;
+    let size = mapping.i_size();
+    let mut length = out.len();
+    if !guard!("copy_out.size", offset + length as u64 <= size) {
+        if short == Short::Refuse || offset >= size {
+            return CopyOut::Unavailable;
+        }
+        length = (size - offset) as usize;
     }
-    page.bytes().read_into(within, out.part(0..length));
-    if page.is_generation(generation) && guard!("copy_out.slot_again", found.is_unchanged()) {
-        CopyOut::Copied(page)
+    page.bytes().read_into(within(offset), out.part(0..length));
+    if page.is_generation(generation) {
+        CopyOut::Copied(Copied { page, length, size })
     } else {
         // These bytes may be another file's.
-        out.zero();
+        out.part(0..length).zero();
         CopyOut::Changed
     }
 }
 
 /// The lock-free hit: the whole range from the cache, or nothing. Answers the bytes copied: fewer than asked only at
-/// the end of the file.
+/// the end of the file, if that is allowed.
 #[inline]
 pub(super) fn read_cached(
     mapping: &AddressSpace,
-    mut out: Out<'_>,
+    out: Out<'_>,
     offset: u64,
+    short: Short,
     section: &ReadSection,
 ) -> Option<usize> {
     // Before the size and any page.
@@ -94,16 +146,22 @@ pub(super) fn read_cached(
     if !guard!("read_cached.young", !Version::is_young(epoch)) {
         return None;
     }
-    let n = usize::try_from(mapping.i_size().saturating_sub(offset)).unwrap_or(usize::MAX).min(out.len());
-    let within = (offset % PAGE_SIZE as u64) as usize;
-    // Most reads lie in one page, and their cost is counted in instructions.
-    if n <= PAGE_SIZE - within && n > 0 {
-        let page = hit(mapping, index_of(offset), within, out.part(0..n), section)?;
-        accessed::touch(&mapping.shared, page);
+    // Most reads lie in one page, and their cost is counted in instructions. (An empty one does not.)
+    if out.len().wrapping_sub(1) < PAGE_SIZE - within(offset) {
+        let Some(copied) = hit(mapping, offset, out, short, section) else {
+            return is_past_the_end(mapping, offset, short).then_some(0);
+        };
+        accessed::touch(&mapping.shared, copied.page);
         mapping.shared.count(Stat::Hits, 1);
-        return Some(n);
+        return Some(copied.length);
     }
-    read_cached_pages(mapping, out.part(0..n), offset, epoch, section)
+    read_cached_pages(mapping, out, offset, epoch, short, section)
+}
+
+/// Whether nothing is what the range holds.
+#[cold]
+fn is_past_the_end(mapping: &AddressSpace, offset: u64, short: Short) -> bool {
+    short == Short::Serve && offset >= mapping.i_size()
 }
 
 fn read_cached_pages(
@@ -111,34 +169,42 @@ fn read_cached_pages(
     mut out: Out<'_>,
     offset: u64,
     epoch: u64,
+    short: Short,
     section: &ReadSection,
 ) -> Option<usize> {
-    let (mut done, mut pages, mut all_active) = (0, 0, true);
-    while done < out.len() {
+    let (mut wanted, mut done, mut pages, mut all_active) = (out.len(), 0, 0, true);
+    while done < wanted {
         let at = offset + done as u64;
-        let within = (at % PAGE_SIZE as u64) as usize;
-        let step = (out.len() - done).min(PAGE_SIZE - within);
-        let Some(page) = hit(mapping, index_of(at), within, out.part(done..done + step), section) else {
+        let step = (wanted - done).min(PAGE_SIZE - within(at));
+        // The file is as long as it was when its first page was copied: others must be whole.
+        let may_be = if pages == 0 { short } else { Short::Refuse };
+        let Some(copied) = hit(mapping, at, out.part(done..done + step), may_be, section) else {
             // All or nothing: the caller gets no part of a read that failed.
             out.part(0..done).zero();
-            return None;
+            return (pages == 0 && is_past_the_end(mapping, offset, short)).then_some(0);
         };
-        all_active &= is_active(page);
-        done += step;
+        if pages == 0 {
+            wanted = wanted.min(usize::try_from(copied.size.saturating_sub(offset)).unwrap_or(usize::MAX));
+        }
+        all_active &= is_active(copied.page);
+        done += copied.length;
         pages += 1;
+        if short == Short::Refuse && wanted < out.len() {
+            out.part(0..done).zero();
+            return None;
+        }
     }
     // A page may be of a version that came after another page's.
     if !guard!("read_cached.one_version", mapping.version.epoch() == epoch) {
         mapping.shared.count(Stat::Retries, 1);
-        out.zero();
+        out.part(0..done).zero();
         return None;
     }
     // Only now: of a read that starts over, each page would count as touched twice.
     if !all_active {
         let touched = index_of(offset)..index_of(offset) + pages;
-        touched
-            .filter_map(|index| mapping.peek(index, section))
-            .for_each(|page| accessed::touch(&mapping.shared, page));
+        let touched = touched.filter_map(|index| mapping.peek(index, section));
+        touched.for_each(|page| accessed::touch(&mapping.shared, page));
     }
     mapping.shared.count(Stat::Hits, pages);
     Some(done)
@@ -148,17 +214,23 @@ fn read_cached_pages(
 #[inline]
 fn hit<'f>(
     mapping: &'f AddressSpace,
-    index: u64,
-    within: usize,
+    offset: u64,
     out: Out<'_>,
+    short: Short,
     section: &ReadSection,
-) -> Option<PageRef<'f>> {
-    match copy_out(mapping, index, within, out, Marked::Refuse, section) {
-        CopyOut::Copied(page) => Some(page),
+) -> Option<Copied<'f>> {
+    match copy_out(mapping, offset, out, Marked::Refuse, short, section) {
+        CopyOut::Copied(copied) => Some(copied),
         CopyOut::Unavailable => None,
         CopyOut::Changed => {
             mapping.shared.count(Stat::Retries, 1);
             None
         }
     }
+}
+
+/// Where in its page a byte of the file is.
+#[inline]
+fn within(offset: u64) -> usize {
+    (offset % PAGE_SIZE as u64) as usize
 }

@@ -53,20 +53,27 @@ impl File {
 
     /// The open file, while neither it nor its cache is closed.
     pub(crate) fn open_file(&self) -> Result<Arc<OpenFile>> {
-        self.handle.files.shared.require_open()?;
-        self.handle.open.get().ok_or_else(|| self.closed_error())
+        let open = self.handle.open.get().ok_or_else(|| self.closed_error())?;
+        open.mapping.shared.require_open()?;
+        Ok(open)
     }
 
     /// The same for as long as a section is open: touches no count.
-    #[inline]
     pub(super) fn current<'s>(&'s self, section: &'s ReadSection) -> Result<&'s OpenFile> {
-        self.handle.files.shared.require_open()?;
-        self.handle.open.load(section).ok_or_else(|| self.closed_error())
+        self.current_if_any(section).ok_or_else(|| self.closed_error())
+    }
+
+    /// The same without saying why there is none.
+    #[inline]
+    pub(super) fn current_if_any<'s>(&'s self, section: &'s ReadSection) -> Option<&'s OpenFile> {
+        let open = self.handle.open.load(section);
+        open.filter(|open| open.mapping.shared.is_open())
     }
 
     #[cold]
     fn closed_error(&self) -> Error {
-        Error::Closed(format!("file {:?}", self.handle.name))
+        let cache = self.handle.files.shared.require_open().err();
+        cache.unwrap_or_else(|| Error::Closed(format!("file {:?}", self.handle.name)))
     }
 
     /// Where a local file was found.

@@ -5,7 +5,7 @@
 
 use super::arguments::{check_offset, check_room};
 use super::coherence;
-use super::copy_out::read_cached;
+use super::copy_out::{Short, read_cached};
 use super::direct_read::read_twice;
 use super::file::File;
 use super::one_version::{self, OneVersion, Verdict};
@@ -141,12 +141,9 @@ fn gather_cached(open: &Arc<OpenFile>, offsets: &[u64], length: usize, mut out: 
             let row = out.part(done * length..(done + 1) * length);
             check_offset(offset)?;
             // Beyond the end: the file is looked at before it is judged.
-            if offset + length as u64 > open.mapping.i_size() {
-                return Ok(done);
-            }
-            match read_cached(&open.mapping, row, offset, &section) {
-                Some(n) if n == length => done += 1,
-                _ => return Ok(done),
+            match read_cached(&open.mapping, row, offset, Short::Refuse, &section) {
+                Some(_) => done += 1,
+                None => return Ok(done),
             }
         }
     }

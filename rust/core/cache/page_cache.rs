@@ -206,7 +206,7 @@ impl PageCache {
     /// Whether [`PageCache::close`] was called.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.shared().require_open().is_err()
+        !self.shared().is_open()
     }
 }
 

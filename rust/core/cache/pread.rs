@@ -5,7 +5,7 @@
 
 use super::arguments::{check_offset, check_room};
 use super::coherence;
-use super::copy_out::read_cached;
+use super::copy_out::{Short, read_cached};
 use super::direct_read::read_twice;
 use super::file::File;
 use super::one_version::{self, OneVersion, Verdict};
@@ -30,7 +30,7 @@ impl File {
     #[must_use]
     pub fn read_cached_into(&self, out: Out<'_>, offset: u64) -> Option<usize> {
         let section = crate::rcu::read();
-        read_cached(&self.current(&section).ok()?.mapping, out, offset, &section)
+        read_cached(&self.current_if_any(&section)?.mapping, out, offset, Short::Serve, &section)
     }
 
     /// Reads into `buf` from `offset` as pread(2) does: short only at the end of the file.
@@ -52,11 +52,8 @@ impl File {
         {
             let section = crate::rcu::read();
             let open = self.current(&section)?;
-            // What the end cuts short may be longer by now.
-            if offset + room as u64 <= open.mapping.i_size() {
-                if let Some(n) = read_cached(&open.mapping, out.part(0..room), offset, &section) {
-                    return Ok(n);
-                }
+            if let Some(n) = read_cached(&open.mapping, out.part(0..room), offset, Short::Refuse, &section) {
+                return Ok(n);
             }
         }
         let open = self.open_file()?;

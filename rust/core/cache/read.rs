@@ -9,7 +9,7 @@ use super::address_space::index_of;
 use super::again::read_again;
 use super::arrival::bring;
 use super::coherence::{self, TRIES};
-use super::copy_out::{CopyOut, Marked, copy_out};
+use super::copy_out::{CopyOut, Marked, Short, copy_out};
 use super::creation::{FoundOrCreated, find_or_create_waiting};
 use super::direct_read::read_twice;
 use super::one_version::{self, OneVersion, Verdict};
@@ -104,8 +104,8 @@ pub(super) fn try_read(
         let section = crate::rcu::read();
         // Anything but a copy means that the page or the size changed meanwhile: once more from the size.
         let part = out.part(done..done + step);
-        if let CopyOut::Copied(page) = copy_out(mapping, index, within, part, Marked::Serve, &section) {
-            accessed::touch(&mapping.shared, page);
+        if let CopyOut::Copied(copied) = copy_out(mapping, at, part, Marked::Serve, Short::Refuse, &section) {
+            accessed::touch(&mapping.shared, copied.page);
             done += step;
             open.set_prev_pos(offset + done as u64);
         } else {

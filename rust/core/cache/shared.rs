@@ -76,16 +76,17 @@ impl Shared {
         )
     }
 
+    /// Whether [`PageCache::close`](super::PageCache::close) was not called.
+    #[inline]
+    pub(super) fn is_open(&self) -> bool {
+        // Relaxed: a close beside a running call has no order with it.
+        self.closed.load(Ordering::Relaxed) == 0
+    }
+
     /// # Errors
     /// [`Error::Closed`] after [`PageCache::close`](super::PageCache::close).
-    #[inline]
     pub(crate) fn require_open(&self) -> Result<()> {
-        // Relaxed: a close beside a running call has no order with it.
-        if self.closed.load(Ordering::Relaxed) == 0 {
-            Ok(())
-        } else {
-            Err(Error::Closed("the page cache".into()))
-        }
+        if self.is_open() { Ok(()) } else { Err(Error::Closed("the page cache".into())) }
     }
 
     /// The error of a request that found no frame, with what holds them.

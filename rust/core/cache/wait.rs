@@ -52,7 +52,7 @@ impl<'a> Wait<'a> {
             self.why.set(why);
             None
         };
-        if self.mapping.shared.require_open().is_err() || self.closed.is_some_and(Closed::get) {
+        if !self.mapping.shared.is_open() || self.closed.is_some_and(Closed::get) {
             return leave(Why::Closed);
         }
         let now = Instant::now();
