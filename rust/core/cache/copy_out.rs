@@ -89,6 +89,16 @@ pub(super) fn copy_out<'f>(
     }
 }
 
+/// The same of a page to which the caller has a reference: its frame is nobody else's.
+pub(super) fn copy_held<'f>(
+    mapping: &AddressSpace,
+    page: PageRef<'f>,
+    offset: u64,
+    out: Out<'_>,
+) -> CopyOut<'f> {
+    copy(mapping, page, page.generation(), offset, out, Marked::Serve, Short::Refuse)
+}
+
 /// The part of an attempt between two looks at the slot.
 #[allow(
     clippy::inline_always,

@@ -126,9 +126,7 @@ fn sync_mmap_readahead(open: &OpenFile, pattern: Pattern, pass: Pass) -> Option<
 
 fn read_sync(open: &Arc<OpenFile>, index: u64, around: Around) {
     match around {
-        Around::Sequential => {
-            page_cache_sync_ra(open, index, open.ra_pages());
-        }
+        Around::Sequential => drop(page_cache_sync_ra(open, index, open.ra_pages())),
         Around::Window => read_around(open, index),
     }
 }

@@ -69,16 +69,20 @@ pub(super) fn pin(open: &Arc<OpenFile>, offset: u64, within: Range<usize>) -> Re
     let mapping = &open.mapping;
     coherence::look_at_the_end(mapping, offset, within.len())?;
     coherence::settle(mapping, true)?;
-    if !is_at_hand(open, index) {
+    let mut found = mapping.find_get_page(index, &crate::rcu::read());
+    if !found.as_ref().is_some_and(is_at_hand) {
         coherence::follow_changes(mapping)?;
+        found = found.filter(|found| found.page().is_at(mapping.id(), index));
     }
     let mut changed = 0;
+    let mut first = Some(found);
     loop {
+        let found = first.take().unwrap_or_else(|| mapping.find_get_page(index, &crate::rcu::read()));
         let size = mapping.i_size();
         if end > size {
             return Err(Error::Bus { index, offset, size, cause: None });
         }
-        let handle = match make_uptodate(open, index, 1) {
+        let handle = match make_uptodate(open, index, 1, found) {
             Ok(Some(handle)) => handle,
             Ok(None) => continue,
             Err(Error::Io(cause)) if cause.is_change() && !mapping.read_by.may_stall() => {

@@ -9,7 +9,7 @@ use super::address_space::index_of;
 use super::again::read_again;
 use super::arrival::bring;
 use super::coherence::{self, TRIES};
-use super::copy_out::{CopyOut, Marked, Short, copy_out};
+use super::copy_out::{CopyOut, copy_held};
 use super::creation::{FoundOrCreated, find_or_create_waiting};
 use super::direct_read::read_twice;
 use super::one_version::{self, OneVersion, Verdict};
@@ -18,7 +18,7 @@ use super::readahead::{page_cache_async_ra, page_cache_sync_ra};
 use super::stats::Stat;
 use super::wait::NotRead;
 use crate::error::{Error, Result};
-use crate::page::{Out, PAGE_SIZE, PageFlags, PageHandle, PageRef};
+use crate::page::{Out, PAGE_SIZE, PageFlags, PageHandle};
 use crate::sync::yield_now;
 use std::sync::Arc;
 
@@ -74,15 +74,17 @@ pub(super) fn try_read(
         let step = (n - done).min(PAGE_SIZE - within);
         let index = index_of(at);
         let rest = index_of(offset + n as u64 - 1) - index + 1;
-        if !looked && !is_at_hand(open, index) {
+        let mut found = mapping.find_get_page(index, &crate::rcu::read());
+        if !looked && !found.as_ref().is_some_and(is_at_hand) {
             looked = true;
             coherence::follow_changes(mapping)?;
             if moved() {
                 return Ok(None);
             }
+            found = found.filter(|found| found.page().is_at(mapping.id(), index));
         }
         // The reference keeps reclaim from taking the page before it was copied, however small the cache.
-        let _held = match make_uptodate(open, index, rest) {
+        let held = match make_uptodate(open, index, rest, found) {
             Ok(Some(handle)) => handle,
             Ok(None) => continue,
             Err(Error::Io(error)) if error.is_change() => {
@@ -101,10 +103,9 @@ pub(super) fn try_read(
         if moved() {
             return Ok(None);
         }
-        let section = crate::rcu::read();
         // Anything but a copy means that the page or the size changed meanwhile: once more from the size.
         let part = out.part(done..done + step);
-        if let CopyOut::Copied(copied) = copy_out(mapping, at, part, Marked::Serve, Short::Refuse, &section) {
+        if let CopyOut::Copied(copied) = copy_held(mapping, held.page(), at, part) {
             accessed::touch(&mapping.shared, copied.page);
             done += step;
             open.set_prev_pos(offset + done as u64);
@@ -119,30 +120,34 @@ pub(super) fn try_read(
     Ok(Some(done))
 }
 
-/// Whether the page at `index` is read without the store.
-pub(super) fn is_at_hand(open: &OpenFile, index: u64) -> bool {
-    let page = open.mapping.peek(index, &crate::rcu::read()).map(PageRef::flags);
-    page.is_some_and(|flags| flags.has(PageFlags::UPTODATE) && !flags.has(PageFlags::READAHEAD))
+/// Whether a page is read without the store.
+pub(super) fn is_at_hand(found: &PageHandle<'_>) -> bool {
+    let flags = found.page().flags();
+    flags.has(PageFlags::UPTODATE) && !flags.has(PageFlags::READAHEAD)
 }
 
-/// Brings the page at `index` into the cache; `rest` pages are wanted from here on. None if it was truncated meanwhile.
-pub(super) fn make_uptodate(open: &Arc<OpenFile>, index: u64, rest: u64) -> Result<Option<PageHandle<'_>>> {
+/// Brings the page at `index` into the cache, where `found` is what the caller found; `rest` pages are wanted from here on. None if
+/// it was truncated meanwhile.
+pub(super) fn make_uptodate<'f>(
+    open: &'f Arc<OpenFile>,
+    index: u64,
+    rest: u64,
+    found: Option<PageHandle<'f>>,
+) -> Result<Option<PageHandle<'f>>> {
     let mapping = &open.mapping;
-    let absent = |index| mapping.peek(index, &crate::rcu::read()).is_none();
-    let missed = absent(index);
-    if missed {
-        page_cache_sync_ra(open, index, rest);
-    }
-    let handle = match find_or_create_waiting(mapping, index, Some(&open.closed))? {
-        FoundOrCreated::Page(handle) => handle,
-        // The caller looks at the size again.
-        FoundOrCreated::Beyond(_) => return Ok(None),
-        FoundOrCreated::NoMemory(error) => return Err(error),
-        FoundOrCreated::NoFrame | FoundOrCreated::Unstable => {
-            return Err(mapping
-                .shared
-                .out_of_frames(format!("page {index} of {}", mapping.name.to_string_lossy())));
-        }
+    let missed = found.is_none();
+    let handle = match found.or_else(|| page_cache_sync_ra(open, index, rest)) {
+        Some(handle) => handle,
+        None => match find_or_create_waiting(mapping, index, Some(&open.closed))? {
+            FoundOrCreated::Page(handle) => handle,
+            // The caller looks at the size again.
+            FoundOrCreated::Beyond(_) => return Ok(None),
+            FoundOrCreated::NoMemory(error) => return Err(error),
+            FoundOrCreated::NoFrame | FoundOrCreated::Unstable => {
+                let page = format!("page {index} of {}", mapping.name.to_string_lossy());
+                return Err(mapping.shared.out_of_frames(page));
+            }
+        },
     };
     let page = handle.page();
     if page.flags().has(PageFlags::READAHEAD) {

@@ -12,7 +12,7 @@ use super::open_file::OpenFile;
 use super::requests;
 use super::stats::Stat;
 use super::window::{IO_PAGES, Neighbours, Plan, Request};
-use crate::page::{PAGE_SIZE, PageRef, usage};
+use crate::page::{PAGE_SIZE, PageHandle, PageRef, usage};
 use crate::sync::seeded;
 use std::sync::Arc;
 
@@ -54,25 +54,29 @@ fn run_for(runs: &mut Vec<Run>, index: u64) -> Option<&mut Vec<u32>> {
     Some(run)
 }
 
-/// Reads ahead of a page that is absent (`page_cache_sync_ra`). Answers whether anything was decided to be read.
-pub(super) fn page_cache_sync_ra(open: &Arc<OpenFile>, index: u64, pages: u64) -> bool {
-    let ra_pages = open.ra_pages();
-    if ra_pages == 0 {
-        return false;
-    }
-    if open.advice() == Advice::Random {
-        let nr = pages.min(io_pages(open).max(ra_pages));
-        submit(open, Plan { start: index, nr, async_size: 0 });
-        return true;
-    }
-    ondemand(open, index, pages, false);
-    true
+/// Reads ahead of a page that is absent (`page_cache_sync_ra`); the page, if it was created here.
+pub(super) fn page_cache_sync_ra<'f>(
+    open: &'f Arc<OpenFile>,
+    index: u64,
+    pages: u64,
+) -> Option<PageHandle<'f>> {
+    let plan = match (open.ra_pages(), open.advice()) {
+        (0, _) => return None,
+        (ra_pages, Advice::Random) => {
+            let nr = pages.min(io_pages(open).max(ra_pages));
+            Some(Plan { start: index, nr, async_size: 0 })
+        }
+        _ => ondemand(open, index, pages, false),
+    };
+    submit(open, plan?, Some(index))
 }
 
 /// Reads the window that a marker announces (`page_cache_async_ra`): of several who meet the marker one does.
 pub(super) fn page_cache_async_ra(open: &Arc<OpenFile>, page: PageRef<'_>, index: u64, pages: u64) {
     if open.ra_pages() != 0 && page.take_readahead() {
-        ondemand(open, index, pages, true);
+        if let Some(plan) = ondemand(open, index, pages, true) {
+            submit(open, plan, None);
+        }
     }
 }
 
@@ -81,7 +85,8 @@ pub(super) fn io_pages(open: &OpenFile) -> u64 {
     IO_PAGES.min(open.mapping.frames().capacity() as u64 / 4)
 }
 
-fn ondemand(open: &Arc<OpenFile>, index: u64, pages: u64, hit_marker: bool) {
+/// What is to be read now; moves the window.
+fn ondemand(open: &OpenFile, index: u64, pages: u64, hit_marker: bool) -> Option<Plan> {
     let request = Request {
         index,
         pages,
@@ -90,16 +95,13 @@ fn ondemand(open: &Arc<OpenFile>, index: u64, pages: u64, hit_marker: bool) {
         io_pages: io_pages(open),
         prev_index: open.prev_index(),
     };
-    let plan = open.window.lock().ondemand(request, &**open);
-    if let Some(plan) = plan {
-        submit(open, plan);
-    }
+    open.window.lock().ondemand(request, open)
 }
 
 /// The window around a missed fault.
 pub(super) fn read_around(open: &Arc<OpenFile>, index: u64) {
     let plan = open.window.lock().around(index, open.ra_pages());
-    submit(open, plan);
+    submit(open, plan, None);
 }
 
 /// Reads a range whatever the window says, as much of it as one call may (`force_page_cache_ra`).
@@ -111,24 +113,25 @@ pub(crate) fn will_need(open: &Arc<OpenFile>, first: u64, last: u64) {
     let step = io_pages(open).max(open.ra_pages()).max(1);
     let mut at = first;
     while at <= last {
-        submit(open, Plan { start: at, nr: step.min(last - at + 1), async_size: 0 });
+        submit(open, Plan { start: at, nr: step.min(last - at + 1), async_size: 0 }, None);
         at += step;
     }
 }
 
 /// Creates the absent pages of a plan and hands each run of new ones to I/O (`do_page_cache_ra`,
-/// `page_cache_ra_unbounded`). Stops where no frame or no memory is left.
-fn submit(open: &Arc<OpenFile>, plan: Plan) {
+/// `page_cache_ra_unbounded`). Stops where no frame or no memory is left. Hands back the page `wanted`, if it is a new one.
+fn submit<'f>(open: &'f Arc<OpenFile>, plan: Plan, wanted: Option<u64>) -> Option<PageHandle<'f>> {
     let mapping = &open.mapping;
+    let mut handed_back = None;
     let mut runs = Vec::new();
     let mut errands = Vec::new();
     {
         // From the size check to the insertion truncation must not intervene.
         let stable = seeded!("readahead.invalidate_lock", Some(None), stable(mapping).map(Some));
-        let Some(_stable) = stable else { return };
+        let _stable = stable?;
         let pages = mapping.i_size().div_ceil(PAGE_SIZE as u64);
         if plan.start >= pages {
-            return;
+            return None;
         }
         let nr = plan.nr.min(pages - plan.start);
         let marker = nr.checked_sub(plan.async_size);
@@ -149,7 +152,9 @@ fn submit(open: &Arc<OpenFile>, plan: Plan) {
                     }
                     held.handle.page().usage().set(usage::PREFETCHED);
                     run.push(held.lock.into_pfn());
-                    drop(held.handle);
+                    if wanted == Some(index) {
+                        handed_back = Some(held.handle);
+                    }
                 }
                 Created::Exists => {}
                 Created::NoFrame | Created::NoMemory(_) => break,
@@ -163,4 +168,5 @@ fn submit(open: &Arc<OpenFile>, plan: Plan) {
         );
     }
     errands.into_iter().for_each(Errand::run);
+    handed_back
 }

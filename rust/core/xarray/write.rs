@@ -82,11 +82,14 @@ impl<'x> Locked<'x> {
     /// # Errors
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) when nodes are needed and cannot be had; then nothing has changed.
     pub fn store(&mut self, index: u64, entry: Entry) -> crate::Result<Entry> {
-        if !entry.is_empty() && !self.is_lone(index) && self.place(index).is_none() {
-            let place = self.make_place(index)?;
-            return Ok(self.put(place, entry));
+        if entry.is_empty() || self.is_lone(index) {
+            return Ok(self.replace(index, entry));
         }
-        Ok(self.replace(index, entry))
+        let place = match self.place(index) {
+            Some(place) => place,
+            None => self.make_place(index)?,
+        };
+        Ok(self.put(place, entry))
     }
 
     /// As [`Locked::store`] where an entry is: that needs no node.
