@@ -1,13 +1,14 @@
 //! What `tests/counts/run.py` runs under callgrind: one operation, a thousand times.
 //!
 //! The argument names the operation. Everything is set up outside `counted_*`, the only functions in which instructions
-//! are collected; each makes [`TIMES`] operations, on pages it has met before, so nothing is done for the first time.
+//! are collected; each makes [`TIMES`] operations, on pages it has met before (but for misses), so nothing is done for the
+//! first time.
 
 use specmm::internals::rcu;
 use specmm::internals::sync::Tally;
 use specmm::internals::xarray::{Entry, XArray};
 use specmm::store::Store;
-use specmm::{Advice, File, Io, Locking, Madvise, Mm, MmOptions, PAGE_SIZE, PageCache, Prot};
+use specmm::{Advice, File, Io, Locking, Madvise, Mm, MmOptions, PAGE_SIZE, PageCache, Prot, StoreOptions};
 use std::hint::black_box;
 use std::io;
 use std::sync::Arc;
@@ -71,6 +72,24 @@ fn counted_copy_out_of_a_page(file: &File) {
     for page in 0..TIMES {
         assert_eq!(file.read_cached(black_box(&mut buf), page * PAGE), Some(PAGE_SIZE));
     }
+}
+
+#[inline(never)]
+fn counted_misses(file: &File) {
+    let mut buf = [0; 8];
+    for page in 1..=TIMES {
+        assert_eq!(file.pread(black_box(&mut buf), page * PAGE).ok(), Some(8));
+    }
+}
+
+/// Absent pages, read one by one, without readahead: what is not the store's, nor the filling of a page, is the way there.
+fn misses() {
+    let cache = PageCache::new(2 * TIMES * PAGE, Io::Inline).expect("room");
+    let alone = StoreOptions::default().ra_pages(0);
+    let file = cache.open_store_with(Arc::new(Zeros), (TIMES + 1) * PAGE, alone).expect("a file");
+    file.pread(&mut [0], 0).expect("readable");
+    counted_misses(&file);
+    assert_eq!(cache.stats().misses, TIMES + 1);
 }
 
 fn tree(entries: u64) -> XArray {
@@ -161,6 +180,7 @@ fn main() {
             use_twice(&file, TIMES, 1);
             counted_copy_out_of_a_page(&file);
         }
+        "miss" => misses(),
         "fault_speculative" => faults(Locking::Speculative, PAGE, false),
         "fault_speculative_around" => faults(Locking::Speculative, 16 * PAGE, false),
         "fault_speculative_private" => faults(Locking::Speculative, PAGE, true),

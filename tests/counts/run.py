@@ -31,6 +31,7 @@ OPERATIONS = (
     "copy_out_65536",
     "copy_out_1000000",
     "copy_out_page",
+    "miss",
     "fault_speculative",
     "fault_speculative_around",
     "fault_speculative_private",

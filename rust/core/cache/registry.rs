@@ -33,7 +33,7 @@ pub(super) trait CachedFile: Send + Sync {
         shadow: Entry,
     ) -> std::result::Result<(), LockedPage<'f>>;
 
-    /// Drops the clean, unmapped, unlocked pages. Answers how many.
+    /// Drops the clean, unmapped, unlocked pages; returns how many.
     fn drop_idle_pages(&self) -> u64;
 
     /// Erases the shadows for which `old` holds.
