@@ -1,0 +1,109 @@
+//! Loom's mutex, condition variable and notification behind the facade's names. Models have no time: a nap lets others run.
+
+pub use loom::sync::MutexGuard;
+
+/// Loom's mutex without poisoning.
+#[derive(Debug)]
+pub struct Mutex<T>(loom::sync::Mutex<T>);
+
+impl<T: Default> Default for Mutex<T> {
+    fn default() -> Self {
+        Self::new(T::default())
+    }
+}
+
+impl<T> Mutex<T> {
+    /// A free mutex around `value`.
+    pub fn new(value: T) -> Self {
+        Self(loom::sync::Mutex::new(value))
+    }
+    /// Waits for the mutex.
+    #[track_caller]
+    pub fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock().unwrap()
+    }
+    /// Takes the mutex if it is free.
+    #[track_caller]
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        self.0.try_lock().ok()
+    }
+}
+
+/// Loom's condition variable.
+#[derive(Debug)]
+pub struct Condvar(loom::sync::Condvar);
+
+impl Default for Condvar {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Condvar {
+    /// A condition nobody waits for.
+    pub fn new() -> Self {
+        Self(loom::sync::Condvar::new())
+    }
+    /// Gives the mutex back, sleeps until notified, takes it again.
+    pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        self.0.wait(guard).unwrap()
+    }
+    /// As [`Condvar::wait`]: in models time never passes.
+    pub fn wait_for<'a, T>(&self, guard: MutexGuard<'a, T>, time: std::time::Duration) -> MutexGuard<'a, T> {
+        let _ = time;
+        self.wait(guard)
+    }
+    /// Wakes one waiter.
+    pub fn notify_one(&self) {
+        self.0.notify_one();
+    }
+    /// Wakes all waiters.
+    pub fn notify_all(&self) {
+        self.0.notify_all();
+    }
+}
+
+/// The model thread that will sleep. Not loom's own `park`: there `unpark` orders the woken thread after the waker even
+/// if that thread never parks, which would hide a missing ordering on the word it looks at instead.
+#[derive(Debug, Clone)]
+pub struct Parker(std::sync::Arc<loom::sync::Notify>);
+
+impl Parker {
+    /// For the calling thread: each has one.
+    #[must_use]
+    #[allow(clippy::new_without_default, reason = "as what ships")]
+    pub fn new() -> Self {
+        loom::thread_local! {
+            static PARKER: Parker = Parker(std::sync::Arc::new(loom::sync::Notify::new()));
+        }
+        PARKER.with(Self::clone)
+    }
+    /// Sleeps until some [`Parker::unpark`], or once in an execution without any.
+    pub fn park(&self) {
+        self.0.wait();
+    }
+    /// A nap is over whenever the others were let run: models have no time.
+    pub fn park_for(&self, time: std::time::Duration) {
+        pause(time);
+    }
+    /// Wakes the thread.
+    pub fn unpark(&self) {
+        self.0.notify();
+    }
+}
+
+/// A spin loop lets others run.
+pub fn spin_hint() {
+    loom::thread::yield_now();
+}
+
+/// Sleeps: for those who wait for what nobody announces.
+pub fn pause(time: std::time::Duration) {
+    let _ = time;
+    yield_now();
+}
+
+/// Lets others run.
+pub fn yield_now() {
+    loom::thread::yield_now();
+}

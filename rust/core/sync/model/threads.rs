@@ -1,0 +1,80 @@
+//! Threads of a model: their numbers, their contexts and slots, and where each looks for a slot first.
+
+use super::super::context::Context;
+pub(crate) use super::super::slots::boxed::{chunk_of_slots, drop_chunk_of_slots};
+use super::super::slots::{Slot, Slots};
+use loom::{lazy_static, thread_local};
+use std::cell::Cell;
+use std::thread;
+
+std::thread_local! {
+    static NEXT_THREAD: Cell<usize> = const { Cell::new(0) };
+}
+
+pub(super) fn begin_execution() {
+    NEXT_THREAD.with(|cell| cell.set(0));
+    set_claims_meet(false);
+}
+
+/// A number for each model thread.
+pub(crate) fn thread_index() -> usize {
+    thread_local! {
+        static INDEX: usize = NEXT_THREAD.with(|next| next.replace(next.get() + 1));
+    }
+    INDEX.with(|index| *index)
+}
+
+thread_local! {
+    static CONTEXT: Context = Context::new(&NOBODYS);
+}
+lazy_static! {
+    static ref SLOTS: Slots = Slots::new();
+    static ref NOBODYS: Slot = Slot::nobodys();
+}
+
+pub(crate) fn slots() -> &'static Slots {
+    &SLOTS
+}
+
+pub(crate) fn nobodys_slot() -> &'static Slot {
+    &NOBODYS
+}
+
+pub(crate) fn with_context<R>(work: impl FnOnce(&Context) -> R) -> R {
+    CONTEXT.with(work)
+}
+
+/// The number is for counters, which are out of the checker's sight: claims are not.
+#[allow(clippy::unnecessary_wraps, reason = "as what ships")]
+pub(crate) fn thread_number() -> Option<usize> {
+    Some(thread_index())
+}
+
+/// Whether the calling thread is the one that this handle stands for.
+pub(crate) fn is_this_thread<T>(handle: &thread::JoinHandle<T>) -> bool {
+    handle.thread().id() == thread::current().id()
+}
+
+/// Threads of a test end when it says so ([`Context::end`]).
+pub(crate) fn announces_end() -> bool {
+    true
+}
+
+/// Nobody forks here.
+pub(crate) fn epoch() -> u64 {
+    1
+}
+
+std::thread_local! {
+    static FIRST_LOOK_IS_THE_SAME: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether all threads look for a slot from the first one on, as in what ships, or each from one of its own: then claims do
+/// not meet, which keeps models small that are not about them.
+pub fn set_claims_meet(meet: bool) {
+    FIRST_LOOK_IS_THE_SAME.with(|cell| cell.set(meet));
+}
+
+pub(crate) fn first_look() -> usize {
+    if FIRST_LOOK_IS_THE_SAME.with(Cell::get) { 0 } else { thread_index() }
+}
