@@ -15,7 +15,6 @@ names in plain Python, single-threaded, written to be read.
 """
 
 import sys
-from typing import TYPE_CHECKING
 
 if sys.platform != "linux":
     raise ImportError("specmm runs on Linux only")
@@ -35,6 +34,7 @@ from specmm._errors import (
 )
 from specmm._types import CacheStats, ReadaheadState
 
+TYPE_CHECKING = False  # checkers of types take it for true; typing itself is imported after `_early`
 if TYPE_CHECKING:
     # The former names of what is in `specmm.mm`: they work as ever, and `dir` does not show them.
     from specmm.mm import Abort as Abort
