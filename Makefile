@@ -96,8 +96,10 @@ faults: .venv/installed
 
 test: test-rust loom-quick test-python
 
+# Examples in documentation also as a user of the crate builds them, without features.
 test-rust: | preflight
 	cargo test --all-features
+	cargo test --doc
 
 # SPECMM_HYPOTHESIS chooses the profile: dev (the default), ci or deep.
 test-python: .venv-dev/installed
@@ -143,6 +145,7 @@ shuttle: | preflight
 
 # --- for developers
 
+# The second clippy sees the crate as a user builds it: examples need no feature, and what only a feature uses is dead.
 lint: .venv-dev/installed
 	@PYTHON='$(PYTHON)' tools/preflight rustfmt clippy
 	cargo fmt --all --check
