@@ -4,6 +4,9 @@ import os
 import time
 from pathlib import Path
 
+# What a command ends with that could not join its group.
+CANNOT_JOIN = 97
+
 
 class UnavailableError(Exception):
     """There is no memory controller that a group can be made under; the message says why."""
@@ -39,7 +42,8 @@ class Group:
 
     def command(self, arguments: list[str]) -> list[str]:
         """A command that joins the group before it begins, so that all its memory is charged there."""
-        return ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(self.path / "cgroup.procs"), *arguments]
+        join = f'echo $$ > "$0" || exit {CANNOT_JOIN}; exec "$@"'
+        return ["sh", "-c", join, str(self.path / "cgroup.procs"), *arguments]
 
     def limit(self, size: int) -> None:
         """The most that may be charged, without swap."""

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import specmm
-from cgroup import Group, UnavailableError
+from cgroup import CANNOT_JOIN, Group, UnavailableError
 
 MIB = 1 << 20
 SIZE = 4096
@@ -112,7 +112,10 @@ def charges(way: str, path: Path, bound: int) -> dict[str, int]:
     drop(path)
     with Group() as group, reader(group, way, path, bound) as process:
         assert process.stdin is not None and process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+        if process.stdout.readline() != "ready\n":
+            if process.wait() == CANNOT_JOIN:
+                raise UnavailableError(f"a process may not join {group.path}")
+            raise RuntimeError(f"the reader ended with code {process.returncode}")
         before = group.charged()
         process.stdin.write("\n")
         process.stdin.flush()

@@ -70,12 +70,25 @@ def test_under_a_limit_only_a_capacity_beyond_it_is_killed(found):
     assert under["specmm, capacity over the limit"] == "killed"
 
 
-def test_groups_are_removed(found):
+def leave(fails):
+    if fails:
+        raise LookupError
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_group_goes_with_its_block_and_its_process_before(fails, tmp_path):
+    (tmp_path / "data").write_bytes(bytes(4096))
     try:
-        _, parent = cgroup._parent()
+        with cgroup.Group() as group, container.reader(group, "os.pread", tmp_path / "data", MIB) as process:
+            assert process.stdout.readline() == "ready\n"
+            assert (group.path / "cgroup.procs").read_text().split() == [str(process.pid)]
+            leave(fails)
     except cgroup.UnavailableError as error:
         pytest.skip(str(error))
-    assert list(parent.glob("specmm-*")) == []
+    except LookupError:
+        assert fails
+    assert process.returncode == -9
+    assert not group.path.exists()
 
 
 # --- where groups are found, in trees as machines have them
