@@ -12,25 +12,25 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// An operating-system or store error with the file it happened on. Cloned so that every waiter gets its own.
 #[derive(Debug, Clone)]
 pub struct IoError {
-    /// The error as the store gave it.
+    /// The store's error.
     pub source: Arc<std::io::Error>,
     /// The file's name, as it was given.
     pub file: OsString,
 }
 
 impl IoError {
-    /// Ties an error to its file.
+    /// An error with the name of its file.
     #[must_use]
     pub fn new(source: std::io::Error, file: impl AsRef<OsStr>) -> Self {
         Self { source: Arc::new(source), file: file.as_ref().to_owned() }
     }
 
-    /// The file was changed by others while it was read: ESTALE, if it is told.
+    /// Others changed the file while it was read; its errno is ESTALE.
     pub(crate) fn changed(file: &OsStr) -> Self {
         Self::new(std::io::Error::other(Changed), file)
     }
 
-    /// Whether it is that.
+    /// Whether others changed the file.
     pub(crate) fn is_change(&self) -> bool {
         self.source.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<Changed>)
     }
@@ -40,12 +40,12 @@ impl IoError {
         self.source.kind() == std::io::ErrorKind::UnexpectedEof
     }
 
-    /// By which size of the file a read was short.
+    /// The size that the file was expected to have, if a read was short.
     pub(crate) fn size_expected(&self) -> Option<u64> {
         Some(self.source.get_ref()?.downcast_ref::<ShortRead>()?.size)
     }
 
-    /// The errno, or EIO where the store gave none; ESTALE of a file that others go on rewriting while it is read.
+    /// The errno, or EIO if the store gave none; ESTALE for a file that others keep rewriting while it is read.
     #[must_use]
     pub fn errno(&self) -> i32 {
         let is_refused =
@@ -58,19 +58,19 @@ impl IoError {
     }
 }
 
-/// The file was changed by others while it was read.
+/// Others changed the file while it was read.
 #[derive(Debug)]
 struct Changed;
 
 impl fmt::Display for Changed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the file was rewritten while it was read, time and again")
+        f.write_str("the file kept being rewritten while it was read")
     }
 }
 
 impl std::error::Error for Changed {}
 
-/// A path names something that is no regular file; what, in words.
+/// A path names something that is not a regular file; what it is, in words.
 #[derive(Debug)]
 pub(crate) struct NotRegular(pub(crate) &'static str);
 
@@ -82,12 +82,12 @@ impl fmt::Display for NotRegular {
 
 impl std::error::Error for NotRegular {}
 
-/// A path names a file whose size is not what reading it gives.
+/// A path names a file that has more or fewer bytes than its size says.
 #[derive(Debug)]
 pub(crate) struct NotItsSize {
-    /// As it reports.
+    /// The size it reports.
     pub(crate) size: u64,
-    /// As was found, no more than one byte beyond; None: reading it waits.
+    /// The bytes it was found to have, up to one more than the size; None: reading it waits.
     pub(crate) has: Option<usize>,
 }
 
@@ -96,14 +96,14 @@ impl fmt::Display for NotItsSize {
         let whole = "read it whole, without a cache";
         match *self {
             Self { size: 0, has: Some(_) } => {
-                write!(f, "it reports no size and has content, as files of /proc do: {whole}")
+                write!(f, "it reports no size but has contents, like files of /proc: {whole}")
             }
             Self { size, has: Some(has) } => {
                 let more = if has as u64 > size { "more" } else { "fewer" };
-                write!(f, "it reports {size} bytes and has {more}, as files of /sys do: {whole}")
+                write!(f, "it reports {size} bytes but has {more}, like files of /sys: {whole}")
             }
             Self { size, has: None } => {
-                write!(f, "it reports {size} bytes, and whoever reads it waits for more: {whole}")
+                write!(f, "it reports {size} bytes, and reading it waits for more: {whole}")
             }
         }
     }
@@ -117,7 +117,7 @@ pub(crate) struct ShortRead {
     pub(crate) got: usize,
     pub(crate) expected: usize,
     pub(crate) offset: u64,
-    /// Of the file, as the cache knew it.
+    /// The file's size, as the cache knew it.
     pub(crate) size: u64,
 }
 
@@ -143,7 +143,7 @@ pub struct Holders {
     pub pinned: usize,
     /// Private copies of pages.
     pub private: usize,
-    /// Locked pages: being read, as a rule.
+    /// Locked pages, which are usually being read.
     pub locked: usize,
     /// Pages that somebody is using at the moment.
     pub other: usize,
@@ -182,44 +182,44 @@ pub enum Error {
         /// Why, in words.
         reason: &'static str,
     },
-    /// Every frame is in use.
+    /// Every frame is in use, and none can be reclaimed.
     OutOfFrames {
         /// All frames of the cache.
         capacity: usize,
         /// What holds them.
         holders: Holders,
-        /// What a frame was wanted for.
+        /// What the frame was needed for.
         what: String,
     },
-    /// The system gave no memory for something that grows with a capacity, a window, an argument or what is cached. Linux:
-    /// ENOMEM.
+    /// The system has no memory for something whose size depends on a capacity, a window, an argument or what is cached.
+    /// Linux: ENOMEM.
     OutOfMemory {
         /// What it was for.
         what: Cow<'static, str>,
-        /// Bytes asked for.
+        /// Bytes requested.
         bytes: usize,
     },
-    /// The object was closed before.
+    /// The object is closed.
     Closed(String),
-    /// The self-audit found a contradiction.
+    /// The self-check found an inconsistency: a bug in specmm.
     Invariant(String),
     /// A read or change of the file failed.
     Io(IoError),
-    /// A store with a time-out did not answer within it.
+    /// A store did not return a page within its time-out.
     TimedOut {
         /// The file's name, as it was given.
         file: OsString,
         /// Byte offset of the page that was waited for.
         offset: u64,
-        /// How long it was waited for.
+        /// How long the caller waited.
         timeout: Duration,
     },
     /// A wait for the store of this file was given up, because the program wants its threads to
     /// ([`give_up_waiting_when`](crate::give_up_waiting_when)).
     Interrupted(OsString),
-    /// A valid request that specmm does not serve (yet).
+    /// A valid request that specmm does not support (yet).
     Unsupported(String),
-    /// Something cannot be closed while pins of it live.
+    /// The object cannot be closed while pins of it live.
     Pinned(String),
 }
 
@@ -250,28 +250,28 @@ impl fmt::Display for Error {
                 write!(f, "none of the {capacity} frames can be freed ({holders}): none left for {what}")
             }
             Self::OutOfMemory { what, bytes } => {
-                write!(f, "the system has no room for {what}: {bytes} bytes")
+                write!(f, "the system has no memory for {what}: {bytes} bytes")
             }
             Self::Closed(what) => write!(f, "{what} is closed"),
             Self::TimedOut { file, offset, timeout } => {
                 let (file, timeout) = (file.to_string_lossy(), timeout.as_secs_f64());
-                write!(f, "{file}: no answer for offset {offset} within {timeout} s")
+                write!(f, "{file}: the store did not return offset {offset} within {timeout} s")
             }
             Self::Interrupted(file) => {
-                write!(f, "{}: the wait for its store was given up", file.to_string_lossy())
+                write!(f, "{}: the wait for its store was interrupted", file.to_string_lossy())
             }
             Self::Io(error) => error.fmt(f),
         }
     }
 }
 
-/// The kinds of [`std::io::Error`] that readers of the standard library tell apart.
+/// Converts to the kinds of [`std::io::Error`] that users of the standard library distinguish.
 ///
-/// What the system or a store said with an errno keeps it, and with it its kind. Everything else keeps the [`Error`], which
-/// [`std::io::Error::get_ref`] gives back, under a kind of its own: an access beyond the end and a store that ends too early
-/// are `UnexpectedEof`, frames and files that pins hold `ResourceBusy`, what is closed and what no mapping allows
-/// `InvalidInput`. [`Error::Interrupted`] is `Other`: `Interrupted` has [`Read::read_exact`](std::io::Read::read_exact) and its
-/// like try again, for ever, where the program wants its thread back.
+/// An error with an errno, from the system or a store, keeps it and so its kind. Every other one keeps the [`Error`], which
+/// [`std::io::Error::get_ref`] returns: an access beyond the end, or a store that ends too early, is `UnexpectedEof`; frames and
+/// files that pins hold are `ResourceBusy`; use of a closed object, and an access that no mapping allows, are `InvalidInput`.
+/// [`Error::Interrupted`] is `Other`, because `Interrupted` would make [`Read::read_exact`](std::io::Read::read_exact) and
+/// others try again forever, when the program wants its thread back.
 ///
 /// ```
 /// use specmm::{Io, PageCache};

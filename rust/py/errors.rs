@@ -19,16 +19,16 @@ static INVARIANT: Imported = Imported::new("specmm._errors", "InvariantError");
 static UNSUPPORTED: Imported = Imported::new("io", "UnsupportedOperation");
 static STRERROR: Imported = Imported::new("os", "strerror");
 
-/// Linux's, from which Python picks `InterruptedError` and `TimeoutError`.
+/// Linux's numbers, from which Python picks `InterruptedError` and `TimeoutError`.
 const EINTR: i32 = 4;
 const ETIMEDOUT: i32 = 110;
 
-/// A fresh exception for an error of the core.
+/// A new exception for an error of the core.
 pub(crate) fn raise(py: Python<'_>, error: &Error) -> PyErr {
     raise_naming(py, error, None)
 }
 
-/// The same of a file with this name, in the words of whoever opened it: the core knows a file by the first of its names.
+/// The same for a file with this name, as its opener spelled it: the core knows a file by the first of its names.
 pub(crate) fn raise_naming(py: Python<'_>, error: &Error, name: Option<&Py<PyAny>>) -> PyErr {
     if let Error::Io(io) | Error::Bus { cause: Some(io), .. } = error {
         if let Some(exit) = failure(io).filter(|failure| failure.is_exit(py)) {
@@ -55,41 +55,41 @@ pub(crate) fn raise_naming(py: Python<'_>, error: &Error, name: Option<&Py<PyAny
         }
         Error::Io(io) => os_error(py, io, name),
         Error::TimedOut { file, offset, timeout } => {
-            let text = format!("no answer for offset {offset} within {} s", timeout.as_secs_f64());
+            let text = format!("the store did not return offset {offset} within {} s", timeout.as_secs_f64());
             coded(py, ETIMEDOUT, &text, file, name)
         }
-        Error::Interrupted(file) => coded(py, EINTR, "the wait for the store was given up", file, name),
+        Error::Interrupted(file) => coded(py, EINTR, "the wait for the store was interrupted", file, name),
         Error::Pinned(message) => PyBufferError::new_err(message.clone()),
         _ => specmm_error(py, &error.to_string()),
     }
 }
 
-/// A `BusError` for a read that the file's end cuts off.
+/// A `BusError` for a read that goes past the end of the file.
 pub(crate) fn past_the_end(py: Python<'_>, offset: u64, size: u64) -> PyErr {
     exception(py, &BUS, (offset / specmm::PAGE_SIZE as u64, offset, size))
 }
 
-/// A `MemoryError` that says for what there was no memory.
+/// A `MemoryError` that says what the memory was for.
 pub(crate) fn out_of_memory(what: &str) -> PyErr {
-    PyMemoryError::new_err(format!("the system has no room for {what}"))
+    PyMemoryError::new_err(format!("the system has no memory for {what}"))
 }
 
-/// A `ClosedError`, as the core would make it.
+/// A `ClosedError` like the core's.
 pub(crate) fn closed_error(py: Python<'_>, what: &str) -> PyErr {
     raise(py, &Error::Closed(what.to_owned()))
 }
 
-/// A `SpecmmError` that is none of the named ones.
+/// A plain `SpecmmError`.
 pub(crate) fn specmm_error(py: Python<'_>, message: &str) -> PyErr {
     exception(py, &SPECMM, (message,))
 }
 
-/// What a store of the user's raised.
+/// The exception that a user's store raised.
 fn failure(error: &IoError) -> Option<&StoreFailure> {
     error.source.get_ref()?.downcast_ref()
 }
 
-/// `OSError(errno, text, file name)`, from which Python picks the subclass. What a user's store raised is the cause.
+/// `OSError(errno, text, file name)`, of which Python picks the subclass. A user's store's exception becomes the cause.
 fn os_error(py: Python<'_>, error: &IoError, name: Option<&Py<PyAny>>) -> PyErr {
     let failure = failure(error);
     let errno = failure.and_then(StoreFailure::errno).unwrap_or_else(|| error.errno());

@@ -22,26 +22,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Longest read that is tried attached. A longer copy is worth handing the interpreter over.
+/// Longest read that is tried without releasing the GIL. For a longer copy it is worth releasing.
 const ATTACHED: usize = 64 << 10;
 
-/// A file whose pages are in a cache.
+/// A file read through a cache.
 #[pyclass(module = "specmm", frozen, weakref)]
 pub(crate) struct File {
     handle: Arc<Handle<Opened>>,
-    /// The same file as another object, which names it in the warning that it was never closed: one that is going cannot be
-    /// given away any more. Made together with it, so that `tracemalloc` knows where. None in the twin itself.
+    /// The same file as another object, which stands for it in the warning that it was never closed: an object that is being
+    /// dropped cannot be handed out. Created together with it, so that `tracemalloc` knows where. None in the twin itself.
     twin: Option<Py<File>>,
 }
 
-/// Where a file was opened, in a forked child once more.
+/// What a file is opened from, in a forked child once more.
 pub(crate) struct Opened {
-    /// A cache that has open files is still closed at exit.
+    /// So that a cache with open files is still closed at exit.
     cache: Py<PageCache>,
     source: Source,
-    /// A str, or the bytes of a path.
+    /// The path as str or bytes, or the name.
     name: Py<PyAny>,
-    /// Whether nobody is expected to close it. Set attached, before anybody else has the file.
+    /// Whether nobody is expected to close it. Set with the GIL, before anybody else has the file.
     may_stay_open: AtomicBool,
 }
 
@@ -49,14 +49,14 @@ pub(crate) struct Opened {
 pub(crate) enum Source {
     /// As given to `open`, the path made absolute.
     Path { path: OsString, ra_pages: u32 },
-    /// What was given to `open_store`, and its method `before_waiting` if it has one.
+    /// The object given to `open_store`, and its method `before_waiting` if it has one.
     Store { object: Py<PyAny>, before_waiting: Option<Py<PyAny>>, timeout: Option<Duration> },
 }
 
 impl Origin for Opened {
     type Core = specmm::File;
 
-    /// The same file in this process's cache: through the descriptor that was inherited, or the same object.
+    /// The same file in this process's cache: through the inherited descriptor, or the same store.
     fn inherit(&self, py: Python<'_>, parents: &specmm::File) -> PyResult<(specmm::File, CacheId)> {
         let handle = self.cache.get().handle();
         let id = handle.cache()?;
@@ -102,12 +102,12 @@ impl File {
         Ok(Self { handle, twin: Some(twin) })
     }
 
-    /// Says that nobody is expected to close it: it goes with its last user.
+    /// Marks it as a file that nobody is expected to close: its last user closes it.
     pub(crate) fn may_stay_open(&self) {
         self.handle.origin.may_stay_open.store(true, Ordering::Relaxed);
     }
 
-    /// Whether its user should have closed it: not what is somebody else's to close, a parent's file included.
+    /// Whether its user should have closed it: not a file that somebody else has to close, such as a parent's.
     pub(crate) fn is_unclosed(&self) -> bool {
         !self.closed()
             && self.handle.is_made_here()
@@ -118,13 +118,13 @@ impl File {
         &self.handle
     }
 
-    /// What its cache holds, in bytes.
+    /// The capacity of its cache, in bytes.
     pub(crate) fn capacity(&self) -> u64 {
         self.handle.origin.cache.get().capacity()
     }
 
-    /// How much of a request lies in the file, so that no more than that is allocated. Where that is not all, the file is looked
-    /// at: it may have grown.
+    /// How much of a request lies in the file, so that no more than that is allocated. If that is not all of it, the file is
+    /// checked: it may have grown.
     fn available(&self, py: Python<'_>, n: u64, offset: u64) -> PyResult<usize> {
         let mut size = self.size(py)?;
         if n > size.saturating_sub(offset) && offset <= specmm::store::MAX_SIZE {
@@ -133,10 +133,10 @@ impl File {
         Ok(n.min(size.saturating_sub(offset)) as usize)
     }
 
-    /// Fills the buffer from the file: a short hit attached, anything else detached, in slices.
+    /// Fills the buffer from the file: a short hit with the GIL, anything else without, in slices.
     fn fill(&self, py: Python<'_>, mut out: Out<'_>, offset: u64) -> PyResult<usize> {
         let length = out.len();
-        // Of an empty request only the arguments are judged, which the hit does not do.
+        // For an empty request only the arguments are checked, which a hit does not do.
         if length <= ATTACHED {
             let file = self.handle.get()?;
             let hit = if out.is_empty() { None } else { file.read_cached_into(out.part(0..length), offset) };
@@ -216,35 +216,35 @@ impl File {
         self.handle.is_closed(specmm::File::is_closed) || self.handle.origin.cache.get().is_closed()
     }
 
-    /// Where readahead stands.
+    /// Current state of readahead.
     #[getter]
     fn readahead_state<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let state = self.handle.detached(py, specmm::File::readahead_state)?;
         results::readahead_state(py, &state)
     }
 
-    /// Closes this file; mappings of it live on. Closing twice is no error.
+    /// Closes this file; mappings of it stay valid. May be called twice.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         if self.handle.close_unused() {
             return Ok(());
         }
-        // Whoever may not wait for bytes may still close.
+        // A caller that must not wait for bytes may still close.
         self.handle.detached_naming(py, self.handle.origin.given(), specmm::File::close)
     }
 
-    /// Looks at the file again, as others may have changed it; returns the size.
+    /// Checks whether others have changed the file, follows the change, and returns the size.
     #[pyo3(signature = (*, drop=false))]
     fn revalidate(&self, py: Python<'_>, #[pyo3(from_py_with = args::drop)] drop: bool) -> PyResult<u64> {
         let revalidate = if drop { specmm::File::revalidate_dropping } else { specmm::File::revalidate };
         self.handle.detached(py, revalidate)
     }
 
-    /// The size, looked at now: for streams.
+    /// The size, checked now: for streams.
     fn _look(&self, py: Python<'_>) -> PyResult<u64> {
         self.handle.detached(py, specmm::File::look)
     }
 
-    /// Reads `n` bytes at `offset`; fewer at the end of the file only.
+    /// Reads `n` bytes at `offset`; fewer only at the end of the file.
     fn pread<'py>(
         &self,
         py: Python<'py>,
@@ -257,11 +257,11 @@ impl File {
             got = self.fill(py, buf.into(), offset)?;
             Ok(())
         })?;
-        // Somebody made the file shorter meanwhile.
+        // Somebody truncated the file meanwhile.
         if got < n { slices::bytes_from(py, &bytes.as_bytes()[..got]) } else { Ok(bytes) }
     }
 
-    /// Reads into a writable buffer; returns the number of bytes, fewer than fit at the end of the file only.
+    /// Reads into a writable buffer; returns the number of bytes, fewer than fit only at the end of the file.
     fn preadinto(
         &self,
         py: Python<'_>,
@@ -274,7 +274,7 @@ impl File {
         self.fill(py, out.part(0..n), offset)
     }
 
-    /// Reads `length` bytes at each offset, in order, into `out` or a fresh bytearray.
+    /// Reads `length` bytes at each offset, in order, into `out` or a new bytearray.
     #[pyo3(signature = (offsets, length, *, out=None))]
     fn gather<'py>(
         &self,
@@ -315,7 +315,7 @@ impl File {
         self.handle.detached(py, |file| file.advise(advice.parse::<Advice>()?, offset, length))
     }
 
-    /// One byte a page, as mincore: 1 = in the cache and up to date.
+    /// One byte per page, as mincore: 1 = in the cache and up to date.
     #[pyo3(signature = (first=0, count=None))]
     fn residency<'py>(
         &self,
@@ -340,7 +340,7 @@ impl File {
         results::filemap_fault(py, fault)
     }
 
-    /// A read-only raw stream of Python's io over this file, with a position of its own.
+    /// A read-only `io.RawIOBase` over this file, with its own position.
     #[pyo3(signature = (*, close=false))]
     fn as_raw<'py>(
         slf: &Bound<'py, Self>,
@@ -351,7 +351,7 @@ impl File {
         RAW_FILE.call(slf.py(), (slf, close))
     }
 
-    /// numpy would make an array of one object.
+    /// Raises `TypeError`: numpy would make an array of one object.
     #[pyo3(signature = (dtype=None, *, copy=None))]
     #[allow(unused_variables, reason = "as numpy calls it")]
     fn __array__(
@@ -361,12 +361,12 @@ impl File {
         copy: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyAny>> {
         Err(PyTypeError::new_err(format!(
-            "a File is no array: read it into one with preadinto, or index specmm.numpy.Records(file, dtype): {}",
+            "a File is not an array: read it into one with preadinto, or index specmm.numpy.Records(file, dtype): {}",
             self.__repr__(py)
         )))
     }
 
-    /// Pickles as path, mode, readahead and advice, and its cache.
+    /// Pickles as path, mode, readahead, advice and cache.
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         static REDUCE: Imported = Imported::new("specmm._pickling", "reduce_file");
         let (py, handle) = (slf.py(), &slf.get().handle);

@@ -19,9 +19,9 @@ pub(crate) struct Mm {
     handle: Handle<Over>,
 }
 
-/// What an address space is over.
+/// What an address space is created from.
 struct Over {
-    /// A cache that has address spaces is still closed at exit.
+    /// So that a cache with address spaces is still closed at exit.
     _cache: Py<PageCache>,
 }
 
@@ -29,7 +29,7 @@ impl Origin for Over {
     type Core = specmm::Mm;
 
     fn inherit(&self, py: Python<'_>, _: &specmm::Mm) -> PyResult<(specmm::Mm, CacheId)> {
-        Err(specmm_error(py, "an address space does not survive fork: make one in the child"))
+        Err(specmm_error(py, "an address space does not survive a fork: create one in the child"))
     }
 
     fn name(&self, _: &specmm::Mm) -> String {
@@ -71,7 +71,7 @@ impl Mm {
         self.handle.detached(py, |mm| mm.mmap(file, length, offset, prot.parse::<Prot>()?, shared))
     }
 
-    /// Takes away whatever is mapped in a range.
+    /// Unmaps whatever is mapped in a range.
     fn munmap(
         &self,
         py: Python<'_>,
@@ -81,7 +81,7 @@ impl Mm {
         self.handle.detached(py, |mm| mm.munmap(addr, length))
     }
 
-    /// Sets what a mapped range allows: "r" or "rw".
+    /// Sets what accesses a mapped range allows: "r" or "rw".
     fn mprotect(
         &self,
         py: Python<'_>,
@@ -148,7 +148,7 @@ impl Mm {
         Ok(())
     }
 
-    /// One fault at an address, told step by step. What fails is told, not raised.
+    /// One fault at an address, step by step. Failures are returned, not raised.
     #[pyo3(signature = (addr, *, write=false))]
     fn fault<'py>(
         &self,
@@ -194,7 +194,7 @@ impl Mm {
         }
     }
 
-    /// One byte a page: 0 = no entry, else the sum of 1 = present, 2 = writable, 4 = private copy.
+    /// One byte per page: 0 = no entry, else the sum of 1 = present, 2 = writable, 4 = private copy.
     fn pagemap<'py>(
         &self,
         py: Python<'py>,
@@ -202,7 +202,7 @@ impl Mm {
         #[pyo3(from_py_with = args::exact_length)] length: u64,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let page = specmm::PAGE_SIZE as u64;
-        // An address within a page is refused by the first slice.
+        // An unaligned address is refused by the first slice.
         if addr % page == 0 {
             self.handle.detached(py, |mm| mm.check_range(addr, length))?;
         }
@@ -211,7 +211,7 @@ impl Mm {
         })
     }
 
-    /// Events since the address space was made, named as in /proc/vmstat.
+    /// Events since the address space was created, named as in /proc/vmstat.
     fn vm_events<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let events = self.handle.detached(py, |mm| Ok(mm.vm_events()))?;
         let dict = PyDict::new(py);
@@ -227,7 +227,7 @@ impl Mm {
         self.handle.inner().locking().to_string()
     }
 
-    /// Unmaps everything and closes. Closing twice is no error.
+    /// Unmaps everything and closes. May be called twice.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         if self.handle.close_unused() {
             return Ok(());

@@ -1,4 +1,4 @@
-//! Long calls go to the core in slices, with a look for Ctrl-C between them.
+//! Long calls go to the core in slices, with a check for Ctrl-C between them.
 
 use crate::errors::out_of_memory;
 use pyo3::prelude::*;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// Bytes copied in one slice.
 pub(crate) const BYTES: usize = 1 << 20;
 
-/// Pages told of in one slice.
+/// Pages reported in one slice.
 pub(crate) const PAGES: u64 = 1 << 20;
 
 /// Touches or reads made in a first slice.
@@ -23,7 +23,7 @@ impl Pace {
         Self(FIRST)
     }
 
-    /// Makes one slice, of at most the number it is given.
+    /// Makes one slice of at most the given number.
     pub(crate) fn paced<R>(&mut self, slice: impl FnOnce(u64) -> R) -> R {
         let started = Instant::now();
         let answer = slice(self.0);
@@ -37,9 +37,9 @@ impl Pace {
     }
 }
 
-/// Bytes of which nobody knows beforehand how many there are: no more is allocated than the core really gave.
+/// Collects an unknown number of bytes, without allocating more than the core returned.
 ///
-/// `ask(done, wanted)` gives up to `wanted` bytes that follow the first `done`; fewer end the collection.
+/// `ask(done, wanted)` returns up to `wanted` bytes after the first `done`; fewer end the collection.
 pub(crate) fn collect(
     py: Python<'_>,
     total: u64,
@@ -54,7 +54,7 @@ pub(crate) fn collect(
         if bytes.is_empty() {
             bytes = got;
         } else {
-            bytes.try_reserve(got.len()).map_err(|_| out_of_memory("what was asked for"))?;
+            bytes.try_reserve(got.len()).map_err(|_| out_of_memory("the requested bytes"))?;
             bytes.extend_from_slice(&got);
         }
         done += wanted;
@@ -65,7 +65,7 @@ pub(crate) fn collect(
     }
 }
 
-/// Python's own copy. (That of `pyo3` panics where there is no memory.)
+/// Copies with Python's own function. (`pyo3`'s panics if there is no memory.)
 pub(crate) fn bytes_from<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
     PyBytes::new_with(py, bytes.len(), |copy| {
         copy.copy_from_slice(bytes);

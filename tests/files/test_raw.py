@@ -249,7 +249,7 @@ def test_numpy_makes_no_array_of_a_file(shared, path):
             lambda file: np.asarray(file, "u1"),
             lambda file: np.array(file, copy=True),
         ):
-            with pytest.raises(TypeError, match=r"a File is no array.*Records"):
+            with pytest.raises(TypeError, match=r"a File is not an array.*Records"):
                 call(file)
 
 

@@ -56,9 +56,9 @@ print(specmm.PageCache("1GiB").stats().capacity_frames)
 """
     of = "of a cache with a capacity of 262144 pages"
     assert run(code).splitlines() == [
-        f"the system has no room for the descriptors {of}: {262144 * 48} bytes",
-        f"the system has no room for the frames {of}: {GIB} bytes",
-        f"the system has no room for the frames {of}: {GIB} bytes",
+        f"the system has no memory for the descriptors {of}: {262144 * 48} bytes",
+        f"the system has no memory for the frames {of}: {GIB} bytes",
+        f"the system has no memory for the frames {of}: {GIB} bytes",
         "262144",
     ]
 

@@ -196,7 +196,7 @@ def child():
         try:
             call()
         except specmm.SpecmmError as error:
-            assert "does not survive fork" in str(error), error
+            assert "does not survive a fork" in str(error), error
         else:
             return "not refused"
     repr(mm), mm.locking, mm.close()
