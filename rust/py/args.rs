@@ -1,4 +1,4 @@
-//! Arguments in Python's terms: a bad one raises `ValueError` or `TypeError` and names the value.
+//! Conversion of Python arguments: a bad one raises `ValueError` or `TypeError` and names the value.
 
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -27,7 +27,7 @@ pub(crate) fn frame_timeout(value: &Bound<'_, PyAny>) -> PyResult<Duration> {
     })
 }
 
-/// Seconds that a store may take, or None.
+/// A store's time-out in seconds, or None.
 pub(crate) fn timeout(value: &Bound<'_, PyAny>) -> PyResult<Option<Duration>> {
     if value.is_none() {
         return Ok(None);
@@ -136,7 +136,7 @@ pub(crate) fn path(value: &Bound<'_, PyAny>) -> PyResult<PathBuf> {
     given_path(value).map(|(path, _)| path)
 }
 
-/// The same, and with it the str or bytes that it came as.
+/// The same, together with the str or bytes that was given.
 pub(crate) fn given_path<'py>(value: &Bound<'py, PyAny>) -> PyResult<(PathBuf, Bound<'py, PyAny>)> {
     static FSPATH: Imported = Imported::new("os", "fspath");
     static FSDECODE: Imported = Imported::new("os", "fsdecode");
@@ -148,7 +148,7 @@ pub(crate) fn given_path<'py>(value: &Bound<'py, PyAny>) -> PyResult<(PathBuf, B
     Ok((path.extract()?, given))
 }
 
-/// The name of a store: what messages say, and the str that it came as.
+/// The name of a store: as it appears in messages, and the str that was given.
 #[derive(Default)]
 pub(crate) struct Name {
     text: OsString,
@@ -156,7 +156,7 @@ pub(crate) struct Name {
 }
 
 impl Name {
-    /// As the core has it, and as it was given.
+    /// As the core stores it, and as it was given.
     pub(crate) fn both(self, py: Python<'_>) -> (OsString, Py<PyAny>) {
         let given = self.given.unwrap_or_else(|| PyString::new(py, "").unbind());
         (self.text, given.into_any())

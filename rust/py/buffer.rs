@@ -1,4 +1,4 @@
-//! Memory that Python owns: what a caller gives to be filled, and what a store or a caller gives to be read.
+//! Memory that Python owns: buffers to fill, and buffers to read from.
 #![allow(unsafe_code)]
 
 use crate::args;
@@ -21,8 +21,8 @@ struct View {
 }
 
 impl View {
-    /// A buffer that holds no Python objects, as far as its exporter tells. `told`: flags of a request for it with its format;
-    /// `plain`: of one without.
+    /// A buffer without Python objects, as far as its exporter tells. `told`: flags of a request for it with its format; `plain`:
+    /// of one without.
     fn of_plain_bytes(object: &Bound<'_, PyAny>, told: c_int, plain: c_int) -> PyResult<Self> {
         let error = match Self::exported(object, told | ffi::PyBUF_FORMAT) {
             Ok(view) if holds_objects(view.format()) => {
@@ -34,7 +34,7 @@ impl View {
         if !error.is_instance_of::<PyException>(object.py()) {
             return Err(error);
         }
-        // numpy has no format for times, and for records that hold some; whether there are objects its type tells.
+        // numpy has no format for times, or for records that contain them; its dtype tells whether there are objects.
         let view = Self::exported(object, plain).map_err(|_| error)?;
         if let Some(kind) = object.getattr_opt("dtype")? {
             if kind.getattr_opt("hasobject")?.is_some_and(|answer| answer.is_truthy().unwrap_or(true)) {
@@ -46,7 +46,7 @@ impl View {
 
     fn exported(object: &Bound<'_, PyAny>, flags: c_int) -> PyResult<Self> {
         let mut view = Box::new(ffi::Py_buffer::new());
-        // SAFETY: the object is alive and the view is ours to be filled. It stays where it is until it is released.
+        // SAFETY: the object is alive and the view is ours to fill. It stays where it is until it is released.
         if unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), &raw mut *view, flags) } != 0 {
             return Err(PyErr::fetch(object.py()));
         }
@@ -57,13 +57,13 @@ impl View {
         usize::try_from(self.view.len).expect("a length")
     }
 
-    /// Whether its bytes lie one after the other, in the order of its elements.
+    /// Whether its bytes are contiguous, in the order of its elements.
     fn is_contiguous(&self) -> bool {
         // SAFETY: the view was filled.
         unsafe { ffi::PyBuffer_IsContiguous(&raw const *self.view, ROW_MAJOR) != 0 }
     }
 
-    /// What its elements are, as PEP 3118 has it.
+    /// The format of its elements, as in PEP 3118.
     fn format(&self) -> &[u8] {
         if self.view.format.is_null() {
             return b"B";
@@ -75,7 +75,7 @@ impl View {
 
 impl Drop for View {
     fn drop(&mut self) {
-        // What runs here may be a finalizer of the user's.
+        // This may run a finalizer of the user's.
         Python::attach(|_| {
             // SAFETY: the view was filled, and is released once.
             unsafe { ffi::PyBuffer_Release(&raw mut *self.view) }
@@ -83,7 +83,7 @@ impl Drop for View {
     }
 }
 
-/// A writable, contiguous buffer of plain bytes: whatever `readinto` of Python's own files fills, but for memory of objects.
+/// A writable, contiguous buffer of plain bytes: whatever `readinto` of Python's own files accepts, except memory of objects.
 pub(crate) struct Writable(View);
 
 impl Writable {
@@ -98,16 +98,15 @@ impl Writable {
         }
     }
 
-    /// The bytes to fill; also while detached, as with `readinto` of Python's own files.
+    /// The bytes to fill; also without the GIL, as with `readinto` of Python's own files.
     pub(crate) fn out(&mut self) -> Out<'_> {
         let pointer = NonNull::new(self.0.view.buf.cast()).unwrap_or(NonNull::dangling());
-        // SAFETY: the buffer is contiguous and writable, as was asked for, and its exporter keeps it where it is while `self`
-        // lives; only one of no bytes may be nowhere. A program that looks at it meanwhile gets torn bytes, as under
-        // `readinto`.
+        // SAFETY: the buffer is contiguous and writable, as requested, and its exporter keeps it in place while `self` lives;
+        // only an empty one may have no address. A program that reads it meanwhile gets torn bytes, as with `readinto`.
         unsafe { Out::from_raw(pointer, self.0.len()) }
     }
 
-    /// Copies to the beginning of it; what does not fit is left out.
+    /// Copies to its beginning; what does not fit is left out.
     pub(crate) fn fill(&mut self, from: &Readable) -> PyResult<usize> {
         let n = from.len().min(self.0.len());
         from.copy(self.0.view.buf.cast(), n)?;
@@ -115,7 +114,7 @@ impl Writable {
     }
 }
 
-/// Whether an error says more than that a buffer cannot be had the way it was asked for.
+/// Whether an error says more than that the object has no buffer of the requested kind.
 fn is_about_the_type(object: &Bound<'_, PyAny>, error: &PyErr) -> bool {
     // SAFETY: the object is alive.
     let has_buffer = unsafe { ffi::PyObject_CheckBuffer(object.as_ptr()) } != 0;
@@ -128,14 +127,14 @@ fn objects(what: &str) -> PyErr {
     PyTypeError::new_err(format!("buffer must hold no Python objects: its {what}"))
 }
 
-/// Whether a format has the code of objects in it: bytes of a file would become pointers.
+/// Whether a format contains the code for objects: bytes of a file would become pointers.
 fn holds_objects(format: &[u8]) -> bool {
     let mut is_name = false;
     let mut before = 0;
     for &code in format {
         match code {
             b':' => is_name = !is_name,
-            // After an order of bytes comes a code, whatever a name before it may look like.
+            // A code follows a byte order, whatever a name before it may look like.
             b'O' if !is_name || b"@=<>!^".contains(&before) => return true,
             _ => {}
         }
@@ -152,24 +151,24 @@ impl Readable {
         View::of_plain_bytes(object, ffi::PyBUF_INDIRECT, ffi::PyBUF_INDIRECT).map(Self)
     }
 
-    /// How many bytes it has.
+    /// Its length in bytes.
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Copies as many of its first bytes as there is room for.
+    /// Copies as many of its first bytes as fit.
     pub(crate) fn copy_to(&self, out: &mut [u8]) -> PyResult<()> {
         self.copy(out.as_mut_ptr(), out.len().min(self.len()))
     }
 
-    /// `to` has room for `n` bytes, which are no more than there are.
+    /// `to` has room for `n` bytes, and the buffer has at least as many.
     fn copy(&self, to: *mut u8, n: usize) -> PyResult<()> {
         if n == 0 {
             return Ok(());
         }
         Python::attach(|py| {
             if self.0.is_contiguous() {
-                // SAFETY: both have that many bytes. Nothing is said of a program that writes to them meanwhile: `copy` of C.
+                // SAFETY: both have that many bytes. A program may write to them meanwhile: hence C's `copy`.
                 unsafe { std::ptr::copy(self.0.view.buf.cast::<u8>().cast_const(), to, n) };
                 return Ok(());
             }
@@ -193,7 +192,7 @@ impl Readable {
     }
 }
 
-/// The bytes of a bytes-like object: those of `bytes` themselves, of anything else a copy that nobody changes.
+/// The bytes of a bytes-like object: those of a `bytes` itself, and of anything else a copy that nobody changes.
 pub(crate) fn bytes_of(object: &Bound<'_, PyAny>) -> PyResult<PyBackedBytes> {
     if let Ok(bytes) = object.cast::<PyBytes>() {
         return Ok(bytes.clone().into());

@@ -14,13 +14,13 @@ use specmm::{CacheOptions, Io, OpenMode, OpenOptions, StoreOptions};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Pages of many files in a bounded number of frames.
+/// A page cache: pages of any number of files under one memory limit.
 #[pyclass(module = "specmm", frozen, weakref)]
 pub(crate) struct PageCache {
     handle: Handle<Settings>,
 }
 
-/// What a cache is made from, in a forked child once more.
+/// What a cache is created from, in a forked child once more.
 pub(crate) struct Settings {
     capacity: u64,
     io: Io,
@@ -45,7 +45,7 @@ impl Settings {
 impl Origin for Settings {
     type Core = specmm::PageCache;
 
-    /// An empty cache of the same size; one that was closed stays so.
+    /// An empty cache of the same size; a closed one stays closed.
     fn inherit(&self, py: Python<'_>, parents: &specmm::PageCache) -> PyResult<(specmm::PageCache, CacheId)> {
         if parents.is_closed() {
             return Err(closed_error(py, &self.name(parents)));
@@ -95,7 +95,7 @@ impl PageCache {
     ) -> PyResult<File> {
         let (path, given) = args::given_path(path)?;
         let given = given.unbind();
-        // Where it is now: a process that the file is sent to may be elsewhere.
+        // Its absolute path: a process that the file is sent to may have another working directory.
         let absolute = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
         let handle = &slf.get().handle;
         let id = handle.cache()?;
@@ -129,7 +129,7 @@ impl PageCache {
         File::new(file, id, slf, source, given)
     }
 
-    /// Counters since the cache was made.
+    /// Counters since the cache was created.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let stats = self.handle.detached(py, |cache| Ok(cache.stats()))?;
         results::cache_stats(py, &stats)
@@ -143,22 +143,22 @@ impl PageCache {
         })
     }
 
-    /// Audits the cache against itself while nothing uses it; raises `InvariantError` when something is wrong.
+    /// Checks the cache's consistency while nothing uses it; raises `InvariantError` if something is wrong.
     fn check(&self, py: Python<'_>) -> PyResult<()> {
         self.handle.detached(py, specmm::PageCache::check)
     }
 
-    /// Evicts up to `pages` pages that were not used for longest; returns their number.
+    /// Evicts up to `pages` of the least recently used pages; returns how many.
     fn reclaim(&self, py: Python<'_>, #[pyo3(from_py_with = args::pages)] pages: u64) -> PyResult<usize> {
         self.handle.detached(py, |cache| cache.reclaim(usize::try_from(pages).unwrap_or(usize::MAX)))
     }
 
-    /// Drops every page that is not mapped or in use; returns their number.
+    /// Drops every page that is neither mapped nor in use; returns how many.
     fn drop_caches(&self, py: Python<'_>) -> PyResult<u64> {
         self.handle.detached(py, specmm::PageCache::drop_caches)
     }
 
-    /// Closes the cache and its files. Closing twice is no error.
+    /// Closes the cache and its files. May be called twice.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         if self.handle.close_unused() {
             return Ok(());
@@ -172,7 +172,7 @@ impl PageCache {
         self.is_closed()
     }
 
-    /// Pickles as its settings and a name: one cache for each name in a process.
+    /// Pickles as its settings and a name: a process has one cache for each name.
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         static REDUCE: Imported = Imported::new("specmm._pickling", "reduce_cache");
         let settings = &slf.get().handle.origin;
@@ -199,7 +199,7 @@ impl PageCache {
         format!("<specmm.PageCache of {} frames, io='{io}'{closed}>", cache.capacity_frames())
     }
 
-    /// What a notebook shows: the bound and how full it is, and the counters.
+    /// What a notebook shows: the capacity, how full it is, and the counters.
     fn _repr_html_<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         static CACHE: Imported = Imported::new("specmm._report", "cache_html");
         CACHE.call(slf.py(), (slf,))
@@ -211,7 +211,7 @@ impl PageCache {
         &self.handle
     }
 
-    /// The bound in bytes, in whole pages.
+    /// The capacity in bytes, in whole pages.
     pub(crate) fn capacity(&self) -> u64 {
         self.handle.inner().capacity_frames() as u64 * specmm::PAGE_SIZE as u64
     }
@@ -220,7 +220,7 @@ impl PageCache {
         self.handle.is_closed(specmm::PageCache::is_closed)
     }
 
-    /// A cache that the parent of this process made, and that was not used here, is left alone.
+    /// A cache that this process's parent created, and that was not used here, is left alone.
     pub(crate) fn close_at_exit(&self, py: Python<'_>) -> PyResult<()> {
         if self.handle.is_ours() { self.close(py) } else { Ok(()) }
     }

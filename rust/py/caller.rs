@@ -1,11 +1,11 @@
 //! Who may call a cache: each call looks here first.
 //!
-//! A store's `read_at` runs while the pages being read are locked, so calling the same cache from it could wait for
-//! itself forever. And a forked child has the memory of its parent's cache but none of its threads: what belongs to the
-//! parent is told by the number of the process that made it (`handle` has what follows from it).
+//! A store's `read_at` runs while the pages being read are locked, so a call to the same cache from it could wait for itself
+//! forever. And a forked child has the memory of its parent's cache but none of its threads: the number of the process that
+//! created an object tells what belongs to the parent (`handle` has what follows from that).
 //!
-//! Finalizers call at any moment of a thread's life, its very end included, so nothing here has a destructor that could
-//! have run already.
+//! Finalizers may call at any moment of a thread's life, including its very end, so nothing here has a destructor that could have
+//! run already.
 
 use crate::errors::specmm_error;
 use pyo3::prelude::*;
@@ -15,13 +15,13 @@ use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 thread_local! {
-    /// How many store calls this thread is inside of.
+    /// How many calls of stores this thread is inside.
     static DEPTH: Cell<usize> = const { Cell::new(0) };
-    /// The caches those calls serve. Empty, it holds no memory.
+    /// The caches those calls serve. It allocates nothing while empty.
     static SERVING: RefCell<ManuallyDrop<Vec<CacheId>>> = const { RefCell::new(ManuallyDrop::new(Vec::new())) };
 }
 
-/// Which cache an object belongs to, and which process made it.
+/// Which cache an object belongs to, and which process created it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CacheId {
     number: u64,
@@ -35,13 +35,13 @@ impl CacheId {
         Self { number: NEXT.fetch_add(1, Ordering::Relaxed), process: fork::epoch() }
     }
 
-    /// Whether this process made the cache.
+    /// Whether this process created the cache.
     #[inline]
     pub(crate) fn is_ours(self) -> bool {
         self.process == fork::epoch()
     }
 
-    /// Whether this thread may call the cache without a closer look. One that is serving no cache pays for two loads.
+    /// Whether this thread may call the cache without a closer check. For a thread that serves no cache this costs two loads.
     #[inline]
     pub(crate) fn may_enter(self) -> bool {
         DEPTH.get() == 0 && self.is_ours()
@@ -57,7 +57,7 @@ impl CacheId {
         Ok(())
     }
 
-    /// Marks this thread as inside a store of this cache until the guard goes.
+    /// Marks this thread as inside a store of this cache until the guard is dropped.
     pub(crate) fn serve(self) -> Serving {
         DEPTH.set(DEPTH.get() + 1);
         SERVING.with_borrow_mut(|caches| caches.push(self));

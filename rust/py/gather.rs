@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyByteArray;
 use specmm::{OneVersion, Out, Verdict};
 
-/// What is tried attached at most, in bytes and in rows. More is worth handing the interpreter over.
+/// The most that is tried without releasing the GIL, in bytes and in rows. For more it is worth releasing.
 const ATTACHED_BYTES: usize = 64 << 10;
 const ATTACHED_ROWS: usize = 256;
 
@@ -32,11 +32,11 @@ pub(crate) fn gather<'py>(
         .ok_or_else(|| out_of_memory(&format!("{rows} reads of {length} bytes")))?;
     let object = match out {
         Some(out) => out.clone(),
-        // Rows that cannot be in the file are judged before room for them is made.
+        // Rows that cannot be in the file are refused before memory is allocated for them.
         None if total > BYTES && length as u64 > file.detached(py, specmm::File::look)? => {
             return Err(past_the_end(py, offsets[0], file.get()?.size().map_err(|error| raise(py, &error))?));
         }
-        // As a program would: the interface of C complains of the array that it could not make (CPython 3.11).
+        // As a program would: the C interface complains about the array that it could not create (CPython 3.11).
         None => py
             .get_type::<PyByteArray>()
             .call1((total,))
@@ -55,7 +55,7 @@ pub(crate) fn gather<'py>(
     Ok(object)
 }
 
-/// Few rows that hit are copied attached; whatever remains is read detached, in slices.
+/// A few rows that hit are copied with the GIL; whatever remains is read without it, in slices.
 fn read(
     py: Python<'_>,
     file: &Handle<Opened>,
@@ -125,7 +125,7 @@ fn read_slices(
     Ok(true)
 }
 
-/// The same with rows of which one alone is more than a slice.
+/// The same for rows that are larger than a slice.
 fn read_long(
     py: Python<'_>,
     file: &Handle<Opened>,

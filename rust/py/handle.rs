@@ -1,9 +1,9 @@
-//! A core object in Python's hands. Two rules of the house are here: what may wait runs detached, dropping included; and a
-//! forked child uses nothing of its parent's but what it makes itself again.
+//! A core object owned by Python. Two rules live here: whatever may wait runs without the GIL, dropping included; and a forked
+//! child uses nothing of its parent's, but creates it again.
 //!
-//! An object belongs to the process that made it. In a child the first use makes another one in its place, see [`Origin`],
-//! and so on for children of children: a chain, whose last link is the one in use. The parent's is never called nor dropped
-//! there, because it may stand still with any lock held.
+//! An object belongs to the process that created it. In a child, the first use creates another one in its place, see [`Origin`],
+//! and so on for children of children: a chain whose last link is in use. The parent's object is never called or dropped there,
+//! because its threads may have stopped with any lock held.
 
 use crate::caller::CacheId;
 use crate::errors::{closed_error, raise_naming};
@@ -14,19 +14,19 @@ use specmm::internals::fork;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How a forked child makes its own.
+/// How a forked child creates its own.
 pub(crate) trait Origin: Send + Sync {
     type Core: Send + Sync;
 
-    /// A new object for this process, and the cache that it belongs to. Of `parents` only what never waits is called.
+    /// A new object for this process, and the cache that it belongs to. It may call only what never waits of `parents`.
     fn inherit(&self, py: Python<'_>, parents: &Self::Core) -> PyResult<(Self::Core, CacheId)>;
 
-    /// The name of the file that it is, as it was given.
+    /// The file's name as it was given, if it is a file.
     fn given(&self) -> Option<&Py<PyAny>> {
         None
     }
 
-    /// Called before a call that may wait: an error says that this caller must not.
+    /// Called before a call that may wait: an error means that this caller must not wait.
     fn before_waiting(&self, _py: Python<'_>) -> PyResult<()> {
         Ok(())
     }
@@ -45,7 +45,7 @@ struct Link<T: Send + Sync> {
     /// None only while it is being dropped.
     inner: Option<T>,
     cache: CacheId,
-    /// Set attached, so that no fork comes between.
+    /// Set with the GIL, so that no fork can come between.
     next: OnceLock<Box<Link<T>>>,
     /// The number of the child that closed it unused. Relaxed: a close beside a running call has no order with it.
     closed_at: AtomicU64,
@@ -82,7 +82,7 @@ impl<O: Origin> Handle<O> {
         Ok(parents.next.get().expect("set above"))
     }
 
-    /// The link of this process, or the last that an ancestor made.
+    /// The link of this process, or the last that an ancestor created.
     #[inline]
     fn last(&self) -> &Link<O::Core> {
         let mut link = &self.first;
@@ -98,13 +98,13 @@ impl<O: Origin> Handle<O> {
         Ok(self.last().cache)
     }
 
-    /// The core object whoever calls, for what a `repr` may show at any time.
+    /// The core object for any caller, for what a `repr` may show at any time.
     #[inline]
     pub(crate) fn inner(&self) -> &O::Core {
         self.last().inner()
     }
 
-    /// Makes a call that may wait, detached from the interpreter.
+    /// Makes a call that may wait, without the GIL.
     pub(crate) fn detached<R: Send>(
         &self,
         py: Python<'_>,
@@ -130,17 +130,17 @@ impl<O: Origin> Handle<O> {
         }
     }
 
-    /// Whether this process has made it, and not an ancestor.
+    /// Whether this process created it, and not an ancestor.
     pub(crate) fn is_made_here(&self) -> bool {
         self.first.cache.is_ours()
     }
 
-    /// Whether this process has used it, or made it.
+    /// Whether this process has used or created it.
     pub(crate) fn is_ours(&self) -> bool {
         self.last().cache.is_ours()
     }
 
-    /// Closes what this process has only inherited: nothing has to be made for that. False: there is something to close.
+    /// Closes what this process has only inherited, for which nothing has to be created. False: there is something to close.
     pub(crate) fn close_unused(&self) -> bool {
         let link = self.last();
         if !link.cache.is_ours() {
@@ -175,8 +175,8 @@ impl<T: Send + Sync> Drop for Link<T> {
     fn drop(&mut self) {
         let inner = self.inner.take();
         if self.cache.is_ours() {
-            // The last handle of a cache joins its workers, and a worker may be waiting to attach. Without an
-            // interpreter to attach to, the closure is dropped, and what it holds with it.
+            // The last handle of a cache joins its workers, and a worker may be waiting to attach. Without an interpreter to
+            // attach to, the closure is dropped together with what it holds.
             Python::try_attach(move |py| {
                 py.detach(move || drop(inner));
                 later::give_back(py);

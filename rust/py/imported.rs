@@ -1,6 +1,6 @@
-//! What the Python side of the package defines, looked up once.
+//! Names defined by the Python side of the package, looked up once.
 //!
-//! Every module is there by then: the package imports them all.
+//! Every module is loaded by then: the package imports them all.
 
 use pyo3::call::PyCallArgs;
 use pyo3::prelude::*;
@@ -21,7 +21,7 @@ impl Imported {
 
     pub(crate) fn get<'py>(&self, py: Python<'py>) -> PyResult<&Bound<'py, PyAny>> {
         if self.object.get(py).is_none() {
-            // Not while the cell is held: a finalizer that runs here may come for the same object.
+            // Not while the cell is held: a finalizer that runs here may ask for the same object.
             let object = py.import(self.module)?.getattr(self.name)?.unbind();
             let _somebody_was_faster = self.object.set(py, object);
         }

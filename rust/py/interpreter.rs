@@ -1,7 +1,7 @@
-//! The main interpreter, the only one that the extension module is for.
+//! The main interpreter, the only one in which the extension module runs.
 //!
-//! Classes and the like are looked up once in a process, caches are closed when one interpreter ends, and workers attach to
-//! the main one: objects of one interpreter would come into the hands of another.
+//! Classes are looked up once per process, caches are closed when one interpreter ends, and workers attach to the main one:
+//! objects of one interpreter would reach another.
 #![allow(unsafe_code)]
 
 use pyo3::exceptions::PyImportError;

@@ -1,11 +1,11 @@
 //! Ctrl-C during a call of the core.
 //!
-//! `KeyboardInterrupt` is raised wherever the main thread runs Python: in a store that the core reads in the caller, or where
-//! a wait of the core looks for it. For the core that is a failed read or the end of a wait. But the exception is meant for
-//! the caller: it is kept aside and raised as what it is when the call returns, whatever came of it.
+//! `KeyboardInterrupt` is raised wherever the main thread runs Python: in a store that the core calls in the caller's thread, or
+//! where a wait of the core checks for it. To the core it is a failed read or the end of a wait. But the exception is meant for
+//! the caller: it is set aside and raised unchanged when the call returns, whatever the result.
 //!
-//! What a thread knows of its calls has no destructor, so that it holds at any moment of the thread's life: finalizers that run
-//! while its thread-locals are torn down may call the core too.
+//! A thread's record of its calls has no destructor, so it is valid at any moment of the thread's life: finalizers that run while
+//! its thread-locals are destroyed may call the core too.
 #![allow(unsafe_code)]
 
 use crate::imported::Imported;
@@ -25,7 +25,7 @@ thread_local! {
     static IS_MAIN: Cell<(u64, bool)> = const { Cell::new((0, false)) };
 }
 
-/// Makes a call of the core, and gives what interrupted it with its answer.
+/// Calls the core, and returns what interrupted the call together with its result.
 pub(crate) fn watch<R>(call: impl FnOnce() -> R) -> (R, Option<PyErr>) {
     struct Inside(Option<NonNull<Slot>>);
     impl Drop for Inside {
@@ -57,19 +57,19 @@ pub(crate) fn keep(interrupt: PyErr) {
     with_slot(|slot| slot.set(Some(interrupt)));
 }
 
-/// Looks for Ctrl-C during a wait of the core. It comes to Python's main thread alone: others do not disturb the interpreter for
-/// it more than once.
+/// Checks for Ctrl-C during a wait of the core. Only Python's main thread receives it: other threads ask the interpreter at most
+/// once.
 pub(crate) fn has_come() -> bool {
     let here = fork::epoch();
     let is_known = |(process, is_main): (u64, bool)| (process == here).then_some(is_main);
     if !is_called() || is_known(IS_MAIN.get()) == Some(false) {
         return false;
     }
-    // To ask which thread is the main one is to run Python, where Ctrl-C may come as well.
+    // Asking which thread is the main one runs Python, where Ctrl-C may arrive as well.
     let look = |py: Python<'_>| py.check_signals().and_then(|()| is_main(py));
     Python::try_attach(|py| match look(py) {
         Ok(is_main) => {
-            // In a child of fork the thread that forked is the main one.
+            // In a forked child, the thread that forked is the main one.
             IS_MAIN.set((here, is_main));
             false
         }
@@ -87,7 +87,7 @@ fn is_main(py: Python<'_>) -> PyResult<bool> {
     MAIN_THREAD.call(py, ())?.getattr(intern!(py, "ident"))?.eq(GET_IDENT.call(py, ())?)
 }
 
-/// Whether this thread's call was interrupted: it should end, and not read on.
+/// Whether this thread's call was interrupted: it should return instead of reading on.
 pub(crate) fn is_pending() -> bool {
     with_slot(|slot| {
         let interrupt = slot.take();

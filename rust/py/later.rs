@@ -1,8 +1,8 @@
-//! References to Python objects that the core holds, and lets go of on any thread and under any lock.
+//! References to Python objects that the core holds, and may drop on any thread and under any lock.
 //!
-//! A thread that is not attached cannot give a reference back, and one that would attach for it could run a finalizer of the
-//! user's under locks of the core. So references wait here for the next call that is attached anyway. (`pyo3` has such a place
-//! of its own, behind a lock that a fork may find taken, and in the child nobody would ever give it back.)
+//! A thread that is not attached cannot drop a reference, and one that attached for it could run a user's finalizer under locks
+//! of the core. So references wait here for the next call that is attached anyway. (`pyo3` has such a place too, behind a lock
+//! that may be held during a fork, and which nobody would ever release in the child.)
 
 use pyo3::prelude::*;
 use specmm::internals::fork::PerProcess;
@@ -10,8 +10,8 @@ use std::mem::take;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// A reference that may be dropped anywhere. Its place among those that wait is there from the start: none has to be made when
-/// there may be no memory for it.
+/// A reference that may be dropped anywhere. Its place in the queue exists from the start: none has to be allocated when there
+/// may be no memory for it.
 pub(crate) struct Held(Option<Box<Place>>);
 
 struct Place {
@@ -38,12 +38,12 @@ impl Drop for Held {
             place.next = newest.take();
             *newest = Some(place);
         }
-        // Relaxed: who misses it leaves it to the next.
+        // Relaxed: a caller that misses it leaves it to the next.
         waiting.count.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// What waits. To the child of a fork its parent's references are not given back.
+/// What waits. A forked child does not drop its parent's references.
 static WAITING: PerProcess<Waiting> = PerProcess::new(Waiting::new);
 
 struct Waiting {
@@ -57,14 +57,14 @@ impl Waiting {
     }
 }
 
-/// Gives back what waits. What runs then may be a finalizer of the user's: the caller holds no lock.
+/// Drops what waits. That may run a user's finalizer: the caller holds no lock.
 #[inline]
 pub(crate) fn give_back(_py: Python<'_>) {
     let waiting = WAITING.get();
     if waiting.count.load(Ordering::Relaxed) > 0 {
         waiting.count.store(0, Ordering::Relaxed);
         let mut newest = take(&mut *waiting.newest.lock().unwrap_or_else(PoisonError::into_inner));
-        // One by one: a long list would end in as many calls inside each other.
+        // One by one: a long list would drop recursively.
         while let Some(place) = newest {
             newest = place.next;
             drop(place.object);

@@ -1,9 +1,8 @@
-//! `specmm._core`: a thin binding of the `specmm` crate to Python. It holds no logic of its own.
+//! `specmm._core`: a thin binding of the `specmm` crate to Python. It contains no logic.
 //!
-//! What it adds is what only a binding can: arguments and errors in Python's terms (`args`, `errors`, `results`), memory
-//! of buffers (`buffer`), memory for small things when there is none (`reserve`), Python objects as stores (`store`), the
-//! warning of a file that was never closed (`unclosed`), and the rule that no thread waits while it is attached to the
-//! interpreter (`handle`).
+//! It adds what only a binding can: conversion of arguments, errors and results (`args`, `errors`, `results`), access to buffers
+//! (`buffer`), memory for small things when there is none (`reserve`), Python objects as stores (`store`), the warning about
+//! files that were never closed (`unclosed`), and the rule that no thread waits while it holds the GIL (`handle`).
 
 mod args;
 mod buffer;
@@ -67,11 +66,11 @@ mod _core {
     #[pymodule_export]
     const PAGE_SIZE: usize = specmm::PAGE_SIZE;
 
-    /// Bytes of a cache for which no capacity is given.
+    /// Default capacity of a cache, in bytes.
     #[pymodule_export]
     const DEFAULT_CAPACITY: u64 = args::DEFAULT_CAPACITY;
 
-    /// The largest readahead window of a file for which none is given, in pages.
+    /// Default of a file's largest readahead window, in pages.
     #[pymodule_export]
     const DEFAULT_RA_PAGES: u32 = specmm::DEFAULT_RA_PAGES;
 
@@ -79,13 +78,13 @@ mod _core {
     #[allow(non_upper_case_globals)]
     const __version__: &str = env!("CARGO_PKG_VERSION");
 
-    /// Waits until a fork finds no thread in the middle of becoming known to the interpreter, and keeps it so.
+    /// Waits until no thread is in the middle of attaching to the interpreter, and keeps it so during a fork.
     #[pyfunction]
     fn before_fork(py: Python<'_>) {
         super::worker::before_fork(py);
     }
 
-    /// Says that the fork is over, in the parent.
+    /// Tells the module that the fork is over, in the parent.
     #[pyfunction]
     fn after_fork_in_parent() {
         super::worker::after_fork_in_parent();
@@ -97,29 +96,29 @@ mod _core {
         cache.get().close_at_exit(py)
     }
 
-    /// Says that this process exits, or is a child of a fork: its files need not be closed.
+    /// Tells the module that this process exits or is a forked child: its files need not be closed.
     #[pyfunction]
     fn stop_warning() {
         super::unclosed::stop_warning();
     }
 
-    /// Says that nobody is expected to close a file, and answers it.
+    /// Marks a file as one that nobody is expected to close, and returns it.
     #[pyfunction]
     fn may_stay_open<'a, 'py>(file: &'a Bound<'py, File>) -> &'a Bound<'py, File> {
         file.get().may_stay_open();
         file
     }
 
-    /// Warns that a file was never closed, if it should have been, in the name of who was to close it.
+    /// Warns that a file was never closed, if it should have been, on behalf of whoever should have closed it.
     #[pyfunction]
     fn warn_unclosed(file: &Bound<'_, File>, source: &Bound<'_, PyAny>) {
         if file.get().is_unclosed() {
-            // Above the method of a stream.
+            // Above the stream's method.
             super::unclosed::warn(source, 2);
         }
     }
 
-    /// Pages of a file, and how many are resident in each of at most so many equal parts.
+    /// Number of pages of a file, and how many are resident in each of at most so many equal parts.
     #[pyfunction]
     fn resident_in(
         py: Python<'_>,
@@ -130,25 +129,25 @@ mod _core {
         file.get().handle().detached(py, |file| file.resident_in(parts))
     }
 
-    /// Bytes that the cache of a file holds.
+    /// Capacity of a file's cache, in bytes.
     #[pyfunction]
     fn capacity_of(file: &Bound<'_, File>) -> u64 {
         file.get().capacity()
     }
 
-    /// How many bytes of a file may be read into a buffer; raises `TypeError` unless `preadinto` fills it.
+    /// Number of bytes that can be read into a buffer; raises `TypeError` unless `preadinto` accepts it.
     #[pyfunction]
     fn check_target(buffer: &Bound<'_, PyAny>) -> PyResult<usize> {
         Ok(Writable::new(buffer)?.out().len())
     }
 
-    /// Copies bytes to the beginning of a buffer that `preadinto` fills, as far as there is room; answers how many.
+    /// Copies bytes to the beginning of a buffer that `preadinto` accepts; returns how many fitted.
     #[pyfunction]
     fn copy_into(buffer: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>) -> PyResult<usize> {
         Writable::new(buffer)?.fill(&Readable::new(data)?)
     }
 
-    /// Opens the regular file that a path names to read, and answers the descriptor. Of anything else nothing is waited for.
+    /// Opens the regular file at a path for reading, and returns the descriptor. It never blocks.
     #[pyfunction]
     #[allow(clippy::needless_pass_by_value, reason = "an argument from Python")]
     fn open_regular(py: Python<'_>, #[pyo3(from_py_with = args::path)] path: PathBuf) -> PyResult<i32> {

@@ -1,4 +1,4 @@
-//! Many offsets as numbers, each judged. Buffers of integers are taken over without an object for each.
+//! Many offsets as checked numbers. Buffers of integers are read without an object for each.
 
 use crate::args;
 use crate::errors::out_of_memory;
@@ -6,7 +6,7 @@ use pyo3::buffer::{Element, PyBuffer, PyUntypedBuffer};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
-/// The offsets that a sequence or a buffer gives.
+/// The offsets in a sequence or a buffer.
 pub(crate) fn offsets_of(object: &Bound<'_, PyAny>) -> PyResult<Vec<u64>> {
     if let Ok(buffer) = PyUntypedBuffer::get(object) {
         if buffer.dimensions() != 1 {
@@ -32,7 +32,7 @@ pub(crate) fn offsets_of(object: &Bound<'_, PyAny>) -> PyResult<Vec<u64>> {
             return Ok(offsets);
         }
     }
-    // Anything else that gives integers, other formats of buffers included.
+    // Anything else that yields integers, including other formats of buffers.
     let items = object.try_iter().map_err(|_| {
         let kind = args::type_name(object);
         PyTypeError::new_err(format!("offsets must be integers in a sequence or a buffer: {kind} is neither"))
@@ -46,12 +46,12 @@ pub(crate) fn offsets_of(object: &Bound<'_, PyAny>) -> PyResult<Vec<u64>> {
     Ok(offsets)
 }
 
-/// The numbers of a buffer that holds this type; the buffer itself if it holds another.
+/// The numbers of a buffer of this type; the buffer itself if it has another.
 fn integers<T>(py: Python<'_>, buffer: PyUntypedBuffer) -> PyResult<Result<Vec<u64>, PyUntypedBuffer>>
 where
     T: Element + TryInto<u64> + Default + std::fmt::Display,
 {
-    // The check of types does not look at the order of bytes.
+    // The type check ignores the byte order.
     let foreign = if cfg!(target_endian = "little") { &b">!"[..] } else { &b"<"[..] };
     let is_foreign = buffer.format().to_bytes().first().is_some_and(|first| foreign.contains(first));
     if is_foreign || buffer.as_typed::<T>().is_err() {

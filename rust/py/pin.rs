@@ -11,23 +11,23 @@ use std::ffi::c_int;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
-// A pointer to it is used and given back on any thread.
+// A pointer to it is used and freed on any thread.
 const _: fn() = || {
     fn may_be_anywhere<T: Send + Sync>() {}
     may_be_anywhere::<specmm::Pinned>();
 };
 
-/// In place of a number of views.
+/// A value of `views` that is not a count.
 const RELEASED: usize = usize::MAX;
 
 /// Bytes of one page that do not change while this lives: a snapshot.
 ///
-/// There is no lock: an exception that is raised may run a finalizer, and that may come back here.
+/// There is no lock: raising an exception may run a finalizer, which may come back here.
 #[pyclass(module = "specmm", frozen, weakref)]
 pub(crate) struct Pinned {
-    /// Null once it is released. Who counts in `views` may follow it; who made those `RELEASED` takes it.
+    /// Null once it is released. Whoever is counted in `views` may follow it; whoever set `views` to `RELEASED` takes it.
     pin: AtomicPtr<specmm::Pinned>,
-    /// Views of it that are alive, or `RELEASED`. Its acquire and release order what was done through the pin before its end.
+    /// Live views of it, or `RELEASED`. Its acquire and release order what was done through the pin before its end.
     views: AtomicUsize,
     offset: u64,
     length: usize,
@@ -48,19 +48,19 @@ impl Pinned {
             py.detach(|| drop(pin));
             later::give_back(py);
         } else {
-            // That frame is the parent's.
+            // The frame is the parent's.
             std::mem::forget(pin);
         }
     }
 
-    /// Takes the pin, for the one who has made `views` `RELEASED` or owns `self`.
+    /// Takes the pin, for the one who set `views` to `RELEASED` or owns `self`.
     fn take(&self) -> Option<Box<specmm::Pinned>> {
         let pin = NonNull::new(self.pin.swap(ptr::null_mut(), Ordering::Relaxed))?;
-        // SAFETY: it came from a box, and whoever swaps it out is the only one to have it.
+        // SAFETY: it came from a box, and whoever swaps it out is its only owner.
         Some(unsafe { Box::from_raw(pin.as_ptr()) })
     }
 
-    /// Counts one view more, unless it is released.
+    /// Counts one more view, unless it is released.
     fn add_view(&self) -> bool {
         let more = |views| if views == RELEASED { None } else { Some(views + 1) };
         self.views.fetch_update(Ordering::Acquire, Ordering::Relaxed, more).is_ok()
@@ -77,7 +77,7 @@ impl Pinned {
 
 #[pymethods]
 impl Pinned {
-    /// Where the bytes begin in the file.
+    /// Offset of the bytes in the file.
     #[getter]
     fn offset(&self) -> u64 {
         self.offset
@@ -95,7 +95,7 @@ impl Pinned {
         self.is_released()
     }
 
-    /// Ends the pin; `BufferError` while views of it live. Twice is no error.
+    /// Ends the pin; `BufferError` while views of it live. May be called twice.
     fn release(&self, py: Python<'_>) -> PyResult<()> {
         match self.views.compare_exchange(0, RELEASED, Ordering::Acquire, Ordering::Relaxed) {
             Ok(_) => {
@@ -136,7 +136,7 @@ impl Pinned {
                 "the pin belongs to the parent process: pin again in this one",
             ));
         }
-        // Before anything that may run Python code, which might release it.
+        // Before anything that may run Python code, which could release it.
         if !this.add_view() {
             return Err(PyValueError::new_err("the pin is released"));
         }
@@ -170,7 +170,7 @@ impl Pinned {
 impl Drop for Pinned {
     fn drop(&mut self) {
         let Some(pin) = self.take() else { return };
-        // Without an interpreter to attach to, the closure is dropped, and what it holds with it.
+        // Without an interpreter to attach to, the closure is dropped together with what it holds.
         if self.cache.is_ours() {
             Python::try_attach(move |py| self.end(py, pin));
         } else {

@@ -1,9 +1,9 @@
 //! Memory for small things when the system has none left.
 //!
-//! Whatever grows asks for its memory where it can be told that there is none, and raises `MemoryError`. Then an exception is
-//! made, a message, a closure: small things, of which Rust expects that there is always room, and ends the process if there is
-//! not. So those come from here then: from slots that nothing large can take, and that nobody touches as long as the system
-//! gives. Hundreds of slots are more than all threads of a large machine need at once on their way to an exception.
+//! Whatever grows allocates its memory fallibly, and raises `MemoryError` if there is none. Then an exception, a message and a
+//! closure are allocated: small things for which Rust expects memory always to be available, and aborts the process if it is not.
+//! Those then come from here: from slots that nothing large can take, and that nobody touches as long as the system has memory.
+//! Hundreds of slots are more than all threads of a large machine need at once on their way to an exception.
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -11,8 +11,8 @@ use std::cell::UnsafeCell;
 use std::ptr::{copy_nonoverlapping, null_mut};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Bytes of a slot: the head of a cache and a node of the standard library's ordered maps are among the small things. A node of
-/// an index and what else can be refused is larger.
+/// Bytes of a slot: the head of a cache and a node of the standard library's ordered maps are among the small things. Nodes of an
+/// index, and whatever else can be refused, are larger.
 const SLOT: usize = 512;
 const WORDS: usize = 8;
 const SLOTS: usize = WORDS * 64;

@@ -1,4 +1,4 @@
-//! The records and flags that Python gets as answers; `specmm._types` defines them.
+//! The records and flags that Python gets as results; `specmm._types` defines them.
 
 use crate::imported::Imported;
 use pyo3::intern;

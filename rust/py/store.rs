@@ -15,18 +15,18 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// A user's store. Its methods are called attached, from any thread, with only the locks of the pages being read held.
+/// A user's store. Its methods are called with the GIL, from any thread, holding only the locks of the pages being read.
 pub(crate) struct PyStore {
     object: Held,
     cache: CacheId,
-    /// Where its bytes end now. Relaxed everywhere: a read that races with a truncate may be judged by either size.
+    /// Its current size. Relaxed everywhere: a read that races with a truncation may be judged by either size.
     size: AtomicU64,
     timeout: Option<Duration>,
     has_truncate: bool,
 }
 
 impl PyStore {
-    /// Takes an object that has `read_at`; whether it has `truncate` is looked up now.
+    /// Takes an object with `read_at`; looks up now whether it has `truncate`.
     pub(crate) fn new(
         object: &Bound<'_, PyAny>,
         size: u64,
@@ -58,7 +58,7 @@ impl PyStore {
 impl Store for PyStore {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let wanted = buf.len();
-        // After Ctrl-C the core tries once more, and would then go on.
+        // After Ctrl-C the core would try once more, and then continue.
         if interrupt::is_pending() {
             return Err(io::ErrorKind::Interrupted.into());
         }
@@ -81,7 +81,7 @@ impl Store for PyStore {
         })
     }
 
-    /// Python code may do anything, sleep for ever included.
+    /// Python code may do anything, including sleeping forever.
     fn read_by(&self) -> ReadBy {
         ReadBy::Workers { timeout: self.timeout }
     }
@@ -90,7 +90,7 @@ impl Store for PyStore {
         if !self.has_truncate {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "the store has no method truncate(size)"));
         }
-        // A reader that the shorter store already answers must not be told that it came up short.
+        // A reader of the already shorter store must not be told that it returned too little.
         let before = self.size.fetch_min(size, Ordering::Relaxed);
         let answer = self.attached(|store| {
             store
@@ -103,7 +103,7 @@ impl Store for PyStore {
     }
 }
 
-/// What a store raised, on its way through the core as the inner error of an `io::Error`.
+/// A store's exception on its way through the core, as the inner error of an `io::Error`.
 pub(crate) struct StoreFailure {
     message: String,
     errno: Option<i32>,
@@ -111,23 +111,23 @@ pub(crate) struct StoreFailure {
 }
 
 impl StoreFailure {
-    /// The error number, when the store raised an `OSError` that has one.
+    /// The error number, if the store raised an `OSError` with one.
     pub(crate) fn errno(&self) -> Option<i32> {
         self.errno
     }
 
-    /// Whether it is no failure at all: `SystemExit` and the like, which nobody catches as an error.
+    /// Whether it is not a failure at all: `SystemExit` and the like, which nobody catches as an error.
     pub(crate) fn is_exit(&self, py: Python<'_>) -> bool {
         !self.cause.get().bind(py).is_instance_of::<PyException>()
     }
 
-    /// The exception itself: each waiter for the page gets it as the cause of an exception of its own.
+    /// The exception itself: each waiter for the page gets it as the cause of a separate exception.
     pub(crate) fn cause(&self, py: Python<'_>) -> PyErr {
         PyErr::from_value(self.cause.get().bind(py).clone())
     }
 }
 
-// The text is made while attached: the core may print an error on a thread that is not.
+// The text is created with the GIL: the core may print an error on a thread without it.
 impl fmt::Display for StoreFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)

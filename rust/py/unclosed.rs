@@ -1,4 +1,4 @@
-//! The warning that a file was never closed, as Python's own files give it.
+//! The warning that a file was never closed, as for Python's own files.
 #![allow(unsafe_code)]
 
 use crate::args;
@@ -9,24 +9,24 @@ use pyo3::prelude::*;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Set where nothing needs to be closed any more. Relaxed: it orders nothing.
+/// Set once nothing needs to be closed any more. Relaxed: it orders nothing.
 static SILENT: AtomicBool = AtomicBool::new(false);
 
-/// Says that this process exits, or is a child of a fork, and leaves what it has to its end.
+/// Notes that this process exits or is a forked child, so that nothing needs to be closed.
 pub(crate) fn stop_warning() {
     SILENT.store(true, Ordering::Relaxed);
 }
 
-/// Warns of something that goes without having been closed.
+/// Warns about an object that is dropped without having been closed.
 ///
-/// `level`: how many frames up the line is that lets go of it.
+/// `level`: how many frames up the line is that drops it.
 pub(crate) fn warn(source: &Bound<'_, PyAny>, level: u32) {
     static WARN: Imported = Imported::new("warnings", "warn");
     let py = source.py();
     if SILENT.load(Ordering::Relaxed) {
         return;
     }
-    // It may go while an exception is on its way.
+    // It may be dropped while an exception is being raised.
     let (mut kind, mut value, mut trace) = (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
     // SAFETY: attached; the three are ours to be filled.
     unsafe { ffi::PyErr_Fetch(&raw mut kind, &raw mut value, &raw mut trace) };

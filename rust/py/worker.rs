@@ -1,9 +1,9 @@
-//! The core's workers, as the interpreter knows them.
+//! The core's workers as threads of the interpreter.
 //!
-//! A thread that Python did not start is made known to the interpreter when it attaches, and forgotten when it detaches. A
-//! worker would come and go with each read of a store. And a fork at the very moment at which it comes may hang the child:
-//! Python 3.11 walks its list of threads there before it renews the lock on it. So a worker stays known until it ends, and
-//! a fork waits for those that are just coming.
+//! The interpreter registers a thread that Python did not start when it attaches, and removes it when it detaches. A worker would
+//! be registered and removed for each read of a store. And a fork at the moment of registration may hang the child: Python 3.11
+//! walks its list of threads there before it reinitialises the lock on it. So a worker stays registered until it ends, and a fork
+//! waits for those that are just registering.
 #![allow(unsafe_code)]
 
 use crate::interrupt;
@@ -17,7 +17,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 static DOOR: PerProcess<Door> = PerProcess::new(Door::new);
 
-/// Workers come one way, forks go the other, and never both at a time. Nobody waits for the interpreter with the mutex held.
+/// Workers that register and forks exclude each other. Nobody waits for the GIL while holding the mutex.
 struct Door {
     state: Mutex<State>,
     changed: Condvar,
@@ -48,7 +48,7 @@ impl Door {
     }
 }
 
-/// Before a fork. Whoever is coming may need the interpreter for it.
+/// Before a fork. A thread that is registering may need the GIL for it.
 pub(crate) fn before_fork(py: Python<'_>) {
     py.detach(|| DOOR.get().wait_while(|state| state.coming > 0, |state| state.forking += 1));
 }
@@ -58,17 +58,17 @@ pub(crate) fn after_fork_in_parent() {
 }
 
 thread_local! {
-    /// Whether the interpreter knows this thread. It has no destructor: finalizers that run while the thread-locals of a thread
-    /// are torn down may come here too.
+    /// Whether this thread is registered. It has no destructor: finalizers that run while a thread's thread-locals are destroyed
+    /// may come here too.
     static IS_KNOWN: Cell<bool> = const { Cell::new(false) };
-    /// Its destructor makes the interpreter forget the thread.
+    /// Its destructor removes the thread from the interpreter.
     static KNOWN: OnceCell<Known> = const { OnceCell::new() };
 }
 
-/// Attaches for a call; a worker that does so for the first time stays known until it ends.
+/// Attaches for a call; a worker that does so for the first time stays registered until it ends.
 ///
 /// # Errors
-/// The interpreter ends, or has no memory for a thread that it does not know.
+/// The interpreter is ending, or has no memory to register a thread.
 pub(crate) fn attached<R>(call: impl FnOnce(Python<'_>) -> io::Result<R>) -> io::Result<R> {
     let ending = || Err(io::Error::other("the interpreter is shutting down"));
     if interrupt::is_called() || IS_KNOWN.get() {
@@ -80,7 +80,7 @@ pub(crate) fn attached<R>(call: impl FnOnce(Python<'_>) -> io::Result<R>) -> io:
     DOOR.get().wait_while(|state| state.forking > 0, |state| state.coming += 1);
     let come = || DOOR.get().change(|state| state.coming -= 1);
     let answer = Python::try_attach(|py| {
-        // A thread that is ending, and was forgotten already, comes for this call only.
+        // A thread that is ending, and was already removed, is registered for this call only.
         let _ending = KNOWN.try_with(|known| {
             known.get_or_init(|| Known::new(py));
         });
@@ -93,15 +93,15 @@ pub(crate) fn attached<R>(call: impl FnOnce(Python<'_>) -> io::Result<R>) -> io:
     })
 }
 
-/// Whether there is memory for what the interpreter keeps of a thread. It would end the process if there were none.
+/// Whether there is memory for the interpreter's record of a thread. Without it, the interpreter would abort the process.
 fn has_room() -> bool {
     const ROOM: usize = 64 << 10;
     let mut trial: Vec<u8> = Vec::new();
-    // What is seen by nobody would not be asked for.
+    // An allocation that nobody sees would be optimised away.
     std::hint::black_box(&mut trial).try_reserve_exact(ROOM).is_ok()
 }
 
-/// The interpreter knows this thread.
+/// This thread is registered.
 struct Known(());
 
 impl Known {
@@ -120,14 +120,14 @@ impl Drop for Known {
             // the last one.
             unsafe { ffi::PyGILState_Release(ffi::PyGILState_STATE::PyGILState_LOCKED) };
         });
-        // Detaching ran the finalizers of what this thread had in `threading.local`: for those it was still known.
+        // Detaching ran the finalizers of this thread's `threading.local` objects: for those it was still registered.
         IS_KNOWN.set(false);
     }
 }
 
-/// Calls an object of Python's. Before 3.14 a thread that comes back to an interpreter that has ended, from `time.sleep` in a
-/// store for one, is ended by `pthread_exit`, which unwinds its stack; and what unwinds through Rust's frames aborts the process.
-/// So here such a thread stops for good. The process ends without it.
+/// Calls a Python object. Before 3.14, a thread that returns to an interpreter that has ended, for example from `time.sleep` in a
+/// store, is ended by `pthread_exit`, which unwinds its stack; and unwinding through Rust's frames aborts the process. So such a
+/// thread stops here for good, and the process exits without it.
 pub(crate) fn call<'py>(
     callable: &Bound<'py, PyAny>,
     arguments: &Bound<'py, PyTuple>,

@@ -9,7 +9,7 @@ use specmm::workload::{
     self, PAIR, Plan, Progress, Quantiles, Rate, Report, Round, Row, Run, SAMPLE_EVERY, Workload,
 };
 
-/// Runs a workload on a file; the rest of the interpreter goes on. A signal handler that raises ends the run.
+/// Runs a workload on a file without the GIL. A signal handler that raises ends the run.
 #[pyfunction]
 #[pyo3(signature = (path, *, workload, threads, writer_rates, locking, seconds, rounds=5, length=None, capacity=None,
                     progress=None))]
@@ -59,7 +59,7 @@ pub(crate) fn run_faults<'py>(
     }
 }
 
-/// Every workload with what it does.
+/// Every workload and what it does.
 #[pyfunction]
 pub(crate) fn workloads(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let dict = PyDict::new(py);
@@ -75,7 +75,7 @@ pub(crate) fn rows() -> Vec<String> {
     Row::all().iter().map(ToString::to_string).collect()
 }
 
-/// One byte a page of a file, as mincore: 1 = in the kernel's page cache.
+/// One byte per page of a file, as mincore: 1 = in the kernel's page cache.
 #[pyfunction]
 #[pyo3(signature = (path, first=0, count=None))]
 #[allow(clippy::needless_pass_by_value, reason = "arguments from Python")]
