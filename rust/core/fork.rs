@@ -1,10 +1,10 @@
-//! fork(2): what a child has of its parent's.
+//! fork(2): what a child inherits from its parent.
 //!
-//! A child has a copy of its parent's memory and only the thread that forked. Every other thread stopped wherever it was:
-//! inside a read section, holding a page lock, halfway through a change. So nothing of the parent is used in the child, and
-//! no lock is taken before the fork, which would have to wait for readers and for stores.
+//! A child has a copy of its parent's memory, but only the thread that forked. Every other thread stopped wherever it was: inside
+//! a read section, holding a page lock, halfway through a change. So the child uses nothing of the parent's, and no lock is taken
+//! before the fork, which would have to wait for readers and stores.
 //!
-//! A child need not say that it is one: a page that the kernel wipes in children tells (`MADV_WIPEONFORK`), whoever forked and
+//! A child need not announce itself: a page that the kernel wipes in children tells (`MADV_WIPEONFORK`), whoever forked and
 //! however.
 //!
 //! | state | in the child |
@@ -16,9 +16,9 @@
 //! | a [`File`](crate::File) | is opened again by [`PageCache::adopt`](crate::PageCache::adopt), which touches no lock of the parent's cache |
 //! | an [`Mm`](crate::Mm) | as the cache |
 //!
-//! A program forgets ([`std::mem::forget`]) the caches, files and address spaces that it inherited, because dropping them
-//! would take their locks and wait for threads that are not there. The Python binding does all of this by itself. A fork inside
-//! a [`Store`](crate::store::Store) that this library called must not return from it in the child.
+//! A program must forget ([`std::mem::forget`]) the caches, files and address spaces that it inherited, because dropping them
+//! would take their locks and wait for threads that do not exist. The Python binding does all of this by itself. If a
+//! [`Store`](crate::store::Store) forks while this library is calling it, it must not return in the child.
 //!
 //! ```standalone_crate
 //! # unsafe extern "C" { fn fork() -> i32; fn _exit(code: i32) -> !; fn waitpid(pid: i32, status: *mut i32, options: i32) -> i32; }

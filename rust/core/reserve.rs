@@ -1,6 +1,6 @@
-//! Memory that may be refused.
+//! Fallible allocation.
 //!
-//! Whatever grows with a capacity, a window, a batch or an argument asks here, and says what it is for.
+//! Whatever grows with a capacity, a window, a batch or an argument is allocated here, with a word on what it is for.
 
 use crate::error::{Error, Result};
 
@@ -16,7 +16,7 @@ pub(crate) fn vec<T>(length: usize, what: &'static str) -> Result<Vec<T>> {
     }
 }
 
-/// One value in memory of its own. (An array: a slice becomes one without asking for memory again.)
+/// One boxed value. (Through an array: a slice becomes one without another allocation.)
 ///
 /// # Errors
 /// As [`vec()`].
@@ -26,7 +26,7 @@ pub(crate) fn boxed<T>(value: T, what: &'static str) -> Result<Box<[T; 1]>> {
     memory.into_boxed_slice().try_into().map_err(|_| Error::out_of_memory(what, size_of::<T>()))
 }
 
-/// So many zeros.
+/// A vector of zeros.
 ///
 /// # Errors
 /// As [`vec()`].

@@ -1,4 +1,4 @@
-//! Event counters that threads do not share.
+//! Event counters, sharded by thread.
 //!
 //! Owns: the sharding. Does not own the names: `mm::events` and `cache::stats` number their events. Mirrors
 //! `count_vm_event`: each thread adds to a line of its own with a plain load and store, and a reader sums the shards.
@@ -28,14 +28,15 @@ impl<const N: usize> Shard<N> {
     }
 }
 
-/// A shard, in memory that was asked for.
+/// A shard, allocated fallibly.
 type Counts<const N: usize> = Box<[Shard<N>; 1]>;
 
 /// `N` counters.
 #[derive(Debug)]
 pub struct Sharded<const N: usize> {
     shards: Box<[OnceLock<Counts<N>>]>,
-    /// For threads without a number, numbered beyond the shards or without memory for one: they add with read-modify-writes.
+    /// For threads without a number, with a number beyond the shards, or without memory for one: they add with
+    /// read-modify-writes.
     overflow: Counts<N>,
 }
 
@@ -54,13 +55,13 @@ impl<const N: usize> Sharded<N> {
     #[inline]
     pub fn add(&self, event: usize, n: u64) {
         match thread_number().and_then(|number| self.shard(number)) {
-            // Exclusive: nobody else has the number now, and who had it before gave it back before this thread claimed it.
+            // Exclusive: nobody else has the number now, and its previous owner released it before this thread claimed it.
             Some(shard) => shard.counts[event].add_exclusive(n),
             None => self.overflow[0].counts[event].add(n),
         }
     }
 
-    /// The counters of one thread, unless there are none for it or no memory.
+    /// The counters of one thread, unless it has none or there is no memory.
     #[inline]
     fn shard(&self, number: usize) -> Option<&Shard<N>> {
         let shard = self.shards.get(number)?;

@@ -12,12 +12,12 @@ use crate::rcu;
 use crate::reserve;
 use crate::sync::guard;
 
-/// What a run of touches came to.
+/// The result of a run of touches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TouchReport {
     /// Accesses made.
     pub touches: u64,
-    /// Faults that these needed.
+    /// Faults that the accesses took.
     pub faults: u64,
     /// Faults that read or waited.
     pub major: u64,
@@ -39,9 +39,9 @@ impl Mm {
     /// Loads `buf.len()` bytes from `address`, faulting as needed.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for a range that leaves the address space, before anything of it is loaded;
-    /// [`Error::Segmentation`] where nothing is mapped, [`Error::Bus`] beyond the end of the file or where it cannot be
-    /// read, [`Error::OutOfFrames`], [`Error::Closed`]. Earlier pages may have been copied.
+    /// [`Error::InvalidArgument`] for a range that leaves the address space, before any of it is loaded; [`Error::Segmentation`]
+    /// where nothing is mapped, [`Error::Bus`] beyond the end of the file or where it cannot be read, [`Error::OutOfFrames`],
+    /// [`Error::Closed`]. Earlier pages may have been copied.
     pub fn load(&self, address: u64, buf: &mut [u8]) -> Result<()> {
         self.inner.require_open()?;
         let mut rest = buf;
@@ -97,7 +97,7 @@ impl Mm {
         Ok(report)
     }
 
-    /// Refuses a range that leaves the address space, as every access to it will: for who makes one long access of several.
+    /// Refuses a range that leaves the address space, as every access to it would: for callers that split one long access.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`], [`Error::Closed`].
@@ -106,7 +106,7 @@ impl Mm {
         end_of(address, length).map(drop)
     }
 
-    /// The entries of a range, one byte a page (`/proc/pid/pagemap`): 0 none, else 1 present plus 2 writable plus 4 private.
+    /// The entries of a range, one byte per page (`/proc/pid/pagemap`): 0 none, else 1 present plus 2 writable plus 4 private.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for an unaligned address or a range that leaves the address space;
@@ -154,7 +154,7 @@ fn pages(address: u64, length: u64) -> Result<impl Iterator<Item = (u64, usize)>
 }
 
 impl MmInner {
-    /// Runs `body` on the bytes behind `address`, as soon as an entry allows the access.
+    /// Runs `body` on the bytes at `address`, once an entry allows the access.
     fn access(
         &self,
         address: u64,
@@ -191,8 +191,8 @@ impl MmInner {
         if !allowed {
             return false;
         }
-        // Accessed and dirty as the processor would set them, from the present entry that was seen: a cleared entry stays
-        // cleared, and the access is tried again.
+        // Sets accessed and dirty as the processor would, from the present entry that was seen: a cleared entry stays cleared,
+        // and the access is tried again.
         let bits = if write { Pte::ACCESSED | Pte::DIRTY } else { Pte::ACCESSED };
         if !walk.mark(address, pte, bits) {
             return false;

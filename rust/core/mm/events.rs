@@ -6,7 +6,7 @@ use crate::stats::Sharded;
 // One row an event: the variant, its name, what it counts.
 macro_rules! events {
     ($($(#[$attribute:meta])* $variant:ident $name:literal $doc:literal,)*) => {
-        /// What is counted, beside one counter for each [`Abort`].
+        /// What is counted, besides one counter for each [`Abort`].
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Event {
             $(#[doc = $doc] $(#[$attribute])* $variant,)*

@@ -1,7 +1,7 @@
 //! The entry of a fault: speculation first, then the classic path (`do_user_addr_fault`, `handle_mm_fault`).
 //!
-//! Owns: the order of the looks at the sequence up to the copy of the mapping, the retry of the classic path, and the
-//! accounting. A fault is counted once, however often it was tried.
+//! Owns: the order in which the sequence is checked up to the copy of the mapping, the retry of the classic path, and the
+//! accounting. A fault is counted once, however often it is tried.
 
 use super::events::Event;
 use super::memory::{End, Fault};
@@ -16,7 +16,7 @@ use crate::page::PAGE_SIZE;
 use crate::rcu::{self, ReadSection};
 use crate::sync::{guard, seeded};
 
-/// What one fault came to.
+/// The result of one fault.
 #[derive(Debug, Clone)]
 pub struct FaultOutcome {
     /// The last pass's result, with MAJOR from any pass.
@@ -29,7 +29,7 @@ pub struct FaultOutcome {
     pub error: Option<Error>,
 }
 
-/// The classic path's answer.
+/// The classic path's result.
 pub(super) struct Classic {
     pub(super) result: VmFault,
     tried: bool,
@@ -37,8 +37,8 @@ pub(super) struct Classic {
 }
 
 impl Mm {
-    /// One fault at `address`, told step by step: speculative if the mode says so, then classic if that aborted. Failures
-    /// stand in the result and are not errors of this call.
+    /// One fault at `address`, step by step: speculative if the mode says so, then classic if that aborted. Failures are in the
+    /// result, not errors of this call.
     pub fn fault(&self, address: u64, write: bool) -> FaultOutcome {
         self.inner.fault(address, write)
     }
@@ -79,7 +79,7 @@ impl MmInner {
         result
     }
 
-    /// The attempt: one read section from the look at the sequence to the credit.
+    /// The attempt: one read section from the first read of the sequence to the credit.
     fn attempt(&self, address: u64, write: bool) -> Result<VmFault, Abort> {
         let section = rcu::read();
         let (vma, sequence) = self.find_and_copy(address, write, &section)?;
@@ -90,14 +90,14 @@ impl MmInner {
         let index = vma.index_at(page);
         let mut fault = Fault { mm: self, vma, address: page, index, write, published: 0 };
         let result = fault.handle_speculatively(sequence, &section)?;
-        // After the entry is published: an attempt that aborts credits nothing.
+        // After the entry is set: an attempt that aborts credits nothing.
         if fault.published > 0 {
             vma.file().credit_mmap_miss(fault.published, vma.flags.pattern());
         }
         Ok(result)
     }
 
-    /// A copy of the mapping at `address`, all of one version, and the sequence at which it was one.
+    /// A copy of the mapping at `address`, in one version, and the sequence number of that version.
     #[inline]
     pub(super) fn find_and_copy<'s>(
         &'s self,
@@ -120,7 +120,7 @@ impl MmInner {
         Ok((seeded!("spf.seed.live_vma", vma, bug = vma.live()), sequence))
     }
 
-    /// The classic path from scratch, with the mmap lock, as often as it answers RETRY.
+    /// The classic path from scratch, with the mmap lock, as often as it returns RETRY.
     pub(super) fn fault_classically(&self, address: u64, write: bool) -> Classic {
         let page = address & !(PAGE_SIZE as u64 - 1);
         let mut pass = Pass::First;
@@ -154,7 +154,7 @@ impl MmInner {
                 }
                 End::NoFrame => {
                     drop(lock);
-                    // Freeing pages of files makes no room for more private copies than are allowed.
+                    // Freeing pages of files does not allow more private copies than the limit.
                     if self.shared.frames.is_private_full() || !wait_for_frame(&self.shared) {
                         return self.out_of_memory("a private copy", address, major, tried);
                     }
@@ -212,7 +212,7 @@ impl MmInner {
         }
     }
 
-    /// The end of a fault for which no frame could be had.
+    /// Ends a fault for which there was no frame.
     fn out_of_memory(&self, what: &str, address: u64, major: VmFault, tried: bool) -> Classic {
         let error = self.shared.out_of_frames(format!("{what} at {address:#x}"));
         Classic { result: VmFault::OOM | major, tried, error: Some(error) }
@@ -227,7 +227,7 @@ enum NoBytes {
     Unreadable(IoError),
 }
 
-/// The error of a fault that ends with SIGBUS; None if the file changed, and the fault is worth another try.
+/// The error of a fault that ends with SIGBUS; None if the file changed, so that the fault should be tried again.
 fn bus_error(file: &OpenFile, index: u64, address: u64, why: NoBytes) -> Option<Error> {
     let (size, cause) = match why {
         NoBytes::Beyond(size) => (size, None),

@@ -18,7 +18,7 @@ use crate::sync::{duty, in_order, seeded};
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// More mappings have an array that is not left for a later grace period.
+/// With more mappings than this, a replaced array is not left for a later grace period.
 const MANY: usize = 1024;
 
 /// The lowest address that mmap hands out (`mmap_min_addr`).
@@ -44,7 +44,7 @@ impl FromStr for Prot {
     }
 }
 
-/// What a program says about coming accesses to a range (madvise(2)).
+/// What a program says about future accesses to a range (madvise(2)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Madvise {
     /// Readahead as usual.
@@ -53,10 +53,10 @@ pub enum Madvise {
     Random,
     /// Readahead from each fault on.
     Sequential,
-    /// Forget the entries, private copies included. The page cache keeps its pages.
+    /// Drop the entries, private copies included. The page cache keeps its pages.
     DontNeed,
-    /// Read what the range shows now (`madvise_willneed`), of each mapping at most as much as
-    /// [`Advice::WillNeed`](crate::Advice::WillNeed) reads a call.
+    /// Read what the range maps now (`madvise_willneed`), for each mapping at most as much as
+    /// [`Advice::WillNeed`](crate::Advice::WillNeed) reads per call.
     WillNeed,
 }
 
@@ -110,9 +110,9 @@ impl Range {
 }
 
 impl Mm {
-    /// Maps `length` bytes of `file` from `offset` (both in bytes; `None`: up to the end of the file) and answers the address,
-    /// the lowest that has room. The mapping may exceed the file: beyond its end accesses fail with [`Error::Bus`]. It outlives
-    /// the file's handle.
+    /// Maps `length` bytes of `file` from `offset` (both in bytes; `None`: up to the end of the file) and returns the address,
+    /// the lowest with enough room. The mapping may exceed the file: accesses beyond its end fail with [`Error::Bus`]. It
+    /// outlives the file's handle.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for an offset that is not page-aligned, an empty range, or no room; [`Error::Unsupported`]
@@ -190,7 +190,7 @@ impl Mm {
         self.inner.munmap(Range::new(address, length)?)
     }
 
-    /// Changes what a wholly mapped range allows. Taking the right to store waits until no store is still running.
+    /// Changes what a fully mapped range allows. Making it read-only waits until no store to it is still running.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for an unaligned or empty range or one with holes; [`Error::Unsupported`] for making a
@@ -217,12 +217,12 @@ impl Mm {
         Ok(())
     }
 
-    /// Says how a wholly mapped range will be accessed; see [`Madvise`]. Nothing waits for what [`Madvise::WillNeed`] reads, so
-    /// what cannot be read is told to whoever accesses it.
+    /// Says how a fully mapped range will be accessed; see [`Madvise`]. Nobody waits for what [`Madvise::WillNeed`] reads, so
+    /// read errors are reported to whoever accesses the page.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for an unaligned or empty range or one with holes, in which nothing is changed then, though what
-    /// is mapped there is read if it is needed; [`Error::Closed`].
+    /// [`Error::InvalidArgument`] for an unaligned or empty range, or one with holes: then nothing is changed, though
+    /// [`Madvise::WillNeed`] has read what is mapped; [`Error::Closed`].
     pub fn madvise(&self, address: u64, length: u64, advice: Madvise) -> Result<()> {
         let inner = &self.inner;
         inner.require_open()?;
@@ -250,7 +250,7 @@ fn shared_write() -> Error {
 }
 
 impl MmInner {
-    /// Arrays of mappings that were replaced wait for a grace period: large ones not for long, or they would pile up.
+    /// Replaced arrays of mappings wait for a grace period: large ones not for long, or they would pile up.
     fn let_go_of_arrays(&self) {
         if self.vmas.load(&crate::rcu::read()).len() > MANY {
             crate::rcu::synchronize();
@@ -275,9 +275,9 @@ impl MmInner {
         Ok(())
     }
 
-    /// Takes mappings away, leaving `rest`, and with them all that they held.
+    /// Removes mappings and everything they held, leaving `rest`.
     fn detach(&self, lock: MmapWrite<'_>, detached: Arc<Vec<Arc<Vma>>>, rest: Vec<Arc<Vma>>) {
-        // Detached before the sequence becomes even: a snapshot from before fails, a later fault does not find them.
+        // Detached before the sequence becomes even: a snapshot from before fails, and a later fault does not find them.
         let lock = seeded!(
             "munmap.seed.detach_late",
             {
@@ -292,11 +292,11 @@ impl MmInner {
         );
         self.unmap_detached(&detached, &lock).finish_after(lock);
         drop(detached);
-        // The files of the mappings are let go before this returns.
+        // The mappings' files are dropped before this returns.
         duty!("munmap.barrier", crate::rcu::barrier());
     }
 
-    /// Clears the entries of mappings that no fault finds any more, then takes them off their files' lists: truncation finds a
+    /// Clears the entries of mappings that no fault finds any more, then removes them from their files' lists: truncation finds a
     /// mapping on the list as long as it may have entries.
     fn unmap_detached(&self, detached: &[Arc<Vma>], _lock: &MmapRead<'_>) -> MmuGather<'_> {
         let mut gather = MmuGather::new(self.tables.frames());
@@ -374,14 +374,14 @@ impl MmInner {
         Ok(())
     }
 
-    /// Everything, at the end.
+    /// Unmaps everything, at the end.
     pub(super) fn unmap_all(&self) {
         let lock = self.lock.write();
         self.detach(lock, self.vmas.array(), Vec::new());
     }
 }
 
-/// Where a mapping of `length` bytes goes: its place in the array and its address.
+/// Where a mapping of `length` bytes goes: its index in the array and its address.
 fn find_gap(vmas: &[Arc<Vma>], length: u64) -> Option<(usize, u64)> {
     let mut start = MMAP_MIN;
     for (at, vma) in vmas.iter().enumerate() {
@@ -414,7 +414,7 @@ fn is_covered(vmas: &[Arc<Vma>], range: Range) -> bool {
     at >= range.end
 }
 
-/// Cuts the mapping that holds `address` in two (`__split_vma`). The new part is on the file's list before the old one
+/// Splits the mapping that contains `address` in two (`__split_vma`). The new part is on the file's list before the old one
 /// shrinks, so truncation visits every address throughout.
 fn split(vmas: &mut Vec<Arc<Vma>>, address: u64, lock: &MmapWrite<'_>) {
     let at = vmas.partition_point(|vma| vma.copy().end <= address);
@@ -429,7 +429,7 @@ fn split(vmas: &mut Vec<Arc<Vma>>, address: u64, lock: &MmapWrite<'_>) {
     vmas.insert(at + 1, upper);
 }
 
-/// Joins neighbours that continue each other, in and beside a range (`vma_merge`).
+/// Merges adjacent mappings that continue each other, in and next to a range (`vma_merge`).
 fn merge(vmas: &mut Vec<Arc<Vma>>, start: u64, end: u64, lock: &MmapWrite<'_>) {
     let (first, last) =
         overlapping(vmas, Range { start: start.saturating_sub(1), end: end.saturating_add(1) });
@@ -444,7 +444,7 @@ fn merge(vmas: &mut Vec<Arc<Vma>>, start: u64, end: u64, lock: &MmapWrite<'_>) {
         last -= 1;
         let (this, absorbed) = (vmas[at].copy(), next.copy());
         vmas[at].set_flags(this.flags.with(absorbed.flags), lock);
-        // On the list twice rather than not at all.
+        // Better on the list twice than not at all.
         in_order!(
             "merge.seed.unlinks_first",
             vmas[at].adjust(this.start, absorbed.end, this.pgoff, lock),

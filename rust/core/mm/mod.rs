@@ -4,7 +4,7 @@
 //! Does not own pages or files. Mirrors `mm/memory.c`, `mm/mmap.c` and the fault entry of `arch/x86/mm/fault.c` with the
 //! speculative page-fault series.
 //!
-//! A speculative fault, step by step (`S` marks a look at the sequence):
+//! A speculative fault, step by step (`S` marks a check of the sequence):
 //!
 //! ```text
 //! S read it ── odd? ABORT        nothing here waits, allocates tables or starts I/O
@@ -79,7 +79,7 @@ impl FromStr for Locking {
     }
 }
 
-/// How an address space behaves: [`Mm::new`].
+/// Options of [`Mm::new`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MmOptions {
     locking: Locking,
@@ -87,18 +87,18 @@ pub struct MmOptions {
 }
 
 impl MmOptions {
-    /// Bytes around a read fault that are mapped with it, unless said.
+    /// Default number of bytes around a read fault that are mapped with it.
     pub const FAULT_AROUND_BYTES: u64 = 64 << 10;
 
-    /// How faults find their mapping; [`Locking::Speculative`] unless said.
+    /// How faults find their mapping; [`Locking::Speculative`] by default.
     #[must_use]
     pub fn locking(mut self, locking: Locking) -> Self {
         self.locking = locking;
         self
     }
 
-    /// Bytes around a read fault that are mapped with it if they are in the cache (`fault_around_bytes`):
-    /// [`MmOptions::FAULT_AROUND_BYTES`] unless said; a power of two from one page, which turns it off, to 2 MiB.
+    /// Bytes around a read fault that are mapped with it if they are in the cache (`fault_around_bytes`): a power of two from one
+    /// page, which turns it off, to 2 MiB; [`MmOptions::FAULT_AROUND_BYTES`] by default.
     #[must_use]
     pub fn fault_around_bytes(mut self, bytes: u64) -> Self {
         self.fault_around_bytes = bytes;
@@ -112,7 +112,7 @@ impl Default for MmOptions {
     }
 }
 
-/// One address space (`struct mm_struct`). Clones are the same one; any thread may use it.
+/// One address space (`struct mm_struct`). Clones share it; any thread may use it.
 #[derive(Clone)]
 pub struct Mm {
     inner: Arc<MmInner>,
@@ -167,7 +167,7 @@ impl Mm {
         self.inner.options.locking
     }
 
-    /// The counters, in a fixed order, as `/proc/vmstat` names them. Monotone; sums are exact at quiescence.
+    /// The counters, in a fixed order, named as in `/proc/vmstat`. They never decrease; sums are exact at rest.
     #[must_use]
     pub fn vm_events(&self) -> Vec<(&'static str, u64)> {
         self.inner.events.all()
@@ -178,13 +178,13 @@ impl Mm {
         Events::glosses()
     }
 
-    /// Audits the counters and page tables at quiescence (no fault is running).
+    /// Checks the counters and page tables at rest, while no fault is running.
     ///
     /// # Errors
-    /// [`Error::Invariant`] if attempts are not commits plus aborts, aborts not the sum of their causes, or page tables not what is
-    /// counted.
+    /// [`Error::Invariant`] if attempts are not commits plus aborts, aborts are not the sum of their causes, or page tables are
+    /// miscounted.
     pub fn check(&self) -> Result<()> {
-        // Tables that are gone still wait for a grace period.
+        // Freed tables still wait for a grace period.
         crate::rcu::barrier();
         self.inner.tables.audit().map_err(Error::Invariant)?;
         if self.inner.events.balance() {
@@ -205,7 +205,7 @@ impl Mm {
         self.inner.require_open().is_err()
     }
 
-    /// Unmaps everything; later calls fail. Closing twice is fine.
+    /// Unmaps everything; later calls fail. May be called twice.
     ///
     /// # Errors
     /// None yet: there is nothing to write back.

@@ -1,4 +1,4 @@
-//! A store that goes wrong on plan.
+//! A store that fails as planned.
 
 use super::{Look, ReadBy, Store};
 use crate::sync::{Mutex, Tally, pause};
@@ -7,29 +7,29 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What a planned read does instead of what was asked.
+/// What a planned read does instead of succeeding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// Fails with this errno.
     Error(i32),
-    /// Gives so many bytes less than asked, but one at least.
+    /// Returns this many bytes fewer than requested, but at least one.
     Short(usize),
-    /// Takes so long, and then gives what was asked.
+    /// Takes this long, and then succeeds.
     Slow(Duration),
 }
 
-/// Which reads go wrong.
+/// Which reads fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plan {
-    /// The first one, counted from 1.
+    /// The first of them, counted from 1.
     pub read: u64,
     /// How.
     pub fault: Fault,
-    /// All later ones too, or it alone.
+    /// Whether all later reads fail too.
     pub for_ever: bool,
 }
 
-/// A store around another, for tests: its reads fail, come up short or take long when the plan says so. Trying a program
+/// A store around another, for tests: its reads fail, return too little or take long when the plan says so. Running a program
 /// with the first read failing, then the second, and so on until one run meets no fault, visits every place where a read can
 /// fail.
 ///
@@ -57,13 +57,13 @@ pub struct FaultyStore {
 }
 
 impl FaultyStore {
-    /// `inner`, but for what `plan` says.
+    /// `inner`, except for what `plan` says.
     #[must_use]
     pub fn new(inner: Arc<dyn Store>, plan: Plan) -> Self {
         Self { inner, plan: Mutex::new(plan), reads: Tally::new(), fired: Tally::new() }
     }
 
-    /// Another plan from now on; reads are counted on.
+    /// Replaces the plan; reads are still counted from the beginning.
     pub fn replan(&self, plan: Plan) {
         *self.plan.lock() = plan;
     }
@@ -74,7 +74,7 @@ impl FaultyStore {
         self.reads.get()
     }
 
-    /// How many of them went wrong.
+    /// How many reads failed as planned.
     #[must_use]
     pub fn fired(&self) -> u64 {
         self.fired.get()

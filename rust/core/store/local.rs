@@ -14,10 +14,10 @@ pub struct LocalFile {
 }
 
 impl LocalFile {
-    /// Opens `path` for reading, and as `how` says. Never truncates, and waits for nothing.
+    /// Opens `path` for reading, and as `how` says. Never truncates, and never blocks.
     ///
     /// # Errors
-    /// What open(2) says; EISDIR for a directory, and for whatever else is not a regular file, or is made up as it is read
+    /// Those of open(2); EISDIR for a directory; for anything else that is not a regular file, or is generated as it is read
     /// (`/proc`, `/sys`), an error that says what it is; EFBIG beyond 16 TiB.
     pub fn open(path: &Path, how: Opening) -> io::Result<Self> {
         let file = open_regular(path, how)?;
@@ -30,7 +30,7 @@ impl LocalFile {
     /// Device and inode number: two opens of one file have the same.
     ///
     /// # Errors
-    /// What fstat(2) says.
+    /// Those of fstat(2).
     pub fn identity(&self) -> io::Result<(u64, u64)> {
         let metadata = self.file.metadata()?;
         Ok((metadata.dev(), metadata.ino()))
@@ -73,7 +73,7 @@ impl Store for LocalFile {
 
     /// Size, modification time and change time, by fstat(2): half of what statx(2) costs.
     fn look(&self) -> io::Result<Look> {
-        // Only compared, but for times of our days: what came before 1970 may wrap. The kernel's types differ between machines.
+        // Only compared, so times before 1970 may wrap. The kernel's types differ between machines.
         #[allow(clippy::cast_sign_loss, reason = "as said")]
         fn nanoseconds(seconds: i64, rest: u64) -> u64 {
             (seconds as u64).wrapping_mul(1_000_000_000).wrapping_add(rest)

@@ -1,34 +1,34 @@
-//! What a store says of itself, and what two such words mean together.
+//! What a store reports of itself, and what two such reports mean together.
 //!
 //! Owns: the table of `docs/changes.md`.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A write that began so long ago has ended, and a later one has another time: some ticks of the clocks that files' times are
+/// A write that began this long ago has ended, and a later one gets another time: some ticks of the clock that files' times are
 /// taken from (1 to 10 ms each).
 pub(crate) const SETTLED: Duration = Duration::from_millis(20);
 
-/// What a store says of itself at one moment (fstat(2), an etag). Two looks that say the same, before a read and after it,
-/// vouch for what was read. A store that says nothing is taken for one that does not change.
+/// What a store reports of itself at one moment (fstat(2), an etag). Two equal reports, before a read and after it, confirm what
+/// was read. A store that reports nothing is assumed not to change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Look {
     /// Bytes.
     pub size: Option<u64>,
-    /// What changes when somebody writes to it: of a file the modification time, in nanoseconds.
+    /// What changes when somebody writes to it: for a file, the modification time in nanoseconds.
     pub version: Option<u64>,
-    /// Of what has times, as a file does, the time of the last change of whatever kind (ctime), in nanoseconds. With it, what
-    /// became longer is taken for appended to, whatever its `version`.
+    /// For a store that has times, as a file does, the time of the last change of any kind (ctime), in nanoseconds. If it is
+    /// given, growth counts as appending, whatever the `version`.
     pub changed: Option<u64>,
 }
 
-/// What happened between two looks.
+/// What happened between two checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
     /// Nothing.
     None,
-    /// It became longer; what was there is what it was.
+    /// It became longer; the bytes before are unchanged.
     Grown,
-    /// Something that is not the size nor the modification time: chmod(2), or a write after which the time was put back.
+    /// Something other than size and modification time: chmod(2), or a write after which the time was set back.
     Touched,
     /// Its bytes.
     Written,
@@ -47,10 +47,10 @@ impl Look {
         }
     }
 
-    /// How long to wait until what wrote to the file has ended, and would not go unnoticed; None: it has. Such times as
-    /// utime(2) sets say nothing of that.
+    /// How long to wait until the last write to the file must have ended, and a later one would be noticed; None: no longer.
+    /// Times set by utime(2) say nothing about that.
     pub(crate) fn unsettled(&self) -> Option<Duration> {
-        // Models have no clock: what has times at all was written just now.
+        // Models have no clock: a store with times was written just now.
         if cfg!(specmm_loom) {
             return self.changed.map(|_| SETTLED);
         }

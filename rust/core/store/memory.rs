@@ -40,7 +40,7 @@ impl Store for MemoryStore {
         Ok(Some(self.bytes.lock().len() as u64))
     }
 
-    /// Nothing: others cannot write to it.
+    /// None: others cannot write to it.
     fn look(&self) -> io::Result<Look> {
         Ok(Look::default())
     }

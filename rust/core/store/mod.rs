@@ -25,22 +25,22 @@ use std::time::Duration;
 /// The greatest size of a file or store: 16 TiB.
 pub const MAX_SIZE: u64 = 1 << 44;
 
-/// Which threads read a store, and how long its readers wait.
+/// Which threads call a store, and how long its readers wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ReadBy {
-    /// Whoever needs a page reads it, and workers read ahead; all wait as long as the store takes. For stores that answer soon
-    /// or fail, such as local disks.
+    /// Whoever needs a page reads it, and workers read ahead; everybody waits as long as the store takes. For stores that soon
+    /// succeed or fail, such as local disks.
     #[default]
     Caller,
-    /// For stores that may stall: workers of the cache alone read it, and whoever waits for them may leave. A thread that waits
-    /// for a page leaves when the time-out is over ([`Error::TimedOut`](crate::Error::TimedOut)), when its file or cache is
-    /// closed, and when the program gives up ([`give_up_waiting_when`](crate::give_up_waiting_when)). The read is then
-    /// abandoned: the worker, the frames and the file are left to it until it comes back.
+    /// For stores that may stall: only the cache's workers call it, and their waiters can stop waiting. A thread stops waiting
+    /// for a page after the time-out ([`Error::TimedOut`](crate::Error::TimedOut)), when its file or cache is closed, and when
+    /// the program asks for it ([`give_up_waiting_when`](crate::give_up_waiting_when)). The read is then abandoned: it keeps the
+    /// worker, its frames and the file until it returns.
     ///
-    /// A cache with [`Io::Inline`](crate::Io::Inline) has no workers: there, and where no thread can be started, callers
-    /// read.
+    /// A cache with [`Io::Inline`](crate::Io::Inline) has no workers: there, and where no thread can be started, callers call the
+    /// store.
     Workers {
-        /// How long a reader waits for one page; None: for ever.
+        /// How long a reader waits for one page; None: without limit.
         timeout: Option<Duration>,
     },
 }
@@ -62,13 +62,13 @@ impl ReadBy {
 
 /// A sequence of bytes that is read at offsets, by several threads at once.
 pub trait Store: Send + Sync + 'static {
-    /// Fills `buf` from `offset`. Answers how many bytes it wrote: fewer than asked only at the end of the store.
+    /// Fills `buf` from `offset`, and returns how many bytes it wrote: fewer than requested only at the end of the store.
     ///
     /// # Errors
-    /// Whatever the store says; every reader that waits for these bytes gets it.
+    /// The store's own; every reader that waits for these bytes gets it.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
 
-    /// Which threads call [`Store::read_at`], and how long they are waited for. Asked once, when the store is opened.
+    /// Which threads call [`Store::read_at`], and how long readers wait for them. Called once, when the store is opened.
     fn read_by(&self) -> ReadBy {
         ReadBy::Caller
     }
@@ -76,13 +76,13 @@ pub trait Store: Send + Sync + 'static {
     /// Changes the size in bytes; a grown range reads as zeros.
     ///
     /// # Errors
-    /// [`io::ErrorKind::Unsupported`] unless the store can.
+    /// [`io::ErrorKind::Unsupported`] unless the store implements it.
     fn truncate(&self, size: u64) -> io::Result<()> {
         let _ = size;
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// What tells that two stores have the same bytes, such as device and inode, if the store knows it. Files that
+    /// An identity that two stores share if they have the same bytes, such as device and inode, if the store knows it. Files that
     /// [`PageCache::adopt`](crate::PageCache::adopt) opens share pages with files of the same identity.
     ///
     /// # Errors
@@ -99,8 +99,7 @@ pub trait Store: Send + Sync + 'static {
         Ok(None)
     }
 
-    /// A number that changes when somebody writes to the store, if the store has one: an mtime, an etag's hash. A part of
-    /// [`Store::look`].
+    /// A number that changes when somebody writes to the store, if it has one: an mtime, an etag's hash. Part of [`Store::look`].
     ///
     /// # Errors
     /// Whatever the store says; the read that asked fails with it.
@@ -108,8 +107,8 @@ pub trait Store: Send + Sync + 'static {
         Ok(None)
     }
 
-    /// What the store says of itself now. Asked before and after pages are read, so it should be cheap: if both looks are
-    /// equal, what was read is of one version; if they differ, what is cached is dropped and read again. A store that says
+    /// What the store reports of itself now. Called before and after pages are read, so it should be cheap: if both reports are
+    /// equal, what was read is of one version; if they differ, cached pages are dropped and read again. A store that reports
     /// nothing when it is opened is not asked again.
     ///
     /// # Errors

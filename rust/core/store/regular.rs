@@ -1,9 +1,8 @@
 //! Opening a regular file, and nothing else.
 //!
-//! Owns: the refusal of whatever else a path may name, and of files that are made up as they are read, such as those of /proc,
-//! whose size says nothing. Opening a device may set something going, and opening a FIFO waits
-//! for whoever writes to it: so a look comes first, and as the path may name another file by then, nothing is waited for in
-//! open(2) either, and what was opened is looked at again.
+//! Owns: the refusal of anything else a path may name, and of files that are generated as they are read, such as those of /proc,
+//! whose size means nothing. Opening a device may have effects, and opening a FIFO blocks: so the path is checked first, and
+//! since it may name another file by then, open(2) does not block either, and what was opened is checked again.
 
 use crate::error::{NotItsSize, NotRegular};
 use crate::sync::pause;
@@ -15,36 +14,36 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::time::Duration;
 
-/// What a file of /sys reports as its size, as a rule.
+/// The size that files of /sys usually report.
 const MADE_UP: u64 = 4096;
 
-/// Two changes of a file so far apart have different times.
+/// Two changes of a file this far apart have different times.
 const TICK: Duration = Duration::from_millis(10);
 
-/// How a regular file is to be opened, beside reading.
+/// How a regular file is opened, besides reading.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Opening {
-    /// For writing too.
+    /// Also for writing.
     pub write: bool,
-    /// It is made if it is missing.
+    /// It is created if it does not exist.
     pub create: bool,
-    /// It must be missing.
+    /// It must not exist.
     pub exclusive: bool,
 }
 
-/// Opens the regular file that `path` names, never waiting for anything else that it may name.
+/// Opens the regular file at `path`; never blocks on anything else that it may name.
 ///
 /// # Errors
-/// What open(2) says; EISDIR for a directory, and for anything else that is not a regular file an error that says what it is,
-/// with EINVAL once it is an [`IoError`](crate::error::IoError). So too for a file that has content and reports no size, as
-/// those of /proc, or that has less than it reports, as those of /sys; what read(2) says of such a file that cannot be read.
+/// Those of open(2); EISDIR for a directory; for anything else that is not a regular file, an error that says what it is, whose
+/// errno as an [`IoError`](crate::error::IoError) is EINVAL. The same for a file that has contents but reports no size, as in
+/// /proc, or has fewer bytes than it reports, as in /sys; those of read(2) if such a file cannot be read.
 pub fn open_regular(path: &Path, how: Opening) -> io::Result<File> {
-    // A terminal must not become this process's either.
+    // A terminal must not become this process's controlling terminal either.
     let mut flags = OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     flags |= if how.write { OFlags::RDWR } else { OFlags::RDONLY };
     flags.set(OFlags::CREATE, how.create || how.exclusive);
     flags.set(OFlags::EXCL, how.exclusive);
-    // What is wrong with a path that cannot be looked at, open(2) says better.
+    // If the path cannot be checked, open(2) has the better error.
     let look = || match std::fs::metadata(path) {
         Ok(metadata) if !how.exclusive => require_regular(&metadata),
         _ => Ok(()),
@@ -60,7 +59,7 @@ pub fn open_regular(path: &Path, how: Opening) -> io::Result<File> {
                 fcntl_setfl(&file, OFlags::empty())?;
                 return Ok(file);
             }
-            // Somebody has a lease on the file, and is being told to give it up.
+            // Somebody holds a lease on the file, and is being told to release it.
             Err(Errno::AGAIN) => pause(Duration::from_millis(1)),
             Err(Errno::INTR) => {}
             Err(error) => {
@@ -89,8 +88,8 @@ fn require_regular(metadata: &Metadata) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, NotRegular(other)))
 }
 
-/// A file that nothing is stored of is made up as it is read, if it is not empty or a hole. What it has is counted while
-/// reading it does not wait.
+/// A file without blocks is generated as it is read, unless it is empty or a hole. Its bytes are counted as long as reading does
+/// not block.
 fn require_its_size(file: &File, metadata: &Metadata) -> io::Result<()> {
     let size = metadata.size();
     if metadata.blocks() > 0 || size > MADE_UP {
@@ -98,7 +97,7 @@ fn require_its_size(file: &File, metadata: &Metadata) -> io::Result<()> {
     }
     let mut room = [0; MADE_UP as usize + 1];
     let mut has = 0;
-    // Some give nothing to who has not room for all.
+    // Some return nothing unless there is room for everything.
     while has as u64 <= size {
         match file.read_at(&mut room[has..], has as u64) {
             Ok(0) => break,
@@ -113,7 +112,7 @@ fn require_its_size(file: &File, metadata: &Metadata) -> io::Result<()> {
     if has as u64 == size {
         return Ok(());
     }
-    // Somebody may be writing to it at this moment; after a tick of the clock that can be seen.
+    // Somebody may be writing to it right now; after a tick of the clock that shows.
     pause(TICK);
     let now = file.metadata()?;
     let told = |of: &Metadata| (of.size(), of.mtime(), of.mtime_nsec(), of.ctime(), of.ctime_nsec());

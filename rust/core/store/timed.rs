@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A store around another, whose readers wait so long for a page and no longer: see [`ReadBy::Workers`].
+/// A store around another, whose readers wait for a page no longer than a time-out: see [`ReadBy::Workers`].
 pub(crate) struct TimedStore {
     inner: Arc<dyn Store>,
     timeout: Duration,
