@@ -1,4 +1,4 @@
-//! Some pages at a time, on the stack: whoever makes room asks for no memory.
+//! A few pages at a time, on the stack: making room allocates nothing.
 
 /// Up to [`Batch::MOST`] things.
 #[derive(Debug)]
@@ -10,7 +10,7 @@ pub(crate) struct Batch<T> {
 const MOST: usize = 32;
 
 impl<T> Batch<T> {
-    /// What one batch holds (`SWAP_CLUSTER_MAX`).
+    /// Capacity of a batch (`SWAP_CLUSTER_MAX`).
     pub(crate) const MOST: usize = MOST;
 
     pub(crate) fn new() -> Self {
@@ -21,7 +21,7 @@ impl<T> Batch<T> {
         self.length
     }
 
-    /// Puts one more in and answers its number.
+    /// Adds one and returns its index.
     ///
     /// # Panics
     /// When the batch is full.
@@ -53,7 +53,7 @@ impl<T> IntoIterator for Batch<T> {
     }
 }
 
-/// As many as a batch holds; the rest is not asked for.
+/// Takes as many as a batch holds; the rest stays in the iterator.
 impl<T> FromIterator<T> for Batch<T> {
     fn from_iter<I: IntoIterator<Item = T>>(things: I) -> Self {
         let mut batch = Self::new();

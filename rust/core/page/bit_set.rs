@@ -1,7 +1,7 @@
-//! A set of numbers below a bound, of which the lowest is found at once.
+//! A set of numbers below a bound that finds its lowest at once.
 //!
-//! One bit a number; above them, in levels, one bit a word that is not zero, up to a single word. Words begin as zeros, the
-//! empty set, and are touched where numbers come and go. Several sets share one array of words.
+//! One bit per number; above them, in levels, one bit per nonzero word, up to a single word. Words start as zeros, the empty set,
+//! and are touched only where numbers come and go. Several sets share one array of words.
 
 /// Levels that a bound of 2^30 has.
 const LEVELS: usize = 5;
@@ -14,7 +14,7 @@ pub(super) struct BitSet {
 }
 
 impl BitSet {
-    /// A set of numbers below `bound` (one at least), whose words are the next ones after `words`.
+    /// A set of numbers below `bound` (at least one), whose words follow `words`.
     pub(super) fn new(bound: usize, words: &mut usize) -> Self {
         let mut set = Self { levels: [0; LEVELS], depth: 0 };
         let mut bits = bound.max(1);
@@ -34,7 +34,7 @@ impl BitSet {
         words[self.levels[self.depth - 1]] == 0
     }
 
-    /// The lowest number: one word a level.
+    /// The lowest number, at one word per level.
     pub(super) fn lowest(&self, words: &[u64]) -> Option<u32> {
         let mut at = 0;
         for &level in self.levels[..self.depth].iter().rev() {

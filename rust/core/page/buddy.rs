@@ -1,8 +1,8 @@
 //! Which frames are free, in blocks of powers of two.
 //!
-//! Mirrors the buddy lists of `mm/page_alloc.c`: a block is split to serve a smaller request and joined with its buddy
-//! when both are free. Free blocks are bits, one set an order, that give the lowest block first, so a run of allocations is
-//! deterministic. Frames that were never handed out are in none of the sets: they begin at a mark, and are taken last.
+//! Mirrors the buddy lists of `mm/page_alloc.c`: a block is split for a smaller request and joined with its buddy when both are
+//! free. Free blocks are bits, one set per order, lowest first, so a run of allocations is deterministic. Frames that were never
+//! allocated are in none of the sets: they begin at a mark, and are taken last.
 
 use super::bit_set::BitSet;
 use super::memory::Zeroed;
@@ -15,11 +15,11 @@ pub(super) const MAX_ORDER: u32 = 9;
 #[derive(Debug)]
 pub(super) struct Buddy {
     words: Zeroed<u64>,
-    /// By order: the numbers of free blocks, counted in blocks of that size.
+    /// For each order, the free blocks, numbered in blocks of that size.
     free: Box<[[BitSet; MAX_ORDER as usize + 1]; 1]>,
-    /// Bits of the orders of which there are free blocks.
+    /// A bit for each order with free blocks.
     orders: u32,
-    /// Frames from here on were never handed out.
+    /// Frames from here on were never allocated.
     fresh: u32,
     frames: u32,
     available: u32,
@@ -40,7 +40,7 @@ impl Buddy {
         self.available
     }
 
-    /// How many frames, counted from the first, may have been handed out.
+    /// How many frames, counted from the first, may have been allocated.
     pub(super) fn touched(&self) -> u32 {
         self.fresh
     }
@@ -75,7 +75,7 @@ impl Buddy {
         Some((block, found))
     }
 
-    /// Takes a block back and joins it with its buddy as far as that goes.
+    /// Frees a block and joins it with its buddies as far as possible.
     pub(super) fn free(&mut self, mut block: u32, mut order: u32) {
         self.available += 1 << order;
         while order < MAX_ORDER {

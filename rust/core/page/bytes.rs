@@ -1,9 +1,8 @@
 //! A page's bytes: words that any thread may read and write at any time.
 //!
-//! Everything goes through relaxed 64-bit atomics, so two programs racing on the same bytes get some mixture of words and
-//! never undefined behaviour. A store shorter than a word is a compare-and-exchange on its word (mixed-size accesses of
-//! one location are undefined in Rust). What the bytes *mean* at a moment is the business of the flags, the generation
-//! and the page lock.
+//! Everything goes through relaxed 64-bit atomics, so two programs racing on the same bytes get some mixture of words and never
+//! undefined behaviour. A store shorter than a word is a compare-and-exchange on its word (mixed-size accesses of one location
+//! are undefined in Rust). What the bytes *mean* at a given moment is up to the flags, the generation and the page lock.
 
 use super::{Out, PAGE_SIZE};
 use crate::sync::{AtomicU64, Ordering, ordered_fence};
@@ -74,7 +73,7 @@ impl<'f> PageBytes<'f> {
     /// When the range leaves the page.
     pub fn write(self, offset: usize, data: &[u8]) {
         assert!(offset + data.len() <= PAGE_SIZE, "{} bytes at {offset} leave the page", data.len());
-        // Who reads one of these bytes and then fences sees what happened before: the generation moved
+        // Whoever reads one of these bytes and then fences sees what happened before: the generation has moved
         // (`PageRef::is_generation`).
         ordered_fence!("page.bytes.fence", Release);
         let mut at = offset;

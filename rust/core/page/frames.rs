@@ -1,4 +1,4 @@
-//! The frames of one cache: a fixed number, preallocated. This is the bound.
+//! The frames of one cache: a fixed number, preallocated. They are its memory limit.
 
 use super::batch::Batch;
 use super::bytes::{PageBytes, WORDS};
@@ -27,20 +27,20 @@ pub struct Frames {
     words: Zeroed<[AtomicU64; WORDS]>,
     pub(super) waits: WaitTable,
     zone: Mutex<Zone>,
-    /// What the zone has free, for those who only want a hint.
+    /// The zone's free frames, as a hint.
     available: Hint,
     /// Tells caches apart.
     pub(super) number: u64,
 }
 
-/// Where each frame is: free, on a list of reclaim's, pinned, or in somebody's hands (`struct zone`).
+/// Where each frame is: free, on one of reclaim's lists, pinned, or in use (`struct zone`).
 #[derive(Debug)]
 struct Zone {
     buddy: Buddy,
     lru: Lru,
     /// How often each frame is pinned.
     pins: Zeroed<u32>,
-    /// How many are.
+    /// How many frames are pinned.
     pinned: u32,
     private: u32,
 }
@@ -48,7 +48,7 @@ struct Zone {
 /// What the frames are used for, at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameUsage {
-    /// Not free.
+    /// Frames that are not free.
     pub in_use: usize,
     /// Private copies of pages of files.
     pub private: usize,
@@ -64,7 +64,7 @@ impl Frames {
     /// `count` frames, none of them touched.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for no frames or more than 2^30; [`Error::OutOfMemory`] for more than the system has room
+    /// [`Error::InvalidArgument`] for no frames or more than 2^30; [`Error::OutOfMemory`] for more than the system has memory
     /// for.
     pub fn new(count: usize) -> Result<Self> {
         if count == 0 || count > 1 << 30 {
@@ -120,18 +120,18 @@ impl Frames {
         }
     }
 
-    /// Free frames, as of late.
+    /// Recent number of free frames.
     pub(crate) fn available(&self) -> usize {
         self.available.get() as usize
     }
 
-    /// The most private copies there may be.
+    /// Limit on private copies.
     #[must_use]
     pub fn private_limit(&self) -> usize {
         self.capacity() / 2
     }
 
-    /// Whether no more private copies may be made.
+    /// Whether private copies have reached their limit.
     pub(crate) fn is_private_full(&self) -> bool {
         self.usage().private >= self.private_limit()
     }
@@ -160,7 +160,7 @@ impl Frames {
     /// The bytes of a pinned page.
     ///
     /// # Safety
-    /// Nobody writes to the frame while the answer lives.
+    /// Nobody writes to the frame while the result lives.
     #[cfg(not(any(specmm_loom, specmm_shuttle)))]
     #[allow(unsafe_code, reason = "the promise is the pin's")]
     pub(crate) unsafe fn pinned_bytes(&self, pfn: u32) -> &[u8] {
@@ -204,7 +204,7 @@ impl Frames {
         let pfn = zone.buddy.alloc(0)?;
         self.available.put(zone.buddy.available());
         match purpose {
-            // At once, which saves taking the mutex again: until the page is published reclaim passes it by.
+            // Listed at once, which saves taking the mutex again: until the page is published, reclaim skips it.
             Use::File => zone.lru.push(List::Inactive, pfn),
             Use::Private => zone.private += 1,
         }
@@ -222,7 +222,7 @@ impl Frames {
         page.adopt()
     }
 
-    /// Takes a frame back whose count is zero. WAITERS is left alone: it belongs to the queue's mutex.
+    /// Frees a frame whose count is zero. WAITERS is left alone: it belongs to the queue's mutex.
     pub(super) fn free(&self, page: PageRef<'_>) {
         // `free_pages_prepare`: whoever mapped, cached or locked the page has undone it before giving up a reference.
         debug_assert_eq!(page.mapcount(), 0, "freeing a mapped page");
@@ -243,7 +243,7 @@ impl Frames {
     /// Takes up to `most` pages off the old end of a list, each with a reference (`isolate_lru_pages`).
     pub(crate) fn isolate(&self, list: List, most: usize) -> Batch<PageHandle<'_>> {
         let mut zone = self.zone.lock();
-        // A count of zero: its last owner waits for the mutex to free it.
+        // A count of zero: its last owner is waiting for the mutex to free it.
         let taken: Batch<_> =
             zone.lru.oldest_first(list).filter_map(|pfn| self.page(pfn).try_get()).take(most).collect();
         for page in taken.iter() {
@@ -256,7 +256,8 @@ impl Frames {
     /// cache.
     pub(crate) fn put_back(&self, page: PageRef<'_>, list: List) {
         let mut zone = self.zone.lock();
-        // Whoever pinned it meanwhile puts it back, or has already: then another may have taken it off again, and so on.
+        // If somebody pinned it meanwhile, they put it back, or have already: then another may have taken it off again, and so
+        // on.
         if guard!("put_back.pinned", zone.pins[page.pfn() as usize] == 0)
             && guard!("put_back.once", zone.lru.list_of(page.pfn()).is_none())
         {
@@ -290,23 +291,23 @@ impl Frames {
         *pins = pins.checked_sub(1).expect("the page is pinned");
         if *pins == 0 {
             zone.pinned -= 1;
-            // What is pinned is on no list. Reclaim may have it in its hands from before, and finds it here when it is done.
+            // A pinned page is on no list. Reclaim may still hold it from before, and finds it here when it is done.
             zone.lru.push(List::Inactive, page.pfn());
         }
     }
 
-    /// How often a page is pinned: somebody relies on its bytes to stay. Pins are made under the page lock.
+    /// How often a page is pinned, so that its bytes must not change. Pins are made under the page lock.
     pub(crate) fn pins(&self, page: PageRef<'_>) -> u32 {
         self.zone.lock().pins[page.pfn() as usize]
     }
 
-    /// The descriptors that may have been used. The others are not even looked at: that would take memory for them.
+    /// The descriptors that may have been used. The others are not even read, because that would allocate memory for them.
     fn touched(&self) -> &[Page] {
         let touched = self.zone.lock().buddy.touched();
         &self.pages[..touched as usize]
     }
 
-    /// Pages that are locked now: being read, as a rule.
+    /// Pages that are locked now, which are usually being read.
     pub(crate) fn count_locked(&self) -> usize {
         self.touched()
             .iter()
@@ -314,7 +315,7 @@ impl Frames {
             .count()
     }
 
-    /// What is wrong at quiescence: a locked or waited-for page, a free page with references, a used one without. The pages
+    /// Checks at rest: no page is locked or waited for, no free page has references, no used one lacks them. The pages
     /// `being_read` may be locked.
     ///
     /// # Errors

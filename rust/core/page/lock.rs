@@ -37,8 +37,8 @@ impl<'f> PageRef<'f> {
         self.frames.waits.lock_patiently(&self.page.flags, patience).then(|| LockedPage { page: self })
     }
 
-    /// Waits until the page was seen unlocked, as long as `patience` lasts (`wait_on_page_locked_killable`); false if it
-    /// was not.
+    /// Waits until the page was seen unlocked, as long as `patience` lasts (`wait_on_page_locked_killable`); false if it was not
+    /// seen so.
     #[must_use]
     pub fn wait_unlocked_patiently(self, patience: &Patience<'_>) -> bool {
         self.frames.waits.wait_unlocked_patiently(&self.page.flags, patience)
@@ -56,8 +56,8 @@ impl<'f> PageRef<'f> {
         LockedPage { page: self }
     }
 
-    /// Clears the marker and says whether this caller was the one to clear it (`TestClearPageReadahead`): of several
-    /// who meet a marker one starts the window.
+    /// Clears the marker and returns whether this caller cleared it (`TestClearPageReadahead`): of several callers that meet a
+    /// marker, one starts the window.
     pub(crate) fn take_readahead(self) -> bool {
         let before = self.page.flags.fetch_and(!PageFlags::READAHEAD, Ordering::Relaxed);
         guard!("page.readahead.was_set", before & PageFlags::READAHEAD != 0)
@@ -72,7 +72,7 @@ impl<'f> LockedPage<'f> {
         self.page
     }
 
-    /// Declares the bytes the file's. Everything written to them before is visible to whoever sees the flag.
+    /// Declares that the bytes are the file's. Everything written to them before is visible to whoever sees the flag.
     pub fn set_uptodate(&self) {
         // Pairs with the Acquire of `PageRef::flags`.
         self.page.page.flags.fetch_or(PageFlags::UPTODATE, ord!("page.uptodate.release", Release));
@@ -95,9 +95,9 @@ impl<'f> LockedPage<'f> {
         self.page.page.mapping.store(0, Ordering::Relaxed);
     }
 
-    /// Tells copiers without a reference that what they read may not be the page they looked for. Called after slot,
-    /// mapping and size changed and before any byte does. The fence that keeps later bytes after it stands in front of
-    /// every change of bytes (`PageBytes::write`): the frame's next owner may be another thread.
+    /// Tells copiers without a reference that they may have read another page. Called after slot, mapping and size have changed
+    /// and before any byte does. The fence that keeps later bytes after it precedes every change of bytes (`PageBytes::write`):
+    /// the frame's next owner may be another thread.
     pub(crate) fn advance_generation(&self) {
         // Release pairs with the Acquire in `PageRef::generation`.
         self.page.page.generation.fetch_add(1, ord!("page.advance.release", Release));

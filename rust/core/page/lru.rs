@@ -1,9 +1,9 @@
-//! Which page of a file to look at next when room is needed: two lists of frames, the newest first.
+//! Which page to consider next when room is needed: two lists of frames, the newest first.
 //!
-//! Owns: the links. Does not own the policy (`cache::vmscan`). Mirrors `struct lruvec`: a page begins on the inactive list,
-//! what is used again is moved to the active one, and pages that are pinned or being looked at are on neither. Everything
-//! here happens under the mutex of the free lists, so a frame that is free is on no list and no atomics are needed. Links begin
-//! as zeros, so that those of frames that were never used are never touched.
+//! Owns: the links. Does not own the policy (`cache::vmscan`). Mirrors `struct lruvec`: a page starts on the inactive list and
+//! moves to the active one when it is used again; pages that are pinned or being scanned are on neither. Everything here happens
+//! under the mutex of the free lists, so a free frame is on no list and no atomics are needed. Links start as zeros, so that
+//! those of unused frames are never touched.
 
 use super::memory::Zeroed;
 use crate::error::Result;
@@ -11,13 +11,13 @@ use crate::error::Result;
 /// A list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum List {
-    /// Used once, as far as is known: what reclaim takes from.
+    /// Used once, as far as is known: reclaim takes from it.
     Inactive = 0,
     /// Used again.
     Active = 1,
 }
 
-/// A frame's neighbours. All zeros: it is on no list.
+/// A frame's neighbours; all zeros while it is on no list.
 ///
 /// | word | bits 0 to 30 | bit 31 |
 /// |---|---|---|

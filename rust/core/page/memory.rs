@@ -1,11 +1,11 @@
-//! Arrays sized by the capacity of a cache: memory that begins zeroed and that the system gives page by page, as it is used.
+//! Arrays sized by the capacity of a cache: memory that starts zeroed and that the system allocates page by page, as it is used.
 //!
-//! So a cache costs, at first, a few calls of mmap(2), however large it is. What lives here begins as all bytes zero.
+//! So a new cache costs a few calls of mmap(2), however large it is.
 
 use super::WORDS;
 use crate::sync::AtomicU64;
 
-/// What begins as zeros.
+/// Types that may start as zeros.
 ///
 /// # Safety
 /// All bytes zero are a value of the type, and dropping one does nothing.
@@ -136,7 +136,7 @@ mod imp {
 
 pub(super) use imp::Zeroed;
 
-/// Whether the system would give so much now.
+/// Whether the system would allocate so much now.
 pub(crate) fn has_room(bytes: usize) -> bool {
     Zeroed::<u64>::new(bytes / size_of::<u64>(), "a trial").is_ok()
 }

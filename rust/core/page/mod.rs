@@ -4,9 +4,9 @@
 //! may free a frame (the last reference), who may change what the page means (the holder of the page lock). Does not
 //! own: which page is at which index (`cache::address_space`), which entries map it (`mm::page_table`).
 //!
-//! Mirrors `struct page`, `include/linux/page_ref.h`, `lock_page` of `mm/filemap.c` and the buddy lists of
-//! `mm/page_alloc.c`. Because descriptors are type-stable, a lookup may touch one that was recycled meanwhile: taking a
-//! reference unless the count is zero, then looking at the slot again, is enough to know.
+//! Mirrors `struct page`, `include/linux/page_ref.h`, `lock_page` of `mm/filemap.c` and the buddy lists of `mm/page_alloc.c`.
+//! Because descriptors are type-stable, a lookup may touch one that was recycled meanwhile: it takes a reference unless the count
+//! is zero, then rechecks the slot, which is enough to know.
 //!
 //! | transition | needs |
 //! |---|---|
@@ -91,13 +91,13 @@ impl Page {
 /// Bits of an address of user space.
 const ADDRESS_BITS: u32 = 47;
 
-/// How a page was used lately: the bits of `Page::usage`.
+/// How a page was recently used: the bits of `Page::usage`.
 pub mod usage {
-    /// Touched since reclaim last looked (`PG_referenced`).
+    /// Touched since reclaim's last scan (`PG_referenced`).
     pub const REFERENCED: u32 = 1;
-    /// Touched again: on the active list, or to be moved there when reclaim meets it (`PG_active`).
+    /// Touched again: on the active list, or moved there when reclaim scans it (`PG_active`).
     pub const ACTIVE: u32 = 1 << 1;
-    /// Brought by readahead, and not touched yet.
+    /// Read ahead, and not touched yet.
     pub const PREFETCHED: u32 = 1 << 2;
     /// From this bit on: how many lives the frame has had, so that a page is not taken for the one before it.
     pub const LIFE_SHIFT: u32 = 8;
@@ -122,7 +122,7 @@ impl<'f> PageRef<'f> {
     #[inline]
     #[must_use]
     pub fn flags(self) -> PageFlags {
-        // Pairs with the Release of `LockedPage::set_uptodate`: who sees UPTODATE sees the bytes.
+        // Pairs with the Release of `LockedPage::set_uptodate`: whoever sees UPTODATE sees the bytes.
         PageFlags(self.page.flags.load(ord!("page.flags.acquire", Acquire)))
     }
 
@@ -157,7 +157,7 @@ impl<'f> PageRef<'f> {
         self.page.generation.load(ord!("page.generation.acquire", Acquire))
     }
 
-    /// Whether bytes read since [`PageRef::generation`] answered `seen` are of one identity.
+    /// Whether bytes read since [`PageRef::generation`] returned `seen` are of one identity.
     #[inline]
     #[must_use]
     pub fn is_generation(self, seen: u64) -> bool {
@@ -184,14 +184,14 @@ impl<'f> PageRef<'f> {
         debug_assert!(before > 0, "page {} had no mapping to remove", self.pfn());
     }
 
-    /// How the page was used lately.
+    /// How the page was recently used.
     #[inline]
     pub(crate) fn usage(self) -> &'f Hint {
         &self.page.usage
     }
 
-    /// Tells pages apart, those of other caches too, and those that had the frame before (of late): the descriptors of a new cache
-    /// may lie where those of one that is gone did.
+    /// Distinguishes pages, also from those of other caches and from recent pages in the same frame: a new cache's descriptors
+    /// may have the addresses of a dropped one's.
     pub(crate) fn life(self) -> (u64, u32) {
         let place = std::ptr::from_ref(self.page).addr() as u64;
         (place ^ self.frames.number << ADDRESS_BITS, self.page.usage.get() >> usage::LIFE_SHIFT)

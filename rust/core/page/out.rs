@@ -1,8 +1,8 @@
 //! Memory that a read fills.
 //!
 //! Owns: the right to write some bytes. Nothing is ever read through it and no reference to them is made, so they may be
-//! uninitialised, and they may belong to somebody who looks at them meanwhile, as a Python buffer may: `&mut [u8]` would
-//! promise the compiler that neither is so.
+//! uninitialised, and somebody else may read them meanwhile, as with a Python buffer: `&mut [u8]` would promise the compiler that
+//! neither is so.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -38,21 +38,21 @@ impl Out<'_> {
     /// `length` bytes from `pointer` on.
     ///
     /// # Safety
-    /// They may be written through `pointer` as long as this lives, and no reference to them exists in Rust meanwhile. Who
-    /// else writes or reads them at that time gets a mixture of bytes.
+    /// They may be written through `pointer` as long as this lives, and no reference to them exists in Rust meanwhile. Whoever
+    /// else reads or writes them at that time gets a mixture of bytes.
     #[must_use]
     pub const unsafe fn from_raw(pointer: NonNull<u8>, length: usize) -> Self {
         Self { pointer, length, memory: PhantomData }
     }
 
-    /// How many bytes there is room for.
+    /// How many bytes fit.
     #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
         self.length
     }
 
-    /// Whether there is room for none.
+    /// Whether no bytes fit.
     #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -80,7 +80,7 @@ impl Out<'_> {
         unsafe { self.pointer.write_bytes(0, self.length) }
     }
 
-    /// Writes as many of the bytes as there is room for.
+    /// Writes as many of the bytes as fit.
     #[inline]
     pub(crate) fn put(self, bytes: &[u8]) {
         let count = bytes.len().min(self.length);
@@ -88,7 +88,7 @@ impl Out<'_> {
         unsafe { self.pointer.copy_from_nonoverlapping(NonNull::from(bytes).cast(), count) }
     }
 
-    /// Writes as many of the words as there is room for, each as it lies in memory.
+    /// Writes as many of the words as fit, in native byte order.
     #[inline]
     pub(super) fn put_words(self, words: impl Iterator<Item = u64>) {
         let room = self.pointer.cast::<u64>();

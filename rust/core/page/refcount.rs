@@ -1,9 +1,9 @@
-//! Who keeps a frame from being reused.
+//! References that keep a frame from being reused.
 //!
-//! Mirrors `include/linux/page_ref.h` and the lookup protocol told in `pagemap.h`: a lookup finds the page, takes a
-//! reference unless the count is zero, then looks whether the page is still there; a remover freezes the count at zero,
-//! takes the page out, frees it. Either the remover sees the reference and gives up, or the lookup sees zero, or it
-//! sees that the slot changed.
+//! Mirrors `include/linux/page_ref.h` and the lookup protocol described in `pagemap.h`: a lookup finds the page, takes a
+//! reference unless the count is zero, then checks that the page is still there; a remover freezes the count at zero, removes the
+//! page, and frees it. Either the remover sees the reference and gives up, or the lookup sees zero, or it sees that the slot has
+//! changed.
 //!
 //! The cache holds one reference on each of its pages, each page-table entry one, each [`PageHandle`] one.
 
@@ -59,12 +59,11 @@ impl<'f> PageRef<'f> {
         PageHandle { page: self }
     }
 
-    /// Takes all `expected` references away at once, if there are no others (`page_ref_freeze`). Afterwards nobody can
-    /// take one, and the caller must unfreeze or free.
+    /// Removes all `expected` references at once, if there are no others (`page_ref_freeze`). Afterwards nobody can take one, and
+    /// the caller must unfreeze or free.
     pub(crate) fn freeze(self, expected: u32) -> bool {
-        // Relaxed: that one exchange decides between a lookup and a remover is a matter of this word alone, and what
-        // earlier owners did is ordered by the last put. (Who asks after the freeze whether the page is dirty will need
-        // Acquire.)
+        // Relaxed: that one exchange decides between a lookup and a remover is a matter of this word alone, and what earlier
+        // owners did is ordered by the last put. (A check for dirty after the freeze will need Acquire.)
         guard!(
             "page.freeze.expected",
             self.page.refcount.compare_exchange(expected, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
@@ -79,7 +78,7 @@ impl<'f> PageRef<'f> {
 
     /// Ends a freeze (`page_ref_unfreeze`): the caller now owns `count` references.
     pub(crate) fn unfreeze(self, count: u32) {
-        // Pairs with the Acquire in `try_get`: who gets a reference after the freeze sees that the slot has changed.
+        // Pairs with the Acquire in `try_get`: whoever gets a reference after the freeze sees that the slot has changed.
         self.page.refcount.swap(count, ord!("page.unfreeze.release", Release));
     }
 }

@@ -46,14 +46,14 @@ impl<T: Send + Sync + 'static> ArcCell<T> {
         unsafe { pointer.as_ref() }
     }
 
-    /// The value, or the one that `make` makes if the cell is empty. Of several who find it empty one wins.
+    /// The value, or the result of `make` if the cell is empty. If several find it empty, one wins.
     pub fn load_or_insert<'s>(&'s self, section: &'s ReadSection, make: impl FnOnce() -> Arc<T>) -> &'s T {
         if let Some(value) = self.load(section) {
             return value;
         }
         let fresh = Arc::into_raw(make()).cast_mut();
-        // Release publishes the fresh value; Acquire for the winner's value when this one lost. Null tells nothing, so who
-        // finds it acquires nothing.
+        // Release publishes the fresh value; Acquire for the winner's value when this one lost. Null carries nothing, so finding
+        // it acquires nothing.
         let value = match self.pointer.compare_exchange(
             std::ptr::null_mut(),
             fresh,
@@ -71,7 +71,7 @@ impl<T: Send + Sync + 'static> ArcCell<T> {
         unsafe { &*value }
     }
 
-    /// The value with a count of its own, raised inside a section: the borrow that [`ArcCell::load`] gives cannot outlive it.
+    /// The value with its own count, raised inside a section: the borrow from [`ArcCell::load`] cannot outlive the section.
     pub fn get(&self) -> Option<Arc<T>> {
         let _section = super::read();
         // Pairs as in `load`.
@@ -87,7 +87,7 @@ impl<T: Send + Sync + 'static> ArcCell<T> {
         }
     }
 
-    /// Puts another value in; the old one is dropped after a grace period. Says whether there was one.
+    /// Replaces the value; the old one is dropped after a grace period. Returns whether there was one.
     pub fn replace(&self, value: Option<Arc<T>>) -> bool {
         self.swap(value, |old| call_rcu(move || drop(old)))
     }
@@ -108,8 +108,8 @@ impl<T: Send + Sync + 'static> ArcCell<T> {
 }
 
 impl<T: Send + Sync + 'static> ArcCell<Carried<T>> {
-    /// Empties the cell; the value is dropped after a grace period, for which no memory is asked. It is in no other cell.
-    /// Says whether there was one.
+    /// Empties the cell; the value is dropped after a grace period, which allocates nothing. It must be in no other cell. Returns
+    /// whether there was one.
     pub fn clear(&self) -> bool {
         // SAFETY: the count that the cell held is given up here, and only here: the value is never in a cell again.
         self.swap(None, |old| unsafe { end_later(Arc::into_raw(old).cast_mut()) })

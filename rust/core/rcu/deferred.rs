@@ -1,7 +1,7 @@
 //! Work that waits for a grace period, in a stack: pushing takes no lock, so a speculative fault may defer too.
 //!
-//! Each piece of work is the owner of something that begins with a [`Head`]: of a box with a closure, or of a thing that carries
-//! the room for deferring its own end, which then asks for no memory.
+//! Each piece of work owns something that begins with a [`Head`]: a box with a closure, or an object that carries the room for
+//! deferring its own end, which then allocates nothing.
 
 use crate::sync::{AtomicPtr, LifeCell, Ordering, Tally, ord};
 use std::cell::UnsafeCell;
@@ -157,7 +157,7 @@ unsafe impl<T: Send + Sync + 'static> Carries for Carried<T> {
 /// What was deferred and not taken yet.
 pub(super) struct Deferred {
     head: AtomicPtr<Head>,
-    /// How much there is, or a little more: a hint.
+    /// How much there is, or slightly more: a hint.
     waiting: Tally,
 }
 
@@ -195,7 +195,7 @@ impl Deferred {
         }
     }
 
-    /// All that was deferred so far.
+    /// Takes everything deferred so far.
     pub(super) fn take(&self) -> Batch {
         let mut newest = self.head.swap(null_mut(), ord!("rcu.take.acquire", Acquire));
         let (mut oldest, mut count) = (null_mut(), 0);
@@ -214,7 +214,7 @@ impl Deferred {
     }
 }
 
-/// Work that was taken, the oldest first. What is not run is dropped.
+/// Work that was taken, oldest first. Work that is not run is dropped.
 pub(super) struct Batch {
     oldest: *mut Head,
 }

@@ -1,6 +1,6 @@
-//! The domain of the process: its grace periods, and the deferred work that the threads that wait for one run.
+//! The domain of the process: its grace periods, and the deferred work, which runs in threads that wait for one.
 //!
-//! Owns: the one domain, and the rule that one thread at a time runs deferred work, which a barrier awaits. Does not own the
+//! Owns: the one domain, and the rule that one thread at a time runs deferred work, for which a barrier waits. Does not own the
 //! scan of readers (`grace`) nor the stack of work (`deferred`). Mirrors `rcu_do_batch` and `rcu_barrier` of `kernel/rcu/tree.c`.
 
 use super::deferred::{Batch, Deferred, Work};
@@ -22,8 +22,8 @@ impl Domain {
         Self { grace: GracePeriods::new(), runner: Mutex::new(()), deferred: Deferred::new() }
     }
 
-    /// Waits for a grace period and returns the work that waited for it, if `take` says to. Only the owner of `runner` may
-    /// take.
+    /// Waits for a grace period and returns the work that was deferred before it, if `take` is set. Only the owner of `runner`
+    /// may take it.
     fn grace_period(&self, take: bool) -> [Batch; 2] {
         let take_now = || if take { self.deferred.take() } else { Batch::empty() };
         let ready = take_now();
@@ -32,8 +32,8 @@ impl Domain {
     }
 }
 
-/// In the child of a fork a new one: sections of threads that are not there are forgotten, and so is what they deferred, which
-/// is the parent's to do.
+/// A new one in a forked child: sections of threads that do not exist there are forgotten, and so is what they deferred, which is
+/// for the parent to do.
 #[cfg(not(any(specmm_loom, specmm_shuttle)))]
 pub(super) fn domain() -> &'static Domain {
     static DOMAIN: crate::sync::PerProcess<Domain> = crate::sync::PerProcess::new(Domain::new);
@@ -72,19 +72,19 @@ pub(super) fn synchronize() {
         "synchronize inside a read section waits for itself"
     );
     let domain = domain();
-    // Whoever runs deferred work holds `runner`: the others need only the grace period.
+    // The thread that runs deferred work holds `runner`; the others need only the grace period.
     let runner = domain.runner.try_lock();
     let ready = domain.grace_period(guard!("rcu.take.runner", runner.is_some()));
     run(ready);
 }
 
 pub(super) fn barrier() {
-    // Deferred work that asks for deferred work to be done would wait for itself.
+    // Deferred work that waits for deferred work would wait for itself.
     if !is_real() || !guard!("rcu.barrier.outside", !runs()) {
         return synchronize();
     }
     let domain = domain();
-    // What others took before has run when they give the mutex back.
+    // What others took before has run when they release the mutex.
     let _runner =
         seeded!("rcu.seed.barrier_runs_ahead", Some(domain.runner.lock()), bug = domain.runner.try_lock());
     // Work deferred before the call is in the stack as this thread sees it, or was taken by a former runner.
@@ -115,7 +115,7 @@ pub(super) fn waiting() -> u64 {
     domain().deferred.waiting()
 }
 
-/// Runs deferred work, which may come back here.
+/// Runs deferred work, which may call this again.
 fn run(ready: [Batch; 2]) {
     /// Ends with the run, a panic included.
     struct Running;

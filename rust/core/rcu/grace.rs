@@ -1,7 +1,7 @@
 //! Grace periods: when one has ended, every section that was open when it began has ended too.
 //!
 //! Owns: the numbers of grace periods, the scan of the readers, the count of readers without a slot. Does not own the slots
-//! (`sync/slots.rs`) nor the work that waits (`deferred`). Mirrors `kernel/rcu/tree.c` and `get_state_synchronize_rcu`.
+//! (`sync/slots.rs`) or the work that waits (`deferred`). Mirrors `kernel/rcu/tree.c` and `get_state_synchronize_rcu`.
 //!
 //! | word | who writes | meaning |
 //! |---|---|---|
@@ -12,8 +12,8 @@
 //! The argument. A section stores its odd count, then passes `light`, then reads shared pointers. A grace period follows the
 //! unlinking store with `heavy`, then reads every count. Either the scan sees the odd count and waits, or the section's reads
 //! come after the unlinking store and cannot find what is about to be freed. Both stores to a count are Release and the scan's
-//! loads Acquire, so the section's accesses happen before the scan ends. The crowd's count is one more that is waited for, until
-//! it is zero once.
+//! loads Acquire, so the section's accesses happen before the scan ends. The scan also waits until the crowd's count has been
+//! zero once.
 
 use super::membarrier;
 use crate::sync::{AtomicU64, Mutex, guard, in_order, ord, seeded, slots, spin_hint, yield_now};
@@ -41,8 +41,8 @@ impl GracePeriods {
     }
 
     pub(super) fn snapshot(&self) -> Grace {
-        // A read-modify-write reads the newest count. A grace period numbered higher read this one's result, so it began after
-        // what this thread had unlinked. One of the same number may have begun before.
+        // A read-modify-write reads the newest count. A grace period with a higher number has read this one's result, so it began
+        // after everything that this thread had unlinked. One with the same number may have begun before.
         let newest = self.started.fetch_add(0, ord!("rcu.snapshot.release", Release));
         Grace(newest + seeded!("rcu.seed.ticket", 1, bug = 0))
     }
@@ -52,8 +52,8 @@ impl GracePeriods {
         self.completed.load(ord!("rcu.elapsed.acquire", Acquire)) >= ticket.0
     }
 
-    /// Waits for the end of a grace period that begins now or later. What `before` takes just before the scan has waited for it
-    /// too; `None`: another thread's grace period did.
+    /// Waits for the end of a grace period that begins now or later. `before` runs just before the scan, and what it takes has
+    /// waited for the grace period too; `None`: another thread's grace period served this caller.
     pub(super) fn wait<T>(&self, before: impl FnOnce() -> T) -> Option<T> {
         let ticket = self.snapshot();
         let _turn = self.turn.lock();
@@ -61,7 +61,7 @@ impl GracePeriods {
         if guard!("rcu.batch.elapsed", self.elapsed(ticket)) {
             return None;
         }
-        // What is deferred once the scan began may be in the hands of readers that the scan does not see.
+        // What is deferred after the scan began may be in use by readers that the scan does not see.
         let taken;
         in_order!("rcu.seed.taken_late", taken = before(), self.pass());
         Some(taken)
@@ -76,7 +76,7 @@ impl GracePeriods {
         self.completed.swap(number, ord!("rcu.completed.release", Release));
     }
 
-    /// Waits for every section open now. The caller holds `turn`.
+    /// Waits for every section that is open now. The caller holds `turn`.
     fn wait_for_readers(&self) {
         membarrier::heavy();
         for slot in slots().made() {

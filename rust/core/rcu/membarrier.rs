@@ -9,15 +9,15 @@ mod imp {
     use crate::sync::{AtomicU32, OnceLock, Ordering, PerProcess, fence, light_barrier};
     use rustix::thread::{MembarrierCommand, membarrier};
 
-    /// Registration is a matter of the process: a child of a fork chooses again.
+    /// Registration is per process: a forked child chooses again.
     static CHOSEN: PerProcess<OnceLock<bool>> = PerProcess::new(OnceLock::new);
-    /// The choice again, for the reader's path: one relaxed load.
+    /// The choice once more, for the reader's path: one relaxed load.
     static EXPEDITED: AtomicU32 = AtomicU32::new(0);
 
     /// Chooses; every thread passes here before its first section.
     pub(crate) fn choose() {
         CHOSEN.get().get_or_init(|| {
-            // The variable is for tests of the other choice.
+            // The environment variable is for tests of the other choice.
             let expedited = std::env::var_os("SPECMM_NO_MEMBARRIER").is_none()
                 && membarrier(MembarrierCommand::RegisterPrivateExpedited).is_ok()
                 && membarrier(MembarrierCommand::PrivateExpedited).is_ok();

@@ -2,11 +2,11 @@
 //!
 //! Owns: read sections ([`read`]), deferred work ([`call_rcu`]), grace periods ([`synchronize`]). Guards tree nodes, VMAs,
 //! page-table nodes, open files and the reuse of mapped frames. Does not own the pointers it protects: those are ordinary atomics
-//! of their rooms.
+//! of their modules.
 //!
-//! Mirrors `include/linux/rcupdate.h`. It is small and ours because every check in it can be switched off by name.
-//! One domain serves the process. A reader's cost is two stores to a line of its own and a compiler fence; the price is
-//! paid by [`synchronize`], which makes every running thread execute a full fence (`membarrier(2)`).
+//! Mirrors `include/linux/rcupdate.h`. It is small and ours because every check in it can be switched off by name. There is one
+//! domain per process. A reader pays two stores to its own cache line and a compiler fence; the rest is paid by [`synchronize`],
+//! which makes every running thread execute a full fence (`membarrier(2)`).
 //!
 //! There is no background thread: deferred work runs in the thread that completes a grace period. Whoever unmaps or
 //! truncates needs one anyway.
@@ -41,7 +41,7 @@ pub fn call_rcu(work: impl FnOnce() + Send + 'static) {
     domain::call_rcu(deferred::Work::new(work));
 }
 
-/// Ends `thing` after every section that is open now has ended (`kfree_rcu`): asks for no memory. Never waits.
+/// Ends `thing` after every section that is open now has ended (`kfree_rcu`). Allocates nothing and never waits.
 ///
 /// # Safety
 /// The caller owns the thing, as [`Carries::end`] wants it, and ends it in no other way.

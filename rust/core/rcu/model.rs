@@ -1,7 +1,7 @@
 //! What the model checker sets: most models leave RCU out and drop deferred work at their end.
 //!
-//! Owns: whether sections and grace periods are explored, and the work that is kept back if they are not. Each OS thread, which
-//! runs one model at a time, has its own.
+//! Owns: whether sections and grace periods are explored, and the work that is kept back if they are not; both per OS thread,
+//! which runs one model at a time.
 
 use super::deferred::Work;
 use std::cell::{Cell, RefCell};
@@ -9,7 +9,7 @@ use std::mem::ManuallyDrop;
 
 std::thread_local! {
     static REAL: Cell<bool> = const { Cell::new(false) };
-    // Never dropped with the thread: after an execution that failed, what this would free has died with it.
+    // Never dropped with the thread: after an execution that failed, the memory that this would free is gone with it.
     static KEPT: RefCell<ManuallyDrop<Vec<Work>>> = const { RefCell::new(ManuallyDrop::new(Vec::new())) };
 }
 

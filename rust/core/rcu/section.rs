@@ -1,7 +1,7 @@
-//! Read sections: a thread announces in its slot that it is inside.
+//! Read sections: a thread announces in its slot that it is inside one.
 //!
-//! A thread for which there is no slot (there are more than Linux lets a system have threads, but memory may be short) joins
-//! the *crowd*: a count of all who are inside without one.
+//! A thread without a slot (there are more slots than a Linux system can have threads, but memory may be short) joins the
+//! *crowd*: a count of the threads inside a section without a slot.
 
 use super::domain::{domain, is_real};
 use super::membarrier;
@@ -10,7 +10,7 @@ use crate::sync::slots::Slot;
 use crate::sync::{Ordering, guard, in_order, ord};
 use std::marker::PhantomData;
 
-/// An open read section; not for other threads.
+/// An open read section; it must not move to another thread.
 #[must_use = "dropping the section ends it"]
 #[derive(Debug)]
 pub struct ReadSection {

@@ -1,12 +1,12 @@
 //! A map from page index to entry: readers take no lock, writers hold one mutex.
 //!
-//! Owns: the nodes and their reclamation through RCU. Does not own what entries mean (`cache::address_space` does) nor
-//! the pages they name. Mirrors `lib/xarray.c`: 64 slots a node, a head that grows and shrinks with the greatest index,
-//! value entries (shadows of evicted pages), three marks a slot.
+//! Owns: the nodes and their reclamation through RCU. Does not own what entries mean (`cache::address_space` does) nor the pages
+//! they name. Mirrors `lib/xarray.c`: 64 slots per node, a head that grows and shrinks with the greatest index, value entries
+//! (shadows of evicted pages), three marks per slot.
 //!
-//! A reader walks from the head inside a read section. A node that leaves the tree while its content moves elsewhere
-//! (shrinking) gets RETRY in slot 0: a reader that finds it starts again *from the head*, never from the dead node,
-//! where it would spin for ever without ending its own section (regression1 of the kernel's radix-tree tests).
+//! A reader walks from the head inside a read section. A node that leaves the tree while its content moves elsewhere (shrinking)
+//! gets RETRY in slot 0: a reader that finds it starts again *from the head*, never from the dead node, where it would spin
+//! forever without ending its own section (regression1 of the kernel's radix-tree tests).
 
 mod entry;
 mod node;

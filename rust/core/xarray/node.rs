@@ -1,4 +1,4 @@
-//! One node: 64 slots and, for each mark, one bit a slot.
+//! One node: 64 slots and, for each mark, one bit per slot.
 
 use super::entry::Entry;
 use crate::error::Result;
@@ -15,7 +15,7 @@ pub const SHIFT: u32 = if cfg!(specmm_loom) {
 } else {
     6
 };
-/// Slots a node.
+/// Slots per node.
 pub const FANOUT: usize = 1 << SHIFT;
 
 /// A bit beside each entry, found without visiting the entries that lack it.
@@ -35,7 +35,7 @@ pub(super) const MARKS: usize = 3;
 #[derive(Debug)]
 #[repr(C)]
 pub struct Node {
-    /// For its end.
+    /// For deferring its end.
     room: rcu::Room,
     /// Where this node's bits of the index begin; 0 for a leaf.
     pub(super) shift: u32,
@@ -81,7 +81,7 @@ impl Node {
     }
 }
 
-/// Memory for the nodes of one store, there before the tree is touched: a store that cannot have them all changes nothing.
+/// Memory for the nodes of one store, allocated before the tree is touched: a store that cannot get them all changes nothing.
 pub(super) struct Spares<'t> {
     rooms: [Vec<Node>; MOST],
     left: usize,
@@ -90,7 +90,7 @@ pub(super) struct Spares<'t> {
 
 /// Nodes from the root to a leaf.
 const LEVELS: usize = u64::BITS.div_ceil(SHIFT) as usize;
-/// Most nodes that one store makes: for a lone entry and for one that lies far from it.
+/// Most nodes that one store creates: for a lone entry and for one far from it.
 const MOST: usize = 2 * LEVELS - 1;
 
 /// How many levels a tree with `index` has.
@@ -99,7 +99,7 @@ pub(super) fn levels(index: u64) -> usize {
 }
 
 impl<'t> Spares<'t> {
-    /// Memory for `count` nodes, to be counted in `nodes` once they are made.
+    /// Memory for `count` nodes, which are counted in `nodes` once they are created.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).

@@ -43,7 +43,7 @@ impl XArray {
                 return Found { entry: Entry::EMPTY, slot: None };
             }
             let mut slot = &node.slots[node.offset_of(index)];
-            // The bits that the levels below decide, uppermost first; of a leaf's index none are left, nor are they asked for.
+            // The bits that the levels below decide, uppermost first; at a leaf none are left, nor needed.
             let mut rest = index.wrapping_shl(u64::BITS - node.shift);
             loop {
                 entry = Entry::from_raw(slot.load(ord!("xarray.slot.acquire", Acquire)));
@@ -122,7 +122,7 @@ fn next_below(
         if at > last {
             return Ok(None);
         }
-        // A mark is a hint here: the caller looks again under the page lock.
+        // A mark is a hint here: the caller checks again under the page lock.
         if mark.is_some_and(|mark| node.marks[mark as usize].load(Ordering::Relaxed) & (1 << offset) == 0) {
             continue;
         }

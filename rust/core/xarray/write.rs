@@ -21,12 +21,12 @@ impl XArray {
     }
 }
 
-/// What an audit found in a tree.
+/// What a check found in a tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Census {
     /// Nodes.
     pub nodes: u64,
-    /// Of these, the ones that hold values and nothing else.
+    /// How many of them hold only values.
     pub of_values: u64,
 }
 
@@ -76,11 +76,11 @@ impl<'x> Locked<'x> {
         }
     }
 
-    /// Puts `entry` at `index` and answers what was there. Storing [`Entry::EMPTY`] erases, prunes empty nodes and
-    /// shrinks the tree. Marks of the slot are kept for an overwrite and cleared by an erase.
+    /// Stores `entry` at `index` and returns the previous entry. Storing [`Entry::EMPTY`] erases, prunes empty nodes and shrinks
+    /// the tree. Marks of the slot are kept for an overwrite and cleared by an erase.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) when nodes are needed and cannot be had; then nothing has changed.
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) if it needs nodes and there is no memory; then nothing has changed.
     pub fn store(&mut self, index: u64, entry: Entry) -> crate::Result<Entry> {
         if entry.is_empty() || self.is_lone(index) {
             return Ok(self.replace(index, entry));
@@ -92,7 +92,7 @@ impl<'x> Locked<'x> {
         Ok(self.put(place, entry))
     }
 
-    /// As [`Locked::store`] where an entry is: that needs no node.
+    /// As [`Locked::store`] over an existing entry, which needs no node.
     ///
     /// # Panics
     /// When nothing is there.
@@ -110,7 +110,7 @@ impl<'x> Locked<'x> {
         self.put(place, entry)
     }
 
-    /// Whether an entry at `index` stands in the head, without a node.
+    /// Whether an entry at `index` is in the head, without a node.
     fn is_lone(&self, index: u64) -> bool {
         index == 0 && self.head().as_node().is_none()
     }
@@ -126,7 +126,7 @@ impl<'x> Locked<'x> {
         old
     }
 
-    /// Makes the nodes that lead to `index`, all or none.
+    /// Creates the nodes that lead to `index`, all or none.
     fn make_place(&mut self, index: u64) -> crate::Result<Place<'x>> {
         let mut spares = Spares::new(self.missing(index), &self.array.nodes)?;
         self.grow(index, &mut spares);
@@ -135,11 +135,11 @@ impl<'x> Locked<'x> {
         Ok(place)
     }
 
-    /// How many nodes lack on the way to `index`.
+    /// How many nodes are missing on the way to `index`.
     fn missing(&self, index: u64) -> usize {
         let head = self.head();
         let Some(top) = head.as_node() else {
-            // A lone entry moves into a leaf of its own, beside the way or at its end.
+            // A lone entry moves into its own leaf, beside the path or at its end.
             return levels(index) + if head.is_empty() { 0 } else { levels(index) - 1 };
         };
         let mut node = self.node(top);
@@ -160,7 +160,7 @@ impl<'x> Locked<'x> {
         let mut head = self.head();
         if head.as_node().is_none() {
             let is_empty = head.is_empty();
-            // Where nothing is to be kept, as high as it must be at once.
+            // If there is nothing to keep, as high as necessary at once.
             let shift = if is_empty { (levels(index) as u32 - 1) * SHIFT } else { 0 };
             let first = spares.take(shift, 0, std::ptr::null_mut());
             let node = self.node(first);
@@ -191,7 +191,7 @@ impl<'x> Locked<'x> {
         }
     }
 
-    /// Walks to the leaf of `index`, hanging nodes in on the way.
+    /// Walks to the leaf of `index`, linking nodes in on the way.
     fn create(&mut self, index: u64, spares: &mut Spares<'_>) -> Place<'x> {
         let mut raw = self.head().as_node().expect("grow made a node");
         loop {
@@ -230,7 +230,7 @@ impl<'x> Locked<'x> {
         for mark in [Mark::Dirty, Mark::ToWrite, Mark::Extra] {
             self.clear_mark(index, mark);
         }
-        // Relaxed, as every store of nothing: it leads nowhere.
+        // Relaxed, like every store of an empty entry: it leads nowhere.
         slot.store(std::ptr::null_mut(), Ordering::Relaxed);
         place.node.count.fetch_sub(1, Ordering::Relaxed);
         self.prune(place.raw);
@@ -277,7 +277,7 @@ impl<'x> Locked<'x> {
             self.array.head.store(child.raw(), ord!("xarray.shrink.release", Release));
             // A reader already inside the old head must not trust it any more: its slot 0 will not be updated again.
             let retry = Entry::RETRY.raw();
-            // Release: who sees it finds the new head.
+            // Release: whoever sees it finds the new head.
             duty!(
                 "xarray.shrink.retry",
                 node.slots[0].store(retry, ord!("xarray.shrink.retry.release", Release))
@@ -328,8 +328,8 @@ impl<'x> Locked<'x> {
         }
     }
 
-    /// Notes the node of `index` under `number`, which is not 0, if it holds values and nothing else and is not noted yet. An
-    /// entry without a node: no.
+    /// Notes the node of `index` under `number`, which is not 0, if it holds only values and is not noted yet. False for an entry
+    /// without a node.
     #[must_use]
     pub fn note_values_only(&mut self, index: u64, number: u32) -> bool {
         let Some(Place { node, .. }) = self.place(index) else { return false };
@@ -340,8 +340,8 @@ impl<'x> Locked<'x> {
         is_news
     }
 
-    /// Whether the node that was noted under `number` at `index` is still there and holds values only. If pages have come, the
-    /// note is taken back.
+    /// Whether the node noted under `number` at `index` is still there and holds only values. If it holds pages by now, the note
+    /// is removed.
     #[must_use]
     pub fn still_has_values_only(&mut self, index: u64, number: u32) -> bool {
         let Some(Place { node, .. }) = self.place(index) else { return false };
@@ -355,7 +355,7 @@ impl<'x> Locked<'x> {
         still
     }
 
-    /// Walks the whole tree and says what is wrong with it: counts, parents, shifts, marks. If nothing is: what is in it.
+    /// Walks the whole tree and checks counts, parents, shifts and marks; returns what is in it.
     ///
     /// # Errors
     /// A sentence about the first inconsistency.
