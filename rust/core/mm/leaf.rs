@@ -1,10 +1,10 @@
 //! Leaf tables: the entries of 2 MiB of addresses, and the lock under which they are set and cleared.
 //!
-//! Owns: entries and their bits, a leaf's lock and its count of entries. Does not own where a leaf hangs (`page_table`).
-//! Mirrors `pte_offset_map_lock`, `do_set_pte` and `ptep_get_and_clear`.
+//! Owns: entries and their bits, a leaf's lock and its count of entries. Does not own the place of a leaf in the tree
+//! (`page_table`). Mirrors `pte_offset_map_lock`, `do_set_pte` and `ptep_get_and_clear`.
 //!
-//! An entry is one word: present (bit 0), writable (1), accessed (5), dirty (6), private copy (9), frame number from
-//! bit 12. It owns one reference on its page. Who changes what:
+//! An entry is one word: present (bit 0), writable (1), accessed (5), dirty (6), private copy (9), frame number from bit 12. It
+//! owns one reference on its page. What each change requires:
 //!
 //! | change | holding |
 //! |---|---|
@@ -13,9 +13,9 @@
 //! | rights | the leaf lock, by compare-and-exchange (a program may set accessed meanwhile) |
 //! | accessed, dirty | nothing, by compare-and-exchange from the present entry that was seen |
 //!
-//! A leaf without entries leaves the tree, under its lock. So whoever gets the lock looks whether the leaf is still there:
-//! an entry set in one that is not would be found by nobody. The lock is held inside a read section ([`LeafLocked`] borrows
-//! it), where `rcu::synchronize` panics: no owner of it ever waits for a grace period.
+//! A leaf without entries leaves the tree, under its lock. So a thread that gets the lock checks whether the leaf is still in the
+//! tree: an entry set in one that has left would never be found. The lock is held inside a read section ([`LeafLocked`] borrows
+//! it), where `rcu::synchronize` panics: no owner of the lock ever waits for a grace period.
 
 use crate::error::Result;
 use crate::page::{Frames, PAGE_SHIFT, PageHandle};
@@ -26,7 +26,7 @@ use crate::sync::{
 };
 use std::sync::Arc;
 
-/// Bits of the address that one level decides.
+/// Bits of the address that one level consumes.
 pub(super) const LEVEL_BITS: u32 = if cfg!(specmm_loom) {
     1
 } else if cfg!(specmm_shuttle) {
@@ -35,7 +35,7 @@ pub(super) const LEVEL_BITS: u32 = if cfg!(specmm_loom) {
     9
 };
 pub(super) const FANOUT: usize = 1 << LEVEL_BITS;
-/// What memory is asked for here.
+/// What memory is requested for here.
 pub(super) const TABLE: &str = "a page table";
 /// Bytes that one leaf maps (2 MiB).
 pub(super) const LEAF_SPAN: u64 = 1 << (PAGE_SHIFT + LEVEL_BITS);
@@ -69,32 +69,32 @@ impl Pte {
     pub(super) fn pfn(self) -> u32 {
         (self.0 >> 12) as u32
     }
-    /// Whether two values differ at most in what programs set by themselves (`pte_same` for our purposes).
+    /// Whether two values differ at most in the bits that accesses set (`pte_same` for our purposes).
     pub(super) fn is_same(self, other: Self) -> bool {
         let by_programs = Self::ACCESSED | Self::DIRTY;
         self.without(by_programs) == other.without(by_programs)
     }
 }
 
-/// The addresses that the leaf of `address` maps: from the first, below the second.
+/// The addresses that the leaf of `address` maps: from the first to below the second.
 #[inline]
 pub(super) fn leaf_range(address: u64) -> (u64, u64) {
     let first = address & !(LEAF_SPAN - 1);
     (first, first + LEAF_SPAN)
 }
 
-/// How many tables there are below the root, in an address space and in all that share a cache, those that still await a grace
-/// period included.
+/// How many tables there are below the root, in one address space and in all that share a cache, including those that still await
+/// a grace period.
 pub(super) struct Tables {
     pub(super) own: Tally,
     pub(super) all: Arc<Tally>,
 }
 
-/// Counts a table as long as it lives, and tells the model checker of its death.
+/// Counts a table as long as it lives, and tells the model checker when it is freed.
 pub(super) struct Gauge {
     pub(super) tables: Arc<Tables>,
     pub(super) life: LifeCell,
-    /// 0 for the root, which is part of its address space.
+    /// 0 for the root, which is part of the address space.
     counts: u64,
 }
 
@@ -114,10 +114,10 @@ impl Drop for Gauge {
     }
 }
 
-/// What names a table.
+/// The cell that points to a table.
 pub(super) type Cell<T> = ArcCell<Carried<T>>;
 
-/// What a table holds.
+/// The contents of a table.
 pub(super) fn slots<T>(empty: impl FnMut() -> T) -> Result<Box<[T]>> {
     let mut slots = reserve::vec(FANOUT, TABLE)?;
     slots.resize_with(FANOUT, empty);
@@ -126,7 +126,7 @@ pub(super) fn slots<T>(empty: impl FnMut() -> T) -> Result<Box<[T]>> {
 
 /// Entries, and their lock.
 pub(super) struct Leaf {
-    /// [`LOCKED`], or else how many entries are present: to count costs no access beside the lock's.
+    /// [`LOCKED`], or else the number of entries present: counting them costs no access besides the lock's.
     lock: AtomicU32,
     entries: Box<[AtomicU64]>,
     pub(super) gauge: Gauge,
@@ -154,7 +154,7 @@ impl Leaf {
     }
 }
 
-/// The way to a leaf, and the cell that named it (`pmd`), to be looked at again.
+/// A walk to a leaf, with the cell that pointed to it (`pmd`), to be checked again.
 #[derive(Clone, Copy)]
 pub(super) struct Walk<'s> {
     leaf: &'s Leaf,
@@ -162,7 +162,7 @@ pub(super) struct Walk<'s> {
     /// The first address that the leaf maps.
     pub(super) first: u64,
     pub(super) section: &'s ReadSection,
-    /// Of the leaf and of the table that names it.
+    /// Of the leaf and of the table that points to it.
     lives: [LifeCell; 2],
 }
 
@@ -178,7 +178,7 @@ impl<'s> Walk<'s> {
         Self { leaf, cell, first: address & !(LEAF_SPAN - 1), section, lives }
     }
 
-    /// The leaf, which the section keeps.
+    /// The leaf, which the section keeps alive.
     #[inline]
     fn leaf(&self) -> &'s Leaf {
         self.lives[0].assert_alive();
@@ -188,7 +188,7 @@ impl<'s> Walk<'s> {
     /// The entry at `address`, which this leaf covers.
     #[inline]
     pub(super) fn get(&self, address: u64) -> Pte {
-        // Pairs with the Release in `LeafLocked::set`: the page's bytes are visible to whoever sees its entry.
+        // Pairs with the Release in `LeafLocked::set`: the page's bytes are visible to a thread that sees its entry.
         Pte(self.entry(address).load_then_write(ord!("pte.get.acquire", Acquire)))
     }
 
@@ -209,13 +209,13 @@ impl<'s> Walk<'s> {
             )
     }
 
-    /// Takes the accessed bit if the entry is still `seen`.
+    /// Clears the accessed bit if the entry is still `seen`.
     pub(super) fn age(&self, address: u64, seen: Pte) -> bool {
         let next = seen.without(Pte::ACCESSED).0;
         self.entry(address).compare_exchange(seen.0, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    /// Whether the cell still names this leaf (`*pmd == orig_pmd`).
+    /// Whether the cell still points to this leaf (`*pmd == orig_pmd`).
     #[inline]
     pub(super) fn is_current(&self) -> bool {
         self.lives[1].assert_alive();
@@ -226,7 +226,7 @@ impl<'s> Walk<'s> {
     pub(super) fn lock(&self) -> Option<LeafLocked<'s>> {
         let mut spins = 0_u32;
         let present = loop {
-            // Pairs with the Release of the owner before.
+            // Pairs with the Release of the previous owner.
             let before = self.leaf().lock.swap(LOCKED, ord!("leaf.lock.acquire", Acquire));
             if before != LOCKED {
                 break before;
@@ -243,8 +243,8 @@ impl<'s> Walk<'s> {
         guard!("leaf.lock.current", self.is_current()).then_some(locked)
     }
 
-    /// Tries the leaf lock once: a speculative fault must neither spin nor starve. Whether the leaf is in the tree is for the
-    /// caller to ask, once it has the lock.
+    /// Tries the leaf lock once: a speculative fault must neither spin nor starve. The caller checks whether the leaf is in the
+    /// tree, once it has the lock.
     #[inline]
     pub(super) fn try_lock(&self) -> Option<LeafLocked<'s>> {
         let before = self.leaf().lock.swap(LOCKED, ord!("leaf.trylock.acquire", Acquire));
@@ -276,13 +276,14 @@ impl LeafLocked<'_> {
     pub(super) fn set(&self, address: u64, page: PageHandle<'_>, bits: u64) {
         debug_assert!(self.get(address).is_none(), "the entry at {address:#x} is taken");
         duty!("pte.set.mapcount", page.page().add_mapping());
-        // Nobody read-modify-writes an empty entry, so a store is enough. Pairs with the Acquire in `Walk::get`.
+        // No thread read-modify-writes an empty entry, so a store is enough. Pairs with the Acquire in `Walk::get`.
         self.walk.entry(address).store(Pte::new(page.into_pfn(), bits).0, ord!("pte.set.release", Release));
         self.present.set(self.present.get().wrapping_add(1));
     }
 
-    /// Clears a present entry and gives its reference to the caller. A swap: a program may be setting accessed. Relaxed:
-    /// the leaf lock orders it with whoever sets or clears, a grace period with whoever used the page through it.
+    /// Clears a present entry and gives its reference to the caller. A swap: a program may be setting the accessed bit. Relaxed:
+    /// the leaf lock orders it with threads that set or clear the entry, a grace period with threads that used the page through
+    /// it.
     pub(super) fn clear(&self, address: u64, frames: &Frames) -> u32 {
         let pfn = Pte(self.walk.entry(address).swap(0, Ordering::Relaxed)).pfn();
         duty!("pte.clear.mapcount", frames.page(pfn).remove_mapping());
@@ -310,7 +311,7 @@ impl Drop for LeafLocked<'_> {
     }
 }
 
-/// The wrong ways, for the mutants.
+/// Wrong variants, for the mutants.
 #[cfg(any(specmm_loom, specmm_shuttle))]
 impl<'s> Walk<'s> {
     pub(super) fn as_if_locked(&self, work: impl FnOnce(&LeafLocked<'s>)) {
@@ -321,7 +322,7 @@ impl<'s> Walk<'s> {
 
 #[cfg(any(specmm_loom, specmm_shuttle))]
 impl LeafLocked<'_> {
-    /// Gives the lock back for a while.
+    /// Releases the lock for a while.
     pub(super) fn while_unlocked(&self, work: impl FnOnce()) {
         drop(LeafLocked { walk: self.walk, present: self.present.clone() });
         work();

@@ -1,7 +1,7 @@
 //! A fault on a known mapping: `mm/memory.c`.
 //!
-//! Owns: fault-around, read faults, private copies, upgrades of present entries; each in the two forms that differ only in
-//! how they lock. The speculative form returns [`Abort`] wherever the classic one would wait, allocate a table or judge.
+//! Owns: fault-around, read faults, private copies, upgrades of present entries; each in two forms that differ only in how they
+//! lock. The speculative form returns [`Abort`] wherever the classic one would wait, allocate a table or report an error.
 
 use super::MmInner;
 use super::events::Event;
@@ -31,7 +31,7 @@ pub(super) struct Fault<'m, 'a> {
     pub(super) published: u32,
 }
 
-/// What setting an entry came to.
+/// How setting an entry ended.
 enum Finish {
     Set,
     /// Another thread set it first.
@@ -43,7 +43,7 @@ enum Finish {
 pub(super) enum Mode<'w, 's> {
     /// Waits, and makes the tables that are missing; the mmap lock is held.
     Classic(&'s ReadSection),
-    /// Tries the leaf that was found once, and looks at the sequence before and after.
+    /// Tries the lock of the leaf that was found once, and checks the sequence before and after.
     Speculative { walk: &'w Walk<'s>, sequence: u64 },
 }
 
@@ -52,9 +52,9 @@ impl<'m> Fault<'m, '_> {
         self.mm.options.fault_around_bytes > PAGE_SIZE as u64
     }
 
-    /// `__pte_map_lock`. Why the last look suffices: any writer that moves this entry bumps the sequence, then takes this
-    /// lock. Either our critical section is first and the writer clears what we set, or the writer's is, and then its bump
-    /// is ordered before our lock and the look fails.
+    /// `__pte_map_lock`. Why the last check suffices: any writer that moves this entry bumps the sequence, then takes this lock.
+    /// Either our critical section comes first and the writer clears what we set, or the writer's comes first, and then its bump
+    /// is ordered before our lock and the check fails.
     #[inline]
     pub(super) fn pte_map_lock<'s>(&self, mode: Mode<'_, 's>) -> Result<LeafLocked<'s>, Abort>
     where
@@ -70,7 +70,7 @@ impl<'m> Fault<'m, '_> {
             return Err(Abort::PteMapLockSeq1);
         }
         let Some(locked) = walk.try_lock() else { return Err(Abort::PteMapLockPtl) };
-        // Who empties a leaf, reclaim perhaps, takes it out under its lock and moves no sequence.
+        // Emptying a leaf, in reclaim for example, takes it out of the tree under its lock and does not change the sequence.
         if !guard!("pte_map_lock.pmd", walk.is_current()) {
             return Err(Abort::PteMapLockPmd);
         }
@@ -80,11 +80,11 @@ impl<'m> Fault<'m, '_> {
         Ok(locked)
     }
 
-    /// Sets the entry unless a twin did (`finish_fault`).
+    /// Sets the entry unless another thread has (`finish_fault`).
     #[inline]
     fn finish_fault(&mut self, mode: Mode<'_, '_>, page: PageHandle<'_>, bits: u64) -> Result<Finish, Abort> {
         let locked = self.pte_map_lock(mode).inspect_err(|_| {
-            // Where the series credits, the attempt may still abort: then the fault is credited twice.
+            // Where the patch series credits, the attempt may still abort: then the fault is credited twice.
             seeded!("finish_fault.seed.credited_early", bug = self.credit_early());
         })?;
         let finish = if guard!("finish_fault.pte_none", locked.get(self.address).is_none()) {
@@ -100,7 +100,7 @@ impl<'m> Fault<'m, '_> {
         Ok(finish)
     }
 
-    /// Maps every page around the fault that is ready (`do_fault_around`, `filemap_map_pages`). Says whether the fault's own
+    /// Maps every page around the fault that is ready (`do_fault_around`, `filemap_map_pages`). Returns whether the faulting
     /// address was among them.
     fn map_pages(&mut self, mode: Mode<'_, '_>, section: &ReadSection) -> Result<bool, Abort> {
         let mapping = &self.vma.file().mapping;
@@ -109,12 +109,12 @@ impl<'m> Fault<'m, '_> {
         let mut start = self.address & !(around - 1);
         duty!("map_pages.seed.below_vma", start = start.max(self.vma.start));
         duty!("map_pages.seed.below_table", start = start.max(leaf.0));
-        // So many from where the window begins: cut off at the front, it reaches beyond the aligned boundary.
+        // Counted from where the window begins: if its front is cut off, it reaches beyond the aligned boundary.
         let mut end = start + around;
         duty!("map_pages.seed.beyond_vma", end = end.min(self.vma.end));
         duty!("map_pages.seed.beyond_table", end = end.min(leaf.1));
-        // The end of the file is looked at once, before the lookup: it may move meanwhile, and each page is checked again
-        // under its lock.
+        // The end of the file is read once, before the lookup: it may move meanwhile, and each page is checked again under its
+        // lock.
         let beyond = self.vma.index_at(end).min(mapping.pages_in_file());
         let mut next = self.vma.index_at(start);
         if beyond <= next {
@@ -131,7 +131,7 @@ impl<'m> Fault<'m, '_> {
             let address = start + (index - self.vma.index_at(start)) * PAGE_SIZE as u64;
             if guard!("map_pages.pte_none", locked.get(address).is_none()) {
                 let own = address == self.address;
-                // The reference goes to the entry; the page lock keeps the page in the cache until it is dropped.
+                // The reference passes to the entry; the page lock keeps the page in the cache until it is released.
                 locked.set(address, held.handle, if own { Pte::ACCESSED } else { 0 });
                 drop(held.lock);
                 self.published += 1;
@@ -153,7 +153,7 @@ impl<'m> Fault<'m, '_> {
         Ok(mapped)
     }
 
-    /// Everything after the mapping was copied and judged (`__handle_mm_fault`, speculatively).
+    /// Everything after the mapping was copied and checked (`__handle_mm_fault`, speculatively).
     pub(super) fn handle_speculatively(
         &mut self,
         sequence: u64,
@@ -179,8 +179,9 @@ impl<'m> Fault<'m, '_> {
             return Ok(VmFault::NOPAGE);
         }
         let held = filemap_fault_speculative(&self.vma.file().mapping, self.index, section)?;
-        // The look-up's reference becomes the entry's (or is put by a twin, or by an abort: under its lock the page stays in
-        // the cache, which has another). A copy's source is unlocked and then put at the end, whatever happens.
+        // The lookup's reference becomes the entry's (or is put if another thread was first, or on an abort: under its lock the
+        // page stays in the cache, which has another reference). A copy's source is unlocked and then put at the end, whatever
+        // happens.
         let _source;
         let lock = held.lock;
         let (page, bits) = match copy {
@@ -206,7 +207,7 @@ impl<'m> Fault<'m, '_> {
         self.mm.shared.frames.try_alloc(Use::Private).ok_or(Abort::NoFrame)
     }
 
-    /// The entry is present: a twin was faster, or a store meets an entry without the right (`do_wp_page`).
+    /// The entry is present: another thread was faster, or a store meets a read-only entry (`do_wp_page`).
     fn upgrade_speculatively(&mut self, seen: Pte, mode: Mode<'_, '_>) -> Result<VmFault, Abort> {
         let copy = if self.needs_copy(seen) { Some(self.private_frame_speculatively()?) } else { None };
         let locked = self.pte_map_lock(mode)?;
@@ -217,17 +218,17 @@ impl<'m> Fault<'m, '_> {
         Ok(VmFault::NONE)
     }
 
-    /// Whether a store to this entry makes a private copy of a file's page.
+    /// Whether a store to this entry makes a private copy of a file page.
     fn needs_copy(&self, seen: Pte) -> bool {
         self.write && !seen.has(Pte::WRITE) && !seen.has(Pte::PRIVATE)
     }
 
-    /// Gives a present entry what the access needs. False if it is not what was seen any more.
+    /// Gives a present entry the bits that the access needs. False if it has changed since it was seen.
     pub(super) fn upgrade(&self, locked: &LeafLocked<'_>, seen: Pte, copy: Option<PageHandle<'_>>) -> bool {
         let frames = &self.mm.shared.frames;
         let mut now = locked.get(self.address);
         if let Some(copy) = &copy {
-            // Under the leaf lock the entry's own reference keeps the page.
+            // Under the leaf lock the entry's reference keeps the page.
             if now.is_same(seen) {
                 copy.page().bytes().copy_from(frames.page(seen.pfn()).bytes());
             }
@@ -243,7 +244,7 @@ impl<'m> Fault<'m, '_> {
             };
             match locked.replace(self.address, now, next) {
                 Ok(()) => break,
-                // A program set accessed or dirty meanwhile.
+                // A program set the accessed or dirty bit meanwhile.
                 Err(found) => now = found,
             }
         }
@@ -273,10 +274,10 @@ impl<'m> Fault<'m, '_> {
         self.vma.file().credit_mmap_miss(1, self.vma.flags.pattern());
     }
 
-    /// One classic pass. The mmap lock is held; nothing waits for I/O or a page lock under it in a first pass.
+    /// One classic pass. The mmap lock is held; the first pass does not wait for I/O or a page lock under it.
     pub(super) fn handle_classically(&mut self, pass: Pass) -> ClassicPass<'m> {
         let tables = &self.mm.tables;
-        // Tables are made once there is a page to set an entry to: a fault that fails leaves none behind.
+        // Tables are made only once there is a page to map: a fault that fails leaves none behind.
         let seen = tables.walk(self.address, &rcu::read()).map(|walk| walk.get(self.address));
         match seen {
             Ok(seen) if !seen.is_none() => return self.upgrade_classically(seen),
@@ -294,7 +295,7 @@ impl<'m> Fault<'m, '_> {
         };
         if copy.is_none() && self.may_fault_around() {
             let section = rcu::read();
-            // The classic form never aborts; without memory for a table the fault goes on and meets that again.
+            // The classic form never aborts; without memory for a table the fault goes on and fails for that reason later.
             if self.map_pages(Mode::Classic(&section), &section).unwrap_or(false) {
                 return ClassicPass::done(VmFault::NOPAGE);
             }
@@ -343,7 +344,7 @@ impl<'m> Fault<'m, '_> {
             None
         };
         let section = rcu::read();
-        // Gone or changed meanwhile: the access is tried again and faults again if it must.
+        // Gone or changed meanwhile: the access is tried again and faults again if needed.
         if let Some(locked) = self.mm.tables.walk(self.address, &section).ok().and_then(|walk| walk.lock()) {
             self.upgrade(&locked, seen, copy);
         }
@@ -351,10 +352,10 @@ impl<'m> Fault<'m, '_> {
     }
 }
 
-/// What a classic pass came to.
+/// The result of a classic pass.
 pub(super) struct ClassicPass<'a> {
     pub(super) end: End<'a>,
-    /// The page cache was asked and the page was absent.
+    /// The page was looked up in the page cache and was absent.
     pub(super) missed: bool,
 }
 
@@ -370,7 +371,7 @@ pub(super) enum End<'a> {
     NoFrame,
     /// With OOM: no memory for a page table or the index of the file.
     NoMemory(Error),
-    /// Drop the lock, wait, come again. The frame for a private copy is held meanwhile, as in Linux.
+    /// Release the lock, wait, try again. The frame for a private copy is kept meanwhile, as in Linux.
     Blocked(Blocked, Option<PageHandle<'a>>),
 }
 

@@ -1,7 +1,7 @@
 //! The mmap lock and its sequence: writers make the sequence odd while they are inside.
 //!
-//! Mirrors `include/linux/mmap_lock.h` with patch 9 of the series. Downgrading makes the sequence even *after* the mappings
-//! were detached: a snapshot from before fails, a fault that starts after does not find them.
+//! Mirrors `include/linux/mmap_lock.h` with patch 9 of the series. Downgrading makes the sequence even *after* the mappings were
+//! detached: a snapshot from before fails, and a fault that starts afterwards does not find them.
 
 use super::events::{Event, Events};
 use crate::sync::rwsem::RwSem;
@@ -69,7 +69,7 @@ impl<'a> MmapWrite<'a> {
 
 impl Drop for MmapWrite<'_> {
     fn drop(&mut self) {
-        // The other way round the next writer would be let in too early.
+        // In the opposite order the next writer would be let in too early.
         in_order!(
             "mmap_lock.seed.unlock_first",
             self.lock.sequence.write_end(),

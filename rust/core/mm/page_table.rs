@@ -1,19 +1,19 @@
 //! Four levels of tables from address to entry.
 //!
-//! Owns: the tables above the leaves, which leaves there are, walks over them. Mirrors the page-table half of `mm/memory.c` and
+//! Owns: the tables above the leaves, the set of leaves, and walks over them. Mirrors the page-table half of `mm/memory.c` and
 //! `mm/pgtable-generic.c`. Tables hang in RCU cells, so a walk inside a read section touches only living ones.
 //!
-//! A table is in the tree only while something is in it. Who takes the last entry out of a leaf takes the leaf out, still under
-//! its lock, and each table above it that names nothing any more; reclaim and truncation do so too, which hold no mmap lock.
-//! Who needs a table makes it. Both happen under the mutex of the tree (`page_table_lock`), and what is made hangs, at that
-//! moment, on a path from the root: so a table that has left the tree names nothing, for ever, and a cell that names a leaf
-//! is in the tree. Tables are freed only through RCU.
+//! A table is in the tree only while it is not empty. The thread that clears the last entry of a leaf takes the leaf out, still
+//! under its lock, and with it each table above that has become empty; reclaim and truncation do so too, without the mmap lock. A
+//! thread that needs a table makes it. Both happen under the mutex of the tree (`page_table_lock`), and a new table is reachable
+//! from the root at that moment: so a table that has left the tree stays empty forever, and a cell that points to a leaf is in
+//! the tree. Tables are freed only through RCU.
 //!
-//! Each leaf has an entry, and each entry a page: so it takes a page that is mapped often, or pages more than a GiB apart, for a
-//! cache to have more tables than frames. Then leaves are taken back ([`PageTable::make_room`]).
+//! Each leaf has an entry, and each entry a page: so a cache can have more tables than frames only if pages are mapped many
+//! times, or lie more than a GiB apart. Then leaves are reclaimed ([`PageTable::make_room`]).
 //!
-//! Premise of the sequence argument, kept here: whatever clears an entry because mappings changed bumps the sequence first
-//! and takes the leaf lock of that entry.
+//! A premise of the sequence argument, maintained here: code that clears an entry because mappings changed bumps the sequence
+//! first and takes the leaf lock of that entry.
 
 use super::leaf::{
     Cell, FANOUT, Gauge, LEAF_SPAN, LEVEL_BITS, Leaf, LeafLocked, Pte, TABLE, Tables, Walk, slots,
@@ -30,11 +30,11 @@ use std::sync::Arc;
 pub(super) const TASK_SIZE: u64 =
     1 << (PAGE_SHIFT + LEVEL_BITS * 4 - if cfg!(any(specmm_loom, specmm_shuttle)) { 0 } else { 1 });
 
-/// Bytes that one table takes.
+/// Bytes that one table occupies.
 pub(super) const TABLE_BYTES: u64 = (FANOUT * 8) as u64;
-/// Tables that an address space may have whatever the others have.
+/// Tables that an address space may have regardless of the others.
 const OWN: u64 = 64;
-/// How often that is tried where leaves hold private copies, with which they stay.
+/// How often that is tried where leaves hold private copies, which keep them in the tree.
 const ROUNDS: usize = 8;
 
 /// Which entries an unmapping clears.
@@ -42,11 +42,11 @@ const ROUNDS: usize = 8;
 pub(super) enum Owner {
     /// All.
     Any,
-    /// Those of file pages; private copies stay.
+    /// Entries of file pages; private copies stay.
     File,
 }
 
-/// A table whose slots name tables of the level below.
+/// A table whose slots point to tables of the level below.
 struct Directory<T: Table> {
     slots: Box<[Cell<T>]>,
     gauge: Gauge,
@@ -62,9 +62,9 @@ trait Table: Send + Sync + Sized + 'static {
     const SPAN: u64;
     fn new(gauge: Gauge) -> Result<Self>;
     fn gauge(&self) -> &Gauge;
-    /// Takes out what is empty on the way to the empty leaf of `address`; whether this table is empty then.
+    /// Removes the empty tables on the path to the empty leaf of `address`; returns whether this table is empty then.
     fn prune(&self, address: u64, section: &ReadSection) -> bool;
-    /// Audits what is below, at quiescence; how many tables that are, this one included.
+    /// Audits everything below, at quiescence; returns the number of tables, including this one.
     fn audit(&self) -> std::result::Result<u64, String>;
 }
 
@@ -100,7 +100,7 @@ impl<T: Table> Table for Directory<T> {
                 cell.clear();
             }
         }
-        // Else what the other slots name would be lost.
+        // Otherwise the tables of the other slots would be lost.
         guard!("prune.empty", self.slots.iter().all(|cell| cell.load(section).is_none()))
     }
     fn audit(&self) -> std::result::Result<u64, String> {
@@ -138,7 +138,7 @@ impl<T: Table> Directory<T> {
     }
 }
 
-/// What a fault says that finds no memory for a table.
+/// The error of a fault that finds no memory for a table.
 #[cold]
 pub(super) fn no_memory_for_a_table() -> Error {
     Error::out_of_memory(TABLE, FANOUT * 8)
@@ -158,7 +158,7 @@ pub(super) struct PageTable {
     root: Pgd,
     /// Held while tables enter or leave the tree (`page_table_lock`). Taken under a leaf's lock; nothing is taken under it.
     populating: Mutex<()>,
-    /// Where the next search for leaves to take back begins.
+    /// Where the next search for leaves to reclaim begins.
     hand: AtomicU64,
     shared: Arc<Shared>,
     tables: Arc<Tables>,
@@ -175,7 +175,7 @@ impl PageTable {
         &self.shared.frames
     }
 
-    /// Bytes that the tables take.
+    /// Bytes that the tables occupy.
     pub(super) fn bytes(&self) -> u64 {
         (1 + self.tables.own.get()) * TABLE_BYTES
     }
@@ -202,7 +202,7 @@ impl PageTable {
         if let Ok(walk) = self.walk(address, section) {
             return Ok(walk);
         }
-        // From the root once more: with the mutex held, what is reached from there stays.
+        // From the root once more: with the mutex held, everything reachable from there stays.
         let _populating = seeded!("populate.seed.unlocked", Some(self.populating.lock()), bug = None);
         let populate = || {
             let pmd = self.root.populate(address, section)?.populate(address, section)?;
@@ -210,12 +210,12 @@ impl PageTable {
             Ok(Walk::new(leaf, (pmd.cell(address), pmd.gauge.life), address, section))
         };
         populate().inspect_err(|_| {
-            // Those that were to be had name nothing.
+            // The tables that could be made are empty.
             self.root.prune(address, section);
         })
     }
 
-    /// Locks the leaf of `address`, made if it is missing, for a caller who sets an entry in it if it finds none.
+    /// Locks the leaf of `address`, made if it is missing, for a caller that sets an entry in it if there is none.
     ///
     /// # Errors
     /// As [`PageTable::walk_alloc`].
@@ -228,28 +228,28 @@ impl PageTable {
         }
     }
 
-    /// Takes a leaf out whose last entry its owner has cleared (`free_pgtables`).
+    /// Takes a leaf out of the tree after its last entry was cleared (`free_pgtables`).
     pub(super) fn unlink(&self, leaf: &LeafLocked<'_>) {
         let _populating = self.populating.lock();
         self.root.prune(leaf.walk.first, leaf.walk.section);
     }
 
-    /// Clears the entries of `start..end`, giving their references to `gather` (`zap_page_range`). Needs no lock that keeps the
-    /// mappings: what is zapped once too often is mapped again by a fault.
+    /// Clears the entries of `start..end`, passing their references to `gather` (`zap_page_range`). Needs no lock on the
+    /// mappings: an entry that is zapped needlessly is set again by a fault.
     pub(super) fn zap(&self, start: u64, end: u64, owner: Owner, gather: &mut MmuGather<'_>) {
         let clear = |gather: &mut MmuGather<'_>, leaf: &LeafLocked<'_>, from: u64, to: u64| {
             let before = leaf.present();
             for address in (from..to).step_by(PAGE_SIZE) {
                 let pte = leaf.get(address);
                 if !pte.is_none() && guard!("zap.owner", owner == Owner::Any || !pte.has(Pte::PRIVATE)) {
-                    // What a program used counts as used when it is mapped no more (`mark_page_accessed`).
+                    // A page that was accessed counts as used when it is unmapped (`mark_page_accessed`).
                     if pte.has(Pte::ACCESSED) && !pte.has(Pte::PRIVATE) {
                         mark_accessed(&self.shared, self.frames().page(pte.pfn()));
                     }
                     gather.take(leaf.clear(address, self.frames()));
                 }
             }
-            // A leaf without an entry from the start is about to get one.
+            // A leaf that had no entry from the start is about to get one.
             if before > 0 && guard!("zap.empty", leaf.present() == 0) {
                 seeded!(
                     "zap.seed.unlinks_late",
@@ -271,7 +271,7 @@ impl PageTable {
         });
     }
 
-    /// Takes the right to store from the entries of `start..end` (`change_protection`).
+    /// Makes the entries of `start..end` read-only (`change_protection`).
     pub(super) fn write_protect(&self, start: u64, end: u64, gather: &mut MmuGather<'_>) {
         let protect = |gather: &mut MmuGather<'_>, leaf: &LeafLocked<'_>, from: u64, to: u64| {
             for address in (from..to).step_by(PAGE_SIZE) {
@@ -296,8 +296,8 @@ impl PageTable {
         );
     }
 
-    /// Takes the accessed bits from the entries of file pages in `start..end`; how many were set (`ptep_clear_young`). Nothing
-    /// is flushed: an access that goes unnoticed costs a page its second chance.
+    /// Clears the accessed bits in the entries of file pages in `start..end`; returns how many were set (`ptep_clear_young`).
+    /// Nothing is flushed: an access that goes unnoticed costs the page its second chance.
     pub(super) fn test_and_clear_young(&self, start: u64, end: u64) -> u32 {
         let mut young = 0;
         self.for_each_leaf(start, end, |leaf, from, to| {
@@ -311,7 +311,7 @@ impl PageTable {
         young
     }
 
-    /// Visits the leaves of `start..end` with the part of the range that each covers.
+    /// Visits the leaves of `start..end`, each with the part of the range that it covers.
     pub(super) fn for_each_leaf(&self, start: u64, end: u64, mut visit: impl FnMut(&Walk<'_>, u64, u64)) {
         self.for_each_part(
             start,
@@ -325,8 +325,8 @@ impl PageTable {
         );
     }
 
-    /// The same in parts that have no more pages than `room` says, which is asked outside any section how many of some it may
-    /// be. A leaf for which `visit` answers false has left the tree: its addresses are walked to again.
+    /// The same in parts of at most as many pages as `room` returns, which is called outside any section with the number wanted.
+    /// A leaf for which `visit` returns false has left the tree: its addresses are walked to again.
     fn for_each_part<C>(
         &self,
         start: u64,
@@ -357,8 +357,8 @@ impl PageTable {
     }
 
     /// Before a fault makes tables: if the cache has more of them than frames, and this address space more than a few, some
-    /// leaves are taken back here, in turn, with the entries of file pages that they hold. Those are mapped again when they are
-    /// touched. Not inside a read section.
+    /// leaves are reclaimed here, in turn, with the entries of file pages that they hold. Those pages are mapped again at the
+    /// next access. Not to be called inside a read section.
     pub(super) fn make_room(&self) {
         for _ in 0..ROUNDS {
             if self.tables.own.get() < OWN || self.tables.all.get() < self.frames().capacity() as u64 {
@@ -374,7 +374,7 @@ impl PageTable {
         }
     }
 
-    /// The first addresses of the next leaves from `start` on, around the end.
+    /// The first addresses of the next leaves from `start` on, wrapping at the end.
     fn leaves_from(&self, start: u64) -> Batch<u64> {
         let mut found = Batch::new();
         for (from, to) in [(start, TASK_SIZE), (0, start)] {
@@ -394,8 +394,8 @@ impl PageTable {
         found
     }
 
-    /// Audits the tables at quiescence: each has something in it, and there are as many as are counted. How many there are below
-    /// the root.
+    /// Audits the tables at quiescence: none is empty, and their number equals the count. Returns how many there are below the
+    /// root.
     pub(super) fn audit(&self) -> std::result::Result<u64, String> {
         let section = rcu::read();
         let below = self.root.slots.iter().filter_map(|cell| cell.load(&section));
@@ -411,7 +411,7 @@ impl PageTable {
 
 impl Drop for PageTable {
     fn drop(&mut self) {
-        // Every mapping is gone, and whoever unmapped it has cleared its entries.
+        // Every mapping is gone, and unmapping it has cleared its entries.
         debug_assert!(
             {
                 let mut clear = true;

@@ -1,8 +1,8 @@
 //! Mappings: `struct vm_area_struct`, and the sorted array that holds them.
 //!
 //! Owns: which addresses map which part of which open file. The array is copied on every change and replaced behind one RCU
-//! pointer; a mapping's own fields change in place, as relaxed atomics, under the mmap lock held for writing. A lock-free
-//! reader therefore copies the fields and then looks at the sequence: the copy may be torn, and the look tells.
+//! pointer; a mapping's own fields change in place, as relaxed atomics, under the mmap lock held for writing. A lock-free reader
+//! therefore copies the fields and then checks the sequence, which tells whether the copy may be torn.
 
 use super::mmap_lock::{MmapRead, MmapWrite};
 use super::page_table::{Owner, PageTable};
@@ -29,7 +29,7 @@ impl VmFlags {
     pub(crate) const RAND_READ: Self = Self(1 << 2);
     /// Advice: readahead from the fault on.
     pub(crate) const SEQ_READ: Self = Self(1 << 3);
-    /// Private copies were prepared for (`vma->anon_vma`); set under the mmap lock held for reading.
+    /// The mapping is ready for private copies (`vma->anon_vma`); set under the mmap lock held for reading.
     pub(crate) const ANON_VMA: Self = Self(1 << 4);
 
     pub(crate) fn has(self, other: Self) -> bool {
@@ -41,7 +41,7 @@ impl VmFlags {
     pub(crate) fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }
-    /// What must agree for two neighbours to merge.
+    /// The flags that must agree for two neighbours to merge.
     fn merge_key(self) -> Self {
         self.without(Self::ANON_VMA)
     }
@@ -74,7 +74,7 @@ impl Drop for Vma {
     }
 }
 
-/// A copy of a mapping's fields, taken at one moment or, without the lock, torn: look at the sequence before use.
+/// A copy of a mapping's fields. Taken without the lock it may be torn: check the sequence before use.
 #[derive(Clone, Copy)]
 pub(crate) struct VmaCopy<'v> {
     /// First address.
@@ -106,11 +106,11 @@ impl<'v> VmaCopy<'v> {
     /// The file's page index at `address`.
     #[inline]
     pub(crate) fn index_at(&self, address: u64) -> u64 {
-        // Wrapping: a torn copy may be nonsense until the sequence was looked at.
+        // Wrapping: a torn copy may be nonsense until the sequence has been checked.
         (address.wrapping_sub(self.start) >> PAGE_SHIFT).wrapping_add(self.pgoff)
     }
 
-    /// Whether private copies were prepared for, now rather than when the copy was taken.
+    /// Whether the mapping is ready for private copies now, rather than when the copy was taken.
     pub(crate) fn prepare_anon_vma(&self) {
         self.life.assert_alive();
         self.vma.flags.fetch_or(VmFlags::ANON_VMA.0, Ordering::Relaxed);
@@ -137,7 +137,7 @@ impl Vma {
         })
     }
 
-    // Relaxed: under the lock nothing else is needed, and a reader without it looks at the sequence afterwards.
+    // Relaxed: under the lock nothing more is needed, and a reader without it checks the sequence afterwards.
 
     #[inline]
     pub(crate) fn copy(&self) -> VmaCopy<'_> {
@@ -168,8 +168,8 @@ impl Vma {
         self.file.mapping.i_mmap.unlink(self.id);
     }
 
-    /// Changes the range in place (`__vma_adjust`), with truncation held off: it sees the old range or the new one. (Taken
-    /// off the list meanwhile, the range would be missed, and a page truncated while it is mapped.)
+    /// Changes the range in place (`__vma_adjust`), with truncation excluded: it sees the old range or the new one. (If the
+    /// mapping were taken off the list meanwhile, truncation would miss the range and truncate a page while it is mapped.)
     pub(super) fn adjust(self: &Arc<Self>, start: u64, end: u64, pgoff: u64, _lock: &MmapWrite<'_>) {
         let change = || {
             self.start.store(start, Ordering::Relaxed);
@@ -192,7 +192,7 @@ impl Vma {
         self.flags.swap(flags.0, Ordering::Relaxed);
     }
 
-    /// Where the file's pages `first..=last` are mapped here.
+    /// Where this mapping maps the file's pages `first..=last`.
     fn addresses(&self, first: u64, last: u64) -> Option<(u64, u64)> {
         let vma = self.copy();
         let pages = (vma.end - vma.start) >> PAGE_SHIFT;
@@ -242,7 +242,7 @@ pub(crate) struct Vmas {
 
 type VmaArray = Vec<Arc<Vma>>;
 
-/// Mappings that one change adds at most: it cuts two in two.
+/// The most mappings that one change adds: it splits two of them.
 const MOST_ADDED: usize = 2;
 
 impl Vmas {
@@ -262,7 +262,7 @@ impl Vmas {
         array.get(array.partition_point(|vma| vma.end() <= address)).map(|vma| &**vma)
     }
 
-    /// As [`Vmas::find`], while the mmap lock is held: no section is needed, so the caller may wait.
+    /// As [`Vmas::find`], while the mmap lock is held: no section is needed, so the caller may sleep.
     pub(crate) fn find_locked<'l>(&'l self, address: u64, _lock: &'l MmapRead<'_>) -> Option<&'l Vma> {
         // SAFETY: the array is replaced only under the mmap lock held for writing, and this borrow ends before the lock held
         // for reading is given back.
@@ -271,7 +271,7 @@ impl Vmas {
         array.get(array.partition_point(|vma| vma.end() <= address)).map(|vma| &**vma)
     }
 
-    /// All mappings, held by count, and room for what one change adds: for writers, who build the next array from them.
+    /// All mappings, with references, and room for what one change adds: writers build the next array from them.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
@@ -288,7 +288,7 @@ impl Vmas {
         self.array.get().unwrap_or_default()
     }
 
-    /// Publishes the next array; the old one goes after a grace period, and with it whatever only it held.
+    /// Publishes the next array; the old one is freed after a grace period, and with it the mappings that only it held.
     pub(super) fn publish(&self, next: VmaArray, _lock: &MmapWrite<'_>) {
         self.replace(next);
     }
@@ -299,15 +299,15 @@ impl Vmas {
     }
 }
 
-/// The wrong ways, for the mutants.
+/// Wrong variants, for the mutants.
 #[cfg(any(specmm_loom, specmm_shuttle))]
 impl Vmas {
-    /// As [`Vmas::publish`], after the right to was given up.
+    /// As [`Vmas::publish`], after the write lock was released.
     pub(super) fn publish_late(&self, next: VmaArray) {
         self.replace(next);
     }
 
-    /// The mappings that are not in the next array die now.
+    /// Mappings that are not in the next array are freed at once.
     fn declare_dead_without(&self, next: &[Arc<Vma>]) {
         for vma in self.array().iter().filter(|vma| !next.iter().any(|kept| Arc::ptr_eq(vma, kept))) {
             vma.life.kill();

@@ -1,11 +1,11 @@
-//! What each thread keeps for itself: its slot, and words of the rooms above.
+//! What each thread keeps for itself: its slot, and words that the modules above use.
 //!
 //! Owns: the bond between a thread and its slot. A thread claims one at its first section and gives it back at its end. But
-//! code of others runs after that, as destructors of thread-locals come in any order, and may enter sections. So a thread of
-//! which the end was announced is *late*: each of its outermost sections borrows a slot for as long as it lasts.
+//! foreign code may run after that, because destructors of thread-locals run in any order, and it may enter sections. So a thread
+//! whose end has been announced is *late*: each of its outermost sections borrows a slot for as long as it lasts.
 //!
-//! The context itself has no destructor: it can be used at any moment of a thread's life. A slot says who owns it, and a thread
-//! looks each time: what a child of a fork remembers of its parent's slots does not count.
+//! The context itself has no destructor: it can be used at any moment of a thread's life. A slot records its owner, and a thread
+//! checks it each time: what a forked child remembers of its parent's slots is void.
 
 use super::slots::Slot;
 use super::{Ordering, Tally, guard, imp};
@@ -13,11 +13,11 @@ use std::cell::Cell;
 
 /// One thread's words.
 pub(crate) struct Context {
-    /// The slot claimed last, with its number and the ticket of the claim; nobody's slot if it was given back.
+    /// The slot claimed last, with its number and the ticket of the claim; no thread's slot if it was given back.
     slot: Cell<&'static Slot>,
     number: Cell<usize>,
     ticket: Cell<u64>,
-    /// The thread's end was announced, or will not be.
+    /// The thread's end has been announced, or cannot be.
     late: Cell<bool>,
     /// Sections that are open (`rcu`).
     pub(crate) nesting: Cell<u32>,
@@ -47,7 +47,8 @@ impl Context {
         guard!("context.owned", slot.is_owned_by(self.ticket.get())).then_some(slot)
     }
 
-    /// Claims a slot for a thread that has none, for good or, if it is late, for one section. `None`: none is to be had.
+    /// Claims a slot for a thread that has none, for the rest of its life or, if it is late, for one section. `None`: there is
+    /// none.
     #[cold]
     pub(crate) fn claim(&self) -> Option<&'static Slot> {
         static TICKETS: Tally = Tally::new();
@@ -67,7 +68,7 @@ impl Context {
         Some(slot)
     }
 
-    /// The slot that the open section began with, if it did with one.
+    /// The slot with which the open section began, if it had one.
     #[inline]
     pub(crate) fn slot_of_section(&self) -> Option<&'static Slot> {
         let slot = self.slot.get();
@@ -96,7 +97,7 @@ impl Context {
     }
 
     #[cfg_attr(any(specmm_loom, specmm_shuttle), allow(dead_code, reason = "only models of it end threads"))]
-    /// The thread is about to end. A section may be open, in a value that another thread-local keeps.
+    /// The thread is about to end. A section may be open, in a value that another thread-local holds.
     pub(crate) fn end(&self) {
         self.late.set(true);
         if self.nesting.get() == 0 {

@@ -1,4 +1,4 @@
-//! Names for what the protocol relies on, so that each can be switched off.
+//! Names for the parts that the protocol relies on, so that each can be switched off.
 //!
 //! | written | names | switched off |
 //! |---|---|---|
@@ -10,11 +10,11 @@
 //! | `in_order!("room.seed.what", first, then)` | the order of two steps | `then` comes first |
 //! | `seeded!("room.seed.what", right, bug = wrong)` | any other bug that real code had | the bug is there |
 //!
-//! Whoever reads for what ships reads the condition, the step, the ordering, and nothing after `bug =`: a release build compiles
-//! to the same assembly without the names (`make free`). Under the model checkers one name at a time is switched off (see
-//! `model::mutant`) and some model must fail: that is how a guard earns its place. The sanitizers' controls use checks, steps
-//! and orderings too (see `mutant`). `tests/loom/guards.toml` says of each name what Linux calls it and which premise it rests
-//! on; `make guards` tries them all.
+//! To read the code that ships, read the condition, the step and the ordering, and nothing after `bug =`: a release build
+//! compiles to the same assembly without the names (`make free`). Under the model checkers one name at a time is switched off
+//! (see `model::mutant`) and some model must fail, which shows that the guard is needed. The sanitizers' controls use checks,
+//! steps and orderings too (see `mutant`). `tests/loom/guards.toml` states for each name what Linux calls it and which premise it
+//! rests on; `make guards` tries them all.
 
 #[cfg(not(any(specmm_loom, specmm_shuttle, specmm_mutants)))]
 macro_rules! guard {
@@ -70,7 +70,7 @@ macro_rules! duty {
     };
 }
 
-/// Drops a value; switched off, forgets it: for duties that consist in giving something back.
+/// Drops a value; switched off, forgets it: for duties that consist of giving something back.
 #[cfg(not(any(specmm_loom, specmm_shuttle, specmm_mutants)))]
 macro_rules! give_back {
     ($name:literal, $value:expr) => {
@@ -84,7 +84,7 @@ macro_rules! give_back {
     };
 }
 
-/// Two steps; switched off, they change places. Only the model checkers have the other order.
+/// Two steps; switched off, they run in the opposite order. Only the model checkers have the other order.
 #[cfg(not(any(specmm_loom, specmm_shuttle)))]
 macro_rules! in_order {
     ($name:literal, $first:expr, $then:expr $(,)?) => {{

@@ -1,7 +1,7 @@
 //! Bits that steer a policy.
 //!
-//! As with a [`super::Tally`], nobody draws a conclusion of correctness from them: a stale or a lost bit costs a page that is
-//! evicted too early or too late, no more. So they stay out of the model checker's sight.
+//! As with a [`super::Tally`], correctness does not depend on them: a stale or lost bit costs at most a page that is evicted too
+//! early or too late. So the model checker does not see them.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -27,12 +27,12 @@ impl Hint {
     pub fn put(&self, bits: u32) {
         self.0.store(bits, Ordering::Relaxed);
     }
-    /// Sets bits; answers the bits before.
+    /// Sets bits; returns the bits before.
     #[inline]
     pub fn set(&self, bits: u32) -> u32 {
         self.0.fetch_or(bits, Ordering::Relaxed)
     }
-    /// Clears bits; answers the bits before.
+    /// Clears bits; returns the bits before.
     #[inline]
     pub fn clear(&self, bits: u32) -> u32 {
         self.0.fetch_and(!bits, Ordering::Relaxed)

@@ -1,7 +1,7 @@
-//! Threads and processes as the system has them: where each thread's context is, and who announces its end.
+//! Threads and processes of the operating system: where each thread's context is, and what announces its end.
 //!
 //! The end is announced by a key of `pthread_key_create`, whose destructors run after those of thread-locals of Rust and C++.
-//! Whatever runs after it, or begins in the last of the rounds in which these destructors run, is late.
+//! Code that runs after it, or begins in the last of the rounds in which these destructors run, is late.
 
 use super::context::Context;
 use super::slots::{Slot, Slots};
@@ -45,12 +45,12 @@ pub(crate) fn first_look() -> usize {
 }
 
 pub(crate) fn chunk_of_slots(length: usize) -> Option<*mut Slot> {
-    // Zeroed slots are free, and nobody is inside.
+    // Zeroed slots are free, with no thread inside.
     wiped::map(length * size_of::<Slot>(), wipe_slots).map(|start| start.as_ptr().cast())
 }
 
 /// # Safety
-/// They were made by [`chunk_of_slots`] with this length, and nobody knows them.
+/// They were made by [`chunk_of_slots`] with this length, and no other thread has their address.
 pub(crate) unsafe fn drop_chunk_of_slots(slots: *mut Slot, length: usize) {
     if let Some(start) = NonNull::new(slots.cast()) {
         wiped::unmap(start, length * size_of::<Slot>());
@@ -64,13 +64,13 @@ extern "C" fn wipe_slots() {
 /// The key, plus one; 0 before there is one. Relaxed: a key is a number.
 static KEY: AtomicU64 = AtomicU64::new(0);
 
-/// Sees to it that the context is told of the thread's end. False: it cannot be.
+/// Arranges that the context is told of the thread's end. False: that is impossible.
 #[cold]
 pub(crate) fn announces_end() -> bool {
     let Some(key) = key() else { return false };
     // Any value but null makes the destructor run.
     let value = (&raw const KEY).cast();
-    // SAFETY: the key is a living one.
+    // SAFETY: the key has not been deleted.
     unsafe { libc::pthread_setspecific(key, value) == 0 }
 }
 
@@ -88,17 +88,17 @@ fn key() -> Option<libc::pthread_key_t> {
     match KEY.compare_exchange(0, u64::from(fresh) + 1, Ordering::Relaxed, Ordering::Relaxed) {
         Ok(_) => Some(fresh),
         Err(faster) => {
-            // SAFETY: nobody has used it.
+            // SAFETY: it has not been used.
             unsafe { libc::pthread_key_delete(fresh) };
             known(faster)
         }
     }
 }
 
-/// Whether the calling thread is the one that this handle stands for. (The standard library cannot say so of a thread whose end
-/// has begun.)
+/// Whether the calling thread is the one that this handle denotes. (The standard library cannot tell for a thread whose end has
+/// begun.)
 pub(crate) fn is_this_thread<T>(thread: &std::thread::JoinHandle<T>) -> bool {
-    // SAFETY: it only answers a number.
+    // SAFETY: it only returns a number.
     thread.as_pthread_t() == unsafe { libc::pthread_self() }
 }
 
@@ -136,7 +136,7 @@ mod tests {
         let _counted = thread_number();
     }
 
-    /// A destructor of C code. It comes again until it has come `rounds` times, and works in the last of these.
+    /// A destructor of C code. It is run again until it has run `rounds` times, and works in the last of these.
     fn in_round(rounds: usize, work: Box<dyn FnOnce()>) {
         static ROUND_KEY: OnceLock<libc::pthread_key_t> = OnceLock::new();
         type Value = (usize, Box<dyn FnOnce()>);
@@ -147,11 +147,11 @@ mod tests {
         }
         fn set(rounds: usize, work: Box<dyn FnOnce()>) {
             let value: *mut Value = Box::into_raw(Box::new((rounds, work)));
-            // SAFETY: a living key.
+            // SAFETY: the key has not been deleted.
             assert_eq!(unsafe { libc::pthread_setspecific(*ROUND_KEY.get().unwrap(), value.cast()) }, 0);
         }
         ROUND_KEY.get_or_init(|| {
-            // The destructors of a round run in the order of their keys: ours is to be first.
+            // The destructors of a round run in the order of their keys: ours must be first.
             section_and_number();
             let mut key = 0;
             // SAFETY: the destructor takes what `set` gives.
@@ -191,7 +191,7 @@ mod tests {
         claims.iter().filter(|(slot, ticket)| slot.is_owned_by(*ticket)).count()
     }
 
-    /// Every order in which a thread's sections, its thread-locals and the destructors of C code can come.
+    /// Every order in which a thread's sections, its thread-locals and the destructors of C code can run.
     #[test]
     fn slots_come_back_whenever_the_last_section_was() {
         for first_section in [false, true] {
@@ -211,7 +211,7 @@ mod tests {
                             in_round(round, Box::new(section_and_number));
                         }
                     });
-                    // Nothing comes after the last round that could tell of a first section in it.
+                    // Nothing runs after the last round that could report a first section in it.
                     let untold = !first_section && local == 0 && round == 4;
                     assert_eq!(kept, usize::from(untold), "{first_section} {local} {round}");
                 }

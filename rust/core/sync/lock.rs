@@ -1,8 +1,8 @@
-//! What ships: the standard library's locks behind the facade's names.
+//! The locks that ship: the standard library's, behind the facade's names.
 
 pub use std::sync::{MutexGuard, OnceLock};
 
-/// A mutex that ignores poisoning: every critical section here leaves its data consistent at each step.
+/// A mutex that ignores poisoning: every critical section in this crate keeps its data consistent at each step.
 #[derive(Debug, Default)]
 pub struct Mutex<T>(std::sync::Mutex<T>);
 
@@ -30,15 +30,15 @@ impl<T> Mutex<T> {
 pub struct Condvar(std::sync::Condvar);
 
 impl Condvar {
-    /// A condition nobody waits for.
+    /// A condition without waiters.
     pub const fn new() -> Self {
         Self(std::sync::Condvar::new())
     }
-    /// Gives the mutex back, sleeps until notified (or spuriously), takes it again.
+    /// Releases the mutex, sleeps until notified (or spuriously woken), and takes the mutex again.
     pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
         self.0.wait(guard).unwrap_or_else(std::sync::PoisonError::into_inner)
     }
-    /// As [`Condvar::wait`], but for so long at most.
+    /// As [`Condvar::wait`], but with a time limit.
     pub fn wait_for<'a, T>(&self, guard: MutexGuard<'a, T>, time: std::time::Duration) -> MutexGuard<'a, T> {
         self.0.wait_timeout(guard, time).unwrap_or_else(std::sync::PoisonError::into_inner).0
     }

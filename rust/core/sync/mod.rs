@@ -1,9 +1,9 @@
-//! Atomics, locks and waiting: the only room that names `std::sync::atomic`, loom or shuttle.
+//! Atomics, locks and waiting: the only module that names `std::sync::atomic`, loom or shuttle.
 //!
-//! Owns: the faces of every primitive (`native` for what ships, `model` for what loom explores, `shuttle` for what shuttle
-//! schedules; `watched` has the locks that `tools/tsan` puts in place of those that ship), the named guards and orderings
-//! that the mutant build can switch off, the sequence count, the reader-writer semaphore and the
-//! hashed wait table of the page lock. Does not own: any knowledge of pages or address spaces.
+//! Owns: the variants of every primitive (`native` ships, loom explores `model`, shuttle schedules `shuttle`; `watched` has the
+//! locks that `tools/tsan` uses instead of those that ship), the named guards and orderings that the mutant build can switch off,
+//! the sequence count, the reader-writer semaphore and the hashed wait table of the page lock. Knows nothing of pages or address
+//! spaces.
 //!
 //! Mirrors `include/linux/{atomic,seqlock,rwsem,wait}.h`. Departs from Linux in that no access is sequentially
 //! consistent: where a store-load order is needed there is a named fence, because the model checker treats

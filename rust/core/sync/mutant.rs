@@ -1,8 +1,8 @@
-//! The one guard, step or ordering that a sanitizer's run of the stress program has switched off; compiled under
-//! `--cfg specmm_mutants` only.
+//! The one guard, step or ordering that is switched off in a sanitizer's run of the stress program; compiled only under `--cfg
+//! specmm_mutants`.
 //!
-//! It is chosen once, before the threads start. As under the model checker, a name that is switched off loses its condition or
-//! its step, and an ordering becomes relaxed.
+//! It is chosen once, before the threads start. As under the model checker, the condition or step of a name that is switched off
+//! is left out, and its ordering becomes relaxed.
 
 use super::{Ordering, fence as real_fence};
 use std::sync::OnceLock;
@@ -12,7 +12,7 @@ static OFF: OnceLock<String> = OnceLock::new();
 /// Switches `name` off for the rest of the process.
 ///
 /// # Panics
-/// When one is switched off already.
+/// If one is already switched off.
 pub fn switch_off(name: &str) {
     OFF.set(name.to_owned()).expect("one name a process");
 }

@@ -1,4 +1,4 @@
-//! What ships: the standard library's primitives behind the facade's names, inlined away.
+//! The primitives that ship: the standard library's, behind the facade's names, inlined away.
 
 use std::sync::Arc;
 use std::sync::atomic::{self, Ordering};
@@ -128,15 +128,15 @@ pub use super::watched::{Condvar, Mutex, MutexGuard, OnceLock};
 pub use std::sync::atomic::fence;
 pub use std::thread;
 
-/// The reader's half of an asymmetric fence: forbids only the compiler to reorder. Its partner is
-/// `rcu::membarrier`, which makes every running thread execute a full fence.
+/// The reader's half of an asymmetric fence: forbids reordering by the compiler only. Its partner is `rcu::membarrier`, which
+/// makes every running thread execute a full fence.
 #[inline]
 pub fn light_barrier() {
     atomic::compiler_fence(Ordering::SeqCst);
 }
 
-/// What one thread sleeps on; cloned by whoever wakes it. Not the standard library's own parking, which cannot be used once a
-/// thread's end has begun.
+/// What one thread sleeps on; the threads that wake it hold clones. Not the standard library's parking, which cannot be used once
+/// a thread's end has begun.
 #[derive(Debug, Clone, Default)]
 pub struct Parker(Arc<Bed>);
 
@@ -160,7 +160,7 @@ impl Parker {
         }
         *woken = false;
     }
-    /// As [`Parker::park`], but for so long at most (or spuriously not even that: the caller loops over its condition).
+    /// As [`Parker::park`], but with a time limit. It may return early: the caller checks its condition in a loop.
     pub fn park_for(&self, time: std::time::Duration) {
         let mut woken = self.0.woken.lock();
         if !*woken {
@@ -181,7 +181,7 @@ pub fn spin_hint() {
     std::hint::spin_loop();
 }
 
-/// Sleeps: for those who wait for what nobody announces.
+/// Sleeps: for waiting for an event that is not announced.
 pub fn pause(time: std::time::Duration) {
     std::thread::sleep(time);
 }
@@ -191,7 +191,7 @@ pub fn yield_now() {
     std::thread::yield_now();
 }
 
-/// Marks an object as alive for the model checker; nothing at all in what ships.
+/// Marks an object as alive for the model checker; empty in the code that ships.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct LifeCell;
 

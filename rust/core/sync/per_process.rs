@@ -1,8 +1,8 @@
-//! A value that a process has once, and a forked child has anew.
+//! A value of which each process has one, and a forked child a new one.
 //!
-//! A child of fork has the memory of its parent and one of its threads. A lock that another thread held at that moment is
-//! held for ever, and what it guards may be half changed. So the child makes a fresh value at its first use, and leaves its
-//! parent's as it is. A new lock that the process has once belongs into one.
+//! A child of fork has the memory of its parent and one of its threads. A lock that another thread held at that moment stays
+//! locked forever, and the data it guards may be half changed. So the child makes a fresh value at its first use, and leaves its
+//! parent's as it is. Any lock that exists once per process belongs in one of these.
 
 use super::{AtomicPtr, imp, ord};
 
@@ -13,22 +13,22 @@ struct Owned<T> {
     value: T,
 }
 
-/// One value a process, made at its first use there. See [`crate::fork`].
+/// One value per process, made at its first use there. See [`crate::fork`].
 #[derive(Debug)]
 pub struct PerProcess<T: 'static> {
     make: fn() -> T,
-    /// That of this process, else of the last ancestor that used one. Never freed: borrows of it may live on.
+    /// The value of this process, else of the last ancestor that used one. Never freed: it may still be borrowed.
     current: AtomicPtr<Owned<T>>,
 }
 
 impl<T: Send + Sync> PerProcess<T> {
-    /// Values as `make` makes them. Of several that threads make at once one is kept.
+    /// Values that `make` makes. If threads make several at once, one is kept.
     #[cfg(not(any(specmm_loom, specmm_shuttle)))]
     pub const fn new(make: fn() -> T) -> Self {
         Self { make, current: AtomicPtr::new(std::ptr::null_mut()) }
     }
 
-    /// As above; models make their statics as they run.
+    /// As above; models make their statics at run time.
     #[cfg(any(specmm_loom, specmm_shuttle))]
     pub fn new(make: fn() -> T) -> Self {
         Self { make, current: AtomicPtr::new(std::ptr::null_mut()) }
@@ -51,7 +51,8 @@ impl<T: Send + Sync> PerProcess<T> {
         let fresh = Box::into_raw(Box::new(Owned { epoch, value: (self.make)() }));
         let mut expected = std::ptr::null_mut();
         loop {
-            // Release publishes the fresh value; Acquire for another thread's, or to see that what is there is an ancestor's.
+            // Release publishes the fresh value; Acquire for another thread's value, or to see that the current one is an
+            // ancestor's.
             let Err(found) = self.current.compare_exchange(
                 expected,
                 fresh,
@@ -63,7 +64,7 @@ impl<T: Send + Sync> PerProcess<T> {
             };
             // SAFETY: as in `get`.
             if let Some(faster) = unsafe { found.as_ref() }.filter(|current| current.epoch == epoch) {
-                // SAFETY: made above and given to nobody.
+                // SAFETY: made above and not shared.
                 drop(unsafe { Box::from_raw(fresh) });
                 return &faster.value;
             }

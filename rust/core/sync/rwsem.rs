@@ -1,8 +1,8 @@
 //! A reader-writer semaphore with hand-off and downgrade.
 //!
-//! Owns: who may be inside. Mirrors `kernel/locking/rwsem.c` in behaviour: readers share, writers exclude, whoever
-//! comes while somebody queues goes to the end of the queue (so neither side starves), and a releaser passes ownership
-//! on to the head of the queue. The standard library's lock cannot downgrade at our minimum Rust version.
+//! Owns: which threads are inside. Mirrors the behaviour of `kernel/locking/rwsem.c`: readers share, writers exclude, a thread
+//! that arrives while others queue goes to the end of the queue (so neither side starves), and a releaser passes ownership on to
+//! the head of the queue. The standard library's lock cannot downgrade at our minimum Rust version.
 //!
 //! | bits of `state` | meaning | set | cleared |
 //! |---|---|---|---|
@@ -17,7 +17,7 @@ use std::sync::Arc;
 const WRITER: u32 = 1 << 31;
 const WAITERS: u32 = 1 << 30;
 const READERS: u32 = WAITERS - 1;
-/// Looks at a busy semaphore this often before sleeping: sections are short, a sleep is not.
+/// Checks a busy semaphore this often before sleeping: sections are short, a sleep is not.
 const SPINS: u32 = if cfg!(specmm_loom) {
     0
 } else if cfg!(specmm_shuttle) {
@@ -73,20 +73,20 @@ impl RwSem {
 
     /// Tries once to enter as the writer.
     pub fn try_write(&self) -> bool {
-        // Pairs with the Release of everybody who left before.
+        // Pairs with the Release of every thread that left before.
         self.state
             .compare_exchange(0, WRITER, ord!("rwsem.write.acquire", Acquire), Ordering::Relaxed)
             .is_ok()
     }
 
-    /// Enters as a reader; waits while a writer is inside or anybody queues.
+    /// Enters as a reader; waits while a writer is inside or any thread queues.
     pub(crate) fn lock_read(&self) {
         if !self.try_read() {
             self.wait(false, Self::try_read);
         }
     }
 
-    /// Enters as the writer; waits until nobody is inside and it is this caller's turn.
+    /// Enters as the writer; waits until no thread is inside and it is this caller's turn.
     pub(crate) fn lock_write(&self) {
         if !self.try_write() {
             self.wait(true, Self::try_write);
@@ -136,8 +136,8 @@ impl RwSem {
         {
             let mut queue = self.queue.lock();
             queue.push_back(Arc::clone(&waiter));
-            // From here on a releaser sees WAITERS and comes for the queue's mutex; one that left before this line
-            // is covered by granting right here.
+            // From here on a releaser sees WAITERS and takes the queue's mutex; one that left before this line is covered by the
+            // grant right here.
             duty!("rwsem.wait.announce", _ = self.state.fetch_or(WAITERS, Ordering::Relaxed));
             duty!("rwsem.wait.grant", self.grant(&mut queue));
         }
@@ -161,7 +161,7 @@ impl RwSem {
             if !guard!("rwsem.grant.free", state & blocked_by == 0) {
                 break;
             }
-            // Acquire on the waiter's behalf; it gets the order through `granted`.
+            // Acquire on the waiter's behalf, to whom `granted` passes the ordering on.
             if self
                 .state
                 .compare_exchange(
@@ -190,12 +190,12 @@ impl RwSem {
         ReadGuard { sem: self }
     }
 
-    /// Enters as a reader until the guard is dropped, if that can be had at once.
+    /// Enters as a reader until the guard is dropped, if that is possible without waiting.
     pub fn try_read_guard(&self) -> Option<ReadGuard<'_>> {
         self.try_read().then(|| ReadGuard { sem: self })
     }
 
-    /// Enters as the writer until the guard is dropped, if that can be had at once.
+    /// Enters as the writer until the guard is dropped, if that is possible without waiting.
     pub fn try_write_guard(&self) -> Option<WriteGuard<'_>> {
         self.try_write().then(|| WriteGuard { sem: self })
     }

@@ -1,17 +1,17 @@
-//! A sequence count: readers learn that a writer was at work, and never wait for one.
+//! A sequence count: readers detect that a writer was at work, and never wait for one.
 //!
-//! Mirrors `mmap_seq` of the speculative page-fault series (patch 9). The writer side is serialised by a lock that
-//! the caller holds. What the count protects must itself be read as relaxed atomics.
+//! Mirrors `mmap_seq` of the speculative page-fault series (patch 9). The writer side is serialised by a lock that the caller
+//! holds. The protected data must itself be read with relaxed atomics.
 //!
 //! | word | even | odd |
 //! |---|---|---|
 //! | `sequence` | no writer | a writer is between [`SeqCount::write_begin`] and [`SeqCount::write_end`] |
 //!
-//! 64 bits: at one write a nanosecond it wraps after 584 years, so a reader never meets its own value again.
+//! 64 bits: at one write per nanosecond it wraps after 584 years, so a reader never sees an old value come back.
 
 use super::{AtomicU64, Ordering, guard, ord, ordered_fence};
 
-/// The count; even while nobody writes.
+/// The count; even while there is no writer.
 #[derive(Debug)]
 pub struct SeqCount {
     sequence: AtomicU64,
@@ -33,12 +33,12 @@ impl SeqCount {
     /// The count now, or `None` while a writer is inside.
     #[inline]
     pub fn read_start(&self) -> Option<u64> {
-        // Pairs with the Release in `write_end`: who sees the even value sees everything written before it.
+        // Pairs with the Release in `write_end`: a reader that sees the even value sees everything written before it.
         let sequence = self.sequence.load(ord!("seq.start.acquire", Acquire));
         if guard!("seq.start.even", sequence & 1 == 0) { Some(sequence) } else { None }
     }
 
-    /// Whether no writer has begun since [`SeqCount::read_start`] answered `start`.
+    /// Whether no writer has begun since [`SeqCount::read_start`] returned `start`.
     #[inline]
     #[must_use]
     pub fn read_check(&self, start: u64) -> bool {

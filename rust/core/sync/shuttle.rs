@@ -1,8 +1,8 @@
-//! What shuttle schedules: its primitives behind the facade's names.
+//! The primitives that shuttle schedules: its own, behind the facade's names.
 //!
-//! Shuttle runs every thread as a coroutine of one system thread and switches between them at each access of an atomic or a
-//! lock. It knows sequential consistency only: a missing ordering is loom's to find. In return it carries whole operations
-//! of the core with 4 to 8 threads.
+//! Shuttle runs every thread as a coroutine of one system thread and switches between them at each access to an atomic or a lock.
+//! It models sequential consistency only, so finding a missing ordering is left to loom. In return it can run whole operations of
+//! the core with 4 to 8 threads.
 
 use super::context::Context;
 use super::slots::{Slot, Slots};
@@ -38,23 +38,23 @@ pub(crate) fn with_context<R>(work: impl FnOnce(&Context) -> R) -> R {
     CONTEXT.with(work)
 }
 
-/// The number is for counters, which are out of the checker's sight: claims are not.
+/// The number is for counters, which the checker does not see; it does see claims.
 #[allow(clippy::unnecessary_wraps, reason = "as what ships")]
 pub(crate) fn thread_number() -> Option<usize> {
     Some(thread_index())
 }
 
-/// Whether the calling thread is the one that this handle stands for.
+/// Whether the calling thread is the one that this handle denotes.
 pub(crate) fn is_this_thread<T>(handle: &thread::JoinHandle<T>) -> bool {
     handle.thread().id() == thread::current().id()
 }
 
-/// Threads of a test end when it says so ([`Context::end`]).
+/// A test's threads end when the test says so ([`Context::end`]).
 pub(crate) fn announces_end() -> bool {
     true
 }
 
-/// Nobody forks here.
+/// Tests under shuttle do not fork.
 pub(crate) fn epoch() -> u64 {
     1
 }
@@ -115,8 +115,8 @@ macro_rules! atomic {
             }
             pub fn load(&self, order: Ordering) -> $value {
                 if std::thread::panicking() {
-                    // A message that shows the word: switching away from the panic hook would never end it.
-                    // SAFETY: nothing runs beside this thread until it switches.
+                    // Called for a message that shows the word: a switch to another thread inside the panic hook would never
+                    // return. SAFETY: nothing runs beside this thread until it switches.
                     return unsafe { self.0.raw_load() };
                 }
                 self.0.load(order)
@@ -177,7 +177,7 @@ arithmetic!(AtomicU64, u64);
 
 pub use ::shuttle::sync::MutexGuard;
 pub use ::shuttle::sync::atomic::fence;
-/// Filled without a switch.
+/// Filled without switching threads.
 pub use std::sync::OnceLock;
 
 /// Shuttle's mutex without poisoning.
@@ -204,11 +204,11 @@ impl<T> Mutex<T> {
 pub struct Condvar(::shuttle::sync::Condvar);
 
 impl Condvar {
-    /// A condition nobody waits for.
+    /// A condition without waiters.
     pub fn new() -> Self {
         Self(::shuttle::sync::Condvar::new())
     }
-    /// Gives the mutex back, sleeps until notified, takes it again.
+    /// Releases the mutex, sleeps until notified, and takes the mutex again.
     pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
         self.0.wait(guard).unwrap_or_else(std::sync::PoisonError::into_inner)
     }
@@ -243,7 +243,7 @@ impl Parker {
     pub fn park(&self) {
         thread::park();
     }
-    /// A nap is over whenever the others were let run: there is no time.
+    /// A sleep ends as soon as other threads had a chance to run: there is no time.
     #[allow(clippy::unused_self, reason = "as what ships")]
     pub fn park_for(&self, time: std::time::Duration) {
         pause(time);
@@ -254,25 +254,25 @@ impl Parker {
     }
 }
 
-/// A spin loop lets others run: a thread that only spun at a high priority would starve the one it waits for.
+/// A spin loop lets other threads run: a thread that only spun at a high priority would starve the one it waits for.
 pub fn spin_hint() {
     ::shuttle::hint::spin_loop();
 }
 
-/// Sleeps: for those who wait for what nobody announces.
+/// Sleeps: for waiting for an event that is not announced.
 pub fn pause(time: std::time::Duration) {
     let _ = time;
     yield_now();
 }
 
-/// Lets others run.
+/// Lets other threads run.
 pub fn yield_now() {
     thread::yield_now();
 }
 
-/// A point where threads switch, as any access is.
+/// A point where threads may switch, like any access.
 pub(crate) fn switch() {
-    // Time stands still under shuttle: that is all a sleep is.
+    // There is no time under shuttle, so a sleep is only that.
     thread::sleep(std::time::Duration::ZERO);
 }
 
@@ -285,8 +285,8 @@ pub fn begin_execution() {
     LIVES.with(|lives| lives.borrow_mut().clear());
 }
 
-/// Dies when its owner is freed: a reader that comes later is reported. Copies are the same cell, so a reader that took one
-/// need not touch the owner to ask.
+/// Dies when its owner is freed: a reader that comes later is reported. Copies are the same cell, so a reader that took one can
+/// check without touching the owner.
 #[derive(Debug, Clone, Copy)]
 pub struct LifeCell(usize);
 
@@ -306,7 +306,7 @@ impl LifeCell {
             Self(lives.len() - 1)
         })
     }
-    /// A reader asserts that the object is alive, after others had the chance to free it.
+    /// A reader asserts that the object is alive, after other threads had a chance to free it.
     #[track_caller]
     pub fn assert_alive(&self) {
         switch();

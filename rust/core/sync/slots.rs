@@ -1,4 +1,4 @@
-//! A line of memory for each thread that is at work: who owns it, and what it announces to those who wait for all threads.
+//! A cache line for each thread at work: its owner, and what that thread announces to threads that wait for all others.
 //!
 //! Owns: the claims. Does not own the lives of threads (`context`), nor what a slot announces (`rcu`).
 //!
@@ -7,13 +7,13 @@
 //! | `owner` | read-modify-writes: who claims, who gives back | the ticket of the claim; 0 is free |
 //! | `count` | the owner | odd inside a read section; goes on from owner to owner |
 //!
-//! Slots are numbered from 0; who claims takes the lowest that is free, so numbers stay below twice the greatest number of
-//! threads that were ever at work at once. They lie in chunks, each twice as long as the one before, made when they are
-//! needed, never freed, and wiped in the child of a fork: there all are free, and nobody is inside a section.
+//! Slots are numbered from 0; a claim takes the lowest free one, so numbers stay below twice the greatest number of threads that
+//! were ever at work at once. They lie in chunks, each twice as long as the one before, which are made when needed, never freed,
+//! and wiped in a forked child: there all are free, and no thread is inside a section.
 
 use super::{AtomicPtr, AtomicU64, Ordering, guard, imp, ord};
 
-/// Slots of the first chunk, and how many chunks there may be: more slots than Linux lets a system have threads (2^22).
+/// Slots of the first chunk, and the limit of chunks: together more slots than a Linux system can have threads (2^22).
 const FIRST: usize = if cfg!(specmm_loom) {
     5
 } else if cfg!(specmm_shuttle) {
@@ -29,7 +29,7 @@ const CHUNKS: usize = if cfg!(specmm_loom) {
     17
 };
 
-/// One thread's announcement, on cache lines of its own.
+/// One thread's announcement, on cache lines that it does not share.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct Slot {
@@ -38,28 +38,28 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// No thread's: no ticket is that high.
+    /// No thread's ticket: none gets that high.
     #[cfg(not(any(specmm_loom, specmm_shuttle)))]
     pub(crate) const fn nobodys() -> Self {
         Self { owner: AtomicU64::new(u64::MAX), count: AtomicU64::new(0) }
     }
 
-    /// As above; models make their statics as they run.
+    /// As above; models make their statics at run time.
     #[cfg(any(specmm_loom, specmm_shuttle))]
     pub(crate) fn nobodys() -> Self {
         Self { owner: AtomicU64::new(u64::MAX), count: AtomicU64::new(0) }
     }
 
-    /// Whether it was claimed with this ticket, and not given back since nor wiped.
+    /// Whether it was claimed with this ticket, and has been neither given back nor wiped since.
     #[inline]
     pub(super) fn is_owned_by(&self, ticket: u64) -> bool {
-        // Relaxed: a thread sees its own claim and its own giving back.
+        // Relaxed: a thread sees its own claim and its own release of it.
         self.owner.load(Ordering::Relaxed) == ticket
     }
 
     /// Ends a claim. Its owner is in no section.
     pub(super) fn give_back(&self) {
-        // Pairs with the Acquire in `claim`: the next owner goes on where this one stopped.
+        // Pairs with the Acquire in `claim`: the next owner continues where this one stopped.
         self.owner.swap(0, ord!("slots.give_back.release", Release));
     }
 }
@@ -81,8 +81,8 @@ impl Slots {
         Self { chunks: std::array::from_fn(|_| AtomicPtr::new(std::ptr::null_mut())) }
     }
 
-    /// Takes a free slot for `ticket`, which is not 0 and was never given out before: the lowest, but that a model may begin to
-    /// look elsewhere. `None`: all are taken, and there is no memory for more.
+    /// Takes a free slot for `ticket`, which is not 0 and was never used before: the lowest one, except that a model may start
+    /// its search elsewhere. `None`: all are taken, and there is no memory for more.
     pub(crate) fn claim(&self, ticket: u64, first_look: usize) -> Option<(usize, &Slot)> {
         for chunk in 0..CHUNKS {
             let slots = self.chunk(chunk)?;
@@ -110,7 +110,7 @@ impl Slots {
         None
     }
 
-    /// The slots of a chunk, made if need be.
+    /// The slots of a chunk, made if needed.
     fn chunk(&self, chunk: usize) -> Option<&[Slot]> {
         let head = &self.chunks[chunk];
         // Pairs with the Release below: the slots are initialised.
@@ -125,7 +125,7 @@ impl Slots {
             ) {
                 Ok(_) => fresh,
                 Err(winner) => {
-                    // SAFETY: made above and given to nobody.
+                    // SAFETY: made above and not shared.
                     unsafe { imp::drop_chunk_of_slots(fresh, length(chunk)) };
                     winner
                 }
@@ -135,7 +135,7 @@ impl Slots {
         Some(unsafe { std::slice::from_raw_parts(slots, length(chunk)) })
     }
 
-    /// The slots that anybody may have claimed so far. Chunks are made in order, so the first that is missing is the end.
+    /// The slots that may have been claimed so far. Chunks are made in order, so the first missing one is the end.
     pub(crate) fn made(&self) -> impl Iterator<Item = &Slot> {
         self.chunks
             .iter()
@@ -147,7 +147,7 @@ impl Slots {
             .flat_map(|(chunk, slots)| unsafe { std::slice::from_raw_parts(slots, length(chunk)) })
     }
 
-    /// Does what the kernel does in the child of a fork, whose one thread calls this.
+    /// Does what the kernel does in a forked child; called by the child's only thread.
     #[cfg(any(not(any(specmm_loom, specmm_shuttle)), all(test, specmm_loom)))]
     pub(crate) fn wipe(&self) {
         for slot in self.made() {
@@ -157,7 +157,7 @@ impl Slots {
     }
 }
 
-/// Slots outlive the threads of a process, but not those of one execution under shuttle.
+/// Slots outlive the threads of a process; under shuttle they end with each execution.
 #[cfg(specmm_shuttle)]
 impl Drop for Slots {
     fn drop(&mut self) {
@@ -175,7 +175,7 @@ const fn length(chunk: usize) -> usize {
     FIRST << chunk
 }
 
-/// Of all chunks before.
+/// Slots in all chunks before.
 const fn length_before(chunk: usize) -> usize {
     FIRST * ((1 << chunk) - 1)
 }
@@ -193,7 +193,7 @@ pub(super) mod boxed {
     }
 
     /// # Safety
-    /// They were made by [`chunk_of_slots`] with this length, and nobody uses them any more.
+    /// They were made by [`chunk_of_slots`] with this length, and are no longer used.
     pub(crate) unsafe fn drop_chunk_of_slots(slots: *mut Slot, length: usize) {
         // SAFETY: by the caller's promise.
         drop(unsafe { Box::from_raw(std::ptr::slice_from_raw_parts_mut(slots, length)) });

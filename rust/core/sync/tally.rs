@@ -1,11 +1,11 @@
 //! A plain statistics counter.
 //!
-//! Statistics order nothing and guard nothing, so they stay out of the model checker's sight: under loom a tally is
-//! the standard atomic, which costs no exploration.
+//! Statistics order nothing and guard nothing, so the model checker does not see them: under loom a tally is the standard atomic,
+//! which costs no exploration.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A monotone counter; relaxed, because nobody draws conclusions from it while threads run.
+/// A monotone counter; relaxed, because nothing depends on it while threads run.
 #[derive(Debug, Default)]
 #[repr(transparent)]
 pub struct Tally(AtomicU64);
@@ -21,11 +21,11 @@ impl Tally {
     pub fn add(&self, n: u64) {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
-    /// Adds one and answers the new value: a source of identities.
+    /// Adds one and returns the new value: a source of identities.
     pub fn next(&self) -> u64 {
         self.0.fetch_add(1, Ordering::Relaxed) + 1
     }
-    /// Takes `n` away, for gauges.
+    /// Subtracts `n`, for gauges.
     #[inline]
     pub fn sub(&self, n: u64) {
         self.0.fetch_sub(n, Ordering::Relaxed);
@@ -35,7 +35,7 @@ impl Tally {
     pub fn add_exclusive(&self, n: u64) {
         self.0.store(self.0.load(Ordering::Relaxed) + n, Ordering::Relaxed);
     }
-    /// Sets it, for guesses that may be lost.
+    /// Sets it, for hints that may be lost.
     pub fn set(&self, value: u64) {
         self.0.store(value, Ordering::Relaxed);
     }

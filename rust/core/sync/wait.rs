@@ -1,15 +1,15 @@
 //! Hashed wait queues for the bits of page flags words.
 //!
-//! Owns: who sleeps on which word, and the hand-off. Does not own the words: the page lock (`page::lock`) is the
-//! protocol's other half. Mirrors `wait_on_page_bit_common` and `wake_page_function` of Linux 5.12's `mm/filemap.c`.
+//! Owns: which thread sleeps on which word, and the hand-off. Does not own the words: the page lock (`page::lock`) is the other
+//! half of the protocol. Mirrors `wait_on_page_bit_common` and `wake_page_function` of Linux 5.12's `mm/filemap.c`.
 //!
-//! A waiter sets the word's WAITERS bit *under the queue's mutex* and only then tries the lock bit; an unlocker clears
-//! the lock bit and reads WAITERS in one read-modify-write. So either the waiter gets the bit or the unlocker comes
-//! for the queue. A WAITERS bit without waiters is allowed (one visit in vain), the opposite is not.
+//! A waiter sets the word's WAITERS bit *under the queue's mutex* and only then tries the lock bit; an unlocker clears the lock
+//! bit and reads WAITERS in one read-modify-write. So either the waiter gets the bit or the unlocker visits the queue. A WAITERS
+//! bit without waiters is allowed (it costs one needless visit), the opposite is not.
 //!
-//! A waiter may leave. It decides under the queue's mutex, where wakers take out whom they wake: whoever is still in the
-//! queue was told nothing and takes itself out; whoever is not was woken, or was handed the lock, and goes on as if it had
-//! never wanted to leave. So neither a wake-up nor the lock is lost with a leaver.
+//! A waiter may leave. It decides under the queue's mutex, under which wakers also remove the waiters they wake: a waiter that is
+//! still in the queue has been told nothing and removes itself; one that is not was woken, or was handed the lock, and goes on as
+//! if it had never wanted to leave. So a waiter that leaves loses neither a wake-up nor the lock.
 
 use super::{AtomicU32, LifeCell, Mutex, Ordering, Parker, duty, guard, in_order, ord};
 use crate::reserve;
@@ -28,7 +28,7 @@ const HANDED_OVER: u32 = 2;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wants {
-    /// Only to know that the bit was clear at some moment.
+    /// Only to see the bit clear at some moment.
     Look,
     /// The lock, competing for it after each wake-up.
     Lock,
@@ -36,18 +36,18 @@ enum Wants {
     HandOff,
 }
 
-/// Asked by a waiter that may leave, before each nap and with no lock of the table held: how long to sleep at most before it
-/// asks again, or None to leave.
+/// Called by a waiter that may leave, before each sleep and with no lock of the table held: returns how long to sleep at most
+/// before the next call, or None to leave.
 pub type Patience<'a> = dyn Fn() -> Option<Duration> + 'a;
 
-/// What a sleep came to.
+/// How a sleep ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Slept {
-    /// The waiter owns the bit, or has seen what it only wanted to see.
+    /// The waiter owns the bit, or has seen it clear if that was all it wanted.
     Done,
     /// The waiter was woken to try for the bit.
     TryAgain,
-    /// Its patience ended before anybody woke it.
+    /// Its patience ended before it was woken.
     Left,
 }
 
@@ -57,7 +57,7 @@ struct Waiter {
     wants: Wants,
     state: AtomicU32,
     parker: Parker,
-    /// Ends when the waiter returns. Here a count keeps the entry; Linux has it on the waiter's stack.
+    /// Ends when the waiter returns. Here a reference count keeps the entry; in Linux it is on the waiter's stack.
     life: LifeCell,
 }
 
@@ -66,7 +66,7 @@ struct Waiter {
 pub struct LockBits {
     /// The lock itself.
     pub locked: u32,
-    /// Somebody may be in the queue.
+    /// There may be waiters in the queue.
     pub waiters: u32,
 }
 
@@ -110,7 +110,8 @@ impl WaitTable {
         debug_assert!(locked, "nobody leaves without being asked");
     }
 
-    /// As [`WaitTable::lock`], but leaves when `patience` ends; false then. Who is given the lock at that very moment has it.
+    /// As [`WaitTable::lock`], but leaves when `patience` ends; returns false then. A waiter that is handed the lock at that very
+    /// moment has it.
     #[must_use]
     pub fn lock_patiently(&self, word: &AtomicU32, patience: &Patience<'_>) -> bool {
         self.lock_while(word, Some(patience))
@@ -138,19 +139,19 @@ impl WaitTable {
         debug_assert!(seen, "nobody leaves without being asked");
     }
 
-    /// As [`WaitTable::wait_unlocked`], but leaves when `patience` ends; false then.
+    /// As [`WaitTable::wait_unlocked`], but leaves when `patience` ends; returns false then.
     #[must_use]
     pub fn wait_unlocked_patiently(&self, word: &AtomicU32, patience: &Patience<'_>) -> bool {
         self.wait_while_locked(word, Some(patience))
     }
 
     fn wait_while_locked(&self, word: &AtomicU32, patience: Option<&Patience<'_>>) -> bool {
-        // Pairs with the Release in `unlock`: who saw the bit clear sees what the owner did.
+        // Pairs with the Release in `unlock`: a thread that sees the bit clear sees what the owner did.
         word.load(ord!("page.wait.acquire", Acquire)) & self.bits.locked == 0
             || self.sleep(word, Wants::Look, patience) == Slept::Done
     }
 
-    /// Clears the lock bit of `word` and wakes whoever is due.
+    /// Clears the lock bit of `word` and wakes the waiters that are due.
     #[inline]
     pub fn unlock(&self, word: &AtomicU32) {
         // One read-modify-write: clearing first and reading WAITERS later would lose a waiter in between.
@@ -201,7 +202,7 @@ impl WaitTable {
                     None => waiter.parker.park(),
                     Some(Some(nap)) => waiter.parker.park_for(nap),
                     Some(None) if Self::leave(queue, &waiter) => break Slept::Left,
-                    // Told meanwhile, which the next look sees.
+                    // Told meanwhile, which the next check sees.
                     Some(None) => {}
                 },
                 WOKEN if wants != Wants::Look => break Slept::TryAgain,
@@ -212,7 +213,7 @@ impl WaitTable {
         slept
     }
 
-    /// Takes a waiter out of the queue, unless a waker has: then it must go on. True: it was in the queue, and is gone.
+    /// Removes a waiter from the queue, unless a waker has: then it must go on. True: it was in the queue and has left.
     #[cold]
     fn leave(queue: &Mutex<VecDeque<Arc<Waiter>>>, waiter: &Arc<Waiter>) -> bool {
         let mut queue = queue.lock();
@@ -223,7 +224,7 @@ impl WaitTable {
         guard!("page.leave.untold", place.is_some())
     }
 
-    /// Wakes those who only look and the first who wants the lock, handing it over where that is due.
+    /// Wakes those that only watch the bit and the first that wants the lock, and hands the lock over where that is due.
     #[cold]
     fn wake(&self, word: &AtomicU32) {
         let (queue, key) = self.queue(word);
@@ -237,7 +238,7 @@ impl WaitTable {
             }
             let wants = queue[at].wants;
             let state = match wants {
-                // Somebody took the bit meanwhile: that one's unlock will see WAITERS and come here. Only saves a wake-up.
+                // Another thread took the bit meanwhile: its unlock will see WAITERS and come here. This only saves a wake-up.
                 Wants::Lock if word.load(Ordering::Relaxed) & self.bits.locked != 0 => break,
                 Wants::HandOff if guard!("page.wake.takes_the_bit", self.try_lock(word)) => HANDED_OVER,
                 Wants::HandOff => break,
@@ -249,7 +250,7 @@ impl WaitTable {
                 waiter.state.store(state, ord!("page.wake.release", Release));
                 parker.unpark();
             };
-            // The store is the last touch of the entry: who sees it may return.
+            // The store is the last access to the entry: a waiter that sees it may return.
             in_order!("page.seed.touched_late", waiter.life.assert_alive(), release());
             if wants != Wants::Look {
                 break;
@@ -260,7 +261,7 @@ impl WaitTable {
         }
     }
 
-    /// Whether nobody sleeps in any queue: true at quiescence.
+    /// Whether no thread sleeps in any queue: true at quiescence.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.queues.iter().all(|queue| queue.lock().is_empty())

@@ -1,9 +1,9 @@
-//! Locks that `ThreadSanitizer` can follow; compiled for `tools/tsan` only.
+//! Locks that `ThreadSanitizer` can follow; compiled only for `tools/tsan`.
 //!
-//! The sanitizer sees what is compiled with it. The standard library is not: of its mutex it sees the fast paths, which are
-//! inlined into this crate, and of its condition variable and of its once-cell's slow path nothing, so it would report races
-//! under contended locks. Here a contended lock is its fast path, tried again; whoever waits for a condition gives the mutex
-//! back and looks again later. The orders are those of the real ones, no more.
+//! The sanitizer sees only code that is compiled with it, and the standard library is not: it sees the fast paths of the mutex,
+//! which are inlined into this crate, but nothing of the condition variable and of the once-cell's slow path, so it would report
+//! races under contended locks. Here a contended lock repeats its fast path, and a wait for a condition releases the mutex and
+//! checks again later. The orderings are those of the real locks, no stronger.
 
 use super::{AtomicU32, Ordering, yield_now};
 use std::ops::{Deref, DerefMut};
@@ -66,13 +66,13 @@ pub struct Condvar {
 }
 
 impl Condvar {
-    /// A condition nobody waits for.
+    /// A condition without waiters.
     pub const fn new() -> Self {
         Self { notified: AtomicU32::new(0) }
     }
-    /// Gives the mutex back, sleeps until notified (or spuriously), takes it again.
+    /// Releases the mutex, sleeps until notified (or spuriously woken), and takes the mutex again.
     pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
-        // Relaxed throughout: a real condition variable orders nothing either, its mutex does.
+        // Relaxed throughout: a real condition variable orders nothing either; its mutex does.
         let before = self.notified.load(Ordering::Relaxed);
         let mutex = guard.mutex;
         drop(guard);
@@ -81,15 +81,15 @@ impl Condvar {
         }
         mutex.lock()
     }
-    /// As [`Condvar::wait`], but for so long at most.
+    /// As [`Condvar::wait`], but with a time limit.
     pub fn wait_for<'a, T>(&self, guard: MutexGuard<'a, T>, time: Duration) -> MutexGuard<'a, T> {
         let mutex = guard.mutex;
         drop(guard);
-        // Spuriously awake, as a waiter must bear.
+        // A spurious wake-up, which a waiter must tolerate.
         std::thread::sleep(time.min(Duration::from_micros(50)));
         mutex.lock()
     }
-    /// Wakes one waiter; here, all: a waiter must bear that anyway.
+    /// Wakes one waiter; here, all of them, which waiters must tolerate anyway.
     pub fn notify_one(&self) {
         self.notify_all();
     }

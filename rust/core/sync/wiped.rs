@@ -1,17 +1,17 @@
-//! Memory that the child of a fork finds zeroed, and what tells one process of a family from another.
+//! Memory that a forked child finds zeroed, and the number that tells a process from its ancestors.
 //!
-//! A pid does not tell: the first process of a pid namespace is number 1, as its parent may be. A hook does not either: C code
-//! forks without asking. What the kernel does to memory tells always (`MADV_WIPEONFORK`, Linux 4.14); where it does not know
-//! that advice, a handler of `pthread_atfork` wipes, which misses only forks that bypass the C library.
+//! A pid is not enough: the first process of a pid namespace has pid 1, as its parent may have too. Nor is a hook: C code can
+//! fork without calling it. Memory that the kernel wipes always tells (`MADV_WIPEONFORK`, Linux 4.14); where the kernel does not
+//! know that advice, a handler of `pthread_atfork` wipes, which misses only forks that bypass the C library.
 
 use super::{AtomicPtr, AtomicU64, Ordering, Tally};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 use std::ptr::{NonNull, null_mut};
 
 /// Zeroed memory that is taken from the system as it is used, and zeroed again in each child: by the kernel, else by `wipe`.
-/// `None`: the system has none.
+/// `None`: the system has no memory.
 pub(super) fn map(bytes: usize, wipe: extern "C" fn()) -> Option<NonNull<u8>> {
-    // SAFETY: a fresh private mapping at an address of the kernel's choice touches nothing that exists.
+    // SAFETY: a fresh private mapping at an address that the kernel chooses touches nothing that exists.
     let start = unsafe {
         mmap_anonymous(
             null_mut(),
@@ -21,7 +21,7 @@ pub(super) fn map(bytes: usize, wipe: extern "C" fn()) -> Option<NonNull<u8>> {
         )
     };
     let start = NonNull::new(start.ok()?.cast::<u8>())?;
-    // The variable is for tests of the other way.
+    // The variable is for tests of the fallback.
     let by_kernel = std::env::var_os("SPECMM_NO_WIPEONFORK").is_none()
         // SAFETY: the range is the mapping just made.
         && unsafe { madvise(start.as_ptr().cast(), bytes, Advice::LinuxWipeOnFork) }.is_ok();
@@ -31,23 +31,23 @@ pub(super) fn map(bytes: usize, wipe: extern "C" fn()) -> Option<NonNull<u8>> {
     Some(start)
 }
 
-/// Gives back memory that nobody but the caller knows.
+/// Returns memory to the system whose address only the caller knows.
 pub(super) fn unmap(start: NonNull<u8>, bytes: usize) {
-    // SAFETY: the caller got it from `map` and gave its address to nobody.
+    // SAFETY: the caller got it from `map` and did not share its address.
     let _leaked_if_refused = unsafe { munmap(start.as_ptr().cast(), bytes) };
 }
 
 #[cold]
 fn wipe_by_hand(wipe: extern "C" fn()) {
-    // SAFETY: handlers do nothing but store into memory that is never given back.
+    // SAFETY: handlers only store into memory that is never given back.
     let _short_of_memory = unsafe { libc::pthread_atfork(None, None, Some(wipe)) };
 }
 
-/// A word in wiped memory: 0 where nobody has asked yet, else the number of this process. Relaxed throughout: the word says
-/// nothing of other memory, and the kernel has zeroed it.
+/// A word in wiped memory: the number of this process, or 0 before the first call. Relaxed throughout: the word orders no other
+/// memory, and the kernel has zeroed it.
 static WORD: AtomicPtr<AtomicU64> = AtomicPtr::new(null_mut());
 
-/// In place of the word, if there is no page to be had.
+/// Used instead of the word if there is no page for it.
 static PLAIN: AtomicU64 = AtomicU64::new(0);
 
 /// The greatest number given out in this process or, before its fork, in an ancestor.

@@ -1,4 +1,4 @@
-//! The driver: runs a plan's rounds, one after the other, and gathers what they came to.
+//! The driver: runs a plan's rounds, one after the other, and collects their results.
 
 use super::faulter::{self, Faulter, Part};
 use super::kernel::Kernel;
@@ -13,23 +13,23 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// How often the caller is asked whether to go on.
+/// How often the caller is asked whether to continue.
 const TICK: Duration = Duration::from_millis(50);
 
-/// How far a run is.
+/// The progress of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Progress {
-    /// Rounds that are finished, of all cells.
+    /// Rounds finished, over all cells.
     pub done: u32,
-    /// Rounds in all.
+    /// Rounds in total.
     pub total: u32,
-    /// Who serves the faults now.
+    /// What serves the faults now.
     pub row: Row,
     /// The writer's rate now.
     pub rate: Rate,
 }
 
-/// What one round needs to know.
+/// The parameters of one round.
 struct Setting<'a> {
     plan: &'a Plan,
     length: u64,
@@ -39,17 +39,17 @@ struct Setting<'a> {
     stop: &'a AtomicBool,
 }
 
-/// What one round came to.
+/// The results of one round.
 struct Outcome {
     round: Round,
     latencies: Latencies,
 }
 
-/// Runs a plan. `go_on` hears how far it is about every 50 ms; when it answers false the run ends with `None`.
+/// Runs a plan. `go_on` is called with the progress about every 50 ms; when it returns false the run ends with `None`.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] for a plan that cannot work; whatever mapping and faulting the file may fail with;
-/// [`Error::Invariant`] if the counters or the cache contradict themselves at the end of a round.
+/// [`Error::InvalidArgument`] for a plan that cannot work; the errors of mapping and faulting the file; [`Error::Invariant`] if
+/// the counters or the cache are inconsistent at the end of a round.
 pub fn run(plan: &Plan, go_on: &mut dyn FnMut(Progress) -> bool) -> Result<Option<Report>> {
     let sizes = plan.check()?;
     let kernel = Kernel::new(&plan.path)?;
@@ -115,7 +115,7 @@ fn check_identities(events: &[(&'static str, u64)]) -> Result<()> {
     )))
 }
 
-/// Processors that this process may use, as far as the system says so.
+/// Processors that this process may use, as far as the system reports them.
 fn allowed_cpus() -> Vec<usize> {
     let Ok(set) = sched_getaffinity(None) else { return Vec::new() };
     (0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect()
@@ -130,7 +130,7 @@ impl Setting<'_> {
         };
         let gate = Gate::default();
         let (faulters, writer, went_on) = std::thread::scope(|scope| {
-            // One that cannot start ends the round for all.
+            // A thread that cannot start ends the round for all.
             let no_thread = |error| {
                 self.stop.store(true, Ordering::Relaxed);
                 Error::Io(IoError::new(error, "a thread of the workload"))
@@ -144,7 +144,7 @@ impl Setting<'_> {
                             gate.arrive(self.stop);
                             self.pin(number);
                         });
-                        // One that fails ends the round for all.
+                        // A thread that fails ends the round for all.
                         self.stop.fetch_or(done.is_err(), Ordering::Relaxed);
                         done
                     });
@@ -154,7 +154,7 @@ impl Setting<'_> {
             let writer = (self.rate != Rate::PerSecond(0)).then(|| {
                 let thread = std::thread::Builder::new().spawn_scoped(scope, || {
                     gate.wait(self.stop);
-                    // With a processor to spare the writer has one of its own; without, it goes where there is room.
+                    // If there is a spare processor, the writer is bound to it; otherwise the system places it.
                     if self.plan.threads < self.cpus.len() {
                         self.pin(self.plan.threads);
                     }
@@ -209,7 +209,7 @@ impl Setting<'_> {
         Part { offset: border(slice), length: border(slice + 1) - border(slice) }
     }
 
-    /// Opens the gate when all have arrived, and waits until the round is over. False: the caller wants to stop.
+    /// Opens the gate when all threads have arrived, and waits until the round is over. False: the caller wants to stop.
     fn conduct(&self, gate: &Gate, tick: &mut dyn FnMut() -> bool) -> bool {
         let mut asked = Instant::now();
         let mut go_on = |now: Instant| {
@@ -220,7 +220,7 @@ impl Setting<'_> {
             tick()
         };
         while gate.arrived.load(Ordering::Relaxed) < self.plan.threads {
-            // One that failed before it came here.
+            // A thread that failed before it came here.
             if self.stop.load(Ordering::Relaxed) {
                 return true;
             }
@@ -244,8 +244,8 @@ impl Setting<'_> {
         }
     }
 
-    /// Binds the calling thread to a processor of its own, where that is allowed. Not before the cold pass: threads that
-    /// the cache starts then would be bound as well.
+    /// Binds the calling thread to its own processor, where that is allowed. Not before the cold pass: threads that the cache
+    /// starts then would be bound as well.
     fn pin(&self, number: usize) {
         if self.cpus.is_empty() {
             return;
@@ -270,7 +270,7 @@ impl Gate {
     }
 
     fn wait(&self, stop: &AtomicBool) {
-        // Polled, so that a thread that fails can leave nobody waiting. Pairs with the Release in `conduct`.
+        // Polled, so that no thread waits forever for one that failed. Pairs with the Release in `conduct`.
         while !self.open.load(Ordering::Acquire) && !stop.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_micros(100));
         }

@@ -1,4 +1,4 @@
-//! A faulting thread: faults its part in, then zaps and faults it again until it is told to stop.
+//! A faulting thread: faults its part in, then zaps it and faults it in again until it is told to stop.
 
 use super::latency::{Latencies, Sampler, nanoseconds};
 use super::plan::Workload;
@@ -8,21 +8,21 @@ use crate::page::PAGE_SIZE;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// What one thread works on: a part of a mapping that is its own or everybody's.
+/// What one thread works on: a part of a mapping that is its own or shared.
 pub(super) struct Part {
-    /// Of the file, and of the mapping if that is everybody's.
+    /// Of the file, and of the mapping if that is shared.
     pub(super) offset: u64,
     pub(super) length: u64,
 }
 
-/// What one thread did.
+/// The results of one thread.
 #[derive(Debug, Default)]
 pub(super) struct Done {
-    /// Time that the first, cold pass took.
+    /// Time of the first, cold pass.
     pub(super) cold: Duration,
     /// Touches after the first pass.
     pub(super) touches: u64,
-    /// Faults that those took.
+    /// Faults that those caused.
     pub(super) faults: u64,
     /// Time that those took, without zapping.
     pub(super) busy: Duration,
@@ -32,7 +32,7 @@ pub(super) struct Done {
 /// One thread.
 pub(super) struct Faulter<'a, S: Space> {
     pub(super) space: &'a S,
-    /// The mapping of all threads; without one, each maps its part itself.
+    /// The mapping that all threads share; without one, each maps its part itself.
     pub(super) common: Option<&'a S::Mapping>,
     pub(super) part: Part,
     pub(super) workload: Workload,
@@ -42,7 +42,7 @@ pub(super) struct Faulter<'a, S: Space> {
 }
 
 impl<S: Space> Faulter<'_, S> {
-    /// Runs until told to stop. Between the cold pass and the rest `ready` waits for the others.
+    /// Runs until told to stop. After the cold pass `ready` waits for the other threads.
     pub(super) fn run(self, ready: impl FnOnce()) -> Result<Done> {
         let mut done = Done::default();
         let own = if self.common.is_none() { Some(self.map()?) } else { None };
@@ -50,7 +50,7 @@ impl<S: Space> Faulter<'_, S> {
         // Every page: readahead brings the file in as it does for a program that reads all of it.
         let cold = self.pass(own.as_ref(), PAGE_SIZE as u64, &mut Done::default(), None);
         done.cold = began.elapsed();
-        // Also if that failed: nobody waits for a thread that is gone.
+        // Even if that failed, so that the other threads do not wait for this one.
         ready();
         cold?;
         self.rounds(own, &mut done)?;
@@ -73,7 +73,7 @@ impl<S: Space> Faulter<'_, S> {
         Ok(())
     }
 
-    /// Walks the part once.
+    /// Touches the part once.
     fn pass(
         &self,
         own: Option<&S::Mapping>,
@@ -113,7 +113,7 @@ impl<S: Space> Faulter<'_, S> {
         Ok(told)
     }
 
-    /// Makes every touch a fault again.
+    /// Zaps, so that every touch is a fault again.
     fn renew(&self, own: Option<S::Mapping>) -> Result<Option<S::Mapping>> {
         match (self.workload, own, self.common) {
             (Workload::PageFault2, Some(mapping), _) => {
@@ -139,7 +139,7 @@ impl<S: Space> Faulter<'_, S> {
     }
 
     fn is_stopped(&self) -> bool {
-        // Relaxed: the flag only says when; joining the thread orders its results.
+        // Relaxed: the flag only signals the end; joining the thread orders its results.
         self.stop.load(Ordering::Relaxed)
     }
 }

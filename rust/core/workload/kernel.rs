@@ -1,7 +1,7 @@
 //! The `kernel` row: the same touches and mappings, with the real mmap(2).
 //!
-//! Owns: real mappings of the file and raw accesses to them. A real mapping of a file that somebody shrinks answers an
-//! access with SIGBUS; `sigbus` makes an error of that.
+//! Owns: real mappings of the file and raw accesses to them. An access to a real mapping raises SIGBUS if the file was made
+//! shorter meanwhile; `sigbus` turns that into an error.
 
 use super::sigbus::Guard;
 use super::space::{Kind, Space};
@@ -39,8 +39,8 @@ unsafe impl Sync for Mapping {}
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: the range is the mapping's own, and nobody borrows from it any more. A failure leaves a mapping behind,
-        // which harms nobody.
+        // SAFETY: the range belongs to this mapping alone, and nothing borrows from it any more. A failure leaves a mapping
+        // behind, which is harmless.
         let _harmless = unsafe { munmap(self.start.as_ptr(), self.length) };
     }
 }
@@ -74,7 +74,7 @@ impl Space for Kernel {
             Kind::PrivateWrite => (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE),
         };
         let length = length as usize;
-        // SAFETY: a new mapping at an address of the kernel's choice touches no existing one.
+        // SAFETY: a new mapping at an address that the kernel chooses touches no existing one.
         let start = unsafe { mmap(std::ptr::null_mut(), length, prot, flags, &self.file, offset) };
         let start = NonNull::new(start.map_err(|error| self.error(error))?).expect("mmap never answers null");
         Ok(Mapping { start, length, offset, writable: kind == Kind::PrivateWrite })
@@ -112,7 +112,7 @@ impl Space for Kernel {
 
     fn faults_of_this_thread(&self) -> u64 {
         let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
-        // SAFETY: `usage` has room for the answer, and all zeros is a valid one.
+        // SAFETY: `usage` has room for the result, and all zeros is a valid value.
         let usage = unsafe {
             libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr());
             usage.assume_init()

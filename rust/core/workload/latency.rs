@@ -4,7 +4,7 @@ use super::SAMPLE_EVERY;
 use hdrhistogram::Histogram;
 use std::time::Instant;
 
-/// Longer than any fault that is still a fault.
+/// The longest latency that is recorded.
 const LONGEST_NS: u64 = 60_000_000_000;
 const DIGITS: u8 = 3;
 
@@ -14,7 +14,7 @@ pub struct Latencies {
     histogram: Histogram<u64>,
 }
 
-/// The usual cuts, in nanoseconds.
+/// The usual quantiles, in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Quantiles {
     /// Half are faster.
@@ -23,7 +23,7 @@ pub struct Quantiles {
     pub p99: u64,
     /// One in a thousand is slower.
     pub p999: u64,
-    /// The slowest that was timed.
+    /// The slowest one timed.
     pub max: u64,
 }
 
@@ -34,7 +34,7 @@ impl Default for Latencies {
 }
 
 impl Latencies {
-    /// None yet.
+    /// An empty histogram.
     ///
     /// # Panics
     /// Never: the bounds are constants that the histogram accepts.
@@ -44,7 +44,7 @@ impl Latencies {
         Self { histogram }
     }
 
-    /// Adds one; what exceeds a minute counts as a minute.
+    /// Adds one; a latency above a minute counts as a minute.
     #[inline]
     pub fn record(&mut self, nanoseconds: u64) {
         self.histogram.saturating_record(nanoseconds);
@@ -53,7 +53,7 @@ impl Latencies {
     /// Adds all of another histogram.
     ///
     /// # Panics
-    /// Never: all have the same bounds.
+    /// Never: all histograms have the same bounds.
     pub fn add(&mut self, other: &Self) {
         self.histogram.add(&other.histogram).expect("the same bounds");
     }
@@ -70,18 +70,18 @@ impl Latencies {
         self.histogram.is_empty()
     }
 
-    /// The usual cuts.
+    /// The usual quantiles.
     #[must_use]
     pub fn quantiles(&self) -> Quantiles {
         let at = |quantile| self.histogram.value_at_quantile(quantile);
         Quantiles { p50: at(0.5), p99: at(0.99), p999: at(0.999), max: self.histogram.max() }
     }
 
-    /// Pairs of quantile and nanoseconds, ever closer to 1: a picture's curve.
+    /// Pairs of quantile and nanoseconds, ever closer to 1: the curve of a plot.
     #[must_use]
     pub fn curve(&self) -> Vec<(f64, u64)> {
         let mut points = Vec::new();
-        // The part that is slower shrinks by steps of a tenth of a decade, down to one sample.
+        // The slower part shrinks in steps of a tenth of a decade, down to one sample.
         for tenth in 0_i32.. {
             let slower = 10_f64.powf(-f64::from(tenth) / 10.0);
             if slower * (self.len() as f64) < 1.0 {
@@ -93,7 +93,7 @@ impl Latencies {
     }
 }
 
-/// What two readings of the clock cost with nothing in between, in nanoseconds: the median of many.
+/// The cost in nanoseconds of two readings of the clock with nothing in between: the median of many.
 pub(super) fn clock_cost() -> u64 {
     let mut latencies = Latencies::new();
     for _ in 0..10_000 {
@@ -108,7 +108,7 @@ pub(super) fn nanoseconds(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Says which touches are timed: one in [`SAMPLE_EVERY`] on average, after gaps drawn at random.
+/// Chooses the touches to be timed: one in [`SAMPLE_EVERY`] on average, with random gaps.
 #[derive(Debug)]
 pub(super) struct Sampler {
     state: u64,
@@ -126,7 +126,7 @@ impl Sampler {
         if self.left > 0 {
             return false;
         }
-        // Knuth's linear congruential generator: gaps of 1 to 127 need no better one.
+        // Knuth's linear congruential generator: good enough for gaps of 1 to 127.
         self.state =
             self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         self.left = 1 + (self.state >> 33) % (2 * SAMPLE_EVERY - 1);

@@ -1,21 +1,21 @@
-//! Drivers of the workloads: what `specmm faults` and the benches run. Beside them, what the kernel holds of a file.
+//! Drivers of the workloads that `specmm faults` and the benchmarks run, and the query for the kernel's pages of a file.
 //!
-//! Owns: the faulting threads, the thread that maps and unmaps beside them, how both are timed, and the results as plain
-//! structs. Does not own any locking: it uses address spaces as any program would, and so does the `kernel` row, which
-//! makes the same touches and the same mappings with the real mmap(2).
+//! Owns: the faulting threads, the thread that maps and unmaps at the same time, the timing of both, and the results as plain
+//! structs. Does no locking: it uses address spaces as any program would, and so does the `kernel` row, which makes the same
+//! touches and the same mappings with the real mmap(2).
 //!
-//! A run is a grid of rows (the kernel, each locking mode) and writer rates. Rounds of all cells are interleaved, so that
-//! a change in the machine's mood meets every cell. One round of a specmm row:
+//! A run is a grid of rows (the kernel, each locking mode) and writer rates. Rounds of all cells are interleaved, so that a
+//! change in the machine's load affects every cell. One round of a specmm row:
 //!
 //! 1. *Cold*: an empty cache and a fresh address space. Each thread faults its part of the mapping in, page by page, which
-//!    reads the file. It is counted in the events and timed apart from the rest.
-//! 2. *Warm*: each thread zaps its part (`madvise(DONTNEED)`; the page cache keeps the pages) and faults it in again, over
-//!    and over. The zapping is not timed. The writer works beside it, at its rate.
+//!    reads the file. It is counted in the events and timed separately.
+//! 2. *Warm*: each thread zaps its part (`madvise(DONTNEED)`; the page cache keeps the pages) and faults it in again,
+//!    repeatedly. The zapping is not timed. The writer works at the same time, at its rate.
 //! 3. *Quiescence*: the identities of the events hold and the cache's audit passes, or the run fails.
 //!
-//! What one fault is: after a zap threads touch one byte in each fault-around window, so each touch is exactly one fault, in
-//! the kernel as here, and no touch is spent on entries that a neighbour's fault has set. What a row's threads count is
-//! faults, not touches: specmm says how many a touch took, the kernel counts them for each thread (`getrusage`).
+//! What counts as a fault: after a zap, threads touch one byte in each fault-around window, so each touch is exactly one fault,
+//! in the kernel as here, and no touch hits an entry that a neighbour's fault has set. A row's threads count faults, not touches:
+//! specmm returns how many a touch took, and the kernel counts them for each thread (`getrusage`).
 
 #![allow(clippy::cast_precision_loss, reason = "counts become figures for people")]
 
@@ -40,5 +40,5 @@ pub use plan::{MAX_LENGTH, Plan, Rate, Row, Workload};
 pub use report::{Report, Round, Run, Spread};
 pub use writer::{PAIR, REGION};
 
-/// One touch in so many is timed, on average: the gaps are drawn, so that no pattern of the walk is favoured.
+/// One touch in this many is timed, on average: the gaps are random, so that no pattern of the walk is favoured.
 pub const SAMPLE_EVERY: u64 = 64;

@@ -7,17 +7,17 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// The most that is mapped unless a length is given: all of it stays resident, so that no fault waits for a disk or reclaim.
+/// The most that is mapped by default: all of it stays resident, so that no fault waits for a disk or for reclaim.
 pub const MAX_LENGTH: u64 = 64 << 20;
-/// Room in the cache beyond the mapped file: private copies of the writer, pages read ahead.
+/// Room in the cache beyond the mapped file: for private copies of the writer and pages read ahead.
 const ROOM: u64 = 4 << 20;
 
-/// What the faulting threads do. A writer works beside each of them, at rate 0 none.
+/// What the faulting threads do. A writer works at the same time, except at rate 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Workload {
     /// Read faults, each thread in its own slice of one shared mapping.
     FaultVsMmap,
-    /// Read faults, each thread through a mapping of its own, all of them of the same pages.
+    /// Read faults, each thread through its own mapping, all of the same pages.
     FaultReadShared,
     /// Private write faults, each thread in its own slice of the file; a pass ends with munmap and a new mmap.
     PageFault2,
@@ -27,7 +27,7 @@ impl Workload {
     /// All workloads.
     pub const ALL: &'static [Self] = &[Self::FaultVsMmap, Self::FaultReadShared, Self::PageFault2];
 
-    /// What it does, in a line.
+    /// What it does, in one line.
     #[must_use]
     pub const fn gloss(self) -> &'static str {
         match self {
@@ -44,9 +44,9 @@ impl Workload {
         matches!(self, Self::PageFault2)
     }
 
-    /// Bytes from one touch to the next: what one fault maps.
+    /// Bytes from one touch to the next: as many as one fault maps.
     pub(super) fn stride(self) -> u64 {
-        // Stores are not faulted around.
+        // There is no fault-around for stores.
         if self.writes() { PAGE_SIZE as u64 } else { MmOptions::FAULT_AROUND_BYTES }
     }
 }
@@ -68,10 +68,10 @@ impl FromStr for Workload {
     }
 }
 
-/// Pairs of mmap and munmap a second.
+/// Pairs of mmap and munmap per second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Rate {
-    /// So many; 0 means that there is no writer.
+    /// This many; 0 means that there is no writer.
     PerSecond(u32),
     /// Without pause.
     Max,
@@ -100,12 +100,12 @@ impl FromStr for Rate {
     }
 }
 
-/// Who serves the faults.
+/// What serves the faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Row {
     /// The kernel, through the real mmap(2).
     Kernel,
-    /// An address space of this library.
+    /// An address space of specmm.
     Specmm(Locking),
 }
 
@@ -149,17 +149,17 @@ pub struct Plan {
     pub workload: Workload,
     /// Faulting threads.
     pub threads: usize,
-    /// Writer rates, one column of the grid each.
+    /// Writer rates, one for each column of the grid.
     pub rates: Vec<Rate>,
     /// Rows of the grid.
     pub rows: Vec<Row>,
-    /// Seconds of warm faulting in each cell of the grid, all rounds together.
+    /// Seconds of warm faulting in each cell of the grid, over all rounds.
     pub seconds: f64,
-    /// Rounds that these are split into.
+    /// Rounds into which that time is split.
     pub rounds: u32,
-    /// Bytes to map; `None`: the file, at most [`MAX_LENGTH`].
+    /// Bytes to map; `None`: the whole file, at most [`MAX_LENGTH`].
     pub length: Option<u64>,
-    /// Bytes of the cache; `None`: what the mapping needs.
+    /// Bytes of the cache; `None`: as many as the mapping needs.
     pub capacity: Option<u64>,
 }
 

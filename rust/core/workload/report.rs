@@ -3,12 +3,12 @@
 use super::latency::{Latencies, Quantiles};
 use super::plan::{Rate, Row, Workload};
 
-/// Everything that a run came to.
+/// The results of a run.
 #[derive(Debug, Clone)]
 pub struct Report {
     /// What the threads did.
     pub workload: Workload,
-    /// How many.
+    /// The number of threads.
     pub threads: usize,
     /// Processors that this process may use.
     pub cpus: usize,
@@ -22,16 +22,16 @@ pub struct Report {
     pub capacity: u64,
     /// Bytes from one touch to the next.
     pub stride: u64,
-    /// What reading the clock costs in nanoseconds; subtracted from each latency.
+    /// The cost of reading the clock in nanoseconds; subtracted from each latency.
     pub clock_ns: u64,
-    /// One for each cell of the grid: all rows of the first rate, then of the next.
+    /// One for each cell of the grid: all rows of the first rate, then those of the next.
     pub runs: Vec<Run>,
 }
 
 /// One cell of the grid.
 #[derive(Debug, Clone)]
 pub struct Run {
-    /// Who served the faults.
+    /// What served the faults.
     pub row: Row,
     /// The writer's rate.
     pub rate: Rate,
@@ -39,8 +39,8 @@ pub struct Run {
     pub rounds: Vec<Round>,
     /// The latencies of all rounds.
     pub latencies: Latencies,
-    /// The events of the address spaces, summed over the rounds, cold passes and the writer's own faults included; empty
-    /// for the kernel.
+    /// The events of the address spaces, summed over the rounds, including cold passes and the writer's faults; empty for the
+    /// kernel.
     pub events: Vec<(&'static str, u64)>,
 }
 
@@ -49,23 +49,23 @@ pub struct Run {
 pub struct Round {
     /// Faults of the faulting threads after the cold pass.
     pub faults: u64,
-    /// Touches that took them.
+    /// Touches that caused them.
     pub touches: u64,
-    /// The sum over the threads of faults by time spent without zapping.
+    /// Faults per second without the time for zapping, summed over the threads.
     pub faults_per_s: f64,
-    /// Seconds that a thread spent so, on average.
+    /// Seconds that a thread spent faulting, on average.
     pub seconds: f64,
-    /// Latencies of the timed ones.
+    /// Latencies of the faults that were timed.
     pub quantiles: Quantiles,
-    /// Seconds until the last thread had finished its cold pass; for the kernel the file's pages are in its cache already.
+    /// Seconds until the last thread had finished its cold pass; for the kernel the file's pages are already in its cache.
     pub cold_seconds: f64,
-    /// Pairs of the writer.
+    /// Pairs that the writer made.
     pub pairs: u64,
-    /// Seconds that it worked.
+    /// Seconds that the writer worked.
     pub writer_seconds: f64,
 }
 
-/// The middle of several values, with their ends.
+/// The median of several values, with their extremes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Spread {
     /// The middle one, or the mean of the middle two.
@@ -77,7 +77,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Of no value: all zero.
+    /// Of no values: all zero.
     #[must_use]
     pub fn of(values: impl IntoIterator<Item = f64>) -> Self {
         let mut values: Vec<f64> = values.into_iter().collect();
@@ -100,12 +100,12 @@ impl Run {
         Self { row, rate, rounds: Vec::new(), latencies: Latencies::new(), events: Vec::new() }
     }
 
-    /// One figure of every round.
+    /// One figure, taken from every round.
     pub fn spread(&self, figure: impl Fn(&Round) -> f64) -> Spread {
         Spread::of(self.rounds.iter().map(figure))
     }
 
-    /// One cut through the latencies of every round, in nanoseconds.
+    /// One quantile of the latencies of every round, in nanoseconds.
     pub fn spread_ns(&self, cut: impl Fn(&Quantiles) -> u64) -> Spread {
         self.spread(|round| cut(&round.quantiles) as f64)
     }
@@ -122,14 +122,14 @@ impl Run {
         self.rounds.iter().map(|round| round.faults).sum()
     }
 
-    /// The part of all faults in the address spaces that took no lock, if they were this library's.
+    /// The share of faults that took no lock, if the address spaces were specmm's.
     #[must_use]
     pub fn speculative_share(&self) -> Option<f64> {
         let faults = self.event("pgfault");
         (faults > 0).then(|| self.event("spf_commit") as f64 / faults as f64)
     }
 
-    /// Times that the mmap lock was taken, for reading or writing, by anybody.
+    /// How often the mmap lock was taken, for reading or writing, by any thread.
     #[must_use]
     pub fn lock_acquisitions(&self) -> u64 {
         self.event("mmap_lock_read") + self.event("mmap_lock_write")

@@ -1,7 +1,7 @@
-//! SIGBUS as an error: a real mapping of a file that somebody shrinks must end the run, not the process.
+//! SIGBUS as an error: if the file behind a real mapping is made shorter, the run must end, not the process.
 //!
 //! While a [`Guard`] lives, a thread that is inside [`Guard::watch`] and touches a page that the file has lost finds a page of
-//! zeros there instead, and `watch` says so. Every other SIGBUS goes where it went before.
+//! zeros there instead, and `watch` reports it. Every other SIGBUS goes to the handler that was there before.
 
 use crate::page::PAGE_SIZE;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
@@ -24,7 +24,7 @@ static GUARDS: Mutex<usize> = Mutex::new(0);
 /// What handled SIGBUS before the guards that live now. Each is leaked: the handler may be reading it at any time.
 static BEFORE: AtomicPtr<libc::sigaction> = AtomicPtr::new(null_mut());
 
-/// SIGBUS is an error in the threads that ask for it.
+/// Makes SIGBUS an error in the threads that use [`Guard::watch`].
 #[derive(Debug)]
 pub(super) struct Guard(());
 
@@ -38,7 +38,7 @@ impl Guard {
             action.sa_sigaction = handle as *const () as usize;
             action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
             let mut before = MaybeUninit::zeroed();
-            // SAFETY: `handle` makes only async-signal-safe calls, and both pointers are to living sigactions.
+            // SAFETY: `handle` makes only async-signal-safe calls, and both pointers are to valid sigactions.
             let before = unsafe {
                 libc::sigaction(libc::SIGBUS, &raw const action, before.as_mut_ptr());
                 before.assume_init()
@@ -54,7 +54,7 @@ impl Guard {
     #[allow(clippy::unused_self, reason = "a guard must live")]
     pub(super) fn watch(&self, address: usize, touch: impl FnOnce()) -> bool {
         TOUCHING.set(address & !(PAGE_SIZE - 1));
-        // The handler runs on this thread: the compiler must have written what it reads, and read what it writes.
+        // The handler runs on this thread: the compiler must write what it reads beforehand, and read what it writes afterwards.
         compiler_fence(Ordering::SeqCst);
         touch();
         compiler_fence(Ordering::SeqCst);
@@ -77,7 +77,7 @@ fn restore() {
     // Pairs with the Release in `new`.
     let before = BEFORE.load(Ordering::Acquire);
     if !before.is_null() {
-        // SAFETY: leaked in `new`, and what the system gave us.
+        // SAFETY: leaked in `new`, with the contents that the system returned.
         unsafe { libc::sigaction(libc::SIGBUS, before, null_mut()) };
     }
 }
@@ -86,7 +86,7 @@ extern "C" fn handle(_signal: libc::c_int, info: *mut libc::siginfo_t, _context:
     // SAFETY: with SA_SIGINFO the system passes a valid siginfo, and SIGBUS has an address.
     let page = unsafe { (*info).si_addr() } as usize & !(PAGE_SIZE - 1);
     if page == 0 || TOUCHING.get() != page {
-        // Not ours: the access is made again and meets the handler from before.
+        // Not ours: the access is repeated and meets the previous handler.
         restore();
         return;
     }

@@ -1,4 +1,4 @@
-//! Where threads fault: the little that a workload asks of an address space, and this library's answer.
+//! Where threads fault: the few operations that a workload needs of an address space, and specmm's implementation.
 
 use crate::PAGE_SIZE;
 use crate::cache::{File, PageCache};
@@ -17,7 +17,7 @@ pub(super) enum Kind {
 
 /// An address space over one file.
 pub(super) trait Space: Sync {
-    /// A mapping; it is given back with [`Space::unmap`].
+    /// A mapping; to be returned with [`Space::unmap`].
     type Mapping: Send + Sync;
 
     /// Maps `length` bytes of the file from `offset`.
@@ -25,20 +25,20 @@ pub(super) trait Space: Sync {
 
     fn unmap(&self, mapping: Self::Mapping) -> Result<()>;
 
-    /// Forgets the entries of a part of a mapping.
+    /// Zaps the entries of a part of a mapping.
     fn zap(&self, mapping: &Self::Mapping, offset: u64, length: u64) -> Result<()>;
 
-    /// Loads the byte at `offset` of a mapping, with `write` stores it back, and answers how many faults that took: 0 where
-    /// the space cannot tell.
+    /// Loads the byte at `offset` of a mapping, with `write` stores it back, and returns how many faults that took: 0 if the
+    /// space cannot tell.
     fn touch(&self, mapping: &Self::Mapping, offset: u64, write: bool) -> Result<u64>;
 
-    /// The faults of the calling thread up to now, for a space whose `touch` cannot tell.
+    /// The faults of the calling thread so far, for a space whose `touch` cannot tell.
     fn faults_of_this_thread(&self) -> u64 {
         0
     }
 }
 
-/// One address space of this library.
+/// One address space of specmm.
 pub(super) struct Specmm {
     pub(super) mm: Mm,
     file: File,
@@ -56,7 +56,7 @@ impl Specmm {
         Ok(Self { mm, file })
     }
 
-    /// Unmaps what an early end left and lets the file's pages go.
+    /// Unmaps what an early end left, and releases the file's pages.
     pub(super) fn close(self) -> Result<()> {
         self.mm.close()?;
         self.file.close()

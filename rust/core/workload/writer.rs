@@ -1,8 +1,7 @@
-//! The writer: the thread that maps and unmaps beside the faulting ones, as a program does that works on a file piece by
-//! piece.
+//! The writer: the thread that maps and unmaps while others fault, like a program that works on a file piece by piece.
 //!
-//! Each pair maps a piece of the file elsewhere, uses a few pages of it and unmaps it, in turn as a shared mapping that is
-//! read and as a private one of which some pages are also changed.
+//! Each pair maps a piece of the file elsewhere, uses a few pages of it and unmaps it. Shared mappings, which are read, alternate
+//! with private ones, in which some pages are also changed.
 
 use super::plan::Rate;
 use super::space::{Kind, Space};
@@ -17,10 +16,10 @@ pub const REGION: u64 = 256 << 10;
 /// What a pair does, in words.
 pub const PAIR: &str = "maps 256 KiB of the file elsewhere, in turn shared to read 4 pages and private to read 2 and \
                         change 2, and unmaps them";
-/// Late by more than this, the writer starts counting afresh instead of catching up without pause.
+/// If it is late by more than this, the writer restarts its schedule instead of catching up without pause.
 const GIVE_UP: Duration = Duration::from_millis(50);
 
-/// What the writer did.
+/// The results of the writer.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Done {
     pub(super) pairs: u64,
@@ -29,7 +28,7 @@ pub(super) struct Done {
 
 /// Maps and unmaps at a rate until told to stop.
 pub(super) fn write<S: Space>(space: &S, length: u64, rate: Rate, stop: &AtomicBool) -> Result<Done> {
-    // Wakes on time; without the right to ask for that it wakes 50 microseconds late and catches up.
+    // To wake on time; without the privilege for that it wakes 50 microseconds late and catches up.
     let _best_effort = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
     let began = Instant::now();
     let mut pace = Pace::new(rate);
@@ -41,11 +40,11 @@ pub(super) fn write<S: Space>(space: &S, length: u64, rate: Rate, stop: &AtomicB
     Ok(Done { pairs, seconds: began.elapsed().as_secs_f64() })
 }
 
-/// The pair number `number`.
+/// Makes pair number `number`.
 fn pair<S: Space>(space: &S, length: u64, number: u64) -> Result<()> {
     let region = REGION.min(length);
     let pages = region / PAGE_SIZE as u64;
-    // Neighbouring pairs work on distant pieces.
+    // Consecutive pairs work on distant pieces.
     let offset = number.wrapping_mul(37) % (length / region) * region;
     let kind = if number % 2 == 0 { Kind::SharedRead } else { Kind::PrivateWrite };
     let mapping = space.map(offset, region, kind)?;
@@ -74,9 +73,9 @@ impl Pace {
         Self { interval, next: Instant::now() }
     }
 
-    /// Waits for the time of the next pair. False: it is time to stop.
+    /// Waits for the time of the next pair. False: the run is over.
     fn wait(&mut self, stop: &AtomicBool) -> bool {
-        // Relaxed: the flag only says when, and joining the threads orders everything else.
+        // Relaxed: the flag only signals the end; joining the threads orders everything else.
         let stopped = || stop.load(Ordering::Relaxed);
         let Some(interval) = self.interval else { return !stopped() };
         self.next += interval;
@@ -91,7 +90,7 @@ impl Pace {
                 }
                 return true;
             };
-            // In pieces, so that a slow pace stops as soon as a fast one.
+            // In pieces, so that a slow writer stops as soon as a fast one.
             std::thread::sleep(left.min(GIVE_UP));
         }
     }

@@ -5,7 +5,7 @@ use std::cell::Cell;
 
 pub use loom::sync::atomic::fence;
 
-/// A full fence for protocols that only models have.
+/// A full fence for protocols that exist only in models.
 pub fn full_fence() {
     trace::note(|| "full fence".into());
     fence(Ordering::SeqCst);

@@ -40,11 +40,11 @@ impl Default for Condvar {
 }
 
 impl Condvar {
-    /// A condition nobody waits for.
+    /// A condition without waiters.
     pub fn new() -> Self {
         Self(loom::sync::Condvar::new())
     }
-    /// Gives the mutex back, sleeps until notified, takes it again.
+    /// Releases the mutex, sleeps until notified, and takes the mutex again.
     pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
         self.0.wait(guard).unwrap()
     }
@@ -82,7 +82,7 @@ impl Parker {
     pub fn park(&self) {
         self.0.wait();
     }
-    /// A nap is over whenever the others were let run: models have no time.
+    /// A sleep ends as soon as other threads had a chance to run: models have no time.
     pub fn park_for(&self, time: std::time::Duration) {
         pause(time);
     }
@@ -92,18 +92,18 @@ impl Parker {
     }
 }
 
-/// A spin loop lets others run.
+/// A spin loop lets other threads run.
 pub fn spin_hint() {
     loom::thread::yield_now();
 }
 
-/// Sleeps: for those who wait for what nobody announces.
+/// Sleeps: for waiting for an event that is not announced.
 pub fn pause(time: std::time::Duration) {
     let _ = time;
     yield_now();
 }
 
-/// Lets others run.
+/// Lets other threads run.
 pub fn yield_now() {
     loom::thread::yield_now();
 }

@@ -1,7 +1,7 @@
 //! What is freed, and who may still look at it.
 
-/// Dies when its owner is freed: loom reports a reader that is not ordered before that. Copies are the same cell, so a
-/// reader that took one need not touch the owner to ask; cells are leaked for that.
+/// Dies when its owner is freed: loom reports a reader that is not ordered before that. Copies are the same cell, so a reader
+/// that took one can check without touching the owner; cells are leaked for that.
 #[derive(Debug, Clone, Copy)]
 pub struct LifeCell(&'static loom::cell::UnsafeCell<bool>);
 

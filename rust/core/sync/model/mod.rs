@@ -1,7 +1,7 @@
-//! What the model checker explores: loom's primitives behind the facade's names, in passes.
+//! The primitives that the model checker explores: loom's, behind the facade's names, in passes.
 //!
 //! Stock loom never lets a store move before *another* thread's load of a word that the storing thread has loaded itself
-//! (tokio-rs/loom 166, 392): `try_get` and the try-locks have exactly that shape. So every model runs in passes.
+//! (tokio-rs/loom 166, 392), and `try_get` and the try-locks have exactly that shape. So every model runs in several passes.
 //!
 //! | pass | a load is | explores |
 //! |---|---|---|
@@ -32,7 +32,7 @@ pub use life::LifeCell;
 pub use loom::lazy_static;
 pub use std::sync::OnceLock;
 pub use std::sync::atomic::Ordering;
-/// Models start no threads of the core's own.
+/// Models start no threads of the core.
 pub use std::thread;
 pub(crate) use threads::{
     announces_end, chunk_of_slots, drop_chunk_of_slots, epoch, first_look, is_this_thread, nobodys_slot,

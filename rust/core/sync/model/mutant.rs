@@ -10,7 +10,7 @@ std::thread_local! {
 }
 
 /// Switches one name off, or none. `name:acquire` and `name:release` take that half from an acquire-release ordering,
-/// `name:seqcst` makes a sequentially consistent fence acquire-release; without a part everything goes.
+/// `name:seqcst` makes a sequentially consistent fence acquire-release; without a suffix, all of it.
 pub fn switch_off(name: Option<&str>) {
     let split = |name: &str| {
         let (name, part) = name.split_once(':').unwrap_or((name, ""));

@@ -44,23 +44,23 @@ pub(crate) fn with_context<R>(work: impl FnOnce(&Context) -> R) -> R {
     CONTEXT.with(work)
 }
 
-/// The number is for counters, which are out of the checker's sight: claims are not.
+/// The number is for counters, which the checker does not see; it does see claims.
 #[allow(clippy::unnecessary_wraps, reason = "as what ships")]
 pub(crate) fn thread_number() -> Option<usize> {
     Some(thread_index())
 }
 
-/// Whether the calling thread is the one that this handle stands for.
+/// Whether the calling thread is the one that this handle denotes.
 pub(crate) fn is_this_thread<T>(handle: &thread::JoinHandle<T>) -> bool {
     handle.thread().id() == thread::current().id()
 }
 
-/// Threads of a test end when it says so ([`Context::end`]).
+/// A test's threads end when the test says so ([`Context::end`]).
 pub(crate) fn announces_end() -> bool {
     true
 }
 
-/// Nobody forks here.
+/// Models do not fork.
 pub(crate) fn epoch() -> u64 {
     1
 }
@@ -69,8 +69,8 @@ std::thread_local! {
     static FIRST_LOOK_IS_THE_SAME: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether all threads look for a slot from the first one on, as in what ships, or each from one of its own: then claims do
-/// not meet, which keeps models small that are not about them.
+/// Whether all threads search for a slot from the first one on, as in the code that ships, or each from a different one: then
+/// claims do not collide, which keeps models small that are not about claims.
 pub fn set_claims_meet(meet: bool) {
     FIRST_LOOK_IS_THE_SAME.with(|cell| cell.set(meet));
 }

@@ -8,12 +8,12 @@ std::thread_local! {
     static STEPS: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
 }
 
-/// Starts an empty record; without this nothing is recorded.
+/// Starts an empty record; without this call nothing is recorded.
 pub fn restart() {
     STEPS.with(|steps| *steps.borrow_mut() = Some(Vec::new()));
 }
 
-/// The steps recorded since, oldest first.
+/// The steps recorded since then, oldest first.
 pub fn take() -> Vec<String> {
     STEPS.with(|steps| steps.borrow_mut().take()).unwrap_or_default()
 }
@@ -33,7 +33,7 @@ pub(super) fn access(operation: &str, value: impl Debug) {
     note(|| format!("{}:{} {operation} {value:?}", at.file(), at.line()));
 }
 
-/// For the record only: threads are named in the order in which they first touched something.
+/// Only for the record: threads are named in the order of their first recorded steps.
 fn current_thread() -> String {
     format!("{:?}", loom::thread::current().id()).chars().filter(char::is_ascii_digit).collect()
 }
