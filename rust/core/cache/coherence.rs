@@ -102,9 +102,7 @@ pub(super) fn adopt(mapping: &AddressSpace, drop_all: bool) -> Result<u64> {
     let found = if change == Change::Written { Some(look) } else { seen.young };
     let young = found.filter(|found| found.unsettled().is_some());
     let drop_pages = || mapping.shared.count(Stat::Invalidated, truncate::truncate_pages(mapping, 0));
-    let note = || {
-        mapping.version.move_on(Seen { look, young }, written);
-    };
+    let note = || mapping.version.move_on(Seen { look, young }, written);
     let resize = || resize(mapping, before, after);
     seeded!("adopt.seed.size_first", resize());
     // Whoever starts with the new epoch finds no page of the old version; whoever sees a page of the new one, or its size,

@@ -55,11 +55,7 @@ fn run_for(runs: &mut Vec<Run>, index: u64) -> Option<&mut Vec<u32>> {
 }
 
 /// Reads ahead of a page that is absent (`page_cache_sync_ra`); the page, if it was created here.
-pub(super) fn page_cache_sync_ra<'f>(
-    open: &'f Arc<OpenFile>,
-    index: u64,
-    pages: u64,
-) -> Option<PageHandle<'f>> {
+pub(super) fn page_cache_sync_ra(open: &Arc<OpenFile>, index: u64, pages: u64) -> Option<PageHandle<'_>> {
     let plan = match (open.ra_pages(), open.advice()) {
         (0, _) => return None,
         (ra_pages, Advice::Random) => {
@@ -120,7 +116,7 @@ pub(crate) fn will_need(open: &Arc<OpenFile>, first: u64, last: u64) {
 
 /// Creates the absent pages of a plan and hands each run of new ones to I/O (`do_page_cache_ra`,
 /// `page_cache_ra_unbounded`). Stops where no frame or no memory is left. Hands back the page `wanted`, if it is a new one.
-fn submit<'f>(open: &'f Arc<OpenFile>, plan: Plan, wanted: Option<u64>) -> Option<PageHandle<'f>> {
+fn submit(open: &Arc<OpenFile>, plan: Plan, wanted: Option<u64>) -> Option<PageHandle<'_>> {
     let mapping = &open.mapping;
     let mut handed_back = None;
     let mut runs = Vec::new();

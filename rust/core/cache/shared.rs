@@ -85,6 +85,7 @@ impl Shared {
 
     /// # Errors
     /// [`Error::Closed`] after [`PageCache::close`](super::PageCache::close).
+    #[inline]
     pub(crate) fn require_open(&self) -> Result<()> {
         if self.is_open() { Ok(()) } else { Err(Error::Closed("the page cache".into())) }
     }
