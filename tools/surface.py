@@ -62,7 +62,7 @@ def in_order(lines: Iterable[str]) -> list[str]:
 
 
 def cargo(arguments: list[str], environment: dict[str, str] | None = None) -> str:
-    """What a command of cargo's prints; its errors are the reader's, and end this."""
+    """Runs cargo and returns what it printed; exits if it fails, its errors shown as they are."""
     done = subprocess.run(["cargo", *arguments], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         sys.exit(done.returncode)

@@ -1,11 +1,12 @@
-//! Parts of the house for those who measure and check it: benches, counts of instructions, the stress program, planted
-//! bugs, and the Python binding.
+//! What this repository itself needs from the inside: benchmarks, instruction counts, the stress program, planted bugs and
+//! the Python binding.
 //!
-//! Owns: the list, and nothing on it. It is compiled under the feature `internals` alone, follows no semantic versioning, and
-//! changes with the code; whoever finds that a program needs something of it has found something that is missing in the
-//! public part.
+//! Not part of the public API: it exists only with the feature `internals` and is exempt from semantic versioning. A program
+//! that needs something from here has found a gap in the public API; please report it.
+//!
+//! Owns nothing and synchronises nothing: it re-exports what the rooms have. Mirrors no file of Linux.
 
-/// Which process of a family this is, and what each of them has once; see [`crate::fork`].
+/// Telling parent from child after a fork, and values that each process has once; see [`crate::fork`].
 pub mod fork {
     pub use crate::sync::PerProcess;
 
@@ -17,7 +18,7 @@ pub mod fork {
     }
 }
 
-/// Frames and their use.
+/// Page frames.
 pub mod page {
     pub use crate::page::{Frames, Use};
 }
@@ -27,12 +28,12 @@ pub mod rcu {
     pub use crate::rcu::{ArcCell, barrier, call_rcu, read, synchronize};
 }
 
-/// Opening what is a regular file, and nothing else.
+/// Opening regular files, and nothing else.
 pub mod store {
     pub use crate::store::regular::open_regular;
 }
 
-/// Atomics, locks and counts as the core uses them.
+/// The atomics, locks and counters that the core uses.
 pub mod sync {
     #[cfg(specmm_mutants)]
     pub use crate::sync::mutant::switch_off;
@@ -40,7 +41,7 @@ pub mod sync {
     pub use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Condvar, Mutex, Ordering, Tally, fence};
 }
 
-/// The map from index to page.
+/// The map from page index to page.
 pub mod xarray {
     pub use crate::xarray::{Entry, XArray};
 }

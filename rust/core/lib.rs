@@ -40,8 +40,8 @@
 //!
 //! # The house
 //!
-//! Each room knows only the rooms below it. A reader who knows Linux finds each function where Linux keeps it. Public are
-//! [`store`], [`error`], and what is named here at the top; the other rooms are private.
+//! Each room knows only the rooms below it. A reader who knows Linux finds each function where Linux keeps it. Only
+//! [`store`], [`error`], [`fork`] and the names at the root are public; the other rooms are private.
 //!
 //! | room | what | Linux |
 //! |---|---|---|
@@ -57,8 +57,8 @@
 //!
 //! Beside them stand [`fork`], what a forked child does first, and `reserve`, memory that may be refused.
 //!
-//! The features `internals` (what benches, checks and the Python binding need of the inside) and `workload` are for the
-//! project itself and follow no semantic versioning.
+//! The features `internals` (what benchmarks, checks and the Python binding need from the inside) and `workload` are for the
+//! project's own use and exempt from semantic versioning.
 //!
 //! # Who waits
 //!
