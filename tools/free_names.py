@@ -46,8 +46,6 @@ def without_names(text: str) -> tuple[str, int]:
         end, commas = closing(text, start)
         arguments = [text[one + 1 : other].strip() for one, other in pairwise([start - 1, *commas, end])]
         first = arguments[0]
-        if macro == "seeded" and "bug =" not in "".join(arguments[:2]):
-            first = arguments[1] if len(arguments) > 1 else "bug ="
         plain = {
             "ord": f"{ORDERING}{first}",
             "ordered_fence": f"crate::sync::fence({ORDERING}{first})",

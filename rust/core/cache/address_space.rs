@@ -153,8 +153,11 @@ impl AddressSpace {
     pub(crate) fn find_get_page_once(&self, index: u64, section: &ReadSection) -> Lookup<'_> {
         let found = self.pages.find(index, section);
         // The shadow of an evicted page is told from a page before anything is done with it.
-        let page =
-            seeded!("filemap.seed.shadow", Some(found.entry.as_page().unwrap_or(0)), found.entry.as_page());
+        let page = seeded!(
+            "filemap.seed.shadow",
+            found.entry.as_page(),
+            bug = Some(found.entry.as_page().unwrap_or(0))
+        );
         let Some(pfn) = page else { return Lookup::Absent };
         let Some(handle) = self.frames().page(pfn).try_get() else { return Lookup::Interfered };
         // Between the find and the reference the frame may have been freed and given to another file.

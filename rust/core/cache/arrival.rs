@@ -12,7 +12,7 @@ use super::requests::{Answer, Request};
 use super::wait::{NotRead, Wait};
 use crate::error::{Error, IoError};
 use crate::page::{LockedPage, PageFlags, PageRef};
-use crate::sync::seeded;
+use crate::sync::guard;
 use std::sync::Arc;
 
 /// Waits for the bytes of a page to which the caller holds a reference, and reads them or has them read if need be. False: it
@@ -52,13 +52,13 @@ fn have_brought(
         }
         // Truncation waits for reads before it enters: none may begin after that. (In the order of locks this one comes
         // before the page's, so it is only tried.)
-        let inside = seeded!("bring.stable", Some(None), stable(mapping).map(Some));
-        let Some(inside) = inside else {
+        let inside = stable(mapping);
+        if !guard!("bring.stable", inside.is_some()) {
             drop(lock);
             let entered = wait.until(index, || stable(mapping));
             drop(entered.map_err(NotRead::Left)?);
             continue;
-        };
+        }
         let answer = Arc::new(Answer::new());
         let source = Arc::<AddressSpace>::clone(mapping);
         let pfns = vec![lock.into_pfn()];

@@ -18,7 +18,7 @@ use super::truncate;
 use super::version::{Seen, Version};
 use crate::error::{Error, IoError, Result};
 use crate::store::{Change, Look, MAX_SIZE};
-use crate::sync::{pause, seeded};
+use crate::sync::{in_order, pause, seeded};
 use std::io;
 
 /// How often a call starts over.
@@ -104,20 +104,10 @@ pub(super) fn adopt(mapping: &AddressSpace, drop_all: bool) -> Result<u64> {
     let drop_pages = || mapping.shared.count(Stat::Invalidated, truncate::truncate_pages(mapping, 0));
     let note = || mapping.version.move_on(Seen { look, young }, written);
     let resize = || resize(mapping, before, after);
-    seeded!("adopt.seed.size_first", resize());
+    seeded!("adopt.seed.size_first", bug = resize());
     // Whoever starts with the new epoch finds no page of the old version; whoever sees a page of the new one, or its size,
     // sees the new epoch.
-    seeded!(
-        "adopt.seed.epoch_first",
-        {
-            note();
-            drop_pages();
-        },
-        {
-            drop_pages();
-            note();
-        }
-    );
+    in_order!("adopt.seed.epoch_first", drop_pages(), note());
     resize();
     Ok(after)
 }
@@ -128,9 +118,11 @@ fn resize(mapping: &AddressSpace, before: u64, after: u64) {
         truncate::shrink_pages(mapping, after);
         truncate::zero_tail(mapping, after);
     } else if after > before {
-        seeded!("resize.seed.size_first", mapping.i_size_write(after));
-        truncate::drop_partial_page(mapping, before);
-        mapping.i_size_write(after);
+        in_order!(
+            "resize.seed.size_first",
+            truncate::drop_partial_page(mapping, before),
+            mapping.i_size_write(after)
+        );
     }
 }
 

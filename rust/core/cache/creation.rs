@@ -34,9 +34,9 @@ pub(super) fn find_or_create(mapping: &AddressSpace, index: u64) -> FoundOrCreat
         if let Some(handle) = mapping.find_get_page(index, &crate::rcu::read()) {
             return FoundOrCreated::Page(handle);
         }
-        let stable = seeded!("filemap.create.invalidate_lock", Some(None), stable(mapping).map(Some));
+        let stable = seeded!("filemap.create.invalidate_lock", stable(mapping).map(Some), bug = Some(None));
         let Some(_stable) = stable else { return FoundOrCreated::Unstable };
-        if let Some(size) = seeded!("filemap.create.eof", None, mapping.ends_before(index)) {
+        if let Some(size) = seeded!("filemap.create.eof", mapping.ends_before(index), bug = None) {
             return FoundOrCreated::Beyond(size);
         }
         match mapping.add_page(index) {

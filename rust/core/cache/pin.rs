@@ -28,7 +28,7 @@ use super::read_error::{self, ReadError};
 use super::vmscan::wait_for_frame;
 use crate::error::{Error, Result};
 use crate::page::{Out, PAGE_SIZE, PageFlags, Use};
-use crate::sync::{guard, seeded};
+use crate::sync::{guard, in_order};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -111,17 +111,7 @@ pub(super) fn pin(open: &Arc<OpenFile>, offset: u64, within: Range<usize>) -> Re
         }
         debug_assert!(page.flags().has(PageFlags::UPTODATE), "our reference kept {page:?}");
         // Truncation looks for pins under the page lock, before it changes bytes.
-        seeded!(
-            "pin.seed.after_unlock",
-            {
-                drop(lock);
-                mapping.frames().pin(page);
-            },
-            {
-                mapping.frames().pin(page);
-                drop(lock);
-            }
-        );
+        in_order!("pin.seed.after_unlock", mapping.frames().pin(page), drop(lock));
         accessed::touch(&mapping.shared, page);
         return Ok(hold(open, handle.into_pfn(), within));
     }
@@ -216,17 +206,7 @@ impl Drop for Pinned {
         let reference = frames.page(self.pfn).adopt();
         let page = reference.page();
         // A page that was truncated has no other reference: a frame is not freed while it is pinned.
-        seeded!(
-            "unpin.seed.put_first",
-            {
-                drop(reference);
-                frames.unpin(page);
-            },
-            {
-                frames.unpin(page);
-                drop(reference);
-            }
-        );
+        in_order!("unpin.seed.put_first", frames.unpin(page), drop(reference));
         self.open.pins.sub(1);
     }
 }

@@ -123,7 +123,7 @@ fn submit(open: &Arc<OpenFile>, plan: Plan, wanted: Option<u64>) -> Option<PageH
     let mut errands = Vec::new();
     {
         // From the size check to the insertion truncation must not intervene.
-        let stable = seeded!("readahead.invalidate_lock", Some(None), stable(mapping).map(Some));
+        let stable = seeded!("readahead.invalidate_lock", stable(mapping).map(Some), bug = Some(None));
         let _stable = stable?;
         let pages = mapping.i_size().div_ceil(PAGE_SIZE as u64);
         if plan.start >= pages {

@@ -28,7 +28,7 @@ pub(super) fn change_size(
     // Whoever waits for reads here may leave, because nothing has changed yet.
     let first = if mapping.version.says() { 0 } else { index_of(size) };
     let quiet = || quiet(mapping, first, closed);
-    let stable = seeded!("truncate.invalidate_lock", None, Some(quiet()?));
+    let stable = seeded!("truncate.invalidate_lock", Some(quiet()?), bug = None);
     // What others did before is not ours. (A store that cannot say is asked again before the next read.)
     let _met_again = coherence::follow_changes_inside(mapping);
     let before = mapping.i_size();

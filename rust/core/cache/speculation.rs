@@ -40,8 +40,8 @@ pub(super) fn hold<'f>(
     // 3 and 4. From here on truncation and reclaim wait for us: what is found stays true until unlock.
     let lock = seeded!(
         "filemap.seed.mapping_before_lock",
-        look_and_lock(mapping, page, index),
-        lock_and_look(mapping, page, index)
+        lock_and_look(mapping, page, index),
+        bug = look_and_lock(mapping, page, index)
     );
     let lock = match lock {
         Ok(lock) => lock,

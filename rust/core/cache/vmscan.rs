@@ -214,7 +214,7 @@ fn judge<'f>(
         return Verdict::Keep(List::Inactive);
     }
     let Some(lock) = page.try_lock() else { return Verdict::Keep(List::Inactive) };
-    let id = seeded!("vmscan.seed.mapping_before_lock", before, page.mapping_id());
+    let id = seeded!("vmscan.seed.mapping_before_lock", page.mapping_id(), bug = before);
     let known = mappings.iter().position(|mapping| mapping.id() == id);
     let number = known.or_else(|| Some(mappings.push(shared.files.get(id)?)));
     // Truncated before we had the lock, or its file is going altogether.

@@ -113,11 +113,6 @@ macro_rules! seeded {
     ($name:literal, $right:expr, bug = $wrong:expr $(,)?) => {
         $right
     };
-    // The form before: it goes when its last use has gone.
-    ($name:literal, $wrong:expr) => {};
-    ($name:literal, $wrong:expr, $right:expr) => {
-        $right
-    };
 }
 #[cfg(any(specmm_loom, specmm_shuttle))]
 macro_rules! seeded {
@@ -127,14 +122,6 @@ macro_rules! seeded {
         }
     };
     ($name:literal, $right:expr, bug = $wrong:expr $(,)?) => {
-        if $crate::sync::imp::mutant::is_off($name) { $wrong } else { $right }
-    };
-    ($name:literal, $wrong:expr) => {
-        if $crate::sync::imp::mutant::is_off($name) {
-            $wrong
-        }
-    };
-    ($name:literal, $wrong:expr, $right:expr) => {
         if $crate::sync::imp::mutant::is_off($name) { $wrong } else { $right }
     };
 }
