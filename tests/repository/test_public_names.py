@@ -97,6 +97,7 @@ def test_pickles_name_the_module(protocol):
     assert {type(thing) for thing in THINGS} | {mm.Mm} >= {getattr(mm, name) for name in mm.__all__}
     data = pickle.dumps(THINGS, protocol)
     assert b"specmm.mm" in data
+    assert b"specmm._" not in data, "nobody should depend on where they are defined"
     assert pickle.loads(data) == THINGS
 
 
