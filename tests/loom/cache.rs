@@ -3,6 +3,11 @@
 
 use super::address_space::{Created, Lookup};
 use super::copy_out::{CopyOut, Marked, Short};
+use super::eviction::evict;
+use super::files::new_mapping;
+use super::truncate::shrink_pages;
+use super::truncate::truncate_page;
+use super::vmscan::shrink_inactive;
 use super::{AddressSpace, File, Io, OpenFile, Shared};
 use crate::loom_harness::{History, Model, reach, spawn};
 use crate::page::{LockedPage, PAGE_SIZE, PageHandle, PageRef, Use};
@@ -38,7 +43,7 @@ fn two_files(frames: usize) -> (Arc<AddressSpace>, Arc<AddressSpace>) {
     let shared = Shared::new(frames, Io::Inline).unwrap();
     let file = |byte| {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(vec![byte; PAGE_SIZE]));
-        super::files::new_mapping(&shared, &store, PAGE, "model".as_ref())
+        new_mapping(&shared, &store, PAGE, "model".as_ref())
     };
     let (ours, strangers) = (file(OURS), file(STRANGERS));
     cache_page(&ours, 0, OURS);
@@ -83,7 +88,7 @@ pub(crate) fn under_i_mmap<R>(file: &AddressSpace, body: impl FnOnce() -> R) -> 
 
 /// What a reclaimer does to the oldest inactive page; whether its frame came free.
 pub(crate) fn shrink(shared: &Shared) -> bool {
-    let (_, freed) = super::vmscan::shrink_inactive(shared, 1);
+    let (_, freed) = shrink_inactive(shared, 1);
     reach(if freed > 0 { "freed" } else { "kept" });
     freed > 0
 }
@@ -105,8 +110,7 @@ fn try_locked<R>(handle: PageHandle<'_>, work: impl FnOnce(&LockedPage<'_>) -> R
 
 /// What truncation does to one page that it has found and locked; whether it was free to be locked.
 fn truncate_found(ours: &AddressSpace, found: u32) -> bool {
-    let truncated =
-        try_locked(ours.frames().page(found).adopt(), |lock| super::truncate::truncate_page(&ours, lock));
+    let truncated = try_locked(ours.frames().page(found).adopt(), |lock| truncate_page(ours, lock));
     reach(if truncated.is_some() { "truncated" } else { "not truncated" });
     truncated.is_some()
 }
@@ -277,7 +281,7 @@ fn evict_against_truncate_and_reuse() {
             );
         })
     };
-    let evict = || super::eviction::evict(&ours, 0, Entry::EMPTY, &rcu::read());
+    let evict = || evict(&ours, 0, Entry::EMPTY, &rcu::read());
     history.call("evict", evict, |(there, _), &evicted| !evicted || std::mem::replace(there, false));
     truncater.join().unwrap();
     history.settle();
@@ -355,12 +359,12 @@ fn two_creators_of_one_page() {
 /// Truncation to nothing, without a store: creators of pages are kept out throughout.
 pub(crate) fn shrink_to_nothing(file: &AddressSpace) {
     let _alone = file.invalidate_lock.write_guard();
-    super::truncate::shrink_pages(&file, 0);
+    shrink_pages(file, 0);
 }
 
 impl AddressSpace {
     /// The same without the lock, for models that have nobody create pages.
     pub(crate) fn shrink_pages(&self, size: u64) {
-        super::truncate::shrink_pages(self, size);
+        shrink_pages(self, size);
     }
 }

@@ -1,5 +1,9 @@
 //! Models of one version: changes that others make to a file, against hits, fills and each other.
 
+use super::super::coherence::adopt;
+use super::super::coherence::follow_changes;
+use super::super::copy_out;
+use super::super::read::buffered_read;
 use super::*;
 use crate::error::Error;
 use crate::page::Out;
@@ -90,13 +94,7 @@ fn open(store: &Arc<Others>, bytes: usize) -> Arc<OpenFile> {
 
 fn read_cached(file: &OpenFile) -> Answer {
     let mut buf = [0; TWO];
-    let n = super::super::copy_out::read_cached(
-        &file.mapping,
-        Out::from(&mut buf[..]),
-        0,
-        Short::Serve,
-        &rcu::read(),
-    );
+    let n = copy_out::read_cached(&file.mapping, Out::from(&mut buf[..]), 0, Short::Serve, &rcu::read());
     if n.is_none() {
         reach("nothing");
     }
@@ -105,7 +103,7 @@ fn read_cached(file: &OpenFile) -> Answer {
 
 fn pread(file: &Arc<OpenFile>) -> Answer {
     let mut buf = [0; TWO];
-    match super::super::read::buffered_read(&file, Out::from(&mut buf[..]), 0) {
+    match buffered_read(file, Out::from(&mut buf[..]), 0) {
         Ok(n) => Some(told(&buf[..n])),
         Err(Error::Io(error)) if error.is_change() => {
             reach("stale");
@@ -129,7 +127,7 @@ fn hit_against_change(bytes: usize) {
         spawn(move || history.call("read", || read_cached(&file), existed))
     };
     let find = || {
-        super::super::coherence::adopt(&file.mapping, false).unwrap();
+        adopt(&file.mapping, false).unwrap();
         bytes < TWO || cache_page(&file.mapping, 1, NEW)
     };
     history.call("find the change", find, move |versions, &cached| {
@@ -186,7 +184,7 @@ fn hit_against_growth() {
         spawn(move || {
             history.call(
                 "find the growth",
-                || super::super::coherence::follow_changes(&file.mapping).unwrap(),
+                || follow_changes(&file.mapping).unwrap(),
                 |versions, ()| {
                     versions.push((OLD, PAGE_SIZE));
                     true
@@ -264,17 +262,14 @@ fn fill_against_growth_and_change() {
     let file = open(&store, PAGE_SIZE + 10);
     let history: History<Versions> = History::new(vec![(OLD, PAGE_SIZE + 10)]);
     let page = |file: &Arc<OpenFile>, offset| {
-        assert_eq!(
-            super::super::read::buffered_read(&file, Out::from(&mut [0; PAGE_SIZE][..]), offset).unwrap(),
-            PAGE_SIZE
-        );
+        assert_eq!(buffered_read(file, Out::from(&mut [0; PAGE_SIZE][..]), offset).unwrap(), PAGE_SIZE);
     };
     let writer = {
         let (file, store, history) = (Arc::clone(&file), Arc::clone(&store), history.clone());
         spawn(move || {
             let follow = || {
                 store.append(TWO);
-                super::super::coherence::follow_changes(&file.mapping).unwrap();
+                follow_changes(&file.mapping).unwrap();
                 page(&file, PAGE);
             };
             history.call("append and follow", follow, |versions, ()| {
@@ -321,7 +316,7 @@ fn read_against_finder() {
                 "write and find",
                 || {
                     store.write(TWO);
-                    super::super::coherence::follow_changes(&file.mapping).unwrap();
+                    follow_changes(&file.mapping).unwrap();
                 },
                 |versions, ()| {
                     versions.push((NEW, TWO));
@@ -372,10 +367,7 @@ fn hit_of_a_young_version() {
         })
     };
     for page in [0, PAGE] {
-        assert_eq!(
-            super::super::read::buffered_read(&file, Out::from(&mut [0; PAGE_SIZE][..]), page).unwrap(),
-            PAGE_SIZE
-        );
+        assert_eq!(buffered_read(&file, Out::from(&mut [0; PAGE_SIZE][..]), page).unwrap(), PAGE_SIZE);
     }
     history.call("read together", || read_cached(&file), existed);
     history.call("read", || pread(&file), existed);

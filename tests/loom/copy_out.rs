@@ -1,20 +1,18 @@
 //! Models of copies without a reference: against removal and reuse, zeroing, growth, and the read that fills the page.
 
 use super::super::address_space::Created;
+use super::super::copy_out::copy_out;
+use super::super::copy_out::read_cached;
+use super::super::fill::read_page;
+use super::super::size_change::change_size;
+use super::super::truncate::zero_tail;
 use super::*;
 use crate::page::Out;
 
 /// Copies our page out: the byte that all of it is, unless the attempt failed.
 pub(super) fn copy(ours: &AddressSpace) -> Option<u8> {
     let mut buf = [0; PAGE_SIZE];
-    match super::super::copy_out::copy_out(
-        &ours,
-        0,
-        Out::from(&mut buf[..]),
-        Marked::Refuse,
-        Short::Refuse,
-        &rcu::read(),
-    ) {
+    match copy_out(ours, 0, Out::from(&mut buf[..]), Marked::Refuse, Short::Refuse, &rcu::read()) {
         CopyOut::Copied(_) => {
             reach("copied");
             assert_eq!(buf, [buf[0]; PAGE_SIZE], "two lives in one copy");
@@ -154,8 +152,7 @@ fn copy_against_zeroing() {
     let truncater = {
         let (ours, history) = (Arc::clone(&ours), history.clone());
         spawn(move || {
-            let truncate =
-                || super::super::size_change::change_size(&ours, PAGE / 2, None, |_| Ok(())).unwrap();
+            let truncate = || change_size(&ours, PAGE / 2, None, |_| Ok(())).unwrap();
             history.call("truncate", truncate, |page, ()| page.take().is_some());
         })
     };
@@ -204,7 +201,7 @@ fn read_against_growth() {
         let (ours, history) = (Arc::clone(&ours), history.clone());
         spawn(move || {
             let grow = || {
-                super::super::truncate::zero_tail(&ours, HALF);
+                zero_tail(&ours, HALF);
                 ours.i_size_write(GROWN);
             };
             history.call("grow", grow, |file, ()| {
@@ -215,13 +212,7 @@ fn read_against_growth() {
     };
     let read = || {
         let mut buf = [0; PAGE_SIZE];
-        let n = super::super::copy_out::read_cached(
-            &ours,
-            Out::from(&mut buf[..]),
-            0,
-            Short::Serve,
-            &rcu::read(),
-        );
+        let n = read_cached(&ours, Out::from(&mut buf[..]), 0, Short::Serve, &rcu::read());
         reach(n.map_or("nothing".into(), |n| format!("{n} bytes")));
         n.map(|n| buf[..n].to_vec())
     };
@@ -262,7 +253,7 @@ fn copy_against_read() {
     };
     let read = || {
         let lock = strangers.frames().page(pfn).adopt_lock();
-        super::super::fill::read_page(&strangers, &lock, 0).unwrap();
+        read_page(&strangers, &lock, 0).unwrap();
     };
     history.call("read", read, |page, ()| page.replace(STRANGERS).is_none());
     copier.join().unwrap();

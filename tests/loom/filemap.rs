@@ -3,7 +3,14 @@
 
 use super::super::Abort;
 use super::super::address_space::{Created, HeldPage};
+use super::super::again::read_again;
+use super::super::filemap::filemap_fault;
+use super::super::filemap::hold_waiting;
+use super::super::filemap::hold_without_waiting;
 use super::super::filemap::{Pass, Pattern, Step};
+use super::super::fill::read_page;
+use super::super::speculation;
+use super::super::speculation::next_uptodate_page;
 use super::*;
 use crate::sync::Tally;
 
@@ -18,7 +25,7 @@ pub(super) fn is_ours(ours: &AddressSpace, held: HeldPage<'_>) -> u8 {
 
 /// A speculative fault after its look-up: the first byte of the page or the cause.
 fn speculative(ours: &AddressSpace, found: PageHandle<'_>) -> Result<u8, Abort> {
-    match super::super::speculation::hold(&ours, found, 0) {
+    match speculation::hold(ours, found, 0) {
         Ok(held) => Ok(is_ours(ours, held)),
         Err(cause) => {
             reach(cause);
@@ -29,8 +36,7 @@ fn speculative(ours: &AddressSpace, found: PageHandle<'_>) -> Result<u8, Abort> 
 
 /// Fault-around, asked for the first page only.
 pub(super) fn around(ours: &AddressSpace) -> Option<u8> {
-    let Some((index, held)) = super::super::speculation::next_uptodate_page(&ours, &mut 0, 0, &rcu::read())
-    else {
+    let Some((index, held)) = next_uptodate_page(ours, &mut 0, 0, &rcu::read()) else {
         reach("skipped");
         return None;
     };
@@ -227,10 +233,7 @@ fn fault_against_read(form: Form) {
         let found = hold(&strangers).into_pfn();
         spawn(move || {
             let handle = strangers.frames().page(found).adopt();
-            let read = || {
-                try_locked(handle, |lock| super::super::fill::read_page(&strangers, lock, 0).unwrap())
-                    .is_some()
-            };
+            let read = || try_locked(handle, |lock| read_page(&strangers, lock, 0).unwrap()).is_some();
             history.call("read", read, |page, &read| !read || page.replace(STRANGERS).is_none());
         })
     };
@@ -335,9 +338,9 @@ fn fault_around_leaves_the_marker() {
 fn classic(file: &Arc<OpenFile>, pass: Pass, found: Option<u32>) -> Classic {
     let found = found.map(|pfn| file.mapping.frames().page(pfn).adopt());
     let step = match (found, pass) {
-        (None, pass) => super::super::filemap::filemap_fault(&file, 0, Pattern::Random, pass).step,
-        (found, Pass::First) => super::super::filemap::hold_without_waiting(&file, 0, found),
-        (found, Pass::Tried) => super::super::filemap::hold_waiting(&file, 0, found),
+        (None, pass) => filemap_fault(file, 0, Pattern::Random, pass).step,
+        (found, Pass::First) => hold_without_waiting(file, 0, found),
+        (found, Pass::Tried) => hold_waiting(file, 0, found),
     };
     match step {
         Step::Locked(held) => Classic::Locked(is_ours(&file.mapping, held)),
@@ -492,7 +495,7 @@ fn window_asked_again() {
     let mine = Some(hold(&file.mapping).into_pfn());
     let other = {
         let file = Arc::clone(&file);
-        spawn(move || super::super::again::read_again(&file, 0))
+        spawn(move || read_again(&file, 0))
     };
     history.call("fault", || classic(&file, Pass::Tried, mine), seen);
     other.join().unwrap();

@@ -1,6 +1,7 @@
 //! Models of pins: against the truncation that cuts their page in two, and against reclaim.
 
 use super::super::Pinned;
+use super::super::size_change::change_size;
 use super::*;
 use crate::error::Error;
 
@@ -41,8 +42,7 @@ fn pin_against_cut() {
     let truncater = {
         let (file, history) = (Arc::clone(&file), history.clone());
         spawn(move || {
-            let truncate =
-                || super::super::size_change::change_size(&file.mapping, PAGE / 2, None, |_| Ok(())).unwrap();
+            let truncate = || change_size(&file.mapping, PAGE / 2, None, |_| Ok(())).unwrap();
             history.call("truncate", truncate, |size, ()| {
                 *size = PAGE / 2;
                 true

@@ -1,6 +1,12 @@
 //! Models of truncation as a whole: against mapping, eviction and creation of pages.
 
+use super::super::arrival::bring;
 use super::super::creation::{FoundOrCreated, find_or_create};
+use super::super::invalidate_lock::quiet;
+use super::super::readahead::will_need;
+use super::super::size_change::change_size;
+use super::super::speculation;
+use super::super::truncate::shrink_pages;
 use super::super::{MappedRange, MmuGather};
 use super::*;
 use crate::store::{ReadBy, Store};
@@ -96,7 +102,7 @@ fn set_against_truncate() {
         })
     };
     let fault = || {
-        let Ok(held) = super::super::speculation::hold(&ours, ours.frames().page(mine).adopt(), 0) else {
+        let Ok(held) = speculation::hold(&ours, ours.frames().page(mine).adopt(), 0) else {
             return false;
         };
         let mut entry = place.entry.lock();
@@ -121,13 +127,13 @@ fn set_against_truncate() {
 fn private_copy_against_truncate() {
     let (ours, place) = mapped();
     let history = History::new(State { inside: true, entry: false });
-    let held = super::super::speculation::hold(&ours, hold(&ours), 0).expect("it is ours");
+    let held = speculation::hold(&ours, hold(&ours), 0).expect("it is ours");
     let truncater = {
         let (ours, history) = (Arc::clone(&ours), history.clone());
         spawn(move || {
             history.call(
                 "truncate",
-                || super::super::truncate::shrink_pages(&ours, 0),
+                || shrink_pages(&ours, 0),
                 |state, ()| {
                     *state = State { inside: false, entry: false };
                     true
@@ -197,7 +203,7 @@ fn evict_against_truncate() {
         spawn(move || {
             history.call(
                 "truncate",
-                || super::super::truncate::shrink_pages(&ours, 0),
+                || shrink_pages(&ours, 0),
                 |slot, ()| {
                     *slot = Slot::Nothing;
                     true
@@ -261,7 +267,7 @@ fn create_against_truncate(creator: Creator) {
         spawn(move || {
             history.call(
                 "truncate",
-                || super::super::size_change::change_size(&file.mapping, 0, None, |_| Ok(())).unwrap(),
+                || change_size(&file.mapping, 0, None, |_| Ok(())).unwrap(),
                 |state, ()| {
                     *state = (false, false);
                     true
@@ -291,7 +297,7 @@ fn create_against_truncate(creator: Creator) {
         }
         Creator::Readahead => history.call(
             "read ahead",
-            || super::super::readahead::will_need(&file, 0, 0),
+            || will_need(&file, 0, 0),
             |(inside, cached), ()| {
                 *cached |= *inside;
                 true
@@ -366,8 +372,7 @@ fn read_against_quiet() {
         let (file, history, store) = (Arc::clone(&file), history.clone(), Arc::clone(&store));
         spawn(move || {
             let enter = || {
-                let inside =
-                    super::super::invalidate_lock::quiet(&file.mapping, 0, None).expect("nobody gives up");
+                let inside = quiet(&file.mapping, 0, None).expect("nobody gives up");
                 // Twice: none is under way, and none begins.
                 let reading = [(); 2].map(|()| *store.reading.lock());
                 drop(inside);
@@ -376,7 +381,7 @@ fn read_against_quiet() {
             history.call("enter", enter, |(), reading| *reading == [false; 2]);
         })
     };
-    let bring = || super::super::arrival::bring(&file.mapping, handle.page(), 0, None).is_ok_and(|here| here);
+    let bring = || bring(&file.mapping, handle.page(), 0, None).is_ok_and(|here| here);
     history.call("bring", bring, |(), &brought| brought);
     truncater.join().unwrap();
     history.check();

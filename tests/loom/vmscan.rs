@@ -1,6 +1,9 @@
 //! Models of reclaim: against look-ups, faults, copies, the creation of a page, truncation, another reclaimer and the last user
 //! of a file. Reclaim is what ships, of one page: isolate, judge, unmap, wait, freeze, free.
 
+use super::super::eviction::evict;
+use super::super::speculation::filemap_fault_speculative;
+use super::super::truncate::shrink_pages;
 use super::copy_out::{copied_is_right, copy};
 use super::filemap::{around, is_ours};
 use super::*;
@@ -57,13 +60,11 @@ fn a_speculative_fault_against_reclaim() {
         grace_periods: false,
         twin: false,
         body: || {
-            against_reclaim_and_reuse(|ours| {
-                match super::super::speculation::filemap_fault_speculative(&ours, 0, &rcu::read()) {
-                    Ok(held) => Some(is_ours(ours, held)),
-                    Err(cause) => {
-                        reach(cause);
-                        None
-                    }
+            against_reclaim_and_reuse(|ours| match filemap_fault_speculative(ours, 0, &rcu::read()) {
+                Ok(held) => Some(is_ours(ours, held)),
+                Err(cause) => {
+                    reach(cause);
+                    None
                 }
             });
         },
@@ -158,7 +159,7 @@ fn next_life_against_reclaim() {
             history.call("reclaim", || shrink(&shared), right);
         })
     };
-    let drop_ours = || super::super::eviction::evict(&ours, 0, Entry::EMPTY, &rcu::read());
+    let drop_ours = || evict(&ours, 0, Entry::EMPTY, &rcu::read());
     history.call("drop", drop_ours, |(ours, _), &dropped| !dropped || std::mem::replace(ours, false));
     let create = || cache_page(&strangers, 0, STRANGERS);
     history.call("create", create, |(ours, strangers), &created| {
@@ -239,7 +240,7 @@ fn final_truncate_against_reclaim() {
     let truncater = {
         let (ours, history) = (Arc::clone(&ours), history.clone());
         spawn(move || {
-            let truncate = || super::super::truncate::shrink_pages(&ours, 0);
+            let truncate = || shrink_pages(&ours, 0);
             history.call("truncate", truncate, |there, ()| {
                 *there = false;
                 true
@@ -288,7 +289,7 @@ fn shadow_against_return() {
                 "forget the shadow",
                 || ours.shared.workingset.forget_shadow(&ours.pages, 0),
                 |_, ()| true,
-            )
+            );
         })
     };
     let back = || cache_page(&ours, 0, OURS);
