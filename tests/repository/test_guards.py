@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import pathlib
+import re
+import subprocess
 import sys
 
 import pytest
@@ -150,3 +152,10 @@ def test_a_survivor_fails_and_writes_nothing(make_guards):
         assert "lock.was_free" in said
         assert "survives" in said
         assert (make_guards.folder / "guards.md").read_text() == before
+
+
+def test_the_committed_page_has_every_name_where_it_is():
+    tool = ROOT / "tools" / "guards.py"
+    found = subprocess.run([sys.executable, tool], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr + f"code that moved: {tool.name} --update"
+    assert re.match(r"guards: [1-9]\d+ names", found.stdout)
