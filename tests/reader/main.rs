@@ -248,7 +248,7 @@ fn errors_are_of_the_kinds_that_the_standard_library_tells_apart() {
     let slow = cache.open_store_with(Arc::new(slow), 10, patience).unwrap();
     let error = slow.reader().read_exact(&mut [0]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TimedOut);
-    assert!(error.to_string().starts_with("slow: no answer"), "{error}");
+    assert!(error.to_string().starts_with("slow: the store did not return"), "{error}");
     let no_page = PageCache::new(PAGE_SIZE as u64 - 1, Io::Inline).map(drop).unwrap_err();
     assert_eq!(failed(no_page), (ErrorKind::InvalidInput, true));
 
