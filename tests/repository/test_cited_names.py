@@ -213,7 +213,9 @@ def files(path: str, prose: str) -> Cited:
         patterns = (plain, f"*/{plain}")
         yield (
             name,
-            plain in foreign() or any(fnmatch(there, pattern) for there in tree() for pattern in patterns),
+            plain in foreign()
+            or (ROOT / plain).exists()
+            or any(fnmatch(there, pattern) for there in tree() for pattern in patterns),
         )
 
 
