@@ -75,7 +75,7 @@ $(WHEEL): $(SOURCES) .venv/made
 
 IN_PLACE := python/specmm/_core.abi3.so
 # A folder of its own: maturin and plain cargo would evict each other's builds.
-MATURIN := VIRTUAL_ENV=$(CURDIR)/.venv-edit CARGO_TARGET_DIR=target/dev .venv-edit/bin/maturin develop --quiet
+MATURIN := VIRTUAL_ENV=$(CURDIR)/.venv-edit CARGO_TARGET_DIR=target/dev .venv-edit/bin/maturin develop --quiet --profile edit
 
 .venv-edit/installed: pyproject.toml .venv-edit/made
 	.venv-edit/bin/python -m pip install --quiet --group edit

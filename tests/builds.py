@@ -6,7 +6,7 @@ from samples import ROOT
 
 # What goes into a build, by where a test may meet it; in place, Python's sources are run as they are.
 IN_PLACE = ("rust/**/*.rs", "rust/**/Cargo.toml", "Cargo.toml", "Cargo.lock")
-INSTALLED = (*IN_PLACE, "python/**/*.py", "python/**/*.pyi", "pyproject.toml")
+INSTALLED = (*IN_PLACE, "python/**/*.py", "python/**/*.pyi", "python/**/py.typed", "pyproject.toml")
 
 
 def built(package: Path, root: Path = ROOT) -> tuple[str, Path | None, tuple[str, ...]]:

@@ -1,6 +1,8 @@
 """No test runs a build that is older than the sources, and each run says which build it is of."""
 
 import os
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,19 @@ def test_a_source_that_is_newer_is_named(tree, place, source):
     else:
         assert source in said
         assert ("make dev" if place == "in place" else "make test-python") in said
+
+
+@pytest.mark.parametrize(("variable", "sources"), [("RUST", builds.IN_PLACE), ("SOURCES", builds.INSTALLED)])
+def test_what_make_builds_anew_for_is_what_makes_a_build_stale(variable, sources):
+    """And no page: an edit of README builds nothing."""
+    known = subprocess.run(
+        ["make", "-pn", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    made = set(re.search(rf"^{variable} := (.*)", known, re.MULTILINE)[1].split())
+    found = {str(path.relative_to(ROOT)) for pattern in sources for path in ROOT.glob(pattern)}
+    assert len(made) > 100
+    assert made == found
+    assert not any(path.endswith(".md") for path in made)
 
 
 def test_what_is_installed_elsewhere_is_not_judged(tree, tmp_path):
