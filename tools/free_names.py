@@ -16,7 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-COPIED = ("Cargo.toml", "Cargo.lock", "README.md", "rust", "tests", "benches")
+COPIED = ("Cargo.toml", "Cargo.lock", "README.md", "rust", "tests", "benches", "tools")
 MACROS = "guard|duty|give_back|in_order|seeded|ord|ordered_fence"
 CALL = re.compile(rf"(?:crate::sync::)?\b({MACROS})!\(\s*\"([a-z0-9_.]+)\",\s*")
 DATA = (".ascii", ".asciz", ".quad", ".long", ".file")
