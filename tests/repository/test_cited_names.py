@@ -19,8 +19,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FOREIGN = ROOT / "tests" / "repository" / "foreign_names.txt"
-# Other people's words, and what once was.
-LEFT_OUT = ("LICENSE", "CHANGELOG", "Cargo.lock", "tests/cited/")
+# Other people's words, and what was once true: neither read nor a source of names.
+LEFT_OUT = ("LICENSE", "CHANGELOG", "Cargo.lock")
 NAME = r"[A-Za-z_]\w*"
 
 
@@ -29,7 +29,7 @@ def tree() -> tuple[str, ...]:
     """Every file of the repository, new ones included."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
-    return tuple(path for path in listed if (ROOT / path).is_file() and not path.startswith(LEFT_OUT))
+    return tuple(path for path in listed if (ROOT / path).is_file())
 
 
 @cache
@@ -38,7 +38,7 @@ def read(path: str) -> str:
 
 
 def of(*endings: str) -> list[str]:
-    found = [path for path in tree() if path.endswith(endings)]
+    found = [path for path in tree() if path.endswith(endings) and not path.startswith(LEFT_OUT)]
     assert found, f"no files end in {endings}"
     return found
 
@@ -127,6 +127,8 @@ def words() -> frozenset[str]:
     """Every identifier of the code, the names of files, and the words of tables that generate code."""
     found: set[str] = set()
     for path in tree():
+        if path.startswith(LEFT_OUT):
+            continue
         found.update(re.findall(NAME, path))
         # This file plants names that do not exist.
         if not path.endswith((".md", ".txt", ".json", Path(__file__).name)):
@@ -286,7 +288,8 @@ def names(path: str, prose: str) -> Cited:
             continue
         method = re.fullmatch(rf"({NAME}(?:::{NAME})*)::({NAME})(?:\(.*\))?", plain)
         if method:
-            for name in [*method[1].split("::"), method[2]]:
+            # A path of single letters shows a form.
+            for name in (name for name in [*method[1].split("::"), method[2]] if len(name) > 1):
                 yield name, name in defined() or name in foreign()
             continue
         called = re.fullmatch(rf"({NAME})\(\)", plain)
