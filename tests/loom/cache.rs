@@ -1,5 +1,5 @@
-//! Models of the cache room. Here: what they share, and lookups against removal and reuse. Faults, copies, truncation, reclaim
-//! and pins stand beside it.
+//! Models of the cache. This file: what they share, and lookups against removal and reuse. Faults, copies, truncation, reclaim
+//! and pins are in files next to it.
 
 use super::address_space::{Created, Lookup};
 use super::copy_out::{CopyOut, Marked, Short};
@@ -33,12 +33,12 @@ const PAGE: u64 = PAGE_SIZE as u64;
 const OURS: u8 = 0xAA;
 const STRANGERS: u8 = 0x55;
 
-/// What an evicted page leaves.
+/// What an evicted page leaves behind.
 fn shadow() -> Entry {
     Entry::value(7)
 }
 
-/// Two files of one page over so many frames; the first caches its page in frame 0.
+/// Two files of one page over this many frames; the first caches its page in frame 0.
 fn two_files(frames: usize) -> (Arc<AddressSpace>, Arc<AddressSpace>) {
     let shared = Shared::new(frames, Io::Inline).unwrap();
     let file = |byte| {
@@ -81,12 +81,12 @@ pub(crate) fn unmap_page(file: &AddressSpace, index: u64) {
     file.unmap(index, index, false);
 }
 
-/// Runs `body` while nobody can walk the file's mappings.
+/// Runs `body` while no thread can walk the file's mappings.
 pub(crate) fn under_i_mmap<R>(file: &AddressSpace, body: impl FnOnce() -> R) -> R {
     file.i_mmap.while_not_unmapping(body)
 }
 
-/// What a reclaimer does to the oldest inactive page; whether its frame came free.
+/// What a reclaimer does to the oldest inactive page; returns whether its frame was freed.
 pub(crate) fn shrink(shared: &Shared) -> bool {
     let (_, freed) = shrink_inactive(shared, 1);
     reach(if freed > 0 { "freed" } else { "kept" });
@@ -98,8 +98,8 @@ fn hold(file: &AddressSpace) -> PageHandle<'_> {
     file.find_get_page(0, &rcu::read()).expect("the page is cached")
 }
 
-/// Locks the page of a reference if it is free, works on it, unlocks, puts. (Waiting for a page lock is a matter of the page
-/// room's models; here it would hide the rest among its interleavings.)
+/// Locks the page of a reference if it is free, works on it, unlocks, puts. (Waiting for a page lock is left to the models of the
+/// page lock; here its interleavings would hide the rest.)
 fn try_locked<R>(handle: PageHandle<'_>, work: impl FnOnce(&LockedPage<'_>) -> R) -> Option<R> {
     let lock = handle.page().try_lock();
     let result = lock.as_ref().map(work);
@@ -108,7 +108,7 @@ fn try_locked<R>(handle: PageHandle<'_>, work: impl FnOnce(&LockedPage<'_>) -> R
     result
 }
 
-/// What truncation does to one page that it has found and locked; whether it was free to be locked.
+/// What truncation does to one page that it has found and locked; returns whether it could be locked.
 fn truncate_found(ours: &AddressSpace, found: u32) -> bool {
     let truncated = try_locked(ours.frames().page(found).adopt(), |lock| truncate_page(ours, lock));
     reach(if truncated.is_some() { "truncated" } else { "not truncated" });
@@ -121,7 +121,7 @@ fn first_byte(page: PageRef<'_>) -> u8 {
     byte[0]
 }
 
-/// Takes our page, which nobody else locks, out if nobody uses it, which is the answer.
+/// Takes our page, which no other thread locks, out if it is unused; returns whether it was.
 fn remove(ours: &AddressSpace) -> bool {
     let page = ours.frames().page(0);
     let lock = page.try_lock().expect("nobody else locks it");
@@ -135,7 +135,7 @@ fn remove(ours: &AddressSpace) -> bool {
     removed
 }
 
-/// Looks our page up and reads it: its first byte, nothing, or interference.
+/// Looks our page up and reads it: returns its first byte, nothing, or interference.
 fn look_up(ours: &AddressSpace) -> Result<Option<u8>, ()> {
     let section = rcu::read();
     match ours.find_get_page_once(0, &section) {
@@ -155,15 +155,15 @@ fn look_up(ours: &AddressSpace) -> Result<Option<u8>, ()> {
     }
 }
 
-/// One thread looks our page up and reads it; one removes it and gives the frame away. Claim: who has a reference after an
-/// unchanged slot has our page, and reads our bytes. Premise: frames are type-stable.
+/// One thread looks our page up and reads it; one removes it and gives the frame away. Claim: a thread that has a reference and
+/// then finds the slot unchanged has our page, and reads our bytes. Premise: frames are type-stable.
 fn lookup_against_reuse() {
     let (ours, strangers) = two_files(1);
     let history = History::new(Some(OURS));
     let remover = {
         let (ours, history) = (Arc::clone(&ours), history.clone());
         spawn(move || {
-            // Somebody's reference may keep the page; else it is gone.
+            // Another thread's reference may keep the page; otherwise it is gone.
             let removed =
                 history.ask("remove", || remove(&ours), |page, &removed| !removed || page.take().is_some());
             if removed && cache_page(&strangers, 0, STRANGERS) {
@@ -202,8 +202,8 @@ fn lookup_against_removal_and_reuse() {
     .check();
 }
 
-/// One thread looks our page up; one removes it and caches it again, in the same frame and slot. Claim: who finds the slot
-/// unchanged sees the identity of the life that it has a reference to.
+/// One thread looks our page up; one removes it and caches it again, in the same frame and slot. Claim: a thread that finds the
+/// slot unchanged sees the identity of the life to which it has a reference.
 fn lookup_against_return() {
     let (ours, _) = two_files(1);
     let history = History::new(true);
@@ -311,8 +311,8 @@ fn eviction_against_reuse() {
     .check();
 }
 
-/// Two threads create one page. Claim: one page comes to be, and the other's frame goes back. Premise: slots change under the
-/// index's mutex.
+/// Two threads create one page. Claim: one page is created, and the other thread's frame is returned. Premise: slots change under
+/// the index's mutex.
 fn twins() {
     let shared = Shared::new(2, Io::Inline).unwrap();
     let store = Arc::new(MemoryStore::new(vec![OURS; PAGE_SIZE]));
@@ -363,7 +363,7 @@ pub(crate) fn shrink_to_nothing(file: &AddressSpace) {
 }
 
 impl AddressSpace {
-    /// The same without the lock, for models that have nobody create pages.
+    /// The same without the lock, for models in which no thread creates pages.
     pub(crate) fn shrink_pages(&self, size: u64) {
         shrink_pages(self, size);
     }

@@ -1,9 +1,9 @@
 //! Tests of the checker: litmus programs whose outcomes are known, run on the facade's atomics in each pass.
 //!
-//! A program is a few loads, stores, swaps, exchanges and fences in two to four threads. Two enumerations that share nothing
-//! with loom say what its outcomes may be: all interleavings (sequential consistency), and the axioms of C11 with load
-//! buffering left out (RC11: coherence, atomicity, no cycle of program order and reads-from, SC fences). What a pass
-//! explores is held against both.
+//! A program is a few loads, stores, swaps, exchanges and fences in two to four threads. Two enumerations that share nothing with
+//! loom determine its possible outcomes: all interleavings (sequential consistency), and the axioms of C11 with load buffering
+//! left out (RC11: coherence, atomicity, no cycle of program order and reads-from, SC fences). The outcomes that a pass explores
+//! are compared with both.
 
 use super::model::{Pass, begin_execution, set_pass};
 use super::{AtomicU32, Ordering, fence};
@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 #[path = "canaries/axioms.rs"]
 mod axioms;
 
-/// Words a program may touch: all are zero at first.
+/// Words that a program may touch; all are zero at first.
 const WORDS: usize = 2;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +31,7 @@ enum Op {
 
 type Program = Vec<Vec<Op>>;
 
-/// What was read, by thread, and what the words held at the end.
+/// The values read, by thread, and the values of the words at the end.
 type Outcome = (Vec<Vec<u32>>, Vec<u32>);
 
 const PASSES: [Pass; 5] = [Pass::A, Pass::B, Pass::C, Pass::StaleCas, Pass::Twin];
@@ -145,8 +145,8 @@ impl Random {
         from[self.next(from.len() as u64) as usize]
     }
 
-    /// Two threads of two or three accesses each to two words; every written value is another. A word is stored to by one
-    /// thread or written by exchanges only, which is a rule of the house: loom invents outcomes otherwise (canaries below).
+    /// Two threads of two or three accesses each to two words; every written value is another. A word is stored to by one thread
+    /// or written by exchanges only, which is a rule of this code base: loom invents outcomes otherwise (canaries below).
     fn program(&mut self) -> Program {
         let storer: [u64; WORDS] = std::array::from_fn(|_| self.next(4));
         let mut value = 0;
@@ -210,7 +210,7 @@ struct Canary {
     program: Program,
     /// The values read, by thread.
     reads: Vec<Vec<u32>>,
-    /// What the words hold at the end, where that matters.
+    /// The values of the words at the end, where that matters.
     last: Option<[u32; WORDS]>,
     allowed: bool,
     explored_by: &'static [Pass],

@@ -1,4 +1,4 @@
-//! Models of one version: changes that others make to a file, against hits, fills and each other.
+//! Models of one version: changes that other programs make to a file, against hits, fills and each other.
 
 use super::super::coherence::adopt;
 use super::super::coherence::follow_changes;
@@ -14,7 +14,7 @@ const OLD: u8 = 0x11;
 const NEW: u8 = 0x22;
 const TWO: usize = 2 * PAGE_SIZE;
 
-/// A file of which others make another version: each of its bytes says of which it is.
+/// A file of which other programs make another version: each of its bytes tells its version.
 struct Others {
     file: Mutex<(Vec<u8>, u64)>,
     has_times: bool,
@@ -25,12 +25,12 @@ impl Others {
         Arc::new(Self { file: Mutex::new((vec![OLD; bytes], 1)), has_times })
     }
 
-    /// Another version, so long.
+    /// Another version, of this length.
     fn write(&self, bytes: usize) {
         *self.file.lock() = (vec![NEW; bytes], 2);
     }
 
-    /// More of the same, of the same version.
+    /// More bytes, of the same version.
     fn append(&self, bytes: usize) {
         self.file.lock().0.resize(bytes, OLD);
     }
@@ -63,7 +63,7 @@ impl Store for Others {
     }
 }
 
-/// What a read answered: of which version, and how much of it. Nothing is always right.
+/// What a read returned: of which version, and how much of it. Nothing is always right.
 type Answer = Option<(u8, usize)>;
 
 fn told(bytes: &[u8]) -> (u8, usize) {
@@ -78,7 +78,7 @@ fn told(bytes: &[u8]) -> (u8, usize) {
     (version, bytes.len())
 }
 
-/// The state: the versions that have existed, and how long they were.
+/// The state: the versions that have existed, and their lengths.
 type Versions = Vec<(u8, usize)>;
 
 #[allow(clippy::ptr_arg, clippy::trivially_copy_pass_by_ref, reason = "as histories pass answers")]
@@ -113,7 +113,7 @@ fn pread(file: &Arc<OpenFile>) -> Answer {
     }
 }
 
-/// The first of two pages is cached. Both are read without a lock, while somebody finds that the store has another version,
+/// The first of two pages is cached. Both are read without a lock, while another thread finds that the store has another version,
 /// `bytes` long, and caches its last page. Claim: what is read is one of the two versions, whole, or nothing. Premise: pages
 /// leave under `invalidate_lock`.
 fn hit_against_change(bytes: usize) {
@@ -170,8 +170,9 @@ fn a_hit_against_a_shorter_version() {
     .check();
 }
 
-/// A page that the file fills in part is read without a lock, while somebody finds that the file has grown. Claim: what is read
-/// is what was there, or all there is now: appended bytes, no zeros. Premise: appended bytes are there before the size.
+/// A page that the file fills in part is read without a lock, while another thread finds that the file has grown. Claim: a read
+/// returns what was there before, or everything that is there now: appended bytes, no zeros. Premise: appended bytes are there
+/// before the size.
 fn hit_against_growth() {
     const HALF: usize = PAGE_SIZE / 2;
     let store = Others::new(HALF, false);
@@ -214,8 +215,8 @@ fn a_hit_against_growth() {
     .check();
 }
 
-/// Two pages are read, of which the first is cached, while somebody writes another version. Claim: the answer is one of the two
-/// versions, whole; and so is what a later hit answers. Premise: each read of the store is of one version.
+/// Two pages are read, of which the first is cached, while another program writes another version. Claim: a read returns one of
+/// the two versions, whole; and so does a later hit. Premise: each read of the store is of one version.
 fn fill_against_change() {
     let store = Others::new(TWO, false);
     let file = open(&store, TWO);
@@ -255,8 +256,8 @@ fn a_fill_against_a_change() {
     .check();
 }
 
-/// A page is read while another thread follows an append, reads the page that is new, and then writes another version, which nobody
-/// looks at. Claim: what is cached afterwards is of one version. Premise as above.
+/// A page is read while another thread follows an append, reads the page that is new, and then writes another version, which is
+/// not looked at. Claim: what is cached afterwards is of one version. Premise as above.
 fn fill_against_growth_and_change() {
     let store = Others::new(PAGE_SIZE + 10, true);
     let file = open(&store, PAGE_SIZE + 10);
@@ -277,7 +278,7 @@ fn fill_against_growth_and_change() {
                 true
             });
             store.write(TWO);
-            // Before the fill looks again.
+            // Before the fill checks again.
             history.call("read together", || read_cached(&file), existed);
         })
     };
@@ -302,8 +303,8 @@ fn big_fill_against_growth_and_a_change() {
     .check();
 }
 
-/// Two pages are read, of which the first is cached, while another thread finds that the store has another version. Claim: the
-/// answer is one of the two versions, whole. Premise as above.
+/// Two pages are read, of which the first is cached, while another thread finds that the store has another version. Claim: a read
+/// returns one of the two versions, whole. Premise as above.
 fn read_against_finder() {
     let store = Others::new(TWO, false);
     let file = open(&store, TWO);
@@ -346,9 +347,9 @@ fn a_read_against_a_change_that_another_finds() {
     .check();
 }
 
-/// Somebody writes in two steps, and the time moves with the first. The pages are read one by one and then, if they are cached,
-/// together. Claim: what is read together is one of the two versions. Premise: a write has ended when its time is old, which it
-/// never is here.
+/// Another program writes in two steps, and the time changes with the first. The pages are read one by one and then, if they are
+/// cached, together. Claim: what is read together is one of the two versions. Premise: a write has ended when its time is old,
+/// which it never is here.
 fn hit_of_a_young_version() {
     let store = Others::new(TWO, true);
     let file = open(&store, TWO);

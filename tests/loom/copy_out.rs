@@ -9,7 +9,7 @@ use super::super::truncate::zero_tail;
 use super::*;
 use crate::page::Out;
 
-/// Copies our page out: the byte that all of it is, unless the attempt failed.
+/// Copies our page out: returns the byte that fills it, unless the attempt failed.
 pub(super) fn copy(ours: &AddressSpace) -> Option<u8> {
     let mut buf = [0; PAGE_SIZE];
     match copy_out(ours, 0, Out::from(&mut buf[..]), Marked::Refuse, Short::Refuse, &rcu::read()) {
@@ -42,10 +42,10 @@ enum Removal {
     Truncate,
 }
 
-/// One thread copies our page out without a reference; one removes it, overwrites the frame as its next owner does, and
-/// caches it again in the same slot with other bytes. Claim: a copy that is accepted is all of one life of the page.
-/// Premise: a remover changes slot and mapping, then the generation, then bytes. (With a slot that stays different the second
-/// look at the slot would be enough; only the generation tells that it changed twice.)
+/// One thread copies our page out without a reference; one removes it, overwrites the frame as its next owner would, and caches
+/// it again in the same slot with other bytes. Claim: a copy that is accepted is all of one life of the page. Premise: a remover
+/// changes slot and mapping, then the generation, then bytes. (If the slot stayed different, the second check of the slot would
+/// be enough; only the generation shows that it changed twice.)
 fn copy_against_reuse(removal: Removal) {
     let (ours, _) = two_files(1);
     let history = History::new(Some(OURS));
@@ -187,9 +187,9 @@ fn copy_out_against_zeroing() {
     .check();
 }
 
-/// Truncation has set a size of half a page. One thread reads the file from its beginning; one goes on with the truncation, which
-/// zeroes the rest of the page, and then lets the file grow by a quarter. Claim: what the file has grown by reads as zeros: who
-/// sees the size sees the bytes. Premise: bytes change before the size that shows them.
+/// Truncation has set a size of half a page. One thread reads the file from its beginning; one continues the truncation, which
+/// zeroes the rest of the page, and then lets the file grow by a quarter. Claim: the part by which the file has grown reads as
+/// zeros: a thread that sees the size sees the bytes. Premise: bytes change before the size that shows them.
 fn read_against_growth() {
     const HALF: u64 = PAGE / 2;
     const GROWN: u64 = PAGE * 3 / 4;

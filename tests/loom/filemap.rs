@@ -1,5 +1,5 @@
-//! Models of faults in the cache room, in three forms: speculative, around, classic; against truncation, against the read that
-//! fills the page, against whoever takes the marker.
+//! Models of faults in the cache, in three forms: speculative, around, classic; against truncation, against the read that fills
+//! the page, and against the thread that takes the marker.
 
 use super::super::Abort;
 use super::super::address_space::{Created, HeldPage};
@@ -14,7 +14,7 @@ use super::super::speculation::next_uptodate_page;
 use super::*;
 use crate::sync::Tally;
 
-/// A page that a fault got must be ours as long as it is locked. Answers its first byte.
+/// A page that a fault got must be ours as long as it is locked. Returns its first byte.
 pub(super) fn is_ours(ours: &AddressSpace, held: HeldPage<'_>) -> u8 {
     reach("locked");
     assert!(held.lock.page().is_at(ours.id(), 0), "a truncated page: {:?}", held.handle);
@@ -23,7 +23,7 @@ pub(super) fn is_ours(ours: &AddressSpace, held: HeldPage<'_>) -> u8 {
     byte
 }
 
-/// A speculative fault after its look-up: the first byte of the page or the cause.
+/// A speculative fault after its lookup: the first byte of the page or the cause.
 fn speculative(ours: &AddressSpace, found: PageHandle<'_>) -> Result<u8, Abort> {
     match speculation::hold(ours, found, 0) {
         Ok(held) => Ok(is_ours(ours, held)),
@@ -34,7 +34,7 @@ fn speculative(ours: &AddressSpace, found: PageHandle<'_>) -> Result<u8, Abort> 
     }
 }
 
-/// Fault-around, asked for the first page only.
+/// Fault-around over the first page only.
 pub(super) fn around(ours: &AddressSpace) -> Option<u8> {
     let Some((index, held)) = next_uptodate_page(ours, &mut 0, 0, &rcu::read()) else {
         reach("skipped");
@@ -50,7 +50,7 @@ enum Form {
     Around,
 }
 
-/// A fault of that form on our page, which a speculative one has found already.
+/// A fault of that form on our page, which a speculative one has already found.
 fn fault(form: Form, ours: &AddressSpace, found: Option<u32>) -> Option<u8> {
     match form {
         Form::Speculative => speculative(ours, ours.frames().page(found.expect("found before")).adopt()).ok(),
@@ -62,8 +62,8 @@ fn found_before(form: Form, ours: &AddressSpace) -> Option<u32> {
     matches!(form, Form::Speculative).then(|| hold(ours).into_pfn())
 }
 
-/// One thread faults; one truncates the page away. Claims: a page that is returned is the file's as long as it is locked; after
-/// everything no reference and no lock is left, whichever way the attempt ended. Premise: truncation takes the page lock.
+/// One thread faults; one truncates the page away. Claims: a page that is returned is the file's as long as it is locked; at the
+/// end no reference and no lock is left, however the attempt ended. Premise: truncation takes the page lock.
 fn fault_against_truncate(form: Form) {
     let (ours, _) = two_files(1);
     let history = History::new(true);
@@ -129,8 +129,8 @@ fn fault_around_against_truncate() {
     .check();
 }
 
-/// One thread looks at the size, then faults; one sets the size to nothing, which truncation does first. Claim: who has seen the
-/// file end before the page is given no page. Premise: none.
+/// One thread looks at the size, then faults; one sets the size to zero, which truncation does first. Claim: a thread that has
+/// seen the file end before the page gets no page. Premise: none.
 fn fault_after_the_end(
     fault: fn(&Arc<OpenFile>, Option<u32>) -> Option<u8>,
     found: fn(&AddressSpace) -> Option<u32>,
@@ -221,7 +221,7 @@ fn a_classic_fault_and_the_end_of_the_file() {
 }
 
 /// One thread faults on a page that is there but was not read; one locks it and reads it. Claim: a fault sees the file's bytes,
-/// never what the frame held before. Premise: whoever fills a page holds its lock.
+/// never what the frame held before. Premise: a page is filled under its lock.
 fn fault_against_read(form: Form) {
     let (_, strangers) = two_files(2);
     let Created::New(held) = strangers.add_page(0) else { panic!("a frame is free") };
@@ -276,8 +276,8 @@ fn fault_around_against_the_read_that_fills() {
     .check();
 }
 
-/// One thread faults on a page with the marker; one takes the marker, as who starts the window does. Claim: no fault is served
-/// past a marker that nobody has taken. Premise: a marker is set before the page can be found.
+/// One thread faults on a page with the marker; one takes the marker, as the thread that starts the window does. Claim: no fault
+/// is served past a marker that has not been taken. Premise: a marker is set before the page can be found.
 fn fault_against_marker(form: Form) {
     let (ours, _) = two_files(1);
     let handle = hold(&ours);
@@ -334,7 +334,7 @@ fn fault_around_leaves_the_marker() {
     .check();
 }
 
-/// A pass of the classic fault, without readahead; perhaps after its look-up.
+/// A pass of the classic fault, without readahead; perhaps after its lookup.
 fn classic(file: &Arc<OpenFile>, pass: Pass, found: Option<u32>) -> Classic {
     let found = found.map(|pfn| file.mapping.frames().page(pfn).adopt());
     let step = match (found, pass) {
@@ -364,7 +364,7 @@ enum Classic {
     Blocked,
 }
 
-/// One thread makes a first classic pass after its look-up; one truncates the page away. Claim: a page that is returned is the
+/// One thread makes a first classic pass after its lookup; one truncates the page away. Claim: a page that is returned is the
 /// file's as long as it is locked. Premise as above.
 fn classic_against_truncate() {
     let file = open_file(Arc::new(MemoryStore::new(vec![OURS; PAGE_SIZE])));
@@ -381,7 +381,7 @@ fn classic_against_truncate() {
             );
         })
     };
-    // A page that is not there any more comes to be again, and must be read.
+    // A page that has gone is created again, and must be read.
     let right = |there: &mut bool, answer: &Classic| match answer {
         Classic::Locked(byte) => *there && *byte == OURS,
         Classic::Beyond => false,
@@ -410,7 +410,7 @@ fn a_classic_fault_against_truncate() {
     .check();
 }
 
-/// A store of which every read gives other bytes: the number of the read.
+/// A store whose every read returns different bytes: the number of the read.
 struct Changing(Tally);
 
 impl Store for Changing {
@@ -426,7 +426,7 @@ fn two_readers(pass: Pass) {
     let file = open_file(Arc::new(Changing(Tally::new())));
     let Created::New(held) = file.mapping.add_page(0) else { panic!("a frame is free") };
     drop(held);
-    // The state: the page's bytes, once somebody has seen them.
+    // The state: the page's bytes, once a thread has seen them.
     let history = History::new(None);
     let seen = |bytes: &mut Option<u8>, answer: &Classic| match answer {
         Classic::Locked(0) => false,
@@ -476,7 +476,7 @@ fn two_classic_faults_read_once() {
     .check();
 }
 
-/// One thread asks again for a window that failed, of two pages; one faults on the first and reads it alone. Claims: bytes that were
+/// One thread requests a failed window of two pages again; one faults on the first and reads it alone. Claims: bytes that were
 /// seen stay; no lock is left behind. Premise: the bytes of a page change under its lock.
 fn window_asked_again() {
     let shared = Shared::new(8, Io::Inline).unwrap();

@@ -1,4 +1,4 @@
-//! Models of the page room: who may still take a reference to a frame, who frees it, who meets a marker.
+//! Models of frames: which thread may still take a reference, which one frees the frame, which one meets a marker.
 
 use super::{Frames, PageHandle, Use};
 use crate::loom_harness::{History, Model, reach, spawn};
@@ -11,9 +11,8 @@ fn one_frame() -> Arc<Frames> {
     frames
 }
 
-/// One thread takes a reference where it can; one takes the page away if nobody else has one, and gives the frame back.
-/// Claim: a reference is had of a living frame only, and one that is had keeps the frame. Premise: the count is changed by
-/// read-modify-writes only.
+/// One thread takes a reference where it can; one takes the page away if no other thread has one, and frees the frame. Claim: a
+/// reference is only to a frame in use, and keeps the frame in use. Premise: the count is changed by read-modify-writes only.
 fn get_against_freeze() {
     let frames = one_frame();
     // The state is the number of references.
@@ -31,7 +30,7 @@ fn get_against_freeze() {
                 frozen
             };
             history.call("remove", remove, |count, &removed| {
-                // It may find somebody there.
+                // It may find another user there.
                 !removed || std::mem::replace(count, 0) == 1
             });
         })
@@ -80,7 +79,7 @@ fn get_against_a_freeze() {
     .check();
 }
 
-/// Two owners give their references up; one had an entry that it cleared before. Claim: whoever is last and frees the frame sees
+/// Two owners put their references; one had an entry that it cleared before. Claim: the last one, which frees the frame, sees
 /// what the other did to the page before. Premise: an owner changes a page before it puts its reference.
 fn put_against_put() {
     let frames = one_frame();

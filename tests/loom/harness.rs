@@ -1,8 +1,8 @@
-//! The wrapper around every model: runs it in every pass, counts executions, demands coverage and a specification, reports.
-//! `tools/models.py` holds the report against a committed table; `tools/guards.py` runs models with one name switched off.
+//! The wrapper around every model: runs it in every pass, counts executions, requires coverage and a specification, and reports.
+//! `tools/models.py` compares the report with a committed table; `tools/guards.py` runs models with one name switched off.
 //!
-//! The models are modules of the rooms whose functions they call (they need what is private there); they live in this folder
-//! and are compiled only under `--cfg specmm_loom`. A model calls the functions that ship and has no atomics of its own.
+//! The models are modules inside the parts whose functions they call (they need private items); their files are in this folder
+//! and are compiled only under `--cfg specmm_loom`. A model calls the functions that ship and adds no atomics.
 
 use crate::rcu;
 use crate::sync::Tally;
@@ -16,9 +16,9 @@ use std::time::Instant;
 pub(crate) use super::loom_history::History;
 pub(crate) use loom::thread::spawn;
 
-/// Set: each model describes itself in a line and explores nothing.
+/// If set, each model describes itself in one line and explores nothing.
 const LIST: &str = "SPECMM_LOOM_LIST";
-/// Names what to switch off; the run must fail.
+/// The name to switch off; the run must fail.
 const OFF: &str = "SPECMM_LOOM_OFF";
 /// The one pass to run, with something switched off.
 const PASS: &str = "SPECMM_LOOM_PASS";
@@ -34,7 +34,7 @@ pub(crate) struct Model {
     pub(crate) rows: &'static [u32],
     /// Largest number of preemptions explored; `None` is all of them.
     pub(crate) preemption_bound: Option<usize>,
-    /// Whether read sections and grace periods are explored, or deferred work is kept to the end.
+    /// Whether read sections and grace periods are explored; if not, deferred work is kept to the end.
     pub(crate) grace_periods: bool,
     /// Small enough for the twin pass.
     pub(crate) twin: bool,
@@ -60,7 +60,7 @@ struct Explored {
 }
 
 impl Model {
-    /// Explores the model whole, in every pass.
+    /// Explores the whole model, in every pass.
     pub(crate) fn check(&self) {
         // These two make loom stop early and call it success.
         for name in ["LOOM_MAX_DURATION", "LOOM_MAX_PERMUTATIONS"] {
@@ -82,7 +82,7 @@ impl Model {
                 *reached.entry(point).or_insert(0) += times;
             }
         }
-        // Pass A alone may find that nothing can come between.
+        // Only pass A may find that there is nothing to interleave.
         assert!(most > 1, "{}: one execution explores nothing", self.name);
         for point in self.reaches {
             assert!(
@@ -97,7 +97,7 @@ impl Model {
         Pass::ALL.into_iter().chain(self.twin.then_some(Pass::Twin))
     }
 
-    /// One pass with something switched off. It should not come back.
+    /// One pass with something switched off. It should not return.
     fn run_mutant(&self, name: &str, pass: &str) {
         let pass = self.passes().find(|known| format!("{known:?}") == pass).expect("a pass of this model");
         mutant::switch_off(Some(name));
@@ -107,8 +107,8 @@ impl Model {
         println!("loom: survived {} executions", explored.executions);
     }
 
-    /// How far one pass comes with `off` switched off: all executions, or the first that fails. For questions whose answer is
-    /// not known to be yes.
+    /// How far one pass gets with `off` switched off: all executions, or the first that fails. For questions whose answer need
+    /// not be yes.
     pub(crate) fn verdict(&self, pass: Pass, off: Option<&str>) -> Result<u64, Failure> {
         mutant::switch_off(off);
         let explore = |traced| {
@@ -191,7 +191,7 @@ impl Model {
     }
 }
 
-/// Makes a run with something switched off say in which execution it died and, if asked, by which steps.
+/// Makes a run with something switched off report in which execution it failed and, on request, by which steps.
 fn report_death(executions: &Arc<Tally>) {
     if std::env::var_os(OFF).is_none() {
         return;
@@ -232,7 +232,7 @@ impl Protected {
     }
 }
 
-/// This execution came here.
+/// This execution has reached the named point.
 #[allow(clippy::needless_pass_by_value, reason = "so that literals and causes read alike")]
 pub(crate) fn reach(point: impl ToString) {
     trace::note(|| format!("reaches {}", point.to_string()));

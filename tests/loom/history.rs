@@ -1,12 +1,12 @@
 //! The executable specification inside every execution: what was done, in some order, must be what a sequential program
 //! could have done.
 //!
-//! A model makes its operations through [`History::call`], each with the specification of that operation: given the state
-//! and the answer, is the answer right, and what is the state then? At the end [`History::check`] tries all orders of at
-//! most six operations. An order must keep each thread's own, and what came before [`History::settle`] before what came
-//! after. In pass B, where every load is of the newest value, it must also keep real time: an operation that returned
-//! before another began comes first (linearizability). Under the other passes loads may be stale, and real time that no
-//! synchronisation carries is not owed (sequential consistency).
+//! A model makes its operations through [`History::call`], each with the specification of that operation: given the state and the
+//! result, is the result right, and what is the next state? At the end [`History::check`] tries all orders of at most six
+//! operations. An order must keep the order of each thread, and everything before [`History::settle`] before everything after it.
+//! In pass B, where every load is of the newest value, it must also keep real time: an operation that returned before another
+//! began comes first (linearizability). In the other passes loads may be stale, and real-time order without synchronisation is
+//! not required (sequential consistency).
 
 use crate::sync::model::{Pass, pass, thread_index, trace};
 use std::cell::Cell;
@@ -58,7 +58,7 @@ impl History<()> {
 }
 
 impl<S: Clone + Debug + Send + 'static> History<S> {
-    /// Nothing done yet, in the state `initial`.
+    /// No operations yet, in the state `initial`.
     pub(crate) fn new(initial: S) -> Self {
         Self { record: Arc::new(Mutex::new(Record { operations: Vec::new(), epoch: 0, clock: 0 })), initial }
     }
@@ -74,8 +74,8 @@ impl<S: Clone + Debug + Send + 'static> History<S> {
         })
     }
 
-    /// Does `operation` and records its answer with what the specification says of it: `right(state, answer)` changes the
-    /// state as the operation does and says whether the answer was right in the state before.
+    /// Does `operation` and records its result together with its specification: `right(state, answer)` changes the state as the
+    /// operation does and returns whether the result was right in the state before.
     pub(crate) fn call<R: Clone + Debug + Send + 'static>(
         &self,
         name: &str,
@@ -85,7 +85,7 @@ impl<S: Clone + Debug + Send + 'static> History<S> {
         drop(self.ask(name, operation, right));
     }
 
-    /// As [`History::call`], with the answer.
+    /// As [`History::call`], and returns the result.
     pub(crate) fn ask<R: Clone + Debug + Send + 'static>(
         &self,
         name: &str,
@@ -107,12 +107,12 @@ impl<S: Clone + Debug + Send + 'static> History<S> {
         answer
     }
 
-    /// All threads have been joined: what follows comes after everything before.
+    /// All threads have been joined: everything that follows comes after everything before.
     pub(crate) fn settle(&self) {
         self.record(|record| record.epoch += 1);
     }
 
-    /// Some order of the operations explains every answer.
+    /// Asserts that some order of the operations explains every result.
     pub(crate) fn check(&self) {
         CHECKED.with(|checked| checked.set(checked.get() + 1));
         self.record(|record| {
@@ -127,7 +127,7 @@ impl<S: Clone + Debug + Send + 'static> History<S> {
     }
 }
 
-/// Extends `order` to one that is allowed and right.
+/// Extends `order` to a whole one that is allowed and right.
 fn explain<S: Clone>(
     operations: &[Operation<S>],
     real_time: bool,
@@ -200,7 +200,7 @@ mod tests {
         let stale: [Step; 2] = [(0, 1, 2, write), (1, 3, 4, read_0)];
         assert!(is_explained(Pass::A, &stale));
         assert!(!is_explained(Pass::B, &stale));
-        // Beside the write either answer will do.
+        // Concurrent with the write: either value is right.
         for read in [read_0, read_1] {
             assert!(is_explained(Pass::B, &[(0, 1, 4, write), (1, 2, 3, read)]));
         }
@@ -209,7 +209,7 @@ mod tests {
         assert!(!is_explained(Pass::A, &backwards));
         // Own writes are not missed.
         assert!(!is_explained(Pass::A, &[(0, 1, 2, write), (0, 3, 4, read_0)]));
-        // A value that nobody wrote.
+        // A value that was never written.
         assert!(!is_explained(Pass::A, &[(0, 1, 2, read_1)]));
     }
 

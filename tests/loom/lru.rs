@@ -1,4 +1,4 @@
-//! Slices of the lists that reclaim takes from: a page in its hands against a pin of it.
+//! Slices of the lists from which reclaim takes pages: a page that it has isolated against a pin of it.
 
 use super::{Frames, List, Use};
 use crate::loom_harness::{History, Model, reach, spawn};
@@ -11,9 +11,9 @@ struct Place {
     pinned: bool,
 }
 
-/// One thread takes the page off its list and puts it back, as reclaim does with what stays; one pins it and, if so wished, ends
-/// the pin. Claims: a page is on one list or none, once; what is pinned is on none; what is not is found again. Premise: both
-/// have references.
+/// One thread takes the page off its list and puts it back, as reclaim does with pages that stay; one pins it and, in some
+/// models, ends the pin. Claims: a page is on one list or none, once; a pinned page is on none; one that is not pinned is found
+/// again. Premise: both have references.
 fn isolate_against_pin(unpins: bool) {
     let frames = Arc::new(Frames::new(1).unwrap());
     let handle = frames.alloc(Use::File).unwrap();

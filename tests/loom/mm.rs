@@ -1,4 +1,4 @@
-//! Models of the address space. Here: what they share. Each subject has a file beside it. Rows are those of
+//! Models of the address space. This file: what they share; each subject has a file in `mm/`. Rows are those of
 //! docs/invariants.md.
 
 use super::mmap::Prot;
@@ -67,7 +67,7 @@ pub(super) fn cached_page(mm: &Mm) -> PageRef<'_> {
     (0..FRAMES).map(|pfn| frames.page(pfn)).find(|page| page.is_cached()).expect("one page is cached")
 }
 
-/// A byte, by a fault if need be.
+/// A byte, by a fault if needed.
 pub(super) fn load_byte(mm: &Mm, at: u64) -> u8 {
     let mut byte = [0];
     mm.load(at, &mut byte).unwrap();
@@ -84,8 +84,8 @@ struct Place {
 
 const READY: Place = Place { mapped: true, entry: false };
 
-/// A speculative attempt; what it came to is a coverage point too. Row 43: it succeeds or says nothing. Row 44: one attempt,
-/// one commit or one abort.
+/// A speculative attempt; its outcome is a coverage point too. Row 43: it succeeds or reports nothing. Row 44: one attempt, one
+/// commit or one abort.
 pub(super) fn attempt(mm: &Mm, at: u64, write: bool) -> Result<(), Abort> {
     match mm.inner.fault_speculatively(at, write) {
         Ok(result) => {
@@ -118,7 +118,7 @@ fn look(history: &History<Place>, mm: &Mm, at: u64) {
     assert!(mm.inner.events.balance(), "attempts are not commits plus aborts: {:?}", mm.vm_events());
 }
 
-/// A fault on the classic path, whatever comes of it.
+/// A fault on the classic path, whatever its result.
 fn classic(mm: &Mm, at: u64, write: bool) -> VmFault {
     let result = mm.inner.fault_classically(at, write).result;
     assert!(!result.has(VmFault::RETRY), "a retry is not for the caller: {result:?}");

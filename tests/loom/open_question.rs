@@ -5,10 +5,10 @@
 //! the leaf lock inside its unmap. In September 2020 Matthew Wilcox had found a hole in holding the `i_mmap` lock instead.
 //! docs/open-question.md has both messages and the results.
 //!
-//! Here one thread maps a page that it has found (it holds a reference) by one of these protocols, and one takes the page out
-//! of the cache: lock, unmap if the mapcount says so, clear slot and mapping, unlock. Claim, row 20 of docs/invariants.md: when
-//! both are done, a page without a mapping has no entry. Everything called is what ships, composed as the protocol says; only
-//! the order of the looks is the model's, and the full fences, which shipped code does not need.
+//! Here one thread maps a page that it has found (it holds a reference) by one of these protocols, and one takes the page out of
+//! the cache: lock, unmap if the mapcount is raised, clear slot and mapping, unlock. Claim, row 20 of docs/invariants.md: when
+//! both are done, a page without a mapping has no entry. All functions called are those that ship, composed as the protocol
+//! prescribes; only the order of the checks and the full fences, which the shipped code does not need, belong to the model.
 
 use super::models::{PAGE, cached_page, one_page};
 use super::{Mm, Prot};
@@ -32,16 +32,16 @@ struct Protocol {
     counts_first: bool,
     looks_at_lock: bool,
     looks_at_mapping: bool,
-    /// A full fence between raising the mapcount and looking.
+    /// A full fence between raising the mapcount and checking the page.
     mapper_fence: bool,
-    /// A full fence between locking the page and looking at the mapcount.
+    /// A full fence between locking the page and reading the mapcount.
     truncater_fence: bool,
-    /// The truncater asserts that what it has unmapped under the page lock is unmapped, as Linux does
-    /// ("still mapped when deleted").
+    /// The truncating thread asserts that a page that it has unmapped under the page lock is not mapped, as Linux does ("still
+    /// mapped when deleted").
     truncater_asserts: bool,
 }
 
-/// What ships (and Linux 5.12).
+/// The protocol that ships (and that of Linux 5.12).
 const PAGE_LOCK: Protocol = Protocol {
     page_lock: true,
     i_mmap: false,
@@ -54,7 +54,7 @@ const PAGE_LOCK: Protocol = Protocol {
 };
 const I_MMAP: Protocol = Protocol { page_lock: false, i_mmap: true, truncater_asserts: false, ..PAGE_LOCK };
 const I_MMAP_AND_LOOK: Protocol = Protocol { looks_at_lock: true, ..I_MMAP };
-/// As argued, with what "then" means spelt out.
+/// As argued, with the meaning of "then" made explicit.
 const MAPCOUNT: Protocol = Protocol {
     page_lock: false,
     i_mmap: false,
@@ -72,7 +72,7 @@ const LOOKS_FIRST: Protocol = Protocol { counts_first: false, ..MAPCOUNT };
 const NO_LOOK_AT_LOCK: Protocol = Protocol { looks_at_lock: false, ..MAPCOUNT };
 const NO_LOOK_AT_MAPPING: Protocol = Protocol { looks_at_mapping: false, ..MAPCOUNT };
 
-/// The page's fate: whether the file still has it, and how many entries name it.
+/// The state of the page: whether the file still has it, and how many entries map it.
 #[derive(Debug, Clone, Copy)]
 struct Fate {
     cached: bool,
@@ -104,7 +104,7 @@ fn map_around(mm: &Mm, at: u64, protocol: Protocol, handle: PageHandle<'_>) -> b
             locked.set(at, handle, 0);
         }
         if protocol.counts_first {
-            // The entry has a count of its own now, or there is none.
+            // The entry has its own count now, or there is none.
             page.remove_mapping();
         }
         drop(lock);
@@ -115,7 +115,7 @@ fn map_around(mm: &Mm, at: u64, protocol: Protocol, handle: PageHandle<'_>) -> b
     mapped
 }
 
-/// Takes the page out of its file, as truncation does with each page and reclaim with one that is mapped. Says whether it
+/// Takes the page out of its file, as truncation does with each page and reclaim with one that is mapped. Returns whether it
 /// would report the page as still mapped.
 fn take_page_out(mm: &Mm, file: &File, pfn: u32, protocol: Protocol) -> bool {
     let open = file.open_file().unwrap();
@@ -260,7 +260,8 @@ fn big_the_mapcount_suffices_for_two_mappers() {
     Model { preemption_bound: Some(2), ..model("open question: mapcount, two mappers", body) }.check();
 }
 
-/// The mapcount is then no longer the number of entries: whoever has unmapped a page under its lock may still see it raised.
+/// The mapcount is then no longer the number of entries: a thread that has unmapped a page under its lock may still see it
+/// raised.
 #[test]
 fn a_raised_mapcount_alarms_the_truncater() {
     assert_eq!(fails_in("mapcount, asserted zero", || race(MAPCOUNT_ASSERTED), None), Pass::ALL);

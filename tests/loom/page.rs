@@ -1,4 +1,4 @@
-//! Models of the page room: the page lock.
+//! Models of the page lock.
 
 use super::{Frames, Use};
 use crate::loom_harness::{History, Model, Protected, reach, spawn};
@@ -6,9 +6,9 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// `threads` threads lock one page, change what the lock protects, and unlock. Claims: mutual exclusion (each sees the
-/// counter as the one before left it); everybody gets the lock (loom reports a sleeper that nobody wakes as a deadlock);
-/// nobody sleeps at the end. Premise: a page's flags word has no other LOCKED or WAITERS users.
+/// `threads` threads lock one page, change what the lock protects, and unlock. Claims: mutual exclusion (each sees the counter as
+/// the one before left it); every thread gets the lock (loom reports a sleeper that is never woken as a deadlock); no thread
+/// sleeps at the end. Premise: a page's flags word has no other LOCKED or WAITERS users.
 fn lockers(threads: u32) {
     let frames = Arc::new(Frames::new(1).unwrap());
     let pfn = frames.alloc(Use::File).unwrap().into_pfn();
@@ -79,8 +79,8 @@ fn big_three_lockers() {
     .check();
 }
 
-/// One thread owns the lock (as the completion of a read does), changes the bytes and unlocks; one waits for that without
-/// wanting the lock. Claims: who saw the bit clear sees the bytes; who sleeps is woken; the waker does not touch the waiter's
+/// One thread owns the lock (as the completion of a read does), changes the bytes and unlocks; one waits for that without wanting
+/// the lock. Claims: a thread that saw the bit clear sees the bytes; a sleeper is woken; the waker does not touch the waiter's
 /// entry once the waiter may return. Premise: the wait begins after the lock was taken.
 fn owner_against_onlooker() {
     let frames = Arc::new(Frames::new(1).unwrap());
@@ -134,8 +134,8 @@ fn an_owner_against_an_onlooker() {
     .check();
 }
 
-/// One thread takes the lock again and again, one wants it once. Claims: mutual exclusion also when the lock is handed over;
-/// the one is not passed over more often than `UNFAIR_ROUNDS` says. Premise: the hand-off takes the bit before it wakes.
+/// One thread takes the lock again and again, one wants it once. Claims: mutual exclusion also when the lock is handed over; the
+/// second thread is not passed over more than `UNFAIR_ROUNDS` times. Premise: the hand-off takes the bit before it wakes.
 fn thief_against_waiter() {
     let frames = Arc::new(Frames::new(1).unwrap());
     let pfn = frames.alloc(Use::File).unwrap().into_pfn();
@@ -196,7 +196,7 @@ fn two_pages_in_one_queue() {
         .iter()
         .map(|&pfn| {
             let (frames, protected, history) = (Arc::clone(&frames), Arc::clone(&protected), history.clone());
-            // What is counted belongs to the second page.
+            // The counter belongs to the second page.
             let second = pfn == pages[1];
             spawn(move || {
                 let wait = || {
@@ -242,16 +242,17 @@ fn a_wake_up_for_one_of_two_pages() {
     .check();
 }
 
-/// Patience that outlasts so many naps. Naps end whenever others were let run, so waiters leave at every moment.
+/// Patience for this many sleeps. A sleep ends as soon as other threads had a chance to run, so waiters leave at every moment.
 fn patience(naps: u32) -> impl Fn() -> Option<Duration> {
     let left = Cell::new(naps);
     move || left.replace(left.get().checked_sub(1)?).checked_sub(1).map(|_| Duration::ZERO)
 }
 
-/// The lock is taken; one waits for it with patience for `naps` naps, `others` wait for it without end. The owner unlocks and
-/// asks again `again` times. Claims: mutual exclusion, with those who wanted to leave and were given the lock all the same;
-/// everybody else gets the lock (a wake-up that was lost with the leaver is a deadlock); at the end it is free (a hand-over to
-/// one who left would keep it taken), and nobody is in the queue. Premise: who left does not touch what the lock protects.
+/// The lock is taken; one waits for it with patience for `naps` sleeps, `others` wait for it without a limit. The owner unlocks
+/// and takes the lock again `again` times. Claims: mutual exclusion, including threads that wanted to leave and were handed the
+/// lock nevertheless; every other thread gets the lock (a wake-up lost with the leaver is a deadlock); at the end it is free (a
+/// hand-off to a thread that left would keep it taken), and the queue is empty. Premise: a thread that left does not touch what
+/// the lock protects.
 fn leaver_among_lockers(naps: u32, others: u32, again: u32) {
     let frames = Arc::new(Frames::new(1).unwrap());
     let pfn = frames.alloc(Use::File).unwrap().into_pfn();
@@ -323,7 +324,7 @@ fn a_leaver_beside_a_waiter() {
     .check();
 }
 
-/// With one nap the leaver may have lost the bit once, and then leaves while the lock is handed to it.
+/// With one sleep the leaver may have lost the bit once, and then leaves while the lock is handed to it.
 #[test]
 fn a_leaver_is_owed_the_lock() {
     Model {
@@ -339,9 +340,9 @@ fn a_leaver_is_owed_the_lock() {
     .check();
 }
 
-/// One thread owns the lock, as the completion of a read does; one looks with patience, and leaves. Claims: who stays sees the
-/// bytes, with the memory order of a wake-up; the waker does not touch the entry of one who left. Premise: as for an owner
-/// and an onlooker.
+/// One thread owns the lock, as the completion of a read does; one watches the bit with patience, and leaves. Claims: a thread
+/// that stays sees the bytes, ordered by the wake-up; the waker does not touch the entry of a thread that left. Premise: as for
+/// an owner and an onlooker.
 fn owner_against_leaving_onlooker() {
     let frames = Arc::new(Frames::new(1).unwrap());
     let pfn = frames.alloc(Use::File).unwrap().into_pfn();

@@ -17,7 +17,7 @@ use std::sync::Arc;
 const OURS: u8 = 0x66;
 const STRANGERS: u8 = 0x55;
 
-/// Tables that reach address 0 and no address space around them.
+/// Tables that reach address 0, without an address space around them.
 fn tables() -> Arc<PageTable> {
     let tables = PageTable::new(Shared::new(2, Io::Inline).unwrap()).unwrap();
     tables.walk_alloc(0, &rcu::read()).expect("memory");
@@ -30,7 +30,7 @@ fn with_leaf<R>(mm: &Mm, address: u64, work: impl FnOnce(&LeafLocked<'_>) -> R) 
     work(&mm.inner.tables.lock_alloc(address, &section).expect("memory"))
 }
 
-/// A frame of nobody's file, filled with `byte`.
+/// A frame of no file, filled with `byte`.
 fn frame(mm: &Mm, purpose: Use, byte: u8) -> PageHandle<'_> {
     let frame = mm.inner.shared.frames.alloc(purpose).expect("a frame is free");
     frame.page().bytes().write(0, &[byte; PAGE_SIZE]);
@@ -45,7 +45,7 @@ fn reuse(mm: &Mm) {
     }
 }
 
-/// An address space whose first page is mapped to a frame of ours that only the entry holds. The entry of the second keeps
+/// An address space whose first page is mapped to a frame of ours that only the entry holds. The entry of the second page keeps
 /// their table.
 fn mapped_frame(purpose: Use, bits: u64) -> (Mm, u64) {
     let (mm, _, at) = mapped(2, Prot::ReadWrite, false);
@@ -62,7 +62,7 @@ fn load(mm: &Mm, at: u64) -> Option<u8> {
     loaded.then_some(byte[0])
 }
 
-/// Clears the entries of the first page and lets their references go.
+/// Clears the entries of the first page and drops their references.
 fn zap(mm: &Mm, at: u64) {
     let mut gather = MmuGather::new(mm.inner.tables.frames());
     mm.inner.tables.zap(at, at + PAGE, Owner::Any, &mut gather);
@@ -129,12 +129,12 @@ fn set(mm: &Mm, address: u64) {
     with_leaf(mm, address, |leaf| leaf.set(address, frame(mm, Use::File, OURS), Pte::ACCESSED));
 }
 
-/// One thread walks to a leaf, locks it and looks at an entry, as a speculative fault does; one takes the leaf out, as whoever
-/// has emptied it. Claim: what the walker touches is alive until its section ends. Premise: tables die only through their cells'
-/// deferral.
+/// One thread walks to a leaf, locks it and looks at an entry, as a speculative fault does; one takes the leaf out, as a thread
+/// that has emptied it does. Claim: what the walker touches is alive until its section ends. Premise: tables are freed only by
+/// deferral through their cells.
 fn walk_against_free() {
     let tables = tables();
-    // What is above stays, with another leaf.
+    // The tables above stay, with another leaf.
     tables.walk_alloc(2 * PAGE, &rcu::read()).expect("memory");
     let history = History::new(true);
     let freer = {
@@ -164,7 +164,7 @@ fn walk_against_free() {
         reach(if is_current { "current" } else { "unlinked" });
         is_current
     };
-    // Beside the other's lock the walk gives up.
+    // While the other thread holds the lock, the walk gives up.
     history.call("walk", walk, |there, found| !found || *there);
     freer.join().unwrap();
     history.settle();
@@ -188,13 +188,13 @@ fn a_walk_against_freeing_of_tables() {
     .check();
 }
 
-/// One thread sets an entry, as the classic fault does; one clears another, `apart` pages on, and with it whatever holds
-/// nothing any more. Claim: the entry stays. Premises: who takes a leaf out holds its lock and has seen it empty; who has got
-/// the lock of a leaf looks whether it is still in the tree; tables enter and leave the tree under one mutex.
+/// One thread sets an entry, as the classic fault does; one clears another, `apart` pages on, and with it every table that has
+/// become empty. Claim: the entry stays. Premises: a leaf is taken out under its lock, after it was seen empty; a thread that
+/// gets the lock of a leaf checks whether it is still in the tree; tables enter and leave the tree under one mutex.
 fn set_beside_free(apart: u64) {
     let (mm, _, at) = mapped(apart + 1, Prot::Read, true);
     let other = at + apart * PAGE;
-    // Where no entry is, there is no table but for the other's.
+    // Without an entry there is no table, except that of the other entry.
     set(&mm, at);
     zap(&mm, at);
     set(&mm, other);
@@ -244,8 +244,8 @@ fn an_entry_beside_freeing_of_upper_tables() {
     .check();
 }
 
-/// One thread sets an entry to a frame that it has filled; one loads through the entry. Claim: who finds the entry finds the
-/// bytes. Premise: an entry is set to a page whose bytes are there.
+/// One thread sets an entry to a frame that it has filled; one loads through the entry. Claim: a thread that finds the entry
+/// finds the bytes. Premise: an entry is set to a page that has its bytes.
 fn load_against_set() {
     let (mm, _, at) = one_page(Prot::Read, true);
     let history = History::new(None);
@@ -289,7 +289,7 @@ fn load_against_zap() {
             history.call("zap", || zap(&mm, at), |byte, ()| byte.take().is_some());
         })
     };
-    // Beside a change of the entry the attempt may give up.
+    // While the entry changes the attempt may give up.
     history.call("load", || load(&mm, at), |byte, loaded| loaded.is_none() || loaded == byte);
     zapper.join().unwrap();
     history.settle();
@@ -313,8 +313,8 @@ fn a_cleared_entry_stays_clear() {
     .check();
 }
 
-/// One thread loads through an entry; one clears the entry, lets its frame go and gives it to somebody else. Claim: the load
-/// gets our bytes. Premise: a frame whose entry was cleared is put after a grace period.
+/// One thread loads through an entry; one clears the entry, frees its frame and gives it to another user. Claim: the load gets
+/// our bytes. Premise: a frame whose entry was cleared is put after a grace period.
 fn load_against_reuse() {
     let (mm, at) = mapped_frame(Use::File, Pte::ACCESSED);
     let history = History::new(Some(OURS));
@@ -347,8 +347,8 @@ fn a_load_against_zap_and_reuse() {
     .check();
 }
 
-/// One thread stores through a writable entry; one takes the right to store away and then reads the bytes twice. Claim: no
-/// store lands after the right is gone. Premise: the flush of a write-protection waits for sections as that of a zap does.
+/// One thread stores through a writable entry; one makes it read-only and then reads the bytes twice. Claim: no store lands after
+/// that. Premise: the flush of a write-protection waits for sections, like that of a zap.
 fn store_against_protect() {
     let (mm, at) = mapped_frame(Use::Private, Pte::PRIVATE | Pte::WRITE | Pte::ACCESSED | Pte::DIRTY);
     // The byte, and whether stores are allowed.
@@ -398,9 +398,9 @@ fn a_store_against_protection() {
     .check();
 }
 
-/// One thread loads through an entry; one replaces the entry by a private copy, lets its source go and reuses what is free.
-/// Claims: the load gets the bytes, of the source or of the copy; each page counts the entries that name it. Premise: the
-/// source is put after a grace period.
+/// One thread loads through an entry; one replaces the entry by a private copy, drops its source and reuses free frames. Claims:
+/// the load gets the bytes, of the source or of the copy; each page counts the entries that map it. Premise: the source is put
+/// after a grace period.
 fn load_against_copy() {
     let (mm, at) = mapped_frame(Use::File, Pte::ACCESSED);
     let history = History::new(OURS);
@@ -411,7 +411,7 @@ fn load_against_copy() {
                 "copy",
                 || replace_by_copy(&mm, at),
                 |_, (source, copy)| {
-                    // Mapped by nobody, and by the entry.
+                    // Not mapped, and mapped by the entry.
                     (*source, *copy) == (0, 1)
                 },
             );
@@ -426,7 +426,7 @@ fn load_against_copy() {
     history.check();
 }
 
-/// What a store to an entry without the right does under the leaf lock; the map counts of source and copy afterwards.
+/// What a store to a read-only entry does under the leaf lock; returns the map counts of source and copy afterwards.
 fn replace_by_copy(mm: &Mm, at: u64) -> (u32, u32) {
     let section = rcu::read();
     let walk = mm.inner.tables.walk(at, &section).unwrap();

@@ -32,9 +32,9 @@ fn whole(bytes: [u8; PAGE_SIZE]) -> u8 {
     bytes[0]
 }
 
-/// One thread pins the whole page; one truncates the file to half of it, which zeroes the rest. Claims: a pin is of a moment at which the
-/// file had the page whole; its bytes stay what they are. Premises: truncation sets the size, then locks the page; pins are made
-/// under the page lock.
+/// One thread pins the whole page; one truncates the file to half of it, which zeroes the rest. Claims: a pin shows a moment at
+/// which the file had the whole page; its bytes do not change. Premises: truncation sets the size, then locks the page; pins are
+/// made under the page lock.
 fn pin_against_cut() {
     let file = open_file(Arc::new(MemoryStore::new(vec![OURS; PAGE_SIZE])));
     cache_page(&file.mapping, 0, OURS);
@@ -82,8 +82,8 @@ fn a_pin_against_a_cut() {
     .check();
 }
 
-/// One thread pins our page; one reclaims it and gives the frame to another file, if it can. Claims: the bytes of a pin are the file's and
-/// stay so; the page goes before it is pinned, or not. Premise: a pin keeps its reference.
+/// One thread pins our page; one reclaims it and gives the frame to another file, if it can. Claims: the bytes of a pin are the
+/// file's and stay so; the page is reclaimed before it is pinned, or not at all. Premise: a pin keeps its reference.
 fn pin_against_reclaim() {
     let (file, strangers) = {
         let shared = Shared::new(2, Io::Inline).unwrap();

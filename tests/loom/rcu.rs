@@ -1,4 +1,4 @@
-//! Models of RCU itself: here sections and grace periods are explored, with full fences in place of membarrier.
+//! Models of RCU itself: here sections and grace periods are explored, with full fences instead of membarrier.
 
 use super::{ArcCell, ReadSection, barrier, call_rcu, elapsed, read, snapshot, synchronize};
 use crate::loom_harness::{History, Model, Protected, reach, spawn};
@@ -36,7 +36,7 @@ fn look(cell: &ArcCell<Value>, history: &History<bool>) {
     history.call("look", || look_inside(cell, &read()), |there, seen| there == seen);
 }
 
-/// One thread runs `reader`; the other replaces the value by nothing and waits a grace period, which drops the value.
+/// One thread runs `reader`; the other takes the value out and waits for a grace period, which drops the value.
 fn against_free(reader: fn(&ArcCell<Value>, &History<bool>)) {
     let cell: Slot = Arc::new(ArcCell::new(fresh()));
     let history = History::new(true);
@@ -55,8 +55,8 @@ fn against_free(reader: fn(&ArcCell<Value>, &History<bool>)) {
     history.check();
 }
 
-/// Claim: the value is alive wherever the reader looks at it, and its death is ordered after the section. Premise: membarrier
-/// is a full fence on every running thread.
+/// Claim: the value is alive wherever the reader looks at it, and its end is ordered after the section. Premise: membarrier is a
+/// full fence on every running thread.
 #[test]
 fn a_section_against_a_grace_period() {
     Model {
@@ -230,8 +230,8 @@ fn deferred_work_comes_after_what_was_done_before() {
     .check();
 }
 
-/// A thread unlinks a value inside its own section and goes on using it; one waits grace periods. Claim: work deferred after a
-/// scan began is not run at that scan's end.
+/// A thread unlinks a value inside its own section and goes on using it; one waits for grace periods. Claim: work deferred after
+/// a scan began is not run at that scan's end.
 fn unlinked_during_a_scan() {
     let cell: Slot = Arc::new(ArcCell::new(fresh()));
     let history = History::new(true);
@@ -270,8 +270,8 @@ fn work_is_taken_before_the_scan() {
 }
 
 /// One thread unlinks a value, takes a ticket and ends the value if the ticket has elapsed by another thread's grace period. The
-/// other looks, waits a grace period, and looks again. Claim: an elapsed ticket means that nobody looks any more. Premise: the
-/// ticket was taken after the unlinking.
+/// other looks, waits for a grace period, and looks again. Claim: once the ticket has elapsed, no thread looks at the value any
+/// more. Premise: the ticket was taken after the unlinking.
 fn batched() {
     let value = fresh();
     let cell: Slot = Arc::new(ArcCell::new(Arc::clone(&value)));
@@ -355,7 +355,7 @@ fn a_ticket_that_elapsed_for_a_third() {
     .check();
 }
 
-/// A thread defers work, waits for a grace period or not, and then for the work; another waits grace periods too and may be
+/// A thread defers work, waits for a grace period or not, and then for the work; another waits for grace periods too and may be
 /// the one that runs it. Claim: after the barrier the work has been done.
 fn barrier_against_runner(first: fn()) {
     let done = Arc::new(Protected::new());

@@ -1,5 +1,5 @@
-//! Models of reclaim as an address space sees it: a page is unmapped through the reverse map and its frame reused, beside faults and
-//! accesses.
+//! Models of reclaim as an address space sees it: a page is unmapped through the reverse map and its frame reused, concurrently
+//! with faults and accesses.
 
 use super::Mm;
 use super::mmap::Prot;
@@ -29,8 +29,8 @@ fn reuse(mm: &Mm) {
     reach("reused");
 }
 
-/// One thread loads through an entry; one reclaims its page and gives the frame to somebody else. Claim: the load gets our bytes, or there is
-/// no entry. Premise: reclaim awaits a grace period between the entry and the frame.
+/// One thread loads through an entry; one reclaims its page and gives the frame to another user. Claim: the load gets our bytes,
+/// or there is no entry. Premise: reclaim waits for a grace period between clearing the entry and freeing the frame.
 fn load_against_reclaim() {
     let (mm, file, at) = unused();
     let history = History::new(Some(OURS));
@@ -73,8 +73,9 @@ fn a_load_against_reclaim() {
     .check();
 }
 
-/// One thread faults speculatively; one reclaims the page, which may be mapped, and fills what is free. Claims: an entry names a page of the
-/// file, with a reference for it; what was reclaimed is mapped nowhere. Premise: reclaim has the page locked from the unmapping to the end.
+/// One thread faults speculatively; one reclaims the page, which may be mapped, and fills the free frames. Claims: an entry maps
+/// a page of the file, with a reference for it; a reclaimed page is mapped nowhere. Premise: reclaim has the page locked from the
+/// unmapping to the end.
 fn fault_against_reclaim(mapped: bool) {
     let (mm, file, at) = if mapped { unused() } else { one_page(Prot::Read, true) };
     // The state is whether the page is cached.

@@ -1,4 +1,4 @@
-//! Models of the sync room: the reader-writer semaphore.
+//! Models of the reader-writer semaphore.
 
 use super::rwsem::RwSem;
 use crate::loom_harness::{History, Model, Protected, spawn};
@@ -40,8 +40,8 @@ impl Shared {
     }
 }
 
-/// One thread writes, one reads; loom reports the accesses that no order separates, and the sleeper that nobody wakes. At the
-/// end one try suffices to enter. Premise: who enters leaves.
+/// One thread writes, one reads; loom reports accesses that are not ordered, and a sleeper that is never woken. At the end one
+/// try suffices to enter. Premise: every thread that enters leaves.
 fn writer_against_reader() {
     let shared = Shared::new();
     let reader = {
@@ -121,7 +121,7 @@ fn a_downgrade_lets_readers_in() {
     .check();
 }
 
-/// A writer becomes a reader and looks again while another writer wants in. Claim: nobody writes in between.
+/// A writer becomes a reader and looks again while another writer wants in. Claim: there is no write in between.
 fn downgrade_against_writer() {
     let shared = Shared::new();
     let writer = {

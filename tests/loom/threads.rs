@@ -1,4 +1,4 @@
-//! Models of slots, of those who have none, and of threads that come to their end.
+//! Models of slots, of threads without one, and of threads that end.
 
 use super::{ArcCell, read, synchronize};
 use crate::loom_harness::{History, Model, reach, spawn};
@@ -30,7 +30,7 @@ fn look(cell: &ArcCell<Value>, history: &History<bool>) {
     history.call("look", look, |there, seen| there == seen);
 }
 
-/// Takes the value out and waits a grace period, which drops it.
+/// Takes the value out and waits for a grace period, which drops it.
 fn free(cell: &ArcCell<Value>, history: &History<bool>) {
     let free = || {
         cell.replace(None);
@@ -43,8 +43,8 @@ fn end_of_thread() {
     context::with(Context::end);
 }
 
-/// A thread has a section, comes to its end and has another, late; a second thread has its first section and looks for a slot
-/// meanwhile. Claim: no slot is two threads', and each is left with nobody inside, as the grace period at the end finds out.
+/// A thread has a section, ends and has another one, late; meanwhile a second thread has its first section and searches for a
+/// slot. Claim: no slot belongs to two threads, and each is left with no thread inside, which the grace period at the end shows.
 fn claim_against_late_section() {
     set_claims_meet(true);
     let history = History::new(0_u32);
@@ -84,7 +84,7 @@ fn a_claim_against_a_late_section() {
 }
 
 /// The thread of a forked child, which had a slot in its parent, has a section; so has another that began in the child. Claim: a
-/// slot of the parent's is nobody's. Premise: the kernel wipes slots in the child.
+/// slot of the parent belongs to no thread. Premise: the kernel wipes slots in the child.
 fn sections_of_a_child() {
     set_claims_meet(true);
     let history = History::new(0_u32);
@@ -116,7 +116,7 @@ fn the_sections_of_a_child() {
     .check();
 }
 
-/// A thread looks, comes to its end and looks again, late; another frees. Claim: a late section is waited for as any other.
+/// A thread looks, ends and looks again, late; another frees. Claim: a grace period waits for a late section as for any other.
 fn late_section_against_grace_period() {
     let cell = Arc::new(ArcCell::new(fresh()));
     let history = History::new(true);
@@ -148,8 +148,8 @@ fn a_late_section_against_a_grace_period() {
     .check();
 }
 
-/// A thread looks and comes to its end; a second one looks, in the slot that the first gave back or in another; a third frees.
-/// Claim: the scan waits for whoever is inside, whose slot it was before.
+/// A thread looks and ends; a second one looks, in the slot that the first gave back or in another; a third frees. Claim: the
+/// scan waits for the thread inside, whichever thread had the slot before.
 fn scan_against_reuse() {
     set_claims_meet(true);
     let cell = Arc::new(ArcCell::new(fresh()));
@@ -186,7 +186,7 @@ fn a_scan_against_the_next_owner_of_a_slot() {
     .check();
 }
 
-/// No slot is left. Some threads look, and one frees. Claim: the crowd is waited for.
+/// No slot is left. Some threads look, and one frees. Claim: the grace period waits for the crowd.
 fn crowd_against_grace_period(looking: usize) {
     let mut ticket = 1_000_000;
     while slots().claim(ticket, 0).is_some() {
@@ -236,7 +236,7 @@ fn two_of_the_crowd_against_a_grace_period() {
     .check();
 }
 
-/// Two threads ask for the value of their process, which nobody has made yet. Claim: one value is kept, and both see it whole.
+/// Two threads get the value of their process, which has not been made yet. Claim: one value is kept, and both see it whole.
 fn two_make_a_value() {
     let value: &'static PerProcess<LifeCell> = Box::leak(Box::new(PerProcess::new(LifeCell::new)));
     let history = History::new(None);

@@ -13,13 +13,13 @@ use crate::store::{ReadBy, Store};
 use crate::sync::Mutex;
 use std::collections::BTreeSet;
 
-/// A stand-in for page tables: one place, under its leaf lock.
+/// A substitute for page tables: one place, under its leaf lock.
 struct Place {
     shared: Arc<Shared>,
     entry: Mutex<Option<Mapped>>,
 }
 
-/// What the place may hold.
+/// The states of the place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mapped {
     File(u32),
@@ -64,7 +64,7 @@ fn mapped() -> (Arc<AddressSpace>, Arc<Place>) {
     (ours, place)
 }
 
-/// What our page's place is: whether the page is in the file, whether there is an entry.
+/// The state of our page's place: whether the page is in the file, and whether there is an entry.
 #[derive(Debug, Clone, Copy)]
 struct State {
     inside: bool,
@@ -79,8 +79,8 @@ fn no_entry_is_left(history: &History<State>, ours: &AddressSpace, place: &Place
     ours.frames().audit(&[]).unwrap();
 }
 
-/// One thread faults: it sets an entry for our page under the page lock. One truncates the page, which the bulk unmap has passed.
-/// Claim: afterwards a page out of the file has no entry. Premises: a fault sets its entry while it holds the page locked;
+/// One thread faults: it sets an entry for our page under the page lock. One truncates the page, after the bulk unmap has passed
+/// it. Claim: afterwards a page out of the file has no entry. Premises: a fault sets its entry while it holds the page locked;
 /// truncation finds every range that maps the file.
 fn set_against_truncate() {
     let (ours, place) = mapped();
@@ -184,7 +184,7 @@ fn a_private_copy_against_truncate() {
     .check();
 }
 
-/// What a slot of the index holds.
+/// The contents of a slot of the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Slot {
     Page,
@@ -192,8 +192,8 @@ enum Slot {
     Nothing,
 }
 
-/// One thread, which has our page locked, evicts it and leaves its shadow; one truncates the file to nothing. Claim: nothing is left, page or shadow.
-/// Premise: nobody creates pages meanwhile.
+/// One thread, which has our page locked, evicts it and leaves its shadow; one truncates the file to nothing. Claim: nothing is
+/// left, page or shadow. Premise: no pages are created meanwhile.
 fn evict_against_truncate() {
     let (ours, _) = two_files(1);
     let lock = ours.frames().page(0).lock();
@@ -351,7 +351,7 @@ impl Store for Stalling {
     fn read_at(&self, buf: &mut [u8], _offset: u64) -> std::io::Result<usize> {
         *self.reading.lock() = true;
         reach("read");
-        // Here it may stand still for ever.
+        // Here it may stall forever.
         *self.reading.lock() = false;
         Ok(buf.len())
     }
@@ -361,8 +361,9 @@ impl Store for Stalling {
     }
 }
 
-/// One thread has a page read by a store that may stall; one enters the file as a truncation does. Claim: while it is inside,
-/// nobody is in the store: so a truncation, and whoever waits for it, waits for no store. Premise: nothing else reads pages.
+/// One thread has a page read by a store that may stall; one enters the file as a truncation does. Claim: while it is inside, no
+/// thread is in the store: so a truncation, and any thread that waits for it, waits for no store. Premise: nothing else reads
+/// pages.
 fn read_against_quiet() {
     let store = Arc::new(Stalling { reading: Mutex::new(false) });
     let file = open_file(Arc::clone(&store) as Arc<dyn Store>);
@@ -373,7 +374,7 @@ fn read_against_quiet() {
         spawn(move || {
             let enter = || {
                 let inside = quiet(&file.mapping, 0, None).expect("nobody gives up");
-                // Twice: none is under way, and none begins.
+                // Twice: no read is under way, and none begins.
                 let reading = [(); 2].map(|()| *store.reading.lock());
                 drop(inside);
                 reading

@@ -1,5 +1,5 @@
-//! Models of reclaim: against look-ups, faults, copies, the creation of a page, truncation, another reclaimer and the last user
-//! of a file. Reclaim is what ships, of one page: isolate, judge, unmap, wait, freeze, free.
+//! Models of reclaim: against lookups, faults, copies, the creation of a page, truncation, another reclaimer and the last user of
+//! a file. Reclaim is the code that ships, for one page: isolate, judge, unmap, wait, freeze, free.
 
 use super::super::eviction::evict;
 use super::super::speculation::filemap_fault_speculative;
@@ -8,8 +8,8 @@ use super::copy_out::{copied_is_right, copy};
 use super::filemap::{around, is_ours};
 use super::*;
 
-/// One thread reclaims our page and gives the frame to another file; one does `look`, whose answer is right if the page was there, or
-/// if it failed. Claims: what it gets is our page; afterwards nothing is left over.
+/// One thread reclaims our page and gives the frame to another file; one does `look`, whose result is right if the page was
+/// there, or if it failed. Claims: what it gets is our page; nothing is left at the end.
 fn against_reclaim_and_reuse(look: fn(&AddressSpace) -> Option<u8>) {
     let (ours, strangers) = two_files(1);
     let history = History::new(Some(OURS));
@@ -34,7 +34,7 @@ fn against_reclaim_and_reuse(look: fn(&AddressSpace) -> Option<u8>) {
     ours.frames().audit(&[]).unwrap();
 }
 
-/// A look-up that takes a reference. Premise: reclaim freezes the count before the slot changes.
+/// A lookup that takes a reference. Premise: reclaim freezes the count before the slot changes.
 #[test]
 fn a_lookup_against_reclaim() {
     Model {
@@ -106,8 +106,8 @@ fn big_copy_out_against_reclaim() {
     .check();
 }
 
-/// One thread creates a page in the only frame; one reclaims. Claim: whoever has not published its page yet finds its lock free.
-/// Premise: the mapping is set under the page lock, and who has a reference sees how the frame's life before ended.
+/// One thread creates a page in the only frame; one reclaims. Claim: a thread that has not yet published its page finds its lock
+/// free. Premise: the mapping is set under the page lock, and a thread with a reference sees how the frame's previous life ended.
 fn create_against_reclaim() {
     let (ours, strangers) = two_files(1);
     assert!(remove(&ours));
@@ -144,11 +144,11 @@ fn creation_against_reclaim() {
     .check();
 }
 
-/// As above, but the frame holds our page before, which the creator drops. Claim and premise as above, with the frame's former life
-/// in the reclaimer's sight.
+/// As above, but the frame first holds our page, which the creator drops. Claim and premise as above, with the frame's previous
+/// life visible to the reclaimer.
 fn next_life_against_reclaim() {
     let (ours, strangers) = two_files(1);
-    // The state: whether our page is there, and whether the stranger's is.
+    // The state: whether our page is there, and whether the other file's is.
     let history = History::new((true, false));
     let reclaimer = {
         let (shared, history) = (Arc::clone(&ours.shared), history.clone());
@@ -232,8 +232,8 @@ fn truncation_against_reclaim() {
     .check();
 }
 
-/// One thread reclaims our page, which leaves a shadow; one truncates the file to nothing. Claim: nothing is left in the file, page or
-/// shadow, and no shadow is counted. Premise: nobody creates pages meanwhile.
+/// One thread reclaims our page, which leaves a shadow; one truncates the file to nothing. Claim: nothing is left in the file,
+/// page or shadow, and no shadow is counted. Premise: no pages are created meanwhile.
 fn final_truncate_against_reclaim() {
     let (ours, _) = two_files(1);
     let history = History::new(true);
@@ -275,8 +275,8 @@ fn the_final_truncation_against_reclaim() {
     .check();
 }
 
-/// Our page was evicted. One thread takes its shadow away, as a reclaimer does where there are too many; one brings the page back. Claims:
-/// the page stays; the shadow is counted out once. Premise: slots change under the index's mutex.
+/// Our page was evicted. One thread removes its shadow, as a reclaimer does when there are too many; one brings the page back.
+/// Claims: the page stays; the shadow is counted out once. Premise: slots change under the index's mutex.
 fn shadow_against_return() {
     let (ours, _) = two_files(1);
     assert!(shrink(&ours.shared));
@@ -317,7 +317,8 @@ fn a_shadow_against_the_pages_return() {
     .check();
 }
 
-/// Two threads reclaim; there are two pages. Claims: each page goes once and leaves one shadow; what stays is found again.
+/// Two threads reclaim; there are two pages. Claims: each page is reclaimed once and leaves one shadow; a page that stays is
+/// found again.
 fn two_reclaimers() {
     let (ours, strangers) = two_files(2);
     cache_page(&strangers, 0, STRANGERS);
@@ -354,12 +355,12 @@ fn reclaim_against_reclaim() {
     .check();
 }
 
-/// One thread lets our file go, whose last user it is; one reclaims. Claims: neither waits for the other for ever, and no page is left.
-/// Premise: reclaim keeps the files of its batch until it has given all their page locks back.
+/// One thread, the last user of our file, drops it; one reclaims. Claims: neither waits for the other forever, and no page is
+/// left. Premise: reclaim keeps the files of its batch until it has released all their page locks.
 fn last_user_against_reclaim() {
     let (ours, strangers) = two_files(1);
     let shared = Arc::clone(&strangers.shared);
-    // The state is whether the page is there. The reclaimer may be the one who lets the file go in the end.
+    // The state is whether the page is there. The reclaimer may be the last to drop the file.
     let history = History::new(true);
     let reclaimer = {
         let (shared, history) = (Arc::clone(&shared), history.clone());

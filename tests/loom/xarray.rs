@@ -1,4 +1,4 @@
-//! Models of the index: readers without a lock against its one writer, at two slots a node.
+//! Models of the index: readers without a lock against its one writer, with two slots per node.
 
 use super::{Entry, Mark, XArray};
 use crate::loom_harness::{History, Model, Protected, spawn};
@@ -13,7 +13,7 @@ type Map = BTreeMap<u64, u32>;
 #[derive(Clone)]
 struct Shared {
     array: Arc<XArray>,
-    /// What an entry stands for, written before the entry is stored.
+    /// The data that an entry denotes, written before the entry is stored.
     identity: Arc<Protected>,
     history: History<Map>,
 }
@@ -62,8 +62,8 @@ impl Shared {
     }
 }
 
-/// A page is prepared and stored at `index` into an index with `entries`. Claim: who finds it sees it prepared, and every node on the
-/// way initialised. Premise: an entry is prepared before it is stored.
+/// A page is prepared and stored at `index` into an index with `entries`. Claim: a thread that finds it sees it prepared, and
+/// every node on the way initialised. Premise: an entry is prepared before it is stored.
 fn store_against(entries: &[u64], index: u64, reader: fn(&Shared) -> bool) {
     let prepare_and_store = move |shared: &Shared| {
         shared.identity.increment();
@@ -142,8 +142,8 @@ fn next_against_growth() {
     .check();
 }
 
-/// A writer that also built the tree takes an entry out, which lowers the head to a node that readers knew from below. Claim:
-/// who comes through the new head finds the node initialised.
+/// A writer that also built the tree takes an entry out, which lowers the head to a node that readers knew from below. Claim: a
+/// reader that comes through the new head finds the node initialised.
 #[test]
 fn find_against_building_and_shrinking() {
     Model {

@@ -1,17 +1,17 @@
-//! Models of stores to private mappings: the right to store, and what must be prepared for a copy.
+//! Models of stores to private mappings: the permission to store, and the preparation for a copy.
 
 use super::super::vma::VmFlags;
 use super::*;
 
-/// What one page's place in a private mapping can be.
+/// The states of one page's place in a private mapping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct PrivatePlace {
     may_store: bool,
     copied: bool,
 }
 
-/// One thread stores (speculatively, or under the lock), one takes the right to store away. Claim: afterwards no entry allows
-/// a store. Premise: the right goes from the mapping before it goes from the entries, inside an odd sequence.
+/// One thread stores (speculatively, or under the lock), one makes the mapping read-only. Claim: afterwards no entry allows a
+/// store. Premise: the mapping becomes read-only before the entries do, inside an odd sequence.
 fn store_against_mprotect(store: fn(&Mm, u64) -> bool) {
     let (mm, file, at) = one_page(Prot::ReadWrite, false);
     mm.inner.vmas.load(&rcu::read())[0].copy().prepare_anon_vma();
@@ -74,8 +74,8 @@ fn a_classic_store_against_mprotect() {
     .check();
 }
 
-/// One thread stores speculatively in a mapping that no copy was prepared for, one stores on the classic path. Claim: a
-/// private copy is only in a mapping that was prepared for it.
+/// One thread stores speculatively in a mapping that is not prepared for a copy, one stores on the classic path. Claim: a private
+/// copy exists only in a mapping that was prepared for it.
 fn unprepared_store() {
     let (mm, file, at) = one_page(Prot::ReadWrite, false);
     attempt(&mm, at, false).unwrap();

@@ -3,14 +3,14 @@
 use super::*;
 
 /// One thread faults speculatively, one truncates the file to nothing. Claim: a page without a mapping has no entry (row 20).
-/// Premise: truncation sets the size, unmaps, locks, unmaps again what is mapped.
+/// Premise: truncation sets the size, unmaps, locks, and unmaps again the pages that are mapped.
 fn fault_against_truncate() {
     let (mm, file, at) = one_page(Prot::Read, true);
     let history = History::new(READY);
     let truncater = {
         let (file, history) = (file.open_file().unwrap(), history.clone());
         spawn(move || {
-            // Truncated, a place is as good as unmapped.
+            // A truncated place counts as unmapped.
             history.call(
                 "truncate",
                 || file.mapping.shrink_pages(0),
@@ -132,8 +132,8 @@ fn big_a_store_against_truncate() {
     .check();
 }
 
-/// One thread faults with fault-around, one truncates the file to nothing. Claim: no entry is beyond the end, and counting
-/// pages up to the end never goes below zero. Premise: the end is looked at once, before the lookup.
+/// One thread faults with fault-around, one truncates the file to nothing. Claim: no entry is beyond the end, and the count of
+/// pages up to the end never goes below zero. Premise: the end is read once, before the lookup.
 fn around_against_truncate() {
     let (mm, file, at) = around(2 * PAGE, 2, 2, 0, Prot::Read, true);
     let history = History::new(READY);

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Two threads fault on one page. Claims: one entry, one reference for it; the loser's is given back.
+/// Two threads fault on one page. Claims: one entry, one reference for it; the loser's is put.
 fn twins() {
     let (mm, file, at) = one_page(Prot::Read, true);
     let history = History::new(READY);
@@ -85,13 +85,13 @@ fn two_faults_in_one_table() {
     .check();
 }
 
-/// Two threads store through an entry that lacks the right: each would make a private copy. Claims: one copy is mapped; the
-/// other is given back; the file's page loses its entry's reference once.
+/// Two threads store through a read-only entry: each would make a private copy. Claims: one copy is mapped; the other is freed;
+/// the file's page loses its entry's reference once.
 fn two_stores() {
     let (mm, file, at) = one_page(Prot::ReadWrite, false);
     attempt(&mm, at, false).unwrap();
     mm.inner.vmas.load(&rcu::read())[0].copy().prepare_anon_vma();
-    // The state is whether the entry names a private copy.
+    // The state is whether the entry maps a private copy.
     let history = History::new(false);
     let right = |private: &mut bool, result: &Result<(), Abort>| {
         *private |= result.is_ok();

@@ -1,12 +1,12 @@
-//! Models of faults against what takes their mapping or their entry away: munmap, zapping, reclaim.
+//! Models of faults against operations that remove their mapping or their entry: munmap, zapping, reclaim.
 
 use super::super::memory::{Fault, Mode};
 use super::super::page_table::Owner;
 use super::*;
 use crate::cache::MmuGather;
 
-/// One thread faults speculatively, one unmaps. Claim: afterwards no entry names the page and no reference is left but the
-/// cache's. Premise: munmap bumps the sequence before it takes the leaf lock.
+/// One thread faults speculatively, one unmaps. Claim: afterwards no entry maps the page, and only the cache's reference is left.
+/// Premise: munmap bumps the sequence before it takes the leaf lock.
 fn fault_against_munmap() {
     let (mm, file, at) = one_page(Prot::Read, true);
     let history = History::new(READY);
@@ -88,13 +88,13 @@ fn set_against_zap() {
     drop((mm, file));
 }
 
-/// The end of a speculative fault: looks at the sequence, takes the leaf lock, looks again, sets the entry.
+/// The end of a speculative fault: checks the sequence, takes the leaf lock, checks again, sets the entry.
 fn set_if_unchanged(mm: &Mm, at: u64) -> bool {
     let Some(sequence) = mm.inner.lock.sequence.read_start() else {
         reach("odd");
         return false;
     };
-    // A snapshot from before the writer stands for a mapping that was there; one from after would not find it.
+    // A snapshot from before the writer means a mapping that was there; one from after would not find it.
     if sequence != 2 {
         return false;
     }
@@ -133,8 +133,9 @@ fn setting_an_entry_against_zap() {
     .check();
 }
 
-/// One thread sets an entry as a speculative fault does; one clears the other entry of the leaf, as reclaim does, which moves
-/// no sequence. Claim: what is set stays. Premise: who has got the lock of a leaf looks whether it is still in the tree.
+/// One thread sets an entry as a speculative fault does; one clears the other entry of the leaf, as reclaim does, which does not
+/// change the sequence. Claim: the entry that is set stays. Premise: a thread that gets the lock of a leaf checks whether it is
+/// still in the tree.
 fn set_against_reclaim() {
     let (mm, file, at) = mapped(2, Prot::Read, true);
     attempt(&mm, at + PAGE, false).unwrap();
@@ -175,8 +176,8 @@ fn setting_an_entry_against_reclaim() {
     .check();
 }
 
-/// The whole attempt against the whole of munmap, with sections and grace periods. Claims: the file is alive wherever the
-/// attempt touches it, and let go when munmap has returned. Premise: one section covers the attempt.
+/// The whole attempt against the whole of munmap, with sections and grace periods. Claims: the file is alive wherever the attempt
+/// touches it, and released when munmap has returned. Premise: one section covers the attempt.
 fn file_against_munmap() {
     let (mm, file, at) = one_page(Prot::Read, true);
     let open = Arc::downgrade(&file.open_file().unwrap());

@@ -1,10 +1,10 @@
-//! Models of mappings: copies of them, writers, their end.
+//! Models of mappings: copies of them, writers, and their end.
 
 use super::*;
 
-/// One thread finds a mapping, copies it and looks at the sequence, as a speculative fault begins; one moves the mapping.
-/// Claim: a copy that is accepted is one version of the mapping and holds the address, never parts of two. Premise: fields
-/// change only inside an odd sequence.
+/// One thread finds a mapping, copies it and checks the sequence, as at the beginning of a speculative fault; one moves the
+/// mapping. Claim: a copy that is accepted is one version of the mapping and holds the address, never parts of two. Premise:
+/// fields change only inside an odd sequence.
 fn copy_against_adjust() {
     let (mm, file, _) = one_page(Prot::Read, true);
     let versions = [(0, 3 * PAGE, 0), (PAGE, 2 * PAGE, 5)];
@@ -32,7 +32,7 @@ fn copy_against_adjust() {
         }
         found
     };
-    // Torn copies are no version at all.
+    // A torn copy is no version at all.
     history.call("copy", || copy(PAGE), |now, copied| copied.is_err() || *copied == Ok(*now));
     writer.join().unwrap();
     history.settle();
@@ -110,8 +110,8 @@ fn two_writers_of_the_sequence() {
     .check();
 }
 
-/// One thread finds a mapping and touches its file in a read section; one takes the mapping away and lets it go. Claim:
-/// mapping and file are alive until the section ends. Premise: whatever the array held is dropped after a grace period.
+/// One thread finds a mapping and touches its file in a read section; one removes the mapping and drops it. Claim: mapping and
+/// file are alive until the section ends. Premise: what the array held is dropped after a grace period.
 fn find_against_free() {
     let (mm, file, at) = one_page(Prot::Read, true);
     drop(file);

@@ -1,9 +1,9 @@
-//! Models of a cell under RCU: whoever gets, drops or counts a value sees it whole.
+//! Models of a cell under RCU: a thread that gets, drops or counts a value sees it whole.
 
 use super::*;
 
-/// One thread puts a new value in; one looks, then takes out what it finds and drops it. Claim: who sees a value sees it whole,
-/// and so does who drops it.
+/// One thread puts a new value in; one looks, then takes out what it finds and drops it. Claim: a thread that sees a value sees
+/// it whole, and so does the thread that drops it.
 fn replace_against_replace() {
     let cell: Slot = Arc::new(ArcCell::empty());
     let history = History::new(false);
@@ -59,7 +59,7 @@ fn insert_against_insert() {
 }
 
 /// One thread puts a value in; one takes out what it finds and drops it, and nothing else orders the two: no fence of a grace
-/// period (loom's acquire fences cover more than C11's), no join. Claim: who drops the value sees it whole.
+/// period (loom's acquire fences cover more than C11's), no join. Claim: the thread that drops the value sees it whole.
 fn dropped_by_another() {
     let cell: Slot = Arc::new(ArcCell::empty());
     let history = History::new(false);
@@ -110,8 +110,8 @@ fn two_fill_an_empty_cell() {
     .check();
 }
 
-/// One thread puts a value in; another takes a count of its own on what it finds, and uses it outside of any section. Claim: who
-/// has a count sees the value whole.
+/// One thread puts a value in; another takes a reference to what it finds, and uses it outside any section. Claim: a thread with
+/// a reference sees the value whole.
 fn counted_by_another() {
     let cell: Slot = Arc::new(ArcCell::empty());
     let history = History::new(false);
