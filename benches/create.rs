@@ -1,4 +1,4 @@
-//! What it costs to make a cache and to end it, unused: address space is taken, memory is not.
+//! The cost of creating a cache and closing it unused: that takes address space, but no memory.
 
 use criterion::{BatchSize, BenchmarkId, Criterion};
 use specmm::{Io, PAGE_SIZE, PageCache};
@@ -10,7 +10,7 @@ fn main() {
     for (name, bytes) in [("10^6 pages", 1_000_000 * PAGE_SIZE as u64), ("300 GiB", 300 << 30)] {
         group.bench_function(BenchmarkId::from_parameter(name), |bench| {
             let make = |()| PageCache::new(bytes, Io::Threads).expect("address space");
-            // One at a time: there is no address space for hundreds of the larger one.
+            // One at a time: the address space has no room for hundreds of the larger one.
             bench.iter_batched(|| (), make, BatchSize::PerIteration);
         });
         group.bench_function(BenchmarkId::new("and end it", name), |bench| {

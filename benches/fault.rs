@@ -1,7 +1,7 @@
-//! Faults on cached pages: speculative and under the mmap lock, read and private write, one and two threads; beside the
-//! kernel's own faults on the same file.
+//! Faults on cached pages: speculative and under the mmap lock, read and private write, one and two threads; next to the kernel's
+//! own faults on the same file.
 //!
-//! A batch of pages is faulted, which is timed, and then zapped (`madvise` DONTNEED), which is not.
+//! A batch of pages is faulted in, which is timed, and then zapped (`madvise` DONTNEED), which is not.
 //!
 //! | path, one page | its own RMWs |
 //! |---|---|
@@ -23,14 +23,14 @@ const PAGE: u64 = PAGE_SIZE as u64;
 /// Pages of a batch on one thread: their descriptors, entries and index nodes fit the processor's nearest caches, as in
 /// the RMWs they are compared with.
 const NEAR: u64 = 512;
-/// Pages of a batch of each of two threads: long enough that the start does not matter.
+/// Pages of a batch of each of two threads: enough that the start does not matter.
 const FAR: u64 = 8192;
 
-/// What one bench faults: a range it can fault and zap again.
+/// What one benchmark faults: a range that can be faulted in and zapped again.
 trait Range: Sync {
     /// One fault at byte `at` of the range.
     fn fault(&self, at: u64);
-    /// Forgets the entries of the `length` bytes from `at`.
+    /// Zaps the entries of the `length` bytes from `at`.
     fn zap(&self, at: u64, length: u64);
 }
 
@@ -68,7 +68,7 @@ fn measure(
     range: &impl Range,
 ) {
     let near = (0, NEAR * PAGE, stride);
-    // Tables are made, and a private mapping is prepared for, by the first fault of each slice.
+    // The first fault of each slice makes the tables and prepares a private mapping for copies.
     for slice in 0..2 {
         faults(range, FAR * PAGE / stride, (slice * FAR * PAGE, FAR * PAGE, stride), None);
     }
@@ -113,7 +113,7 @@ impl Ours {
         Self { mm, start, write }
     }
 
-    /// Faults that speculation could not serve would be a bench of something else.
+    /// Faults that speculation could not serve would measure something else.
     fn assert_committed(&self) {
         let event = |name| self.mm.vm_events().into_iter().find(|(n, _)| *n == name).expect("an event").1;
         let (attempts, aborts) = (event("spf_attempt"), event("spf_abort"));
@@ -142,7 +142,7 @@ struct Kernels {
     bytes: usize,
 }
 
-// SAFETY: the mapping is read and zapped from any thread; nobody writes to it.
+// SAFETY: the mapping is read and zapped from any thread, and never written to.
 unsafe impl Sync for Kernels {}
 
 impl Kernels {
@@ -150,7 +150,7 @@ impl Kernels {
         use rustix::mm::{MapFlags, ProtFlags, mmap};
         let file = std::fs::File::open(data.path()).expect("the temporary file");
         let bytes = 2 * FAR as usize * PAGE_SIZE;
-        // SAFETY: a fresh mapping at an address of the kernel's choice.
+        // SAFETY: a fresh mapping at an address that the kernel chooses.
         let start = unsafe { mmap(std::ptr::null_mut(), bytes, ProtFlags::READ, MapFlags::SHARED, &file, 0) };
         Self { start: start.expect("mappable"), bytes }
     }
@@ -158,7 +158,7 @@ impl Kernels {
 
 impl Drop for Kernels {
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours and nobody uses it any more.
+        // SAFETY: the mapping is ours and no longer used.
         let _ = unsafe { rustix::mm::munmap(self.start, self.bytes) };
     }
 }
@@ -208,7 +208,7 @@ fn private_write(criterion: &mut Criterion, data: &DataFile) {
     measure(&mut group, "speculative", PAGE, &[1], &speculative);
     speculative.assert_committed();
     own_rmws(&mut group, 11);
-    // Apart: two threads meet at the free lists, and an attempt that meets aborts.
+    // Separate: two threads contend for the free lists, and an attempt that meets another aborts.
     measure(&mut group, "speculative", PAGE, &[2], &speculative);
     measure(&mut group, "mmap_lock", PAGE, &[1], &Ours::new(data, Locking::MmapLock, PAGE, true));
     group.finish();

@@ -48,7 +48,7 @@ fn lookup(criterion: &mut Criterion) {
         group.bench_function("find", |bench| {
             bench.iter(in_turn(&order, |index| tree.load(index, &rcu::read()).as_page()));
         });
-        // What `AddressSpace::find_get_page` does, of the same public parts.
+        // The steps of `AddressSpace::find_get_page`, made of the same public parts.
         group.bench_function("find_get_page", |bench| {
             bench.iter(in_turn(&order, |index| {
                 let section = rcu::read();
@@ -73,7 +73,7 @@ struct KernelMap {
 impl KernelMap {
     fn new(file: &std::fs::File, bytes: usize) -> Self {
         use rustix::mm::{MapFlags, ProtFlags, mmap};
-        // SAFETY: a fresh mapping at an address of the kernel's choice.
+        // SAFETY: a fresh mapping at an address that the kernel chooses.
         let start = unsafe { mmap(std::ptr::null_mut(), bytes, ProtFlags::READ, MapFlags::SHARED, file, 0) };
         let map = Self { start: start.expect("mappable"), bytes };
         for page in 0..bytes / PAGE_SIZE {
@@ -84,7 +84,7 @@ impl KernelMap {
 
     fn bytes(&self, page: usize, len: usize) -> &[u8] {
         assert!(page * PAGE_SIZE + len <= self.bytes);
-        // SAFETY: within the mapping by the assertion; nobody writes or truncates the temporary file.
+        // SAFETY: within the mapping by the assertion; the temporary file is neither written nor truncated.
         unsafe { std::slice::from_raw_parts(self.start.cast::<u8>().add(page * PAGE_SIZE), len) }
     }
 }

@@ -16,7 +16,7 @@ fn main() -> specmm::Result<()> {
     let file = cache.open_store(Arc::new(MemoryStore::new(vec![7; size as usize])), size)?;
 
     for locking in [Locking::MmapLock, Locking::Speculative] {
-        // A fault maps its own page alone, so that every page is a fault.
+        // A fault maps only its own page, so that every page takes a fault.
         let options = MmOptions::default().locking(locking).fault_around_bytes(PAGE_SIZE as u64);
         let mm = Mm::new(&cache, options)?;
         let address = mm.mmap(&file, None, 0, Prot::Read, true)?;
@@ -29,7 +29,7 @@ fn main() -> specmm::Result<()> {
         }
     }
 
-    // Where the kernel would send SIGBUS, an access answers with an error.
+    // Where the kernel would send SIGBUS, an access returns an error.
     let mm = Mm::new(&cache, MmOptions::default())?;
     let address = mm.mmap(&file, None, 0, Prot::Read, true)?;
     let mut byte = [0];

@@ -1,4 +1,4 @@
-//! Reads a file from several threads through a cache of 16 MiB, and says what that came to.
+//! Reads a file from several threads through a cache of 16 MiB, and reports the result.
 //!
 //! ```console
 //! cargo run --release --example read -- FILE
@@ -12,17 +12,17 @@ const THREADS: u64 = 4;
 const READS: u64 = 2_000;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // Without an argument this program's own source is read, again and again.
+    // Without an argument it reads its own source, again and again.
     let path = std::env::args_os().nth(1).map_or_else(|| PathBuf::from(file!()), PathBuf::from);
 
-    // The bound is hard: however large the file and however many files, no more than this is held of them.
+    // The bound is hard: however many files there are, and however large, the cache holds no more than this.
     let cache = PageCache::new(16 << 20, Io::Threads)?;
     let file = cache.open(&path)?;
     let pages = file.size()?.div_ceil(PAGE_SIZE as u64);
     if pages == 0 {
         return Err(format!("{} is empty", path.display()).into());
     }
-    // Scattered reads gain nothing from what lies behind them.
+    // Scattered reads gain nothing from the pages behind them.
     file.advise(Advice::Random, 0, None)?;
 
     let began = Instant::now();

@@ -1,4 +1,4 @@
-//! A store of one's own: a file whose bytes lie in parts, as an object store would keep them, read through a cache.
+//! A custom store: a file whose bytes lie in parts, as an object store would keep them, read through a cache.
 //!
 //! ```console
 //! cargo run --release --example store
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 const PART: usize = 100_000;
 
-/// Parts of equal length but for the last; each read of one is a request.
+/// Parts of equal length, except for the last; each read of one is a request.
 struct Parts {
     parts: Vec<Vec<u8>>,
     requests: AtomicU64,
@@ -50,7 +50,7 @@ fn main() -> specmm::Result<()> {
     let file =
         cache.open_store_with(store.clone(), size as u64, StoreOptions::default().name("ten parts"))?;
 
-    // Small reads in order: readahead makes few large requests of them.
+    // Small reads in order: readahead turns them into a few large requests.
     let mut record = [0; 100];
     let mut sum = 0_u64;
     for offset in (0..size as u64).step_by(record.len()) {
@@ -60,7 +60,7 @@ fn main() -> specmm::Result<()> {
     let reads = size.div_ceil(record.len());
     println!("{reads} reads of a sum of {sum} took {} requests", store.requests.load(Ordering::Relaxed));
 
-    // Again: all of it is there.
+    // Again: everything is cached.
     cache.settle();
     let before = store.requests.load(Ordering::Relaxed);
     assert_eq!(file.pread(&mut record, PART as u64 - 50)?, 100);

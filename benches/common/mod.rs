@@ -1,8 +1,8 @@
-//! What the benches share: a file whose pages are all cached, the price of read-modify-writes, two threads at once.
+//! What the benchmarks share: a file whose pages are all cached, the cost of read-modify-writes, two threads at once.
 //!
 //! Every figure is judged as a ratio to another one of the same run: to a rival, or to "its own RMWs", which is as many
-//! uncontended atomic read-modify-writes as the measured path makes, on lines that nobody else uses. The paths'
-//! read-modify-writes were counted by reading the code; each bench lists them.
+//! uncontended atomic read-modify-writes as the measured path makes, on cache lines that no other thread uses. The paths'
+//! read-modify-writes were counted by reading the code; each benchmark lists them.
 #![allow(dead_code, reason = "each bench uses its part")]
 
 use criterion::{BenchmarkGroup, Criterion, measurement::WallTime};
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Criterion with its command line, short enough that all benches together stay below six minutes.
+/// Criterion with its command line, short enough that all benchmarks together take less than six minutes.
 pub fn criterion() -> Criterion {
     Criterion::default()
         .warm_up_time(Duration::from_millis(300))
@@ -22,7 +22,7 @@ pub fn criterion() -> Criterion {
         .configure_from_args()
 }
 
-/// A real file of a temporary folder, in the kernel's page cache; each of its 64-bit words is its own number.
+/// A real file in a temporary folder, in the kernel's page cache; each of its 64-bit words is its own number.
 pub struct DataFile {
     path: PathBuf,
     pages: usize,
@@ -51,7 +51,7 @@ impl DataFile {
         assert!(pages <= self.pages);
         let cache = PageCache::new(((pages + spare) * PAGE_SIZE) as u64, Io::Inline).expect("a cache");
         let file = cache.open(&self.path).expect("the temporary file");
-        // So much is read by one call.
+        // One call reads this much.
         for first in (0..pages).step_by(256) {
             let (offset, length) = (first * PAGE_SIZE, (pages - first) * PAGE_SIZE);
             file.advise(Advice::WillNeed, offset as u64, Some(length as u64)).expect("readable");
@@ -81,7 +81,7 @@ pub fn shuffled(pages: usize) -> Vec<u32> {
     order
 }
 
-/// Calls `work` with one page number after another, round and round.
+/// Calls `work` with one page number after another, starting again at the end.
 pub fn in_turn<R>(order: &[u32], mut work: impl FnMut(u64) -> R) -> impl FnMut() -> R {
     let mut at = 0;
     move || {
@@ -94,7 +94,7 @@ pub fn in_turn<R>(order: &[u32], mut work: impl FnMut(u64) -> R) -> impl FnMut()
 #[repr(align(128))]
 struct Line(AtomicU64);
 
-/// Measures `n` uncontended read-modify-writes on distinct lines beside what makes as many: function `own RMWs`.
+/// Measures `n` uncontended read-modify-writes on distinct lines, to compare with a path that makes as many: function `own RMWs`.
 pub fn own_rmws(group: &mut BenchmarkGroup<'_, WallTime>, n: usize) {
     let lines: Vec<Line> = (0..n).map(|_| Line(AtomicU64::new(0))).collect();
     group.bench_function(format!("own {n} RMWs"), |bench| {
@@ -132,8 +132,8 @@ impl SpinBarrier {
     }
 }
 
-/// Runs `work(thread, barrier)` on two threads and answers the mean of the times they report. `work` meets the other
-/// thread at the barrier before it starts its clock.
+/// Runs `work(thread, barrier)` on two threads and returns the mean of the times they report. `work` meets the other thread at
+/// the barrier before it starts its clock.
 pub fn two_threads(work: impl Fn(usize, &SpinBarrier) -> Duration + Sync) -> Duration {
     let barrier = SpinBarrier::new(2);
     let (work, barrier) = (&work, &barrier);

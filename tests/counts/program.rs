@@ -1,8 +1,8 @@
-//! What `tests/counts/run.py` runs under callgrind: one operation, a thousand times.
+//! The program that `tests/counts/run.py` runs under callgrind: one operation, a thousand times.
 //!
-//! The argument names the operation. Everything is set up outside `counted_*`, the only functions in which instructions
-//! are collected; each makes [`TIMES`] operations, on pages it has met before (but for misses), so nothing is done for the
-//! first time.
+//! The argument names the operation. Everything is set up outside `counted_*`, the only functions in which instructions are
+//! collected; each makes [`TIMES`] operations, on pages that it has touched before (except for misses), so nothing happens for
+//! the first time.
 
 use specmm::internals::rcu;
 use specmm::internals::sync::Tally;
@@ -13,11 +13,11 @@ use std::hint::black_box;
 use std::io;
 use std::sync::Arc;
 
-/// Operations a count is divided by; `run.py` reads it from the program's output.
+/// The number of operations by which a count is divided; `run.py` reads it from the program's output.
 const TIMES: u64 = 1000;
 const PAGE: u64 = PAGE_SIZE as u64;
 
-/// A store whose bytes cost nothing to make.
+/// A store whose bytes cost nothing to produce.
 struct Zeros;
 
 impl Store for Zeros {
@@ -31,7 +31,7 @@ fn file(pages: u64, step: u64) -> (PageCache, File) {
     let resident = pages.div_ceil(step);
     let cache = PageCache::new(2 * resident * PAGE, Io::Inline).expect("room");
     let file = cache.open_store(Arc::new(Zeros), pages * PAGE).expect("a file");
-    // Of those that follow each other, as many as one call reads.
+    // If they are consecutive, as many as one call reads.
     let (each, length) = if step == 1 { (256, 256) } else { (step, 1) };
     for first in (0..pages).step_by(each as usize) {
         file.advise(Advice::WillNeed, first * PAGE, Some(length * PAGE)).expect("readable");
@@ -109,7 +109,7 @@ fn counted_lookup(tree: &XArray) {
     }
 }
 
-/// The positive control: [`counted_lookup`] with waste in it.
+/// The positive control: [`counted_lookup`] with added waste.
 #[inline(never)]
 fn counted_wasteful_lookup(tree: &XArray) {
     for index in 0..TIMES {

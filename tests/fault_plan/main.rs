@@ -1,8 +1,8 @@
-//! Every read of a program fails in turn, once and for ever, in each way; what is promised holds all the same.
+//! Every read of a program fails in turn, once and from then on, in every way; the guarantees hold nevertheless.
 //!
-//! The program is the same each time; the fault moves from its first read to its second and so on, until a run meets none.
-//! Whatever a call answers must be right bytes or a typed error that names the file or the page. After a fault that comes once
-//! the same call succeeds. At the end nothing is locked, lost or left over.
+//! The program is the same each time; the fault moves from its first read to its second and so on, until a run meets none. A call
+//! must return the right bytes or a typed error that names the file or the page. After a fault that happens once the same call
+//! succeeds. At the end nothing is locked, lost or left over.
 #![cfg(not(any(specmm_loom, specmm_shuttle)))]
 #![allow(missing_docs, reason = "a test suite")]
 
@@ -70,7 +70,7 @@ fn program() -> Vec<Step> {
     ]
 }
 
-/// An error that says what went wrong, as its plan has it.
+/// An error that names the failure that was planned.
 fn is_right(error: &Error, fault: Fault) -> bool {
     let (Error::Io(io) | Error::Bus { cause: Some(io), .. }) = error else { return false };
     match fault {
@@ -80,7 +80,7 @@ fn is_right(error: &Error, fault: Fault) -> bool {
     }
 }
 
-/// Runs the program; how many reads went wrong, and how many calls failed.
+/// Runs the program; returns how many reads and how many calls failed.
 fn run(plan: Plan, frames: u64, io: Io) -> (u64, u64) {
     let cache = PageCache::with_options(
         frames * PAGE,
@@ -110,7 +110,7 @@ fn run(plan: Plan, frames: u64, io: Io) -> (u64, u64) {
         cache.check().unwrap();
     }
     let fired = store.fired();
-    // The trouble is over.
+    // The fault is over.
     store.replan(Plan { read: 0, fault: plan.fault, for_ever: false });
     for step in program() {
         step(&file, &mm, map).unwrap();
@@ -146,7 +146,7 @@ fn every_read_may_go_wrong() {
                     failures += failed;
                 }
                 assert!(runs >= 8, "{frames} frames: the program has only {runs} reads");
-                // Where there is readahead a read that fails once is tried again, alone, and nobody is told.
+                // With readahead a read that fails once is repeated alone, and no error is reported.
                 let hidden = matches!(fault, Fault::Slow(_)) || (frames > 3 && !for_ever);
                 assert_eq!(failures == 0, hidden, "{fault:?} for_ever={for_ever}: {failures} calls failed");
             }

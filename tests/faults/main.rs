@@ -68,7 +68,7 @@ fn each_step_answers_as_told() {
     let first = mm.fault(at, false);
     assert_eq!(first.abort, Some(Abort::Pud));
     assert!(first.major && first.result.has(VmFault::MAJOR), "{first:?}");
-    // Read in around the first fault, and the leaf table is there now: this one needs no lock.
+    // The page was read in around the first fault, and the leaf table exists now: this fault needs no lock.
     let locks = event(&mm, "mmap_lock_read");
     let second = mm.fault(at + 4096, false);
     assert_eq!((second.abort, second.result), (None, VmFault::LOCKED));
@@ -190,7 +190,7 @@ fn a_change_from_outside_is_followed() {
     let at = mm.mmap(&file, None, 0, Prot::Read, true).unwrap();
     let mut byte = [0];
     mm.load(at, &mut byte).unwrap();
-    // Shorter: met at the next miss, in a mapping and in a read.
+    // Shorter: noticed at the next miss, in a mapping and in a read.
     std::fs::File::options().write(true).open(&path).unwrap().set_len(5000).unwrap();
     let error = mm.load(at + 28_000, &mut byte).unwrap_err();
     assert!(matches!(error, Error::Bus { index: 6, size: 5000, cause: None, .. }), "{error}");
@@ -207,7 +207,7 @@ fn a_change_from_outside_is_followed() {
     std::fs::remove_file(&path).unwrap();
 }
 
-/// Where membarrier(2) is missing both sides of RCU's fence are full fences. The stress runs again that way.
+/// Without membarrier(2) both sides of RCU's fence are full fences. The stress test is repeated that way.
 #[test]
 fn faults_do_not_need_membarrier() {
     let status = std::process::Command::new(std::env::current_exe().unwrap())
@@ -219,7 +219,7 @@ fn faults_do_not_need_membarrier() {
     assert!(status.status.success() && told.contains("1 passed"), "{told}");
 }
 
-/// Bytes that follow from their offset, as many as there may be.
+/// Bytes that follow from their offset, for any number of them.
 struct Sparse;
 
 impl Store for Sparse {

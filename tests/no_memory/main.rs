@@ -1,8 +1,8 @@
 //! Every allocation of every operation fails in turn, once and from then on; nothing aborts, is lost or is left half-done.
 //!
 //! The operations are the same each time; the failure moves from the first allocation of one of them to its second and so on,
-//! until it meets none (from the twelfth on some are drawn; all with `SPECMM_DEEP` set). A call answers as if nothing had happened, or that there was no memory and for what. Then the cache
-//! audits itself, and the same call succeeds.
+//! until it meets none (from the twelfth on a random sample; all of them with `SPECMM_DEEP` set). A call returns as if nothing
+//! had happened, or reports that there was no memory and for what. Then the cache audits itself, and the same call succeeds.
 //!
 //! Small things of a fixed size are never refused here: a handle, a closure, a name (`SMALL`). `docs/limits.md` has them.
 #![cfg(not(any(specmm_loom, specmm_shuttle)))]
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// What is not refused, in bytes.
+/// Allocations up to this size are not refused, in bytes.
 const SMALL: usize = 512;
 
 struct Failing {
@@ -52,7 +52,7 @@ impl Failing {
         refused
     }
 
-    /// Runs a call in which the `nth` allocation is refused, and all later ones if `for_ever`; how many were.
+    /// Runs a call in which the `nth` allocation is refused, and all later ones if `for_ever`; returns how many were.
     fn during<R>(&self, nth: u64, for_ever: bool, call: impl FnOnce() -> R) -> (R, u64) {
         self.left.store(nth, Relaxed);
         self.for_ever.store(for_ever, Relaxed);
@@ -64,7 +64,7 @@ impl Failing {
     }
 }
 
-// SAFETY: the system's allocator, or nothing.
+// SAFETY: forwards to the system's allocator, or returns null.
 unsafe impl GlobalAlloc for Failing {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if self.refuses(layout.size()) {
@@ -141,7 +141,7 @@ impl World {
 type Step = (&'static str, fn(&World) -> Result<()>);
 
 fn read(world: &World, n: usize, at: u64) -> Result<()> {
-    // The caller's own buffer is not what is tried.
+    // The caller's own buffer is not part of the test.
     let mut buf = [0; 2 * PAGE_SIZE];
     assert_eq!(world.file.pread(&mut buf[..n], at)?, n);
     assert!((at..).zip(&buf[..n]).all(|(at, &found)| found == byte(at)), "{n} bytes at {at}");
@@ -239,7 +239,7 @@ const STEPS: &[Step] = &[
     }),
 ];
 
-/// The steps that ask for no memory: what makes room, above all.
+/// The steps that need no memory: above all those that make room.
 const FRUGAL: &[&str] = &[
     "rights of a part",
     "advice for a part",
@@ -249,7 +249,8 @@ const FRUGAL: &[&str] = &[
     "drop_caches",
 ];
 
-/// Refuses the `nth` allocation of one step, after those before it went well; how many were refused, and whether it said so.
+/// Refuses the `nth` allocation of one step, after the steps before it succeeded; returns how many were refused, and whether it
+/// reported that.
 fn run(io: Io, local: &std::path::Path, number: usize, nth: u64, for_ever: bool) -> (u64, bool) {
     let world = World::new(io, local);
     for (name, step) in &STEPS[..number] {
@@ -284,12 +285,12 @@ fn run(io: Io, local: &std::path::Path, number: usize, nth: u64, for_ever: bool)
     (refused, answer.is_err())
 }
 
-/// In one test, so that no other thread is there but the cache's own.
+/// In one test, so that there are no other threads than the cache's.
 #[test]
 fn every_allocation_may_fail() {
     let local = std::env::temp_dir().join(format!("specmm-no-memory-{}", std::process::id()));
     std::fs::write(&local, vec![7; 3 * PAGE_SIZE]).unwrap();
-    // What a process makes once.
+    // What a process allocates once.
     World::new(Io::Threads, &local);
     let deep = std::env::var_os("SPECMM_DEEP").is_some();
     let mut seed =

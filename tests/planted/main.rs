@@ -1,4 +1,4 @@
-//! A planted use after free, for `tools/asan`: the sanitizer must report it, or its silence elsewhere means nothing.
+//! A planted use after free, for `tools/asan`: if the sanitizer does not report it, its silence elsewhere means nothing.
 #![cfg(all(feature = "internals", not(any(specmm_loom, specmm_shuttle))))]
 #![allow(missing_docs, unsafe_code, reason = "a bug on purpose")]
 

@@ -1,4 +1,5 @@
-//! `FileReader` beside `std::fs::File`: drawn sequences of operations over the same file, results and error kinds alike.
+//! `FileReader` compared with `std::fs::File`: random sequences of operations on the same file must give the same results and
+//! error kinds.
 #![cfg(not(any(specmm_loom, specmm_shuttle)))]
 #![allow(missing_docs, reason = "a test suite")]
 
@@ -27,7 +28,7 @@ enum Step {
     Position,
     Rewind,
     SeekBy(i64),
-    /// Somebody else appends, and the reader goes to the end.
+    /// Another program appends, and the reader seeks to the end.
     Append(usize),
 }
 
@@ -69,7 +70,7 @@ fn steps() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What a step came to: numbers, bytes, or the error by its kind and errno.
+/// The result of a step: numbers, bytes, or the error by its kind and errno.
 #[derive(Debug, PartialEq)]
 enum Answer {
     Number(u64),
@@ -109,7 +110,7 @@ fn take(reader: &mut (impl Read + Seek), step: &Step) -> Answer {
     }
 }
 
-/// A file in memory: there alone Linux takes every position up to `i64::MAX`.
+/// A file in memory: only there does Linux accept every position up to `i64::MAX`.
 struct Data {
     path: PathBuf,
     _file: OwnedFd,
@@ -148,7 +149,7 @@ fn run(data: &Data, steps: &[Step], real: &mut (impl Read + Seek), reader: &mut 
     }
 }
 
-/// More of them in long runs.
+/// More in long runs.
 fn config() -> Config {
     let deep = std::env::var_os("SPECMM_DEEP").is_some();
     Config { cases: if deep { 5_000 } else { 300 }, failure_persistence: None, ..Config::default() }
@@ -187,7 +188,7 @@ fn lines_come_as_from_a_file() {
     let ours = lines(&mut BufReader::new(file.reader()));
     assert!(ours.len() > 100, "{}", ours.len());
     assert_eq!(ours, lines(&mut BufReader::new(std::fs::File::open(&data.path).unwrap())));
-    // Positions are the readers' own, and copies take theirs along.
+    // Each reader has its own position, and a clone starts at the position of its original.
     let mut one = file.reader();
     one.seek(SeekFrom::Start(10)).unwrap();
     let mut two = one.clone();
@@ -201,7 +202,7 @@ fn kind_of(error: Error) -> (ErrorKind, Option<i32>, Option<String>) {
     (error.kind(), error.raw_os_error(), inner)
 }
 
-/// Each error, as it really comes about.
+/// Each error, as it really arises.
 #[test]
 fn errors_are_of_the_kinds_that_the_standard_library_tells_apart() {
     let data = Data::new();
@@ -211,7 +212,7 @@ fn errors_are_of_the_kinds_that_the_standard_library_tells_apart() {
         let plain = std::fs::File::open(path).and_then(|mut file| file.read(&mut [0]).map(|_| ()));
         let (kind, errno, inner) = kind_of(cache.open(path).unwrap_err());
         match plain {
-            // A device can be read; we say what it is.
+            // A device could be read; the error says what it is.
             Ok(()) => assert_eq!((kind, errno), (ErrorKind::InvalidInput, None)),
             Err(error) => assert_eq!((kind, errno), (error.kind(), error.raw_os_error()), "{path:?}"),
         }
@@ -264,7 +265,7 @@ fn errors_are_of_the_kinds_that_the_standard_library_tells_apart() {
 
 static GIVE_UP: AtomicBool = AtomicBool::new(false);
 
-/// `read_exact` and its like try again, for ever, after what is called `Interrupted`.
+/// `read_exact` and similar functions retry forever after an error of kind `Interrupted`.
 #[test]
 fn a_wait_that_is_given_up_ends_what_reads() {
     specmm::give_up_waiting_when(|| GIVE_UP.load(Ordering::Relaxed));

@@ -1,4 +1,4 @@
-//! Memory that ends: any file is served by any number of frames, and what cannot be served says why.
+//! Limited memory: any file can be served with any number of frames, and an access that cannot be served reports why.
 #![cfg(not(any(specmm_loom, specmm_shuttle)))]
 #![allow(missing_docs, reason = "a test suite")]
 
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
-/// A file of any size: each word is its own offset, mixed. Counts its reads and may hold them back.
+/// A file of any size: each word is its own offset, scrambled. Counts its reads and may delay them.
 #[derive(Default)]
 struct Computed {
     reads: AtomicU64,
@@ -250,11 +250,11 @@ fn a_working_set_larger_than_the_inactive_list_is_recognised() {
     let cache = cache(64, Io::Inline);
     let file = computed(&cache, 1000);
     file.advise(Advice::Random, 0, None).unwrap();
-    // Half of the cache becomes active and is used no more.
+    // Half of the cache becomes active and is not used again.
     for _ in 0..3 {
         (500..540).for_each(|page| read_word(&file, page * PAGE));
     }
-    // A loop that needs more than what is left, and less than the cache.
+    // A loop that needs more than the rest, and less than the cache.
     for _ in 0..6 {
         (0..50).for_each(|page| read_word(&file, page * PAGE));
     }
@@ -387,7 +387,7 @@ fn what_others_do_to_a_file_is_seen_at_the_next_miss() {
     assert_eq!(byte(1).unwrap(), Some(2), "a miss looks");
     assert_eq!(byte(0).unwrap(), Some(2), "and from then on nothing old is served");
     assert!(cache.stats().invalidated >= 1);
-    // Rewritten again, and asked for.
+    // Rewritten again, and requested.
     write(3, 8);
     assert_eq!(file.revalidate().unwrap(), 8 * PAGE);
     assert_eq!(byte(1).unwrap(), Some(3));
@@ -396,7 +396,7 @@ fn what_others_do_to_a_file_is_seen_at_the_next_miss() {
     assert_eq!(byte(5).unwrap(), None, "a miss beyond the new end");
     assert_eq!(file.size().unwrap(), 2 * PAGE);
     assert!(matches!(file.pin(5 * PAGE, 1), Err(Error::Bus { size, .. }) if size == 2 * PAGE));
-    // Replaced: the open file reads on in the old one until it is asked to look.
+    // Replaced: the open file continues to read the old one until it is revalidated.
     let pin = file.pin(0, 4).unwrap();
     std::fs::write(folder.join("new"), vec![9; 3 * PAGE_SIZE]).unwrap();
     std::fs::rename(folder.join("new"), &path).unwrap();
@@ -405,7 +405,7 @@ fn what_others_do_to_a_file_is_seen_at_the_next_miss() {
     assert_eq!((byte(0).unwrap(), byte(2).unwrap()), (Some(9), Some(9)));
     assert_eq!(&pin[..], [4; 4]);
     drop(pin);
-    // Deleted: as with any open file, the bytes stay. (What is cached goes: the ctime moved.)
+    // Deleted: as with any open file, the bytes stay. (Cached pages are dropped: the ctime changed.)
     std::fs::remove_file(&path).unwrap();
     let before = cache.stats().invalidated;
     assert_eq!(file.revalidate().unwrap(), 3 * PAGE);
@@ -415,7 +415,8 @@ fn what_others_do_to_a_file_is_seen_at_the_next_miss() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
-/// A new cache lies where one was that is gone, as a rule. What this thread touched last there is no page of this one.
+/// As a rule, a new cache lies where an earlier one was. The page that this thread touched last there is not a page of the new
+/// one.
 #[test]
 fn the_page_touched_last_in_a_cache_that_is_gone_is_another() {
     for round in 0..20 {

@@ -1,4 +1,4 @@
-//! The cache room under shuttle: reads, readahead, eviction, reuse and truncation by many threads over few frames.
+//! The cache under shuttle: reads, readahead, eviction, reuse and truncation by many threads over few frames.
 
 use super::address_space::Lookup;
 use super::{AddressSpace, Advice, CacheOptions, File, Io, PageCache, StoreOptions};
@@ -15,7 +15,7 @@ const PAGE: u64 = PAGE_SIZE as u64;
 
 type Threads = Vec<Box<dyn FnOnce() + Send>>;
 
-/// A cache of some frames. Nobody waits for a frame: time stands still here.
+/// A cache of a few frames. No thread waits for a frame, because there is no time here.
 pub(crate) fn cache_of(frames: u64, io: Io) -> PageCache {
     PageCache::with_options(frames * PAGE, CacheOptions::default().io(io).frame_timeout(Duration::ZERO))
         .unwrap()
@@ -75,8 +75,8 @@ pub(crate) fn never(_word: u64) -> bool {
     false
 }
 
-/// Three look-ups of one file's page against two threads that drop it and two that want its frame, the only one. Claim: who
-/// has a reference after an unchanged slot has that file's page, and its bytes if it is up to date.
+/// Three lookups of one file's page against two threads that drop it and two that want its frame, the only one. Claim: a thread
+/// that has a reference and then finds the slot unchanged has that file's page, and its bytes if it is up to date.
 fn lookups() {
     let cache = cache_of(1, Io::Inline);
     let files = vec![open(&cache, 0, 1, 0), open(&cache, 1, 1, 0)];
@@ -132,8 +132,8 @@ fn lookups_against_removal_and_reuse() {
     .check();
 }
 
-/// Four readers of two files over four frames, with readahead; who finds them taken drops what nobody uses, and so do two more
-/// threads. Claim: every byte is the file's.
+/// Four readers of two files over four frames, with readahead; a reader that finds no free frame drops unused pages, and so do
+/// two more threads. Claim: every byte is the file's.
 fn evictions(io: Io) {
     let cache = cache_of(4, io);
     let files = vec![open(&cache, 0, 5, 2), open(&cache, 1, 5, 2)];
@@ -251,7 +251,7 @@ fn reads_of_a_file_that_shrinks() {
     .check();
 }
 
-/// As above, but the file becomes longer again: what was cut off reads as zeros, what never was reads as it always did.
+/// As above, but the file becomes longer again: the part that was cut off reads as zeros, the rest as before.
 fn growing_again() {
     const KEPT: u64 = 3;
     let cache = cache_of(4, Io::Inline);
@@ -294,7 +294,7 @@ fn reads_of_a_file_that_grows_again() {
 }
 
 /// Three speculative page faults against truncation and growth. Claims: a page that is returned is the file's as long as it is
-/// locked; whichever way an attempt ended, no reference is left.
+/// locked; however an attempt ended, no reference is left.
 fn speculative_page_faults() {
     let cache = cache_of(2, Io::Inline);
     let files = vec![open(&cache, 0, 2, 0)];
@@ -400,7 +400,7 @@ fn trylock_against_truncate() {
         let mapping = Arc::clone(&mapping);
         crate::sync::thread::spawn(move || {
             let page = mapping.frames().page(0);
-            // Sleeping for the lock has a test of its own.
+            // Sleeping for the lock has its own test.
             if let Some(lock) = page.try_lock().or_else(|| page.try_lock()) {
                 drop(mapping.delete(&lock));
                 drop(lock);

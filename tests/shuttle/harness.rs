@@ -1,10 +1,10 @@
-//! The wrapper around every test under shuttle: runs a body under many schedules, counts them, demands coverage, and shows
-//! that the guards it names are needed.
+//! The wrapper around every test under shuttle: runs a body under many schedules, counts them, requires coverage, and shows that
+//! the guards it names are needed.
 //!
-//! The tests are modules of the rooms they check; they live in this folder and are compiled only under `--cfg
-//! specmm_shuttle`. A body calls the functions that ship and has no atomics of its own. Schedules are drawn by PCT from
-//! fixed seeds (so each run is the same run) or enumerated. To repeat a failing one give what was printed, or a file that
-//! holds it, to the test that failed:
+//! The tests are modules inside the parts that they check; their files are in this folder and are compiled only under `--cfg
+//! specmm_shuttle`. A body calls the functions that ship and adds no atomics. Schedules are drawn by PCT from fixed seeds (so
+//! every run is the same) or enumerated. To repeat a failing one, pass the printed schedule, or a file that holds it, to the test
+//! that failed:
 //!
 //! ```text
 //! SPECMM_SHUTTLE_REPLAY=FILE make shuttle SHUTTLE=name_of_the_test
@@ -25,7 +25,7 @@ use std::time::Instant;
 
 /// A schedule to repeat, or a file that holds it.
 const REPLAY: &str = "SPECMM_SHUTTLE_REPLAY";
-/// The guard to switch off; for the children of [`Test::check`], and for repeating what they found.
+/// The guard to switch off; for the children of [`Test::check`], and to repeat what they found.
 const OFF: &str = "SPECMM_SHUTTLE_OFF";
 /// A mutant that runs longer does not end.
 const HANG_SECONDS: u64 = 120;
@@ -33,7 +33,7 @@ const HANG_SECONDS: u64 = 120;
 const MAX_STEPS: usize = 200_000;
 /// A schedule up to this length goes into a variable, a longer one into a file.
 const SHORT: usize = 2_000;
-/// The deep run (`make deep`) draws so many times more.
+/// The deep run (`make deep`) draws this many times more.
 const DEEP: usize = 30;
 const RAN: &str = "the mutant runs";
 const NOT_MET: &str = "is not on the way of this test";
@@ -41,14 +41,14 @@ const NOT_MET: &str = "is not on the way of this test";
 /// How schedules are found.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Search {
-    /// So many drawn by PCT with one change of priority, and as many with two.
+    /// This many drawn by PCT with one change of priority, and as many with two.
     Pct(usize),
     /// All.
     Dfs,
 }
 
-/// Wakes a parked thread only when another calls it. Waking out of nothing is allowed too, and PCT does it, but all schedules
-/// with it are without end.
+/// Wakes a parked thread only when another unparks it. Spurious wake-ups are allowed too, and PCT makes them, but with them there
+/// are infinitely many schedules.
 struct Called(DfsScheduler);
 
 impl Scheduler for Called {
@@ -75,7 +75,7 @@ pub(crate) struct Test {
     pub(crate) needs: &'static [&'static str],
 }
 
-/// Where a run stands.
+/// The progress of a run.
 #[derive(Debug, Clone, Copy, Default)]
 struct Progress {
     executions: u64,
@@ -88,13 +88,13 @@ std::thread_local! {
     static REACHED: RefCell<BTreeMap<String, u64>> = const { RefCell::new(BTreeMap::new()) };
 }
 
-/// This execution came here.
+/// This execution has reached the named point.
 #[allow(clippy::needless_pass_by_value, reason = "so that literals and numbers read alike")]
 pub(crate) fn reach(point: impl ToString) {
     REACHED.with(|reached| *reached.borrow_mut().entry(point.to_string()).or_default() += 1);
 }
 
-/// Runs each body in a thread of its own and waits for all.
+/// Runs each body in its own thread and waits for all.
 pub(crate) fn together(bodies: Vec<Box<dyn FnOnce() + Send>>) {
     let threads: Vec<_> = bodies.into_iter().map(thread::spawn).collect();
     for thread in threads {
@@ -107,7 +107,7 @@ pub(crate) fn word(file: u64, at: u64) -> u64 {
     (file + 1) << 32 | at
 }
 
-/// A file of so many pages.
+/// A file of this many pages.
 pub(crate) fn contents(file: u64, pages: u64) -> Vec<u8> {
     (0..pages * WORDS as u64).flat_map(|at| word(file, at).to_ne_bytes()).collect()
 }
@@ -117,7 +117,7 @@ pub(crate) fn words(buf: &[u8]) -> impl Iterator<Item = u64> {
     buf.chunks_exact(8).map(|bytes| u64::from_ne_bytes(bytes.try_into().expect("eight bytes")))
 }
 
-/// What a lock protects: two threads that are inside at once are reported.
+/// What a lock protects: reports two threads that are inside at once.
 #[derive(Default)]
 pub(crate) struct Protected {
     inside: crate::sync::Tally,
@@ -125,7 +125,7 @@ pub(crate) struct Protected {
 }
 
 impl Protected {
-    /// Goes in, lets others run, goes out.
+    /// Enters, lets other threads run, leaves.
     pub(crate) fn enter(&self) {
         assert_eq!(self.inside.next(), 1, "two are inside");
         switch();
@@ -199,7 +199,7 @@ impl Test {
         Runner::new(scheduler, config).run(move || {
             count(|progress| progress.executions += 1);
             begin_execution();
-            // The domain is made before threads could race for that.
+            // The domain is made before threads could race to make it.
             drop(rcu::read());
             body();
             rcu::barrier();
@@ -209,7 +209,7 @@ impl Test {
         PROGRESS.get()
     }
 
-    /// One schedule again.
+    /// Repeats one schedule.
     fn replay(&self, schedule: &str) {
         let schedule = if Path::new(schedule).is_file() {
             std::fs::read_to_string(schedule).expect("a readable schedule")
@@ -218,7 +218,7 @@ impl Test {
         };
         eprintln!("{RAN}");
         let mut scheduler = ReplayScheduler::new_from_encoded(schedule.trim());
-        // What failed there may pass here: then the schedule ends before the body does.
+        // A failure there may pass here: then the schedule ends before the body does.
         scheduler.set_allow_incomplete();
         self.run("replay", Box::new(scheduler));
         eprintln!("{}: the schedule does not fail", self.name);
@@ -237,8 +237,8 @@ impl Test {
         assert!(mutant::was_met(), "{NOT_MET}");
     }
 
-    /// Some execution must fail without the named guard, and again when its schedule is replayed. Each try is a process of
-    /// its own: a broken protocol may abort or hang.
+    /// Some execution must fail without the named guard, and again when its schedule is replayed. Each try is a separate process:
+    /// a broken protocol may abort or hang.
     fn check_needed(&self, name: &str) {
         let found = Died::of(&child(name, None));
         let Some(died) = found else { panic!("{}: nothing fails with {name} switched off", self.name) };
@@ -272,7 +272,7 @@ struct Died {
 }
 
 impl Died {
-    /// From what the child wrote; `None` if it lived.
+    /// From the child's output; `None` if it survived.
     fn of((lived, text): &(bool, String)) -> Option<Self> {
         assert!(text.contains(RAN), "the mutant did not begin: {text}");
         assert!(!text.contains(NOT_MET), "the name {NOT_MET}");
@@ -290,7 +290,7 @@ impl Died {
     }
 }
 
-/// Runs this test in a process of its own with a name switched off: whether it lived, and what it wrote.
+/// Runs this test in a separate process with a name switched off: returns whether it survived, and its output.
 fn child(name: &str, replay: Option<&str>) -> (bool, String) {
     let test = std::thread::current().name().expect("the test harness names its threads").to_owned();
     assert_ne!(test, "main", "with --test-threads=1 a test does not know its name: use 2");
@@ -302,7 +302,7 @@ fn child(name: &str, replay: Option<&str>) -> (bool, String) {
     let mut child =
         command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the test binary runs");
     let mut pipe = child.stderr.take().expect("piped");
-    // Read beside the wait: a schedule may be longer than a pipe.
+    // Read during the wait: a schedule may be longer than a pipe holds.
     let reader = std::thread::spawn(move || {
         let mut text = Vec::new();
         pipe.read_to_end(&mut text).expect("a pipe");

@@ -135,8 +135,8 @@ fn loads_against_remapping_and_reuse() {
     .check();
 }
 
-/// Three threads fault on two cached pages; one unmaps them. Claim: when munmap returns no entry is left, nor comes later. (The
-/// entry of a third page keeps their table.)
+/// Three threads fault on two cached pages; one unmaps them. Claim: when munmap returns no entry is left, and none is set later.
+/// (The entry of a third page keeps their table.)
 fn faults_against_unmapping() {
     let cache = cache_of(3, Io::Inline);
     let files = vec![open(&cache, 0, 3, 0)];
@@ -194,7 +194,7 @@ fn loads_in_progress() {
     let beside = mm.mmap(&files[2], None, 0, Prot::Read, true).unwrap();
     assert_eq!(load(&mm, beside, 0), Some(word(2, 0)));
     assert_eq!(load(&mm, base, 0), Some(word(0, 0)));
-    // Or else dropping the page would wait for a grace period, for what mapping it deferred, or a table that went.
+    // Otherwise dropping the page would wait for a grace period, because mapping it deferred work, or a table was freed.
     rcu::barrier();
     let mut threads: Threads = Vec::new();
     for at in [0, 1, 1] {
@@ -229,8 +229,8 @@ fn a_load_in_progress_keeps_its_page() {
     .check();
 }
 
-/// Four threads load from pages that are not cached, without readahead; one drops what they brought in. Claim: no page is
-/// mapped before it was read.
+/// Four threads load from pages that are not cached, without readahead; one drops the pages that they brought in. Claim: no page
+/// is mapped before it was read.
 fn first_faults() {
     // One for each page, and one for each thread that makes a page which another has just made.
     let cache = cache_of(7, Io::Inline);
@@ -268,8 +268,8 @@ fn first_faults_without_readahead() {
     .check();
 }
 
-/// Two threads store to different words of one page of a private mapping, one to another page, two load, one takes the right
-/// to store away and gives it back. Claims: who stored a word finds it; every word is the file's or what was stored.
+/// Two threads store to different words of one page of a private mapping, one to another page, two load, one makes the mapping
+/// read-only and writable again. Claims: a thread that stored a word finds it; every word is the file's or one that was stored.
 fn private_copies() {
     let cache = cache_of(8, Io::Inline);
     let files = vec![open(&cache, 0, 2, 2)];
@@ -315,8 +315,8 @@ fn stores_to_private_copies() {
     .check();
 }
 
-/// Four threads store through entries that lack the right, two to each page, and two load. Claims: as above, and a copy is
-/// never mapped before it was filled.
+/// Four threads store through read-only entries, two to each page, and two load. Claims: as above, and a copy is never mapped
+/// before it was filled.
 fn upgrades() {
     let cache = cache_of(8, Io::Inline);
     let files = vec![open(&cache, 0, 2, 2)];

@@ -1,12 +1,12 @@
-//! The page room under shuttle: the page lock.
+//! The page lock under shuttle.
 
 use super::{Frames, Use};
 use crate::shuttle_harness::{Protected, Search, Test, reach, together};
 use std::sync::Arc;
 
-/// `lockers` threads lock one page `times` times, `lookers` wait until they saw it unlocked; a second page's lockers share
-/// the queue. Claims: nobody is inside with another; everybody gets the lock (shuttle reports a sleeper that nobody wakes);
-/// nobody sleeps at the end.
+/// `lockers` threads lock one page `times` times, `lookers` wait until they have seen it unlocked; a second page's lockers share
+/// the queue. Claims: no two threads are inside at once; every thread gets the lock (shuttle reports a sleeper that is never
+/// woken); no thread sleeps at the end.
 fn locks(lockers: usize, times: u64, lookers: usize, others: usize) {
     let frames = Arc::new(Frames::new(2).unwrap());
     let pages: Vec<u32> = (0..2).map(|_| frames.alloc(Use::File).unwrap().into_pfn()).collect();

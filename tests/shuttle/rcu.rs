@@ -1,4 +1,4 @@
-//! RCU under shuttle: many sections against several who free.
+//! RCU under shuttle: many sections against several threads that free.
 
 use super::{ArcCell, barrier, call_rcu, elapsed, read, snapshot, synchronize};
 use crate::shuttle_harness::{Search, Test, reach, together};
@@ -6,11 +6,11 @@ use crate::sync::context::{self, Context};
 use crate::sync::{LifeCell, Tally};
 use std::sync::Arc;
 
-/// Three threads read a value in sections, nested ones too; two replace it, one waiting for a grace period, one leaving the
-/// end of the old value to deferred work; one waits for whatever was deferred. Claims: a value is alive wherever a section
-/// finds it; after a barrier what was deferred before has run; a ticket has elapsed after a grace period.
+/// Three threads read a value in sections, nested ones too; two replace it, one waiting for a grace period, one leaving the end
+/// of the old value to deferred work; one waits for everything that was deferred. Claims: a value is alive wherever a section
+/// finds it; after a barrier all work deferred before it has run; a ticket has elapsed after a grace period.
 fn sections_against_grace_periods() {
-    // Never freed, only declared dead: a late reader sees that instead of what the allocator put there.
+    // Never freed, only declared dead: a late reader sees that instead of what the allocator put in its place.
     let values: Vec<_> = (0..5).map(|_| Arc::new(LifeCell::new())).collect();
     let cell = Arc::new(ArcCell::new(Arc::clone(&values[0])));
     let mut threads: Vec<Box<dyn FnOnce() + Send>> = Vec::new();
@@ -32,7 +32,7 @@ fn sections_against_grace_periods() {
         let (cell, values) = (Arc::clone(&cell), values.clone());
         threads.push(Box::new(move || {
             let ticket = snapshot();
-            // Whoever comes second replaces what the other put there: each kills only what nobody can find any more.
+            // The second thread replaces what the first one put there: each kills only a value that cannot be found any more.
             cell.replace(Some(Arc::clone(&values[1])));
             synchronize();
             assert!(elapsed(ticket));
@@ -70,8 +70,8 @@ fn many_sections_against_grace_periods() {
     .check();
 }
 
-/// Six threads look in a section, come to their end and look again, late; two replace what they look at, each waiting a grace
-/// period. Slots go from hand to hand. Claim: a value is alive wherever a section finds it.
+/// Six threads look in a section, end and look again, late; two replace what they look at, each waiting for a grace period. Slots
+/// change owners. Claim: a value is alive wherever a section finds it.
 fn threads_that_end() {
     let values: Vec<_> = (0..3).map(|_| Arc::new(LifeCell::new())).collect();
     let cell = Arc::new(ArcCell::new(Arc::clone(&values[0])));
@@ -95,7 +95,7 @@ fn threads_that_end() {
     for round in 0..2 {
         let (cell, values) = (Arc::clone(&cell), values.clone());
         threads.push(Box::new(move || {
-            // Whoever comes second replaces what the other put there: nobody can find the first value any more.
+            // The second thread replaces what the first one put there: the first value cannot be found any more.
             cell.replace(Some(Arc::clone(&values[1 + round])));
             synchronize();
             values[0].kill();

@@ -17,7 +17,7 @@ const PAGES: u64 = 3;
 
 type Threads = Vec<Box<dyn FnOnce() + Send>>;
 
-/// What a request came to, where a page may be cut off or no frame be had.
+/// The result of a request that may find the page cut off or no free frame.
 fn or_refused<T>(answer: Result<T, Error>) -> Option<T> {
     match answer {
         Ok(answer) => Some(answer),
@@ -53,8 +53,9 @@ fn pin(file: &File, index: u64, kept: u64) {
     }
 }
 
-/// Two threads pin pages of a file that one cuts in the middle of a page and lets grow again; one reads another file, one reclaims, one
-/// drops what nobody uses. Claims: pins are of the file and stay what they are; each page is on one list or none; nothing is left.
+/// Two threads pin pages of a file that one cuts in the middle of a page and lets grow again; one reads another file, one
+/// reclaims, one drops unused pages. Claims: pins show the file's bytes and do not change; each page is on one list or none;
+/// nothing is left.
 fn pins() {
     const KEPT: u64 = WORDS + 1;
     let cache = cache_of(3, Io::Inline);
@@ -107,8 +108,8 @@ fn pins_against_reclaim_and_truncation() {
     .check();
 }
 
-/// Three threads load from two mapped files of six pages over three frames; one reads, two reclaim, one zaps, one revalidates. Claim: every
-/// word is the file's, whoever else had the frame meanwhile.
+/// Three threads load from two mapped files of six pages over three frames; one reads, two reclaim, one zaps, one revalidates.
+/// Claim: every word is the file's, whatever the frame held meanwhile.
 fn mapped() {
     let cache = cache_of(3, Io::Inline);
     let files = vec![open(&cache, 0, PAGES, 2), open(&cache, 1, PAGES, 0)];

@@ -6,9 +6,9 @@ use crate::shuttle_harness::{Search, Test, reach, together};
 use crate::sync::Tally;
 use std::sync::Arc;
 
-/// Two writers raise the tree to three levels, take it down again and let a grace period pass; three threads read. Claims: the
-/// entry that nobody touches is found by every look-up; any other is its own or absent; a node is never used after it was
-/// freed; at the end the tree is sound and no node is left.
+/// Two writers raise the tree to three levels, lower it again and wait for a grace period; three threads read. Claims: an entry
+/// that is never changed is found by every lookup; any other is right or absent; a node is never used after it was freed; at the
+/// end the tree is sound and no node is left.
 fn growth_and_shrinking() {
     let nodes = Arc::new(Tally::new());
     let array = Arc::new(XArray::new(Arc::clone(&nodes)));

@@ -1,5 +1,5 @@
-//! Bugs on purpose. Each is one step of a sound piece of code left out, and the sound piece runs before every real run: a
-//! sanitizer must report the one and be silent about the other.
+//! Deliberate bugs. Each is a sound piece of code with one step left out, and the sound piece runs before every real run: a
+//! sanitizer must report the first and be silent about the second.
 //!
 //! | name | what is wrong | must be reported by |
 //! |---|---|---|
@@ -20,7 +20,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::thread::spawn;
 
-/// Plain memory that threads share; whoever uses it says why that is sound, or plants that it is not.
+/// Plain memory that threads share; each use states why it is sound, or is a planted bug.
 struct Plain(UnsafeCell<u64>);
 
 // SAFETY: each user orders its accesses, or is a planted bug.
@@ -161,7 +161,7 @@ fn replacement(waits: bool) {
     reader.join().expect("the reader");
 }
 
-/// A look-up's reference on a page.
+/// A lookup's reference on a page.
 fn lookup(puts: bool) {
     let frames = Frames::new(4).expect("room for four");
     let page = frames.alloc(Use::File).expect("the first");
@@ -206,7 +206,7 @@ fn hand_over() {
     taker.join().expect("the taker");
 }
 
-/// Values that whoever is last to drop them takes apart.
+/// Values that the last thread to drop them takes apart.
 fn shared_box() {
     struct Noisy(Plain);
     impl Drop for Noisy {

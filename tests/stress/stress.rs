@@ -1,4 +1,5 @@
-//! Threads at everything the core offers, on real files, for as long as told: what `tools/tsan` and `tools/asan` watch.
+//! Threads that use everything the core offers, on real files, for a given time: the program that `tools/tsan` and `tools/asan`
+//! watch.
 //!
 //! ```text
 //! stress [--seconds N] [--threads N] [--seed N]     the run; fails if any kind of operation never succeeded
@@ -6,8 +7,8 @@
 //! stress --off NAME [--seconds N] ...               the run with one named guard or ordering of the core switched off
 //! ```
 //!
-//! No test harness: its channels and scoped threads are code of the standard library that no sanitizer can see into.
-//! Nothing is shared between the threads but the core itself, so every order between them is the core's.
+//! There is no test harness: its channels and scoped threads are code of the standard library, which no sanitizer sees. The
+//! threads share nothing but the core itself, so all ordering between them comes from the core.
 
 mod plant;
 mod tally;
@@ -86,7 +87,7 @@ fn switch_off(name: &str) {
     std::process::exit(2);
 }
 
-/// Rounds, each with a cache of its own.
+/// Rounds, each with its own cache.
 fn stress(arguments: &Arguments) -> Tally {
     let &Arguments { seconds, threads, seed, .. } = arguments;
     println!("stress: seed {seed}, {threads} threads, {seconds} seconds");
@@ -102,7 +103,7 @@ fn stress(arguments: &Arguments) -> Tally {
                 std::thread::spawn(move || work::run(&world, thread, seed, deadline))
             })
             .collect();
-        // All are joined before the first panic is passed on.
+        // All are joined before the first panic is propagated.
         let results: Vec<_> = workers.into_iter().map(std::thread::JoinHandle::join).collect();
         for result in results {
             total.add(&result.unwrap_or_else(|panic| std::panic::resume_unwind(panic)));

@@ -1,11 +1,11 @@
-//! What a run did. An empty row is a failure: a check that looked at nothing says nothing.
+//! What a run did. An empty row is a failure: a check that covered nothing proves nothing.
 
 use crate::words::Met;
 use std::collections::BTreeMap;
 
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// By operation: done, and refused with an error that may come.
+    /// By operation: done, and refused with an allowed error.
     ops: BTreeMap<&'static str, (u64, u64)>,
     /// By error, and by counter of the core.
     seen: BTreeMap<&'static str, u64>,
@@ -70,7 +70,7 @@ impl Tally {
         println!("{:?}", self.met);
     }
 
-    /// Whatever should have happened and did not.
+    /// Everything that should have happened and did not.
     pub fn missing(&self) -> Vec<&'static str> {
         let never_done = self.ops.iter().filter(|(_, (done, _))| *done == 0).map(|(name, _)| *name);
         let never_run = crate::work::OPS.iter().map(|op| op.name).filter(|name| !self.ops.contains_key(name));

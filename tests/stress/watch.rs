@@ -1,10 +1,9 @@
-//! What `ThreadSanitizer` does not know of fences, told to it. Compiled for `tools/tsan` only.
+//! Tells `ThreadSanitizer` about fences, which it does not know. Compiled only for `tools/tsan`.
 //!
-//! The sanitizer ignores fences, and the standard library's `Arc` (as our page count) puts a reference by a Release decrement
-//! and lets the last one pass an Acquire fence. So a decrement that reached zero is remembered, and an Acquire fence that
-//! follows it on the same thread acquires that word: the edge that the language gives, and no other. A decrement without
-//! Release, or a missing fence, is still reported (`--plant count`, `--plant fence`). The linker's `--wrap` brings both calls
-//! here.
+//! The sanitizer ignores fences, and the standard library's `Arc` (as our page count) puts a reference by a Release decrement and
+//! the last one passes an Acquire fence. So a decrement that reached zero is remembered, and an Acquire fence that follows it on
+//! the same thread acquires that word: the edge that the language gives, and no other. A decrement without Release, or a missing
+//! fence, is still reported (`--plant count`, `--plant fence`). The linker's `--wrap` brings both calls here.
 #![allow(unsafe_code, reason = "the sanitizer's own interface")]
 
 use std::cell::Cell;
@@ -26,7 +25,7 @@ const RELEASE: c_int = 3;
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn __wrap___tsan_atomic64_fetch_sub(word: *mut u64, value: u64, order: c_int) -> u64 {
-    // SAFETY: passed on as it came.
+    // SAFETY: passed on unchanged.
     let before = unsafe { __real___tsan_atomic64_fetch_sub(word, value, order) };
     LAST.set(if before == value { word } else { std::ptr::null_mut() });
     before
@@ -34,11 +33,11 @@ unsafe extern "C" fn __wrap___tsan_atomic64_fetch_sub(word: *mut u64, value: u64
 
 #[unsafe(no_mangle)]
 extern "C" fn __wrap___tsan_atomic_thread_fence(order: c_int) {
-    // SAFETY: passed on as it came.
+    // SAFETY: passed on unchanged.
     unsafe { __real___tsan_atomic_thread_fence(order) };
     let last = LAST.replace(std::ptr::null_mut());
     if order != RELAXED && order != RELEASE && !last.is_null() {
-        // SAFETY: an address is looked up; nothing is read through it.
+        // SAFETY: only the address is looked up; nothing is read through it.
         unsafe { __tsan_acquire(last.cast()) };
     }
 }

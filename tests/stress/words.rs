@@ -1,4 +1,4 @@
-//! What a file holds, and what may be read of it while it is cut and restored.
+//! The contents of a file, and what reads may return while it is cut and restored.
 //!
 //! Each aligned word names its file and its place. A cut at any byte leaves the bytes before it and zeros after it, so a
 //! word that was the file's at some moment is a beginning of the full word followed by zeros.
@@ -26,7 +26,7 @@ pub fn bytes(file: usize, offset: u64, len: usize) -> Vec<u8> {
     (offset..offset + len as u64).map(|at| word(file, at / 8).to_le_bytes()[(at % 8) as usize]).collect()
 }
 
-/// What kinds of words were met.
+/// The kinds of words that were met.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Met {
     pub whole: u64,
@@ -37,7 +37,7 @@ pub struct Met {
 /// Checks what was read at `offset` of a file, through a private mapping if `private`.
 ///
 /// # Panics
-/// When some word was never the file's.
+/// If some word was never the file's.
 pub fn check(file: usize, offset: u64, read: &[u8], private: bool, met: &mut Met) {
     let mut rest = read;
     let mut at = offset;
@@ -70,7 +70,7 @@ pub fn check(file: usize, offset: u64, read: &[u8], private: bool, met: &mut Met
 /// Checks a word read at an address where any mapping may be: some file's or some store's, or cut.
 ///
 /// # Panics
-/// When the word belongs to no place with this offset in a page.
+/// If the word belongs to no place with this offset in a page.
 pub fn check_stray(address: u64, read: [u8; 8], files: usize, met: &mut Met) {
     let value = u64::from_le_bytes(read);
     let index = value & 0xFFFF_FFFF_FFFF;

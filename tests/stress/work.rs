@@ -1,4 +1,4 @@
-//! What one thread does: operations drawn from its seed, each checked.
+//! The work of one thread: operations drawn from its seed, each checked.
 
 use crate::tally::Tally;
 use crate::words::{self, SHORT};
@@ -63,7 +63,7 @@ pub struct Worker<'w> {
     thread: usize,
     rng: u64,
     tally: Tally,
-    /// The file that this thread cuts, if any, is whole up to here.
+    /// If this thread cuts a file, that file is whole up to here.
     whole: u64,
 }
 
@@ -269,7 +269,7 @@ impl<'w> Worker<'w> {
         Ok(())
     }
 
-    /// Where other threads map and unmap just now.
+    /// Where other threads are mapping and unmapping at the moment.
     fn stray_load(&mut self) -> Result<(), Error> {
         let number = self.below(self.world.mms.len() as u64) as usize;
         let beyond =
@@ -364,7 +364,8 @@ impl<'w> Worker<'w> {
         Ok(())
     }
 
-    /// Everything is in use at the moment, or there are too many private copies: who meets that lets entries and pages go.
+    /// Everything is in use at the moment, or there are too many private copies: a thread that meets that drops entries and
+    /// pages.
     fn make_room(&mut self) {
         self.zap_all().expect("a mapping that stays");
         self.zap_all().expect("a mapping that stays");
@@ -438,7 +439,7 @@ impl<'w> Worker<'w> {
         data.file.truncate(data.size)
     }
 
-    /// Cuts off what is zeros, lets "another program" write the rest again, and follows.
+    /// Cuts off what is zeros, writes the rest again as another program would, and revalidates.
     fn restore(&mut self) -> Result<(), Error> {
         let data = &self.world.files[self.thread];
         data.file.truncate(self.whole)?;

@@ -1,4 +1,4 @@
-//! What the threads of one round share: a cache, two files, address spaces, and mappings that stay.
+//! What the threads of one round share: a cache, two files, address spaces, and permanent mappings.
 
 use crate::tally::Tally;
 use crate::words;
@@ -16,7 +16,7 @@ pub struct Plan {
     ra_pages: u32,
 }
 
-/// Few frames, fewer still, and once nearly enough.
+/// Few frames, even fewer, and once nearly enough.
 pub const PLANS: &[Plan] = &[
     Plan { frames: 96, io: Io::Threads, ra_pages: 16 },
     Plan { frames: 40, io: Io::Inline, ra_pages: 4 },

@@ -1,5 +1,5 @@
-//! Every operation at every moment of a thread's end: in destructors of thread-locals that were made before or after the
-//! thread's first section, and in those of C code, which come in up to four rounds after all of Rust's.
+//! Every operation at every moment of a thread's end: in destructors of thread-locals that were made before or after the thread's
+//! first section, and in those of C code, which run in up to four rounds after all of Rust's.
 #![cfg(all(feature = "internals", not(any(specmm_loom, specmm_shuttle))))]
 #![allow(missing_docs, reason = "a test suite")]
 
@@ -138,7 +138,7 @@ const OPERATIONS: &[(&str, Operation)] = &[
     }),
 ];
 
-/// When the operation comes.
+/// When the operation runs.
 #[derive(Debug, Clone, Copy)]
 enum Moment {
     /// In the destructor of a thread-local made before anything else.
@@ -176,7 +176,7 @@ fn in_round(round: usize, task: Task) {
     }
     fn set(round: usize, task: Task) {
         let value: *mut Value = Box::into_raw(Box::new((round, task)));
-        // SAFETY: a living key.
+        // SAFETY: the key has not been deleted.
         assert_eq!(unsafe { libc::pthread_setspecific(*KEY.get().unwrap(), value.cast()) }, 0);
     }
     KEY.get_or_init(|| {
@@ -188,7 +188,7 @@ fn in_round(round: usize, task: Task) {
     set(round, task);
 }
 
-/// A thread that does `task` at its end, after it has used the library or not.
+/// A thread that does `task` at its end, with or without having used the library before.
 fn thread(world: &Arc<World>, used: bool, moment: Moment, task: Task) {
     let use_it = || {
         if used {

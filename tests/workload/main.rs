@@ -1,4 +1,4 @@
-//! The workloads, through the public interface: what a caller of `workload::run` relies on.
+//! The workloads, through the public interface: what callers of `workload::run` rely on.
 #![cfg(all(feature = "workload", not(any(specmm_loom, specmm_shuttle))))]
 #![allow(missing_docs, reason = "a test suite")]
 
@@ -7,7 +7,7 @@ use specmm::{Error, Locking};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// A file that goes with the test.
+/// A file that is deleted with the test.
 struct Data(PathBuf);
 
 impl Data {

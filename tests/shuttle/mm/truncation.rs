@@ -2,9 +2,9 @@
 
 use super::*;
 
-/// Two address spaces map one file, one shared and speculative, one private under the lock only; it is cut short within a
-/// page and grown again while three threads load, one stores and one drops pages. Claims: a word is the file's, or zero where
-/// it was cut off, or what was stored; after the cut no entry beyond the end is left in either.
+/// Two address spaces map one file, one shared and speculative, one private under the lock only; it is cut short within a page
+/// and grown again while three threads load, one stores and one drops pages. Claims: a word is the file's, or zero where it was
+/// cut off, or one that was stored; after the cut no entry beyond the end is left in either.
 fn truncation() {
     const PAGES: u64 = 5;
     const KEPT: u64 = 3;
@@ -66,8 +66,8 @@ fn faults_against_truncation() {
     .check();
 }
 
-/// Three threads load a cached page under the mmap lock while the file is cut off and grown again. Claims: a word
-/// is the file's, or zero; no page that is gone is mapped.
+/// Three threads load a cached page under the mmap lock while the file is cut off and grown again. Claims: a word is the file's,
+/// or zero; no page that was removed is mapped.
 fn classic_faults() {
     let cache = cache_of(4, Io::Inline);
     let files = vec![open(&cache, 0, 1, 0)];
