@@ -244,3 +244,52 @@ fn hit<'f>(
 fn within(offset: u64) -> usize {
     (offset % PAGE_SIZE as u64) as usize
 }
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests {
+    use crate::store::MemoryStore;
+    use crate::{Io, PAGE_SIZE, PageCache, StoreOptions};
+    use std::sync::Arc;
+
+    /// Two pages and a half.
+    const SIZE: usize = 2 * PAGE_SIZE + PAGE_SIZE / 2;
+
+    fn byte(at: usize) -> u8 {
+        (at % 251) as u8 + 1
+    }
+
+    #[test]
+    fn hits_end_where_the_file_does() {
+        let cache = PageCache::new(1 << 20, Io::Inline).unwrap();
+        let store = Arc::new(MemoryStore::new((0..SIZE).map(byte).collect()));
+        let options = StoreOptions::default().ra_pages(0);
+        let file = cache.open_store_with(store, SIZE as u64, options).unwrap();
+        assert_eq!(file.read_cached(&mut [0; 8], 0), None, "nothing is cached");
+        file.pread(&mut vec![0; SIZE], 0).unwrap();
+        // Around where pages and the file begin and end, and where offsets do.
+        let edges = [0, PAGE_SIZE, 2 * PAGE_SIZE, SIZE, 3 * PAGE_SIZE, 4 * PAGE_SIZE];
+        let around = edges.iter().flat_map(|edge| edge.saturating_sub(2)..edge + 3);
+        for offset in around.clone().map(|at| at as u64).chain([u64::MAX - PAGE_SIZE as u64, u64::MAX]) {
+            for length in around.clone() {
+                let at = usize::try_from(offset).unwrap();
+                let expected = SIZE.saturating_sub(at).min(length);
+                let pages =
+                    if expected == 0 { 0 } else { (at + expected - 1) / PAGE_SIZE - at / PAGE_SIZE + 1 };
+                let mut buf = vec![0; length];
+                let before = cache.stats();
+                assert_eq!(file.read_cached(&mut buf, offset), Some(expected), "{length} bytes at {offset}");
+                let after = cache.stats();
+                assert_eq!(after.hits - before.hits, pages as u64, "{length} bytes at {offset}");
+                assert!(buf[..expected].iter().zip(at..).all(|(&found, at)| found == byte(at)));
+                assert!(buf[expected..].iter().all(|&rest| rest == 0), "what is not read stays");
+                if offset < 1 << 44 {
+                    assert_eq!(file.pread(&mut buf, offset).unwrap(), expected, "{length} bytes at {offset}");
+                    let whole = file.gather_cached(&[offset], length, &mut buf).unwrap();
+                    assert_eq!(whole == 1, expected == length, "{length} bytes at {offset}");
+                }
+            }
+        }
+        assert_eq!(cache.stats().reads, 3, "each page once");
+        cache.check().unwrap();
+    }
+}
