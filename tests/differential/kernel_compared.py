@@ -204,6 +204,10 @@ class Readers:
         if missing and missing[0] > first and not as_it_is:
             return "what a read has read already does not count for its own rest in later kernels"
         expected = (state.start + state.size - state.async_size, state.start + state.size)
+        # Where the next page is missing, or since where none is, decides what is read.
+        searches = (marked and first not in expected) or (missing and first - 1 in pages)
+        if searches and self.largest and not as_it_is:
+            return "a search for a hole over folios of several pages ends elsewhere"
         if missing and first > 0 and first in expected and not as_it_is:
             return "a miss where the next window was expected is any miss to later kernels"
         ours, theirs = ((first - (at // PAGE)) in (0, 1) for at in (state.prev_pos, self.at))
