@@ -351,7 +351,9 @@ def follow(
     for thread in threads:
         thread.start()
     deadline = time.monotonic() + seconds
-    while (time.monotonic() < deadline or versions.changes <= changes or not reads) and not wrong:
+    while (
+        time.monotonic() < deadline or versions.changes <= changes or not (reads or any(stale))
+    ) and not wrong:
         assert time.monotonic() < deadline + 120, "the writer and the readers hardly run"
         time.sleep(0.01)
     versions.stop.set()
