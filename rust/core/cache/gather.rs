@@ -1,7 +1,7 @@
 //! Many reads in one call.
 //!
-//! Owns: the order of the reads and what is judged when. Each is what [`File::pread`] of the same bytes would be, one after
-//! the other, and all of one version of the file; those that hit share read sections, and the file is looked up once.
+//! Owns: the order of the reads, and when an offset is checked. Each read returns what [`File::pread`] of the same bytes would,
+//! one after the other, and all are of one version of the file. Reads that hit share read sections, and touch no shared count.
 
 use super::arguments::{check_offset, check_room};
 use super::coherence;
@@ -13,6 +13,7 @@ use super::open_file::OpenFile;
 use super::read::try_read;
 use crate::error::{Error, Result};
 use crate::page::{Out, PAGE_SIZE};
+use crate::rcu::ReadSection;
 use std::sync::Arc;
 
 /// What one read section copies at most, in reads and in bytes: grace periods wait for it.
@@ -51,11 +52,21 @@ impl File {
     /// As [`File::gather`].
     pub fn gather_into(&self, offsets: &[u64], length: usize, mut out: Out<'_>) -> Result<()> {
         check_room(offsets, length, &out)?;
-        let open = self.open_file()?;
         let total = out.len();
-        let mut call = one_version::one_version(&open.mapping)?;
+        let call = self.one_version_now()?;
+        let mut done = 0;
+        if call.is_some() {
+            done = self.gather_cached_into(offsets, length, out.part(0..total))?;
+            if done == offsets.len() {
+                return Ok(());
+            }
+        }
+        let open = self.open_file()?;
+        let mut call = call.map_or_else(|| one_version::one_version(&open.mapping), Ok)?;
         loop {
-            let gathered = try_gather(&open, &call, offsets, length, out.part(0..total))?;
+            let (rest, room) = (&offsets[done..], out.part(done * length..total));
+            let gathered = try_gather(&open, &call, rest, length, room)?;
+            done = 0;
             let gathered = match one_version::judge(&open.mapping, &mut call, gathered)? {
                 Verdict::OneVersion => gathered,
                 Verdict::Again => false,
@@ -84,8 +95,8 @@ impl File {
         try_gather(&self.open_file()?, call, offsets, length, out)
     }
 
-    /// The part of [`File::gather`] that takes no lock: serves reads from the cache up to the first that misses or does not lie
-    /// in the file as the cache knows it, and answers how many it served. All that it serves is of one version.
+    /// The part of [`File::gather`] that takes no lock: serves reads from the cache, up to the first one that misses or lies
+    /// outside the file as the cache knows it. Returns how many it served; all of them are of one version.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] and [`Error::Closed`] as [`File::gather`].
@@ -99,11 +110,13 @@ impl File {
     /// As [`File::gather`].
     pub fn gather_cached_into(&self, offsets: &[u64], length: usize, out: Out<'_>) -> Result<usize> {
         check_room(offsets, length, &out)?;
-        let open = self.open_file()?;
-        let epoch = open.mapping.version.epoch();
-        let done = gather_cached(&open, offsets, length, out)?;
-        // Of what was found to have changed meanwhile nothing is served.
-        Ok(if open.mapping.version.epoch() == epoch { done } else { 0 })
+        let epoch = self.current(&crate::rcu::read())?.mapping.version.epoch();
+        let done = in_sections(offsets, length, out, |batch, room, section| {
+            gather_in_section(self.current(section)?, batch, length, room, section)
+        })?;
+        // If the file was found to have changed meanwhile, nothing is served.
+        let is_current = self.current(&crate::rcu::read())?.mapping.version.epoch() == epoch;
+        Ok(if is_current { done } else { 0 })
     }
 }
 
@@ -132,22 +145,48 @@ fn try_gather(
     Ok(one_version::is_current(&open.mapping, call))
 }
 
-fn gather_cached(open: &Arc<OpenFile>, offsets: &[u64], length: usize, mut out: Out<'_>) -> Result<usize> {
+/// Serves reads from the cache up to the first that misses, and returns how many it served.
+fn gather_cached(open: &OpenFile, offsets: &[u64], length: usize, out: Out<'_>) -> Result<usize> {
+    in_sections(offsets, length, out, |batch, room, section| {
+        gather_in_section(open, batch, length, room, section)
+    })
+}
+
+/// Divides reads among read sections: serves a batch in each, until one of them is not served whole.
+fn in_sections(
+    offsets: &[u64],
+    length: usize,
+    mut out: Out<'_>,
+    serve: impl Fn(&[u64], Out<'_>, &ReadSection) -> Result<usize>,
+) -> Result<usize> {
     let mut done = 0;
-    let batch = SECTION_READS.min(SECTION_BYTES / length.max(1)).max(1);
-    for offsets in offsets.chunks(batch) {
-        let section = crate::rcu::read();
-        for &offset in offsets {
-            let row = out.part(done * length..(done + 1) * length);
-            check_offset(offset)?;
-            // Beyond the end: the file is looked at before it is judged.
-            match read_cached(&open.mapping, row, offset, Short::Refuse, &section) {
-                Some(_) => done += 1,
-                None => return Ok(done),
-            }
+    for batch in offsets.chunks(SECTION_READS.min(SECTION_BYTES / length.max(1)).max(1)) {
+        let room = out.part(done * length..(done + batch.len()) * length);
+        let served = serve(batch, room, &crate::rcu::read())?;
+        done += served;
+        if served < batch.len() {
+            break;
         }
     }
     Ok(done)
+}
+
+fn gather_in_section(
+    open: &OpenFile,
+    offsets: &[u64],
+    length: usize,
+    mut out: Out<'_>,
+    section: &ReadSection,
+) -> Result<usize> {
+    for (done, &offset) in offsets.iter().enumerate() {
+        let row = out.part(done * length..(done + 1) * length);
+        check_offset(offset)?;
+        // A read beyond the known end is refused here: the file is looked at before it is judged.
+        if read_cached(&open.mapping, row, offset, Short::Refuse, section).is_none() {
+            return Ok(done);
+        }
+    }
+    Ok(offsets.len())
 }
 
 /// Whether the file has the range now. An empty range lies in every file.

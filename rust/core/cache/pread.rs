@@ -107,7 +107,7 @@ impl File {
     /// # Errors
     /// [`Error::Closed`].
     pub fn one_version_now(&self) -> Result<Option<OneVersion>> {
-        Ok(one_version::one_version_now(&self.open_file()?.mapping))
+        Ok(one_version::one_version_now(&self.current(&crate::rcu::read())?.mapping))
     }
 
     /// What becomes of a call of several reads, after a try at all of them: see [`File::one_version`]. `came`: none of them found
