@@ -1,8 +1,8 @@
 //! Read large files under a memory limit you set: a page cache inside your process, in place of mmap.
 //!
 //! Pages are found and copied out without a lock, any number of files share the limit, and a truncated file is an error where
-//! mmap sends a signal. Over the cache are address spaces whose page faults are served as Linux serves them: first
-//! *speculatively*, without the mmap lock, and only then with it.
+//! mmap sends a signal. On top of the cache are address spaces whose page faults are served as Linux serves them: first
+//! *speculatively*, without the mmap lock, and only if that fails with it.
 //!
 //! ```
 //! use specmm::{Io, Mm, MmOptions, PageCache, Prot, store::MemoryStore};
@@ -15,23 +15,23 @@
 //! let mut buf = [0; 10];
 //! assert_eq!(file.pread(&mut buf, 99_995)?, 5);
 //!
-//! // Without a copy: a pin holds its page, and keeps the file from being closed.
+//! // Without a copy: a pin keeps its page in memory and the file open.
 //! let pin = file.pin(40_000, 10)?;
 //! assert_eq!(pin[..], [7; 10]);
 //! assert!(matches!(file.close(), Err(specmm::Error::Pinned(_))));
 //! drop(pin);
 //!
-//! // As a mapping: the first fault makes page tables under the lock, a later one commits without it.
+//! // As a mapping: the first fault allocates page tables under the lock, a later one commits without it.
 //! let mm = Mm::new(&cache, MmOptions::default())?;
 //! let address = mm.mmap(&file, None, 0, Prot::Read, true)?;
 //! assert!(mm.fault(address, false).abort.is_some());
 //! assert!(mm.fault(address + 80_000, false).abort.is_none());
 //!
-//! // Beyond a truncated end: an error, never a signal.
+//! // Past the truncated end: an error, never a signal.
 //! file.truncate(4096)?;
 //! assert!(matches!(mm.load(address + 80_000, &mut buf), Err(specmm::Error::Bus { index: 19, .. })));
 //!
-//! // Mappings keep what they map; files and caches are given back by name, or when the last clone is dropped.
+//! // Mappings keep their files alive; files and caches close here, or when the last clone is dropped.
 //! mm.close()?;
 //! file.close()?;
 //! cache.close()?;
@@ -40,27 +40,27 @@
 //!
 //! # The house
 //!
-//! Each room knows only the rooms below it. A reader who knows Linux finds each function where Linux keeps it. Only
-//! [`store`], [`error`], [`fork`] and the names at the root are public; the other rooms are private.
+//! The crate is a house of rooms (its modules), and each room uses only the rooms below it. Each function is where Linux keeps
+//! it. Only [`store`], [`error`], [`fork`] and the names at the root are public; the other rooms are private.
 //!
 //! | room | what | Linux |
 //! |---|---|---|
 //! | `workload` | drivers of the workloads (feature `workload`) | will-it-scale, pft |
 //! | `mm` | address spaces: mappings, page table, mmap lock with its sequence, faults | `mm/memory.c`, `mm/mmap.c` |
-//! | `cache` | pages of files: lookup, `filemap_fault`, readahead, truncation, the bound | `mm/filemap.c`, `mm/readahead.c`, `mm/truncate.c` |
+//! | `cache` | pages of files: lookup, `filemap_fault`, readahead, truncation, the memory limit | `mm/filemap.c`, `mm/readahead.c`, `mm/truncate.c` |
 //! | `page` | frames: flags, reference counts, locks, bytes | `struct page`, `mm/page_alloc.c` |
 //! | `xarray` | index to page | `lib/xarray.c` |
-//! | [`store`] | where bytes live | file systems |
+//! | [`store`] | where the bytes come from | file systems |
 //! | `stats` | event counters | `mm/vmstat.c` |
 //! | `rcu` | read sections and grace periods | `kernel/rcu` |
-//! | `sync` | atomics in two faces, named guards, locks, wait queues | `kernel/locking` |
+//! | `sync` | atomics (native, and for model checkers), named guards, locks, wait queues | `kernel/locking` |
 //!
-//! Beside them stand [`fork`], what a forked child does first, and `reserve`, memory that may be refused.
+//! Beside them are [`fork`], for a forked child's first steps, and `reserve`, allocations that may fail.
 //!
-//! The features `internals` (what benchmarks, checks and the Python binding need from the inside) and `workload` are for the
+//! The features `internals` (internal items that benchmarks, checks and the Python binding need) and `workload` are for the
 //! project's own use and exempt from semantic versioning.
 //!
-//! # Who waits
+//! # What waits
 //!
 //! Lock-free: a copy-out attempt ([`File::read_cached`]) and a speculative attempt (a count of zero aborts; the page lock
 //! and the leaf lock are tried once). Waiting: [`File::pread`] on a miss, the classic fault, the page lock, the leaf lock,
@@ -68,10 +68,10 @@
 //!
 //! # What excludes what
 //!
-//! Operation against operation: the guard, and in brackets the lock that both take. F is a speculative fault, C a classic
-//! one, L a load or store through an entry, P a copy of a resident page, R the creation and reading of pages, T truncation,
-//! E the removal of an idle page, S reclaim, K a pin, W a change of mappings. `docs/concurrency.md` in the repository has
-//! every pair with the models that fail without its guard, and the premises that cross modules.
+//! For each pair of operations: the guard, and in parentheses the lock that both take. F is a speculative fault, C a classic one,
+//! L a load or store through an entry, P a copy of a resident page, R the creation and reading of pages, T truncation, E the
+//! removal of an idle page, S reclaim, K a pin, W a change of mappings. `docs/concurrency.md` in the repository lists every pair
+//! with the models that fail without its guard, and the assumptions that cross modules.
 //!
 //! | | F | C | L | P |
 //! |---|---|---|---|---|
@@ -94,13 +94,14 @@
 //! | S | a mapping before the lock is tried | mapping (page lock); shadows looked for again | (page lock) | put back once (free lists' mutex) | |
 //! | K | nothing in common | pins and size under the page lock | a pin's reference | a pin's reference; pinned is on no list | nothing in common |
 //!
-//! A change that others made to a file takes every page out (T) and then moves the file's epoch, to which calls over several pages
-//! look at both ends; a read (R) is good if the store says the same before and after it.
+//! When a file was changed by others, every page is taken out (T) and then the file's epoch advances; a call over several pages
+//! loads the epoch before its first page and after its last. A read (R) is valid if the store reports the same state before and
+//! after it.
 //!
 //! Lock order, outermost first: mmap lock, `invalidate_lock`, page lock, `i_mmap`, leaf lock, `i_pages`. A grace period may
 //! be awaited under all but the last two, and never inside a read section.
 //!
-//! How each of these is checked stands in the repository under `docs/checking.md`.
+//! `docs/checking.md` in the repository says how each of these is checked.
 
 #![deny(unsafe_code)]
 #![cfg_attr(not(feature = "internals"), warn(unnameable_types))]
@@ -128,7 +129,7 @@ pub mod workload;
 #[allow(unsafe_code, reason = "nodes are reached through raw pointers that RCU keeps alive")]
 mod xarray;
 
-/// The crate's README: its code is run with the documentation's.
+/// The crate's README, whose examples run with those of the documentation.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
