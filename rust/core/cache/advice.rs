@@ -1,21 +1,23 @@
-//! What is said about coming accesses: about reads of a file, and by a mapping about its faults.
+//! Advice about coming accesses: for reads of a file, and for the faults of a mapping.
 //!
-//! Owns: the words. What is done about them is readahead's and eviction's (`fadvise`). Mirrors `include/uapi/linux/fadvise.h`.
+//! Owns: the kinds of advice. Does not own what readahead and eviction do with it (`fadvise`). Plain values, so nothing to
+//! synchronise. Mirrors `include/uapi/linux/fadvise.h`.
 
 use crate::error::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
 
-/// What a user says about coming reads (`posix_fadvise`).
+/// Advice about coming reads (`posix_fadvise`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Advice {
-    /// Readahead as usual.
+    /// Default readahead.
     Normal,
     /// No readahead.
     Random,
-    /// Twice the readahead.
+    /// Twice the readahead window.
     Sequential,
-    /// Read the range now: at most 1 MiB of it a call, or the largest window if that is more, and no more than half a cache.
+    /// Start reading the range now: per call at most 1 MiB or the maximum window, whichever is larger, and never more than half
+    /// the cache.
     WillNeed,
     /// Drop the range's clean, unmapped pages.
     DontNeed,
@@ -50,14 +52,14 @@ impl fmt::Display for Advice {
     }
 }
 
-/// What the mapping says about its access pattern (`VM_RAND_READ`, `VM_SEQ_READ`).
+/// The access pattern advised for a mapping (`VM_RAND_READ`, `VM_SEQ_READ`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Pattern {
-    /// Nothing.
+    /// No advice.
     #[default]
     Normal,
     /// No readahead.
     Random,
-    /// Readahead from the fault on, and no miss accounting.
+    /// Readahead starts at the fault, without miss accounting.
     Sequential,
 }

@@ -1,7 +1,7 @@
-//! Open files, as users hold them.
+//! The public handle of an open file.
 //!
-//! Owns: the handle, which can be closed under its users and whose path may name another file one day; arguments and errors. What
-//! is done with the file is done to the [`OpenFile`] behind it.
+//! Owns: the handle, which can be closed while others use it, and whose path may come to name another file; argument checks and
+//! errors. Does not own the operations, which act on the [`OpenFile`] behind it, held by an RCU cell.
 
 use super::advice::Advice;
 use super::arguments::check_offset;
@@ -20,7 +20,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// An open file. Clones are the same open file and close together.
+/// An open file. Clones share one open file: closing one closes all.
 #[derive(Clone)]
 pub struct File {
     handle: Arc<Handle>,
@@ -28,7 +28,7 @@ pub struct File {
 
 struct Handle {
     open: ArcCell<OpenFile>,
-    /// Where a local file was found, from the root.
+    /// Absolute path of a local file, as opened.
     path: Option<PathBuf>,
     name: OsString,
     mode: OpenMode,
@@ -42,7 +42,7 @@ impl File {
         Self { handle: Arc::new(Handle { open: ArcCell::new(Arc::new(open)), path, name, mode, files }) }
     }
 
-    /// A file over a store without a cache's registry, for models.
+    /// A file over a store, outside any cache's registry, for models.
     #[cfg(all(test, specmm_loom))]
     pub(crate) fn in_memory(shared: &Arc<Shared>, store: Arc<dyn crate::store::Store>, size: u64) -> Self {
         let mapping = super::files::new_mapping(shared, &store, size, "model".as_ref());
@@ -51,19 +51,19 @@ impl File {
         Self::new(&files, open, "model".as_ref(), None)
     }
 
-    /// The open file, while neither it nor its cache is closed.
+    /// The open file, unless it or its cache is closed.
     pub(crate) fn open_file(&self) -> Result<Arc<OpenFile>> {
         let open = self.handle.open.get().ok_or_else(|| self.closed_error())?;
         open.mapping.shared.require_open()?;
         Ok(open)
     }
 
-    /// The same for as long as a section is open: touches no count.
+    /// As [`File::open_file`], but valid only within a read section: no reference count is changed.
     pub(super) fn current<'s>(&'s self, section: &'s ReadSection) -> Result<&'s OpenFile> {
         self.current_if_any(section).ok_or_else(|| self.closed_error())
     }
 
-    /// The same without saying why there is none.
+    /// As [`File::current`], without an error that says why there is none.
     #[inline]
     pub(super) fn current_if_any<'s>(&'s self, section: &'s ReadSection) -> Option<&'s OpenFile> {
         let open = self.handle.open.load(section);
@@ -76,7 +76,7 @@ impl File {
         cache.unwrap_or_else(|| Error::Closed(format!("file {:?}", self.handle.name)))
     }
 
-    /// Where a local file was found.
+    /// Path of a local file.
     pub(super) fn path(&self) -> Option<&Path> {
         self.handle.path.as_deref()
     }
@@ -85,13 +85,13 @@ impl File {
         &self.handle.files.shared
     }
 
-    /// The path as it was given, or the name given to a store.
+    /// The path it was opened by, or the name given to a store.
     #[must_use]
     pub fn name(&self) -> &OsStr {
         &self.handle.name
     }
 
-    /// How it was opened.
+    /// The mode it was opened in.
     #[must_use]
     pub fn mode(&self) -> OpenMode {
         self.handle.mode
@@ -103,11 +103,11 @@ impl File {
         self.handle.open.load(&crate::rcu::read()).is_none()
     }
 
-    /// Gives the file up. Mappings of it live on; its pages go when the last user does. Other threads that wait for a store that
-    /// may stall, to read through this handle, leave with [`Error::Closed`]. Closing twice is fine.
+    /// Closes the file. Its mappings stay usable; its pages are freed with its last user. Threads reading through this handle
+    /// that wait for a store that may stall get [`Error::Closed`]. Closing twice is allowed.
     ///
     /// # Errors
-    /// [`Error::Pinned`] while pins that were made through it live; then it stays open.
+    /// [`Error::Pinned`] while pins made through this handle exist; the file then stays open.
     pub fn close(&self) -> Result<()> {
         {
             let section = crate::rcu::read();
@@ -129,7 +129,7 @@ impl File {
         Ok(())
     }
 
-    /// The size in bytes that the cache knows (`i_size_read`).
+    /// The file's size in bytes, as far as the cache knows (`i_size_read`).
     ///
     /// # Errors
     /// [`Error::Closed`].
@@ -137,11 +137,12 @@ impl File {
         Ok(self.current(&crate::rcu::read())?.mapping.i_size())
     }
 
-    /// Changes the size, as ftruncate(2): drops cached pages and entries beyond a smaller one.
+    /// Changes the size, as ftruncate(2) does. Shrinking drops the cached pages and page-table entries past the new end.
     ///
     /// # Errors
-    /// [`Error::Io`] with EINVAL for a file opened for reading or if the store refuses; [`Error::TimedOut`] and
-    /// [`Error::Interrupted`] while a store that may stall is still reading what is to go. Then the size stays.
+    /// [`Error::Io`] with EINVAL if the file was opened for reading, or with the store's error; [`Error::TimedOut`] and
+    /// [`Error::Interrupted`] while a store that may stall is still reading pages to be dropped. On an error the size is
+    /// unchanged.
     pub fn truncate(&self, size: u64) -> Result<()> {
         let open = self.open_file()?;
         if !open.mode.is_writable() {
@@ -151,7 +152,7 @@ impl File {
         size_change::change_size(&open.mapping, size, Some(&open.closed), |size| open.store().truncate(size))
     }
 
-    /// Says how the file will be read; see [`Advice`]. `length` `None` means to the end.
+    /// Declares how the file will be read; see [`Advice`]. A `length` of `None` means to the end.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for an offset beyond 16 TiB, [`Error::Closed`].
@@ -161,7 +162,7 @@ impl File {
         Ok(())
     }
 
-    /// How the file will be read, as was last said: normal, random or sequential.
+    /// The access pattern last advised: normal, random or sequential.
     ///
     /// # Errors
     /// [`Error::Closed`].
@@ -177,8 +178,8 @@ impl File {
         Ok(self.open_file()?.readahead_state())
     }
 
-    /// `filemap_fault` alone, without an address space. Speculative: one attempt, LOCKED or RETRY with the cause.
-    /// Classic: until LOCKED (with MAJOR if the page was absent), SIGBUS or OOM.
+    /// Runs `filemap_fault` alone, without an address space. Speculative: a single attempt, which ends LOCKED, or RETRY with the
+    /// cause. Classic: repeats until LOCKED (with MAJOR if the page was absent), SIGBUS or OOM.
     ///
     /// # Errors
     /// [`Error::Closed`], [`Error::TimedOut`], [`Error::Interrupted`].
@@ -187,16 +188,16 @@ impl File {
         if speculative { Ok(fault_speculatively(&open, index)) } else { fault_classically(&open, index) }
     }
 
-    /// Looks whether somebody else changed the file, follows, and answers the size. A file that was changed (its size is
-    /// smaller, or its modification time or ctime differs) loses its cached pages; one that has grown keeps them, but for the
-    /// last, partial one; a path that names another file by now is opened anew; a file that was deleted is read on, as any
-    /// open file is. Mappings and pins stay with what they were made of.
+    /// Checks whether the file was changed by others, brings the cache up to date, and returns the size. A changed file (smaller,
+    /// or with another modification time or ctime) loses its cached pages. One that has only grown keeps them, except for a
+    /// partial last page. If the path now names another file, that one is opened instead; a deleted file stays readable, as any
+    /// open file does. Existing mappings and pins keep the old file and its bytes.
     ///
-    /// Without being asked, a file looks for changes, but not at its path, before and after each read of its store, and
-    /// before a read that reaches beyond the end it knows.
+    /// Without this call, changes to the file (but not to its path) are noticed before and after each read of its store, and
+    /// before a read past its known end.
     ///
     /// # Errors
-    /// [`Error::Io`] if the store cannot say or what the path names now cannot be opened, [`Error::Closed`].
+    /// [`Error::Io`] if the store cannot be examined or the file that the path now names cannot be opened; [`Error::Closed`].
     pub fn revalidate(&self) -> Result<u64> {
         self.follow(false)
     }
@@ -212,8 +213,8 @@ impl File {
         coherence::revalidate(&open.mapping, drop_all)
     }
 
-    /// As [`File::revalidate`], and drops every cached page, whatever the look says: for changes that leave no trace, such as a
-    /// rewrite that also made the file longer, or one within a tick of the clock.
+    /// As [`File::revalidate`], but always drops every cached page: for changes that cannot be detected, such as a rewrite that
+    /// also made the file longer, or one within a tick of the clock.
     ///
     /// # Errors
     /// As [`File::revalidate`].
@@ -221,7 +222,7 @@ impl File {
         self.follow(true)
     }
 
-    /// The file that the path names now, if it is another one.
+    /// The file that the path now names, if it is another one.
     fn replacement(&self, open: &OpenFile) -> Result<Option<OpenFile>> {
         let io_error = |error| Error::Io(IoError::new(error, self.name()));
         let Some(path) = &self.handle.path else { return Ok(None) };
@@ -234,7 +235,7 @@ impl File {
         if now == identity {
             return Ok(None);
         }
-        // What "w" and "x" ask for was done long ago.
+        // Whatever "w" and "x" ask for was done at the first open.
         let mode = if open.mode.is_writable() { OpenMode::ReadWrite } else { OpenMode::Read };
         let now = self.handle.files.open_local(path, self.name(), mode, open.base_ra_pages)?;
         Ok(Some(open.again(Arc::clone(&now.mapping), Arc::clone(now.store()))))

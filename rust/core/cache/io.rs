@@ -1,13 +1,13 @@
-//! The queue of reads, and the threads that make them.
+//! The queue of reads, and the threads that perform them.
 //!
-//! Owns: the threads that read, which also make room in the background, and the wait for all of them. Does not own the decision
-//! what to read or what to take, the order of what is queued (`requests`), nor how pages are filled: of files it knows no more
-//! than that they are a [`Source`](super::requests::Source). Linux leaves this to the block layer.
+//! Owns: the threads that read, which also reclaim in the background, and the wait for all of them. Does not own the decision
+//! what to read or reclaim, the order of the queue (`requests`), nor how pages are filled: a file is only a
+//! [`Source`](super::requests::Source) here. Linux leaves this to the block layer.
 //!
-//! One mutex has what is queued and what is under way; it is not held while a file is read. A store that may stall
-//! ([`ReadBy::Workers`](crate::store::ReadBy)) keeps the worker that is inside it, the pages being read, locked, its buffer, and
-//! the file. Whoever waits for a page may leave (`wait`); the read is then abandoned: it is waited for no more, and its answer,
-//! if one comes, fills the pages as any other does.
+//! One mutex guards the queued requests and the reads under way; it is not held while a file is read. A store that may stall
+//! ([`ReadBy::Workers`](crate::store::ReadBy)) ties up the worker that is inside it, the buffer, the file, and the pages being
+//! read, which stay locked. A thread waiting for a page may leave (`wait`). The read is then abandoned: nothing waits for it any
+//! more, and if it does complete, it fills its pages as any other read does.
 
 use super::hire::hire;
 use super::idle::wait_for_work;
@@ -17,16 +17,16 @@ use crate::sync::{Condvar, Mutex, is_this_thread};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Where windows are read.
+/// Which threads read the stores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Io {
-    /// On worker threads: the caller waits only for the page it needs.
+    /// Worker threads: the caller waits only for the page it needs.
     Threads,
-    /// In the calling thread: deterministic, for tests.
+    /// The calling thread: deterministic, for tests.
     Inline,
 }
 
-/// How long a cache that is being closed waits for stores that may stall.
+/// How long a closing cache waits for stores that may stall.
 const CLOSING: Duration = Duration::from_millis(500);
 
 /// The queue of one cache.
@@ -38,27 +38,27 @@ pub(crate) struct IoQueue {
 struct Queue {
     requests: Mutex<Requests>,
     work: Condvar,
-    /// A read ended that somebody may wait for.
+    /// Notified when a read ends.
     ended: Condvar,
 }
 
-/// What became of a request.
+/// What happened to a submitted request.
 pub(super) enum Submitted {
     /// A worker will read it.
     Queued,
-    /// No worker is to be had: the caller runs it.
+    /// There is no worker for it: the caller must run it.
     Yours(Errand),
-    /// The cache was closed, and its caller must not be kept by this store: the pages are unlocked, unread.
+    /// The cache was closed, and this store must not block its caller: the pages are unlocked, unread.
     Refused,
 }
 
-/// A read that a thread is to make, known to others meanwhile if its store may stall.
+/// A read for a thread to perform, recorded as under way if its store may stall.
 pub(super) struct Errand {
     request: Request,
     underway: Option<Underway>,
 }
 
-/// A read is under way as long as this lives.
+/// A read is under way while this exists.
 struct Underway {
     queue: Arc<Queue>,
     number: u64,
@@ -76,7 +76,7 @@ impl IoQueue {
         self.mode == Io::Inline
     }
 
-    /// Hands a request to the workers if there are any. Waits for nothing.
+    /// Hands a request to the workers, if there are any. Never waits.
     pub(super) fn submit(&self, request: Request) -> Submitted {
         let stalls = request.may_stall();
         if self.mode == Io::Inline && !stalls {
@@ -88,7 +88,7 @@ impl IoQueue {
             request.cancel();
             return Submitted::Refused;
         }
-        // Or no place in the queue is to be had.
+        // Or there is no memory for the queue.
         if self.mode == Io::Inline || requests.stopping || !requests.reserve() {
             return Submitted::Yours(self.queue.errand(&mut requests, request, false, None));
         }
@@ -96,15 +96,15 @@ impl IoQueue {
         self.queue.put_to_work(requests).map_or(Submitted::Queued, Submitted::Yours)
     }
 
-    /// Somebody waits for a page: what is to be read ahead of need and has it goes before the rest. Some: no worker is to be had
-    /// for it, so the caller runs it.
+    /// A thread is waiting for a page: a queued readahead request that contains it moves to the front. Some: there is no worker
+    /// for it, so the caller must run it.
     pub(super) fn hurry(&self, file: u64, index: u64) -> Option<Errand> {
         let mut requests = self.queue.requests.lock();
         if requests.hurry(file, index) { self.queue.put_to_work(requests) } else { None }
     }
 
-    /// Makes room in the background, unless that is being done (`wakeup_kswapd`). Without workers it is left to those who need
-    /// the room.
+    /// Starts background reclaim, unless it is running (`wakeup_kswapd`). Without workers, requests that need a frame reclaim
+    /// directly.
     pub(super) fn submit_reclaim<R: MakesRoom + 'static>(&self, cache: &Arc<R>) {
         if self.mode == Io::Inline {
             return;
@@ -123,7 +123,8 @@ impl IoQueue {
         self.queue.work.notify_one();
     }
 
-    /// Somebody stopped waiting for a page, whose read, if it was asked for by `answer` alone, is not begun any more.
+    /// A thread has stopped waiting for a page. If only that thread asked for its read (`answer`) and it has not begun, it is
+    /// cancelled.
     pub(super) fn abandon(&self, file: u64, index: u64, answer: Option<&Arc<Answer>>) {
         let unread = self.queue.requests.lock().abandon(file, index, answer);
         unread.into_iter().for_each(Request::cancel);
@@ -134,18 +135,18 @@ impl IoQueue {
         self.queue.requests.lock().reach(file, first)
     }
 
-    /// Reads that were abandoned and have not come back.
+    /// Abandoned reads that have not returned.
     pub(super) fn abandoned(&self) -> u64 {
         self.queue.requests.lock().abandoned(Instant::now()).count() as u64
     }
 
-    /// The frames that those have.
+    /// The frames of those reads.
     pub(super) fn abandoned_frames(&self) -> Vec<u32> {
         let requests = self.queue.requests.lock();
         requests.abandoned(Instant::now()).flatten().copied().collect()
     }
 
-    /// Waits until nothing is queued or being read, but by stores whose time-out is over. False: the program gives up.
+    /// Waits until nothing is queued or being read, except reads whose time-out has expired. False: the program gave up.
     pub(crate) fn settle(&self) -> bool {
         self.wait_until(|requests| {
             let now = Instant::now();
@@ -154,8 +155,8 @@ impl IoQueue {
         })
     }
 
-    /// Looks, at the latest when a read ended, until what is looked for is there. A look also answers requests to cancel. False:
-    /// the program gives up.
+    /// Calls `look` until it reports success, and again whenever a read ends; it also returns requests to cancel. False: the
+    /// program gave up.
     fn wait_until(&self, mut look: impl FnMut(&mut Requests) -> (bool, Vec<Request>)) -> bool {
         let mut ask_at = Instant::now() + LOOK_AGAIN;
         loop {
@@ -178,8 +179,8 @@ impl IoQueue {
         }
     }
 
-    /// Finishes what is queued, but for stores that may stall, gives the reads of those a moment, abandons them and ends the
-    /// workers.
+    /// Finishes the queued reads, except those of stores that may stall; gives these reads a moment, then abandons them and ends
+    /// the workers.
     pub(crate) fn close(&self) {
         let until = Instant::now() + CLOSING;
         let close = |requests: &mut Requests| {
@@ -196,8 +197,7 @@ impl IoQueue {
         self.stop();
     }
 
-    /// Finishes what is queued and ends the workers but those that are stuck in a store. Later requests are read by their
-    /// callers.
+    /// Finishes the queued reads and ends the workers, except those stuck in a store. Later requests are read by their callers.
     pub(crate) fn stop(&self) {
         let workers = {
             let mut requests = self.queue.requests.lock();
@@ -209,7 +209,7 @@ impl IoQueue {
         };
         self.queue.work.notify_all();
         for (_, worker) in workers {
-            // A worker that drops the last user of a cache ends up here itself and must not wait for itself.
+            // A worker that drops the last user of a cache gets here, and must not wait for itself.
             if !is_this_thread(&worker) {
                 let _ended = worker.join();
             }
@@ -218,7 +218,7 @@ impl IoQueue {
 }
 
 impl Queue {
-    /// Sees to it that what was queued is read. Some: the last of it, which no worker may ever come to.
+    /// Ensures that the queued requests are read. Some: the last one, which no worker may ever reach.
     fn put_to_work(self: &Arc<Self>, mut requests: crate::sync::MutexGuard<'_, Requests>) -> Option<Errand> {
         self.make_workers(&mut requests);
         if let Some((request, ahead)) = requests.unqueue_if_stuck() {
@@ -229,10 +229,10 @@ impl Queue {
         None
     }
 
-    /// Starts the workers that are wanted, as far as there are threads to be had.
+    /// Starts as many of the wanted workers as the system can provide.
     fn make_workers(self: &Arc<Self>, requests: &mut Requests) {
         debug_assert!(requests.workers.len() <= MAX_WORKERS, "too many workers");
-        // Those that have ended need not be waited for.
+        // Threads that have ended need no wait.
         #[cfg(not(any(specmm_loom, specmm_shuttle)))]
         requests.retired.retain(|(_, worker)| !worker.is_finished());
         while !requests.stopping && requests.workers.len() < requests.wanted_workers() {
@@ -245,7 +245,7 @@ impl Queue {
         }
     }
 
-    /// Makes an errand of a request, and a read under way.
+    /// Turns a request into an errand and records the read as under way.
     fn errand(
         self: &Arc<Self>,
         requests: &mut Requests,
@@ -276,11 +276,11 @@ impl Queue {
             match job {
                 Job::Read(request, ahead) => {
                     let errand = self.errand(&mut requests, request, ahead, Some(number));
-                    // If a store may keep this one, another takes its place.
+                    // If a store may block this worker, another takes its place.
                     self.make_workers(&mut requests);
                     drop(requests);
-                    // A store that panics must not take the worker with it: who needs the page is told, or reads again and
-                    // meets the panic.
+                    // A store that panics must not end the worker: a thread that needs the page gets an error, or reads again and
+                    // meets the panic itself.
                     let _met_again = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| errand.run()));
                 }
                 Job::Reclaim(cache) => {

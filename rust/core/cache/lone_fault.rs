@@ -1,6 +1,7 @@
-//! `filemap_fault` alone, without an address space: how the two forms are shown and compared.
+//! `filemap_fault` alone, without an address space: for showing and comparing its two forms.
 //!
-//! Owns: what such a call answers. Waits as the classic form does between its passes.
+//! Owns: the result of such a call. Does not own the two forms (`filemap`, `speculation`). Waits as the classic form does between
+//! its passes.
 
 use super::advice::{Advice, Pattern};
 use super::coherence::follow_changes;
@@ -13,16 +14,16 @@ use super::wait::NotRead;
 use crate::error::Result;
 use std::sync::Arc;
 
-/// The answer of [`File::filemap_fault`](super::File::filemap_fault).
+/// The result of [`File::filemap_fault`](super::File::filemap_fault).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FilemapFault {
-    /// LOCKED, perhaps with MAJOR; RETRY when speculation aborted; SIGBUS or OOM.
+    /// LOCKED, possibly with MAJOR; RETRY if speculation aborted; SIGBUS or OOM.
     pub result: VmFault,
     /// Why speculation aborted.
     pub abort: Option<Abort>,
 }
 
-/// The seed function alone, speculatively: the page is unlocked and put before this returns.
+/// The speculative form alone; the page is unlocked and put before this returns.
 pub(super) fn fault_speculatively(open: &OpenFile, index: u64) -> FilemapFault {
     let section = crate::rcu::read();
     match filemap_fault_speculative(&open.mapping, index, &section) {
@@ -34,7 +35,7 @@ pub(super) fn fault_speculatively(open: &OpenFile, index: u64) -> FilemapFault {
     }
 }
 
-/// The seed function alone, classically, until it is LOCKED or fails.
+/// The classic form alone, repeated until it is LOCKED or fails.
 pub(super) fn fault_classically(open: &Arc<OpenFile>, index: u64) -> Result<FilemapFault> {
     let pattern = match open.advice() {
         Advice::Random => Pattern::Random,
@@ -46,7 +47,7 @@ pub(super) fn fault_classically(open: &Arc<OpenFile>, index: u64) -> Result<File
     loop {
         let answer = filemap_fault(open, index, pattern, pass);
         let missed = if answer.missed { VmFault::MAJOR } else { VmFault::NONE };
-        // As in Linux an error stands alone: MAJOR then comes from earlier passes only.
+        // As in Linux, an error adds no MAJOR of its own pass: only earlier passes contribute it.
         let end = match answer.step {
             Step::Locked(held) => {
                 drop(held);

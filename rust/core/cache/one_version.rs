@@ -1,11 +1,11 @@
-//! A call that reads in several places, all of one version of the file.
+//! A call that reads at several offsets, all from one version of the file.
 //!
-//! Owns: the tries of such a call. Does not own how changes are found (`coherence`) nor how its parts are read (`read`,
-//! `gather`). Linux promises nothing of the kind.
+//! Owns: the attempts of such a call. Does not own how changes are detected (`coherence`) nor how the parts are read (`read`,
+//! `gather`). Linux makes no such guarantee.
 //!
-//! A call loads the epoch before its first page and after its last. If it moved, it starts over: at most three times for a file
-//! that is being rewritten, and if only its ctime moves, the fourth try reads the store twice, past the cache: what two reads in
-//! turn agree on was all there at the moment between them.
+//! A call loads the epoch before its first page and after its last. If the epoch has moved, it starts over: at most three times
+//! for a file that is being rewritten. If only its ctime moves, the fourth attempt bypasses the cache and reads the store twice:
+//! if both reads agree, all of it was in the file at the moment between them.
 
 use super::address_space::AddressSpace;
 use super::coherence::{self, TRIES};
@@ -14,36 +14,37 @@ use crate::error::Result;
 use crate::store::{Change, Look};
 use crate::sync::{guard, pause};
 
-/// How often more if it grew meanwhile. Few looks come in the middle of an append.
+/// Additional attempts if the file grew meanwhile. Few looks fall in the middle of an append.
 const APPENDS: u32 = 32;
 
-/// How often a call reads what no look vouches for, while no change of the file is found. More, and the store never says the same.
+/// How often a call reads pages that no look at the store can confirm, although no change of the file is found. Beyond that, the
+/// store apparently never reports the same state twice.
 const UNVOUCHED: u32 = 100;
 
-/// One call, of several reads perhaps, whose answer must be of one version: [`File::one_version`](super::File::one_version).
+/// One call, perhaps of several reads, whose result must come from one version of the file:
+/// [`File::one_version`](super::File::one_version).
 #[derive(Debug)]
 pub struct OneVersion {
     epoch: u64,
     rewrites: u64,
-    /// Of the file, when the try began.
+    /// The file's size when the attempt began.
     size: u64,
-    /// Tries that ended because the file was rewritten, because its ctime moved, and because it grew.
+    /// Attempts that failed because the file was rewritten, because its ctime moved, and because it grew.
     rewritten: u32,
     touched: u32,
     grown: u32,
-    /// Those that ended though no change was found.
+    /// Attempts that failed although no change was found.
     unvouched: u32,
 }
 
-/// What becomes of a try.
+/// The outcome of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// All that was read is of one version.
+    /// Everything read is from one version.
     OneVersion,
-    /// The file changed meanwhile: what was read is to be read again.
+    /// The file changed meanwhile: read everything again.
     Again,
-    /// The same; but nothing else than the ctime has moved for so long that [`File::read_twice`](super::File::read_twice)
-    /// is worth its while.
+    /// The same, but only the ctime keeps moving, so that [`File::read_twice`](super::File::read_twice) is worthwhile.
     ReadTwice,
 }
 
@@ -57,7 +58,7 @@ pub(super) fn one_version(mapping: &AddressSpace) -> Result<OneVersion> {
     }
 }
 
-/// The same, unless it has to be waited for.
+/// The same, or None if that would have to wait.
 pub(super) fn one_version_now(mapping: &AddressSpace) -> Option<OneVersion> {
     let epoch = mapping.version.epoch();
     let rewrites = mapping.version.rewrites();
@@ -73,13 +74,13 @@ pub(super) fn one_version_now(mapping: &AddressSpace) -> Option<OneVersion> {
     })
 }
 
-/// Whether no change was found since the try began.
+/// Whether no change was found since the attempt began.
 #[inline]
 pub(super) fn is_current(mapping: &AddressSpace, call: &OneVersion) -> bool {
     guard!("read.one_version", mapping.version.epoch() == call.epoch)
 }
 
-/// What becomes of a try, at its end, which `came` to its end; if it failed, the next one has begun.
+/// Judges an attempt at its end, where `came` says whether it read everything. If it failed, the next attempt has begun.
 pub(super) fn judge(mapping: &AddressSpace, call: &mut OneVersion, came: bool) -> Result<Verdict> {
     if is_current(mapping, call) {
         if came {
@@ -91,12 +92,12 @@ pub(super) fn judge(mapping: &AddressSpace, call: &mut OneVersion, came: bool) -
     let rewrites = mapping.version.rewrites();
     let next = one_version(mapping)?;
     if mapping.read_by.may_stall() {
-        // Nobody reads it but workers, into pages.
+        // Only workers read it, and only into pages.
         count_rewritten(mapping, call)?;
     } else if rewrites == call.rewrites {
         call.touched += 1;
     } else if next.size > call.size && call.grown < APPENDS {
-        // What is looked at in the middle of an append looks rewritten.
+        // In the middle of an append, a file looks rewritten.
         call.grown += 1;
     } else {
         count_rewritten(mapping, call)?;
@@ -105,8 +106,8 @@ pub(super) fn judge(mapping: &AddressSpace, call: &mut OneVersion, came: bool) -
     Ok(if call.touched < TRIES { Verdict::Again } else { Verdict::ReadTwice })
 }
 
-/// A look at a moment at which nobody was writing: the last write began long ago, or was an append that has ended. None: no
-/// such moment comes.
+/// A look at the store while nothing was being written: the last write began long ago, or was an append that has ended. None: no
+/// such moment came.
 pub(super) fn look_at_rest(mapping: &AddressSpace) -> Result<Option<Look>> {
     let mut look = coherence::look(mapping)?;
     for _ in 0..TRIES {
@@ -120,7 +121,7 @@ pub(super) fn look_at_rest(mapping: &AddressSpace) -> Result<Option<Look>> {
     Ok(None)
 }
 
-/// One of the tries that a file has that is rewritten while it is read.
+/// Counts one of the attempts allowed for a file that is rewritten while it is read.
 pub(super) fn count_rewritten(mapping: &AddressSpace, call: &mut OneVersion) -> Result<()> {
     call.rewritten += 1;
     if call.rewritten < TRIES { Ok(()) } else { Err(coherence::stale(mapping)) }

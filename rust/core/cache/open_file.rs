@@ -1,9 +1,9 @@
 //! One open of a file: `struct file`.
 //!
-//! Owns: its mode, its readahead window, its advice, its miss counter and its pins. Two opens of one file share an
-//! [`AddressSpace`] and nothing else. Does not own the handle that users hold, which can be closed under them (`file`).
+//! Owns: its mode, readahead window, advice, miss counter and pins. Two opens of one file share an [`AddressSpace`] and nothing
+//! else. Does not own the public handle, which can be closed while others use it (`file`).
 //!
-//! The window has a mutex; all else is single words, Relaxed: advice and positions steer readahead and guard nothing.
+//! A mutex guards the window; everything else is single words, Relaxed: advice and positions steer readahead and guard nothing.
 
 use super::address_space::{AddressSpace, index_of};
 use super::advice::{Advice, Pattern};
@@ -14,12 +14,12 @@ use crate::store::Store;
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, Tally};
 use std::sync::Arc;
 
-/// Misses beyond which faults on a file look random (`MMAP_LOTSAMISS`).
+/// Number of misses above which faults on a file count as random (`MMAP_LOTSAMISS`).
 pub const MMAP_LOTSAMISS: u32 = 100;
-/// Where the miss counter saturates.
+/// Maximum of the miss counter.
 pub const MMAP_MISS_MAX: u32 = 10 * MMAP_LOTSAMISS;
 
-/// One open of a file. Mappings keep it alive after its handle is closed.
+/// One open of a file, which its mappings keep alive after its handle is closed.
 pub(crate) struct OpenFile {
     pub(crate) mapping: Arc<AddressSpace>,
     /// This open's own store: the mode may differ from the one that the shared pages are read through.
@@ -29,10 +29,10 @@ pub(crate) struct OpenFile {
     ra_pages: AtomicU32,
     advice: AtomicU32,
     pub(super) window: Mutex<Window>,
-    /// Position of the byte after the last one read, hits apart; `u64::MAX` at first.
+    /// Position after the last byte read, not counting hits; `u64::MAX` at first.
     prev_pos: AtomicU64,
     pub(super) mmap_miss: AtomicU32,
-    /// By its handle: mappings go on.
+    /// Closed by its handle; mappings are unaffected.
     pub(super) closed: Closed,
     /// Pins made through this open.
     pub(super) pins: Tally,
@@ -60,10 +60,10 @@ impl OpenFile {
         }
     }
 
-    /// This open once more, over other pages and another store.
+    /// A copy of this open, over other pages and another store.
     pub(super) fn again(&self, mapping: Arc<AddressSpace>, store: Arc<dyn Store>) -> Self {
         let open = Self::new(mapping, store, self.mode, self.base_ra_pages);
-        // Relaxed: nobody else has it yet.
+        // Relaxed: no other thread has it yet.
         open.ra_pages.store(self.ra_pages.load(Ordering::Relaxed), Ordering::Relaxed);
         open.advice.store(self.advice.load(Ordering::Relaxed), Ordering::Relaxed);
         open
@@ -73,7 +73,7 @@ impl OpenFile {
         &self.store
     }
 
-    /// The largest window: as asked for, but no more than a quarter of the cache.
+    /// The maximum window: as configured, but at most a quarter of the cache.
     pub(super) fn ra_pages(&self) -> u64 {
         u64::from(self.ra_pages.load(Ordering::Relaxed)).min(self.mapping.frames().capacity() as u64 / 4)
     }
@@ -86,7 +86,7 @@ impl OpenFile {
         }
     }
 
-    /// Page of the byte after the last one read; -1 as an unsigned number before the first read.
+    /// The page after the last byte read; -1 as an unsigned number before the first read.
     pub(super) fn prev_index(&self) -> u64 {
         let position = self.prev_pos.load(Ordering::Relaxed);
         if position == u64::MAX { u64::MAX } else { index_of(position) }
@@ -96,7 +96,7 @@ impl OpenFile {
         self.prev_pos.store(position, Ordering::Relaxed);
     }
 
-    /// The size of the largest window, the window, the miss counter and the position, as users see them.
+    /// The maximum window, the current window, the miss counter and the position, in the public form.
     pub(super) fn readahead_state(&self) -> ReadaheadState {
         let window = *self.window.lock();
         let prev_pos = self.prev_pos.load(Ordering::Relaxed);
@@ -110,7 +110,7 @@ impl OpenFile {
         }
     }
 
-    /// How the file will be read from now on, and with it how far ahead.
+    /// Sets the advice, and with it the maximum window.
     pub(super) fn set_advice(&self, advice: Advice) {
         match advice {
             Advice::Sequential => self.ra_pages.store(self.base_ra_pages * 2, Ordering::Relaxed),
@@ -120,12 +120,12 @@ impl OpenFile {
         self.advice.store(advice as u32, Ordering::Relaxed);
     }
 
-    /// Faults that missed, less those that hit.
+    /// Faults that missed, minus those that hit.
     pub(super) fn misses(&self) -> u32 {
         self.mmap_miss.load(Ordering::Relaxed)
     }
 
-    /// One miss more, unless saturated; the value after. One compare-and-exchange that knows whether it moved.
+    /// Adds a miss, unless saturated, and returns the new value. One compare-and-exchange, which knows whether it succeeded.
     pub(super) fn debit_mmap_miss(&self) -> u32 {
         let mut misses = self.mmap_miss.load_then_write(Ordering::Relaxed);
         while misses < MMAP_MISS_MAX {
@@ -137,7 +137,7 @@ impl OpenFile {
         misses
     }
 
-    /// `entries` hits, credited after they were published. A zero counter is not written.
+    /// Credits `entries` hits, after they were published. A counter of zero is not written.
     #[inline]
     pub(crate) fn credit_mmap_miss(&self, entries: u32, pattern: Pattern) {
         if pattern == Pattern::Random || self.ra_pages() == 0 {
@@ -161,12 +161,12 @@ pub struct ReadaheadState {
     pub start: u64,
     /// Pages in the window.
     pub size: u64,
-    /// Pages of the window that are read ahead of need.
+    /// Pages at the end of the window that are read ahead of need.
     pub async_size: u64,
-    /// The largest window: as asked for, but no more than a quarter of the cache.
+    /// The maximum window: as configured, but at most a quarter of the cache.
     pub ra_pages: u32,
-    /// Faults that missed, less those that hit; 0 to 1000.
+    /// Faults that missed, minus those that hit; 0 to 1000.
     pub mmap_miss: u32,
-    /// Position of the byte after the last one read, by reads that were not pure hits; -1 at first.
+    /// Position after the last byte read, by reads that were not pure hits; -1 at first.
     pub prev_pos: i64,
 }

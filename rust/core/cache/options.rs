@@ -1,4 +1,4 @@
-//! What may be said when a cache is made or a file is opened, each with what holds if it is not said.
+//! Options of caches and of opens, with their defaults.
 
 use super::io::Io;
 use crate::error::{Error, Result};
@@ -7,27 +7,27 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// How long a request waits when nothing can be evicted, unless the cache says otherwise.
+/// Default time that a request waits for a frame when nothing can be evicted ([`CacheOptions::frame_timeout`]).
 pub const DEFAULT_FRAME_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The readahead maximum of a newly opened file, in pages (128 KiB).
+/// Default maximum readahead window of an open file, in pages (128 KiB).
 pub const DEFAULT_RA_PAGES: u32 = 32;
 
-/// How a file is opened, as `open` of Python names it.
+/// How a file is opened; displayed and parsed as the modes of Python's `open`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenMode {
-    /// `rb`: reading.
+    /// `rb`: for reading.
     Read,
-    /// `r+b`: reading and changing an existing file.
+    /// `r+b`: an existing file, whose size may be changed.
     ReadWrite,
-    /// `w+b`: as `r+b`, but created if missing and emptied.
+    /// `w+b`: as `r+b`, but created if missing, and truncated to zero.
     Create,
-    /// `x+b`: as `r+b`, but must not exist.
+    /// `x+b`: as `r+b`, but created; must not exist yet.
     CreateNew,
 }
 
 impl OpenMode {
-    /// Whether the file may be changed.
+    /// Whether the file's size may be changed.
     #[must_use]
     pub fn is_writable(self) -> bool {
         self != Self::Read
@@ -58,7 +58,7 @@ impl fmt::Display for OpenMode {
     }
 }
 
-/// How a cache behaves: [`PageCache::with_options`](crate::PageCache::with_options).
+/// Options of a cache, for [`PageCache::with_options`](crate::PageCache::with_options).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheOptions {
     pub(super) io: Io,
@@ -72,15 +72,15 @@ impl Default for CacheOptions {
 }
 
 impl CacheOptions {
-    /// Who reads the stores; [`Io::Threads`] unless said.
+    /// Which threads read the stores; [`Io::Threads`] by default.
     #[must_use]
     pub fn io(mut self, io: Io) -> Self {
         self.io = io;
         self
     }
 
-    /// How long a request waits for which no frame can be freed, because all are pinned or in use, before it fails with
-    /// [`Error::OutOfFrames`]; [`DEFAULT_FRAME_TIMEOUT`] unless said.
+    /// How long a request waits when no frame can be freed, because all are pinned or in use, before it fails with
+    /// [`Error::OutOfFrames`]; [`DEFAULT_FRAME_TIMEOUT`] by default.
     #[must_use]
     pub fn frame_timeout(mut self, timeout: Duration) -> Self {
         self.frame_timeout = timeout;
@@ -88,7 +88,7 @@ impl CacheOptions {
     }
 }
 
-/// How a file is opened: [`PageCache::open_with`](crate::PageCache::open_with).
+/// Options of an open, for [`PageCache::open_with`](crate::PageCache::open_with).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OpenOptions {
     pub(super) mode: OpenMode,
@@ -102,15 +102,15 @@ impl Default for OpenOptions {
 }
 
 impl OpenOptions {
-    /// Whether it may be changed and made; [`OpenMode::Read`] unless said.
+    /// Whether the file may be changed or created; [`OpenMode::Read`] by default.
     #[must_use]
     pub fn mode(mut self, mode: OpenMode) -> Self {
         self.mode = mode;
         self
     }
 
-    /// The largest readahead window, in pages (`ra_pages` of `struct file_ra_state`); [`DEFAULT_RA_PAGES`] unless said, 2^18
-    /// at most, 0 for none.
+    /// Maximum readahead window, in pages (`ra_pages` of `struct file_ra_state`): [`DEFAULT_RA_PAGES`] by default, at most 2^18;
+    /// 0 disables readahead.
     #[must_use]
     pub fn ra_pages(mut self, pages: u32) -> Self {
         self.ra_pages = pages;
@@ -118,7 +118,7 @@ impl OpenOptions {
     }
 }
 
-/// How a store is opened: [`PageCache::open_store_with`](crate::PageCache::open_store_with).
+/// Options of a store, for [`PageCache::open_store_with`](crate::PageCache::open_store_with).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoreOptions<'a> {
     pub(super) name: &'a OsStr,
@@ -133,23 +133,23 @@ impl Default for StoreOptions<'_> {
 }
 
 impl<'a> StoreOptions<'a> {
-    /// What the file is called, in errors above all; nothing unless said.
+    /// The file's name, mainly for error messages; empty by default.
     #[must_use]
     pub fn name<N: AsRef<OsStr> + ?Sized>(mut self, name: &'a N) -> Self {
         self.name = name.as_ref();
         self
     }
 
-    /// The largest readahead window, in pages (`ra_pages` of `struct file_ra_state`); [`DEFAULT_RA_PAGES`] unless said, 2^18
-    /// at most, 0 for none.
+    /// Maximum readahead window, in pages (`ra_pages` of `struct file_ra_state`): [`DEFAULT_RA_PAGES`] by default, at most 2^18;
+    /// 0 disables readahead.
     #[must_use]
     pub fn ra_pages(mut self, pages: u32) -> Self {
         self.ra_pages = pages;
         self
     }
 
-    /// How long a reader waits for one page before it leaves with [`Error::TimedOut`]. The store is
-    /// then read by workers alone ([`ReadBy::Workers`](crate::store::ReadBy::Workers)), whatever it says itself.
+    /// How long a reader waits for one page before it fails with [`Error::TimedOut`]. The store is then read by workers only
+    /// ([`ReadBy::Workers`](crate::store::ReadBy::Workers)), whatever its own `read_by` returns, which applies by default.
     ///
     /// ```
     /// use specmm::store::{Fault, FaultyStore, MemoryStore, Plan};

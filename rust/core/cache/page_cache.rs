@@ -1,4 +1,4 @@
-//! The cache: a fixed number of frames that many files share.
+//! The public handle of a cache: a fixed number of frames that many files share.
 
 use super::arguments::check_ra_pages;
 use super::files::{Files, new_mapping};
@@ -13,7 +13,7 @@ use crate::sync::Ordering;
 use std::path::Path;
 use std::sync::Arc;
 
-/// A page cache with a hard bound, shared by many files. Clones are the same cache.
+/// A page cache with a hard memory limit that many files share. Clones share one cache.
 #[derive(Clone)]
 pub struct PageCache {
     files: Arc<Files>,
@@ -23,7 +23,8 @@ pub struct PageCache {
 const MAX_FRAMES: u64 = 1 << 30;
 
 impl PageCache {
-    /// A cache of `capacity_bytes`, rounded down to pages. Address space for all of it is taken now, memory as it is used.
+    /// Creates a cache of `capacity_bytes`, rounded down to pages. Address space is reserved for all of it now; memory is
+    /// allocated as it is used.
     ///
     /// # Errors
     /// As [`PageCache::with_options`].
@@ -31,11 +32,11 @@ impl PageCache {
         Self::with_options(capacity_bytes, CacheOptions::default().io(io))
     }
 
-    /// As [`PageCache::new`], with more to choose.
+    /// As [`PageCache::new`], with options.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for less than a page or more than 4 TiB; [`Error::OutOfMemory`] for more than the system has
-    /// room for.
+    /// [`Error::InvalidArgument`] for less than a page or more than 4 TiB; [`Error::OutOfMemory`] for more than the system can
+    /// provide.
     pub fn with_options(capacity_bytes: u64, options: CacheOptions) -> Result<Self> {
         let frames = capacity_bytes / PAGE_SIZE as u64;
         if frames == 0 {
@@ -61,13 +62,13 @@ impl PageCache {
         &self.files
     }
 
-    /// All frames.
+    /// The capacity in frames.
     #[must_use]
     pub fn capacity_frames(&self) -> usize {
         self.shared().frames.capacity()
     }
 
-    /// Opens a regular file for reading. Two opens of one file (device and inode) share its pages.
+    /// Opens a regular file for reading. Several opens of one file (same device and inode) share its pages.
     ///
     /// # Errors
     /// As [`PageCache::open_with`].
@@ -75,18 +76,18 @@ impl PageCache {
         self.open_with(path, OpenOptions::default())
     }
 
-    /// As [`PageCache::open`], with more to choose.
+    /// As [`PageCache::open`], with options.
     ///
     /// # Errors
-    /// [`Error::Io`] with what open(2) says, or EISDIR or EINVAL for what is not a regular file;
-    /// [`Error::InvalidArgument`] for more than 2^18 `ra_pages`, before anything is opened or made; [`Error::Closed`].
+    /// [`Error::Io`] with the error of open(2), or EISDIR or EINVAL for anything but a regular file; [`Error::InvalidArgument`]
+    /// for more than 2^18 `ra_pages`, before anything is opened or created; [`Error::Closed`].
     pub fn open_with(&self, path: impl AsRef<Path>, options: OpenOptions) -> Result<File> {
         let (path, OpenOptions { mode, ra_pages }) = (path.as_ref(), options);
         self.shared().require_open()?;
         check_ra_pages(ra_pages)?;
         let name = path.as_os_str();
         let open = self.files.open_local(path, name, mode, ra_pages)?;
-        // The working directory may change.
+        // Made absolute, because the working directory may change.
         let file = File::new(&self.files, open, name, std::path::absolute(path).ok());
         if mode == OpenMode::Create {
             file.truncate(0)?;
@@ -94,7 +95,7 @@ impl PageCache {
         Ok(file)
     }
 
-    /// Caches any [`Store`] of `size` bytes. `name` is for messages.
+    /// Opens any [`Store`], of `size` bytes, as a file of this cache.
     ///
     /// # Errors
     /// As [`PageCache::open_store_with`].
@@ -102,7 +103,7 @@ impl PageCache {
         self.open_store_with(store, size, StoreOptions::default())
     }
 
-    /// As [`PageCache::open_store`], with more to choose.
+    /// As [`PageCache::open_store`], with options.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for a size beyond 16 TiB, more than 2^18 `ra_pages`, or a store with a time-out in a cache with
@@ -136,30 +137,30 @@ impl PageCache {
         Ok(File::new(&self.files, open, name, None))
     }
 
-    /// The counters now.
+    /// A snapshot of the counters.
     #[must_use]
     pub fn stats(&self) -> CacheStats {
         self.shared().snapshot()
     }
 
-    /// Waits until no read is in flight, but those whose time-out is over; or until the program gives up
+    /// Waits until no read is in flight, except reads whose time-out has expired, or until the program gives up
     /// ([`give_up_waiting_when`](super::give_up_waiting_when)).
     pub fn settle(&self) {
         let _gave_up = self.shared().io.settle();
     }
 
-    /// Evicts up to `pages` pages that were not used for longest, mapped or not (`shrink_node`). Answers how many went.
+    /// Evicts up to `pages` of the least recently used pages, mapped or not (`shrink_node`). Returns how many were evicted.
     ///
     /// # Errors
     /// [`Error::Closed`].
     pub fn reclaim(&self, pages: usize) -> Result<usize> {
         self.shared().require_open()?;
-        // References that wait for a grace period would make idle pages look busy.
+        // References awaiting a grace period would make idle pages look busy.
         crate::rcu::barrier();
         Ok(vmscan::reclaim(self.shared(), pages))
     }
 
-    /// Drops every clean page that nobody maps. Answers how many.
+    /// Drops every clean, unmapped page. Returns how many were dropped.
     ///
     /// # Errors
     /// [`Error::Closed`].
@@ -168,27 +169,28 @@ impl PageCache {
         Ok(self.shared().files.iter().map(|file| file.drop_idle_pages()).sum())
     }
 
-    /// Audits the cache at quiescence (nobody else is using it): locks free, counts balanced, trees and page tables sound, as
-    /// many as are counted and none empty, every cached page where its descriptor says, no more references than the cache and
-    /// the entries account for, nothing in flight. Pages of abandoned reads may be locked.
+    /// Audits a cache that no other thread is using: locks are free; counts balance; trees and page tables are sound, match their
+    /// counts, and none is empty; every cached page is where its descriptor says; the cache and the page-table entries account
+    /// for every reference; nothing is in flight. Only pages of abandoned reads may be locked.
     ///
     /// # Errors
-    /// [`Error::Invariant`] with the first contradiction; [`Error::Interrupted`] if the wait for reads in flight was given up.
+    /// [`Error::Invariant`] with the first violation found; [`Error::Interrupted`] if the program gave up the wait for reads in
+    /// flight.
     pub fn check(&self) -> Result<()> {
         if !self.shared().io.settle() {
             return Err(Error::Interrupted("the page cache".into()));
         }
-        // References whose return was deferred are returned now.
+        // Puts the references that were deferred.
         crate::rcu::barrier();
         audit::check(self.shared())
     }
 
-    /// Ends the cache: waits for reads in flight, ends the workers, and makes every later call fail. A store that may stall is
-    /// given half a second; what it has not read by then is abandoned. Other threads that wait for such a store leave with
-    /// [`Error::Closed`]. Closing twice is fine.
+    /// Closes the cache: waits for reads in flight, ends the workers, and makes every later call fail. A store that may stall
+    /// gets half a second; its reads that have not returned by then are abandoned. Other threads waiting for such a store get
+    /// [`Error::Closed`]. Closing twice is allowed.
     ///
     /// # Errors
-    /// [`Error::Pinned`] while a page is pinned; then it stays open.
+    /// [`Error::Pinned`] while a page is pinned; the cache then stays open.
     pub fn close(&self) -> Result<()> {
         let pinned = self.shared().frames.usage().pinned;
         if pinned > 0 {
@@ -198,7 +200,7 @@ impl PageCache {
         }
         self.shared().closed.swap(1, Ordering::Relaxed);
         self.shared().io.close();
-        // Index nodes that evictions emptied.
+        // Frees the index nodes that evictions emptied.
         crate::rcu::barrier();
         Ok(())
     }

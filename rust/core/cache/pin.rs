@@ -1,19 +1,19 @@
-//! Pins: a page's bytes as a slice that stays what it is.
+//! Pins: a page's bytes as a slice that does not change.
 //!
-//! Owns: the promise. A pin is a snapshot. While it lives, its frame is neither freed nor given to anybody else, and nobody
-//! writes to it. Counts like `FOLL_PIN` of `mm/gup.c`, but keeps more: Linux lets others write to a pinned page.
+//! Owns: that guarantee. A pin is a snapshot: while it exists, its frame is neither freed nor reused, and nothing writes to it.
+//! Counts like `FOLL_PIN` of `mm/gup.c`, but guarantees more: in Linux others may write to a pinned page.
 //!
-//! Why the bytes stay. A page is pinned under its lock, up to date and within the file. From then on its bytes could be
-//! changed by four:
+//! Why the bytes do not change. A page is pinned under its lock, up to date and within the file. From then on, only four things
+//! could change its bytes:
 //!
-//! | who | why not |
+//! | what | why it does not |
 //! |---|---|
-//! | a read of the page | reads only fill pages that are not up to date, under the page lock |
+//! | a read of the page | a read only fills a page that is not up to date, under the page lock |
 //! | a truncation that cuts the page in two | takes the page out of the file instead of zeroing its tail (`zero_tail`) |
 //! | the frame's next owner | the pin holds a reference |
-//! | a store through a mapping | mappings of file pages are read-only or private: what is stored to is a copy |
+//! | a store through a mapping | mappings of file pages are read-only or private: a store goes to a copy |
 //!
-//! So a `&[u8]` over the frame is sound: everybody else who knows the frame only loads from it.
+//! So a `&[u8]` over the frame is sound: everything else that can reach the frame only loads from it.
 
 use super::accessed;
 use super::address_space::index_of;
@@ -32,11 +32,11 @@ use crate::sync::{guard, in_order};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Fills for which nobody vouches, before a page is read past the cache.
+/// Unconfirmed fills before a page is read past the cache.
 const FILLS: u32 = 16;
 
-/// Bytes of one page, pinned: they do not change while this lives, whatever becomes of the file. One frame of the cache is
-/// held by it.
+/// Pinned bytes of one page: they do not change while this exists, whatever happens to the file. A pin holds one frame of the
+/// cache.
 #[must_use = "dropping this ends the pin"]
 pub struct Pinned {
     open: Arc<OpenFile>,
@@ -45,11 +45,11 @@ pub struct Pinned {
 }
 
 impl File {
-    /// Pins `length` bytes at `offset`, which must lie in one page. Reads the page if it is not cached.
+    /// Pins `length` bytes at `offset`, which must lie within one page. Reads the page if it is not cached.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for no bytes or more than the page has from `offset` on, naming how many it has;
-    /// [`Error::Bus`] beyond the end of the file or if the page cannot be read; [`Error::OutOfFrames`], [`Error::Closed`].
+    /// [`Error::InvalidArgument`] for zero bytes or more than the page has from `offset` on, with that number in the message;
+    /// [`Error::Bus`] past the end of the file or if the page cannot be read; [`Error::OutOfFrames`], [`Error::Closed`].
     pub fn pin(&self, offset: u64, length: usize) -> Result<Pinned> {
         check_offset(offset)?;
         let within = (offset % PAGE_SIZE as u64) as usize;
@@ -103,14 +103,14 @@ pub(super) fn pin(open: &Arc<OpenFile>, offset: u64, within: Range<usize>) -> Re
         };
         let page = handle.page();
         let lock = page.lock();
-        // Truncation changes the size, then takes the locks of the pages that it cuts.
+        // Truncation changes the size, then locks the pages that it removes or cuts.
         if !guard!("pin.mapping", page.is_at(mapping.id(), index))
             || !guard!("pin.size", end <= mapping.i_size())
         {
             continue;
         }
         debug_assert!(page.flags().has(PageFlags::UPTODATE), "our reference kept {page:?}");
-        // Truncation looks for pins under the page lock, before it changes bytes.
+        // Truncation checks for pins under the page lock, before it changes bytes.
         in_order!("pin.seed.after_unlock", mapping.frames().pin(page), drop(lock));
         accessed::touch(&mapping.shared, page);
         return Ok(hold(open, handle.into_pfn(), within));
@@ -122,8 +122,8 @@ fn hold(open: &Arc<OpenFile>, pfn: u32, within: Range<usize>) -> Pinned {
     Pinned { open: Arc::clone(open), pfn, within }
 }
 
-/// A pin of a frame that never was a page of the file, filled by [`read_twice`]: for a file of which no look says what the last
-/// one did, so that no page becomes up to date.
+/// A pin of a frame that is not a page of the file, filled by [`read_twice`]: for a file whose state differs at every look, so
+/// that no page becomes up to date.
 fn pin_past_the_cache(open: &Arc<OpenFile>, offset: u64, within: Range<usize>) -> Result<Pinned> {
     let mapping = &open.mapping;
     let index = index_of(offset);
@@ -159,19 +159,19 @@ fn pin_past_the_cache(open: &Arc<OpenFile>, offset: u64, within: Range<usize>) -
 }
 
 impl Pinned {
-    /// How many bytes are pinned.
+    /// The number of pinned bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.within.len()
     }
 
-    /// Never: a pin has at least one byte.
+    /// Always false: a pin has at least one byte.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.within.is_empty()
     }
 
-    /// The page's words, for models: there page bytes have no addresses.
+    /// Copies the bytes, for models, in which page bytes have no addresses.
     #[cfg(all(test, any(specmm_loom, specmm_shuttle)))]
     pub(crate) fn read(&self, buf: &mut [u8]) {
         self.open.mapping.frames().page(self.pfn).bytes().read(self.within.start, buf);
@@ -205,7 +205,7 @@ impl Drop for Pinned {
         let frames = self.open.mapping.frames();
         let reference = frames.page(self.pfn).adopt();
         let page = reference.page();
-        // A page that was truncated has no other reference: a frame is not freed while it is pinned.
+        // A truncated page has no other reference, and a frame must not be freed while it is pinned.
         in_order!("unpin.seed.put_first", frames.unpin(page), drop(reference));
         self.open.pins.sub(1);
     }

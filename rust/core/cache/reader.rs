@@ -1,16 +1,17 @@
-//! A file read as a stream: `Read` and `Seek` of the standard library over a [`File`].
+//! A file read as a stream: the standard library's `Read` and `Seek` over a [`File`].
 //!
-//! Owns: a position. Mirrors what lseek(2) and read(2) make of one; `pread` does the reading.
+//! Owns: a position. Does not own the reading (`pread`). Not synchronised: it is used through `&mut`. Mirrors lseek(2) and
+//! read(2).
 
 use super::File;
 use crate::store::MAX_SIZE;
 use rustix::io::Errno;
 use std::io::{self, Read, Seek, SeekFrom};
 
-/// A position in a file, from which it is read on, as [`std::fs::File`] does it.
+/// A reader with a position in a file, like [`std::fs::File`].
 ///
-/// Every reader has a position of its own, and so has a clone of one. A read of a few bytes costs a look-up in the cache;
-/// [`std::io::BufReader`] around it makes one of many.
+/// Each reader has its own position, and so does a clone. Every read costs a look-up in the cache; to make many small reads
+/// cheap, wrap it in a [`std::io::BufReader`].
 ///
 /// ```
 /// use specmm::{Io, PageCache, store::MemoryStore};
@@ -33,12 +34,12 @@ use std::io::{self, Read, Seek, SeekFrom};
 #[derive(Debug, Clone)]
 pub struct FileReader {
     file: File,
-    /// Never more than `i64::MAX`, as `loff_t` has it.
+    /// At most `i64::MAX`, the maximum of `loff_t`.
     position: u64,
 }
 
 impl File {
-    /// Reads this file as a stream, from its beginning.
+    /// A reader of this file as a stream, positioned at its beginning.
     #[must_use]
     pub fn reader(&self) -> FileReader {
         FileReader { file: self.clone(), position: 0 }
@@ -46,7 +47,7 @@ impl File {
 }
 
 impl FileReader {
-    /// The file that is read.
+    /// The file it reads.
     #[must_use]
     pub fn file(&self) -> &File {
         &self.file
@@ -54,17 +55,17 @@ impl FileReader {
 }
 
 impl Read for FileReader {
-    /// Short only at the end of the file.
+    /// Reads from the position on; fewer bytes than asked for only at the end of the file.
     ///
     /// # Errors
-    /// As [`File::pread`]; EINVAL for a read that would end beyond `i64::MAX`. The position stays.
+    /// As [`File::pread`]; EINVAL for a read that would end past `i64::MAX`. On an error the position is unchanged.
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        // As `rw_verify_area` has it.
+        // As in `rw_verify_area`.
         if i64::try_from(self.position.saturating_add(buf.len() as u64)).is_err() {
             return Err(Errno::INVAL.into());
         }
         if self.position > MAX_SIZE {
-            // No file goes on there.
+            // No file is that long.
             self.file.size()?;
             return Ok(0);
         }
@@ -75,12 +76,11 @@ impl Read for FileReader {
 }
 
 impl Seek for FileReader {
-    /// Any position up to `i64::MAX` will do, beyond the end of the file too. For [`SeekFrom::End`] the store is asked where that
-    /// is by now.
+    /// Moves to any position up to `i64::MAX`, including past the end of the file. For [`SeekFrom::End`] the store is asked for
+    /// its current size.
     ///
     /// # Errors
-    /// As [`File::look`]; EINVAL for a position before the beginning or beyond `i64::MAX`.
-    /// The position stays.
+    /// As [`File::look`]; EINVAL for a position before the beginning or past `i64::MAX`. On an error the position is unchanged.
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         self.file.open_file()?;
         let position = match to {
