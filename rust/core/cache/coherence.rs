@@ -1,15 +1,15 @@
-//! Following what others do to a file, so that nothing is answered with bytes of two versions.
+//! Following what others do to a file, so that no result mixes bytes of two versions.
 //!
-//! Owns: the look at the store, and what is done when it says something else. Does not own what is remembered (`version`), how
-//! pages leave (`truncate`), nor the tries of a call (`one_version`).
+//! Owns: examining the store, and the reaction to a change. Does not own what is remembered (`version`), the removal of pages
+//! (`truncate`), nor the attempts of a call (`one_version`).
 //!
-//! - A fill looks at the store after its read. If that says what it said when the file's pages were last known to be of one
-//!   version, it has said so all the time between, and the bytes are of that version. Otherwise the page stays as it is, not
-//!   up to date. (Growth leaves what was there: then the bytes are good.)
-//! - Who finds a change takes `invalidate_lock` for writing, takes every page out, then notes the new look, then moves the
-//!   epoch. So bytes of a new version can be read only by those who also see the new epoch.
-//! - The time of a file moves when a write begins, not when it ends. So a version that was found when it was young is not
-//!   trusted: no hits, and calls over several pages wait until it is old, and then all is read again.
+//! - A fill looks at the store after its read. If the store reports the same state as when the file's pages were last known to be
+//!   of one version, it was in that state all the time between, and the bytes are of that version. Otherwise the page stays not
+//!   up to date. (Growth leaves existing bytes alone: then they are good.)
+//! - A thread that finds a change takes `invalidate_lock` for writing, takes every page out, notes the new look, and then
+//!   advances the epoch. So any thread that can read bytes of the new version also sees the new epoch.
+//! - A file's timestamps move when a write begins, not when it ends. So a version that was young when found is not trusted: there
+//!   are no hits, calls over several pages wait until it is old, and then everything is read again.
 
 use super::address_space::AddressSpace;
 use super::invalidate_lock::quiet;
@@ -28,26 +28,26 @@ fn store_says<T>(mapping: &AddressSpace, answer: io::Result<T>) -> Result<T> {
     answer.map_err(|error| Error::Io(IoError::new(error, &mapping.name)))
 }
 
-/// What the store says now.
+/// The store's present state.
 pub(super) fn look(mapping: &AddressSpace) -> Result<Look> {
     store_says(mapping, mapping.store.look())
 }
 
-/// Looks whether somebody else changed the store, and follows: what is done before pages are read.
+/// Checks whether the store was changed by others and follows; called before pages are read.
 pub(super) fn follow_changes(mapping: &AddressSpace) -> Result<()> {
     let Some(seen) = mapping.version.expected() else { return Ok(()) };
     let look = look(mapping)?;
     if look == seen { Ok(()) } else { revalidate(mapping, false).map(drop) }
 }
 
-/// The same, for whoever holds `invalidate_lock` for writing.
+/// The same for a caller that holds `invalidate_lock` for writing.
 pub(super) fn follow_changes_inside(mapping: &AddressSpace) -> Result<()> {
     let Some(seen) = mapping.version.expected() else { return Ok(()) };
     let look = look(mapping)?;
     if look == seen { Ok(()) } else { adopt(mapping, false).map(drop) }
 }
 
-/// The same before a read that reaches beyond the known end; whether it does.
+/// The same, but only before a read past the known end; returns whether it is one.
 pub(super) fn look_at_the_end(mapping: &AddressSpace, offset: u64, length: usize) -> Result<bool> {
     let beyond = length > 0 && offset.saturating_add(length as u64) > mapping.i_size();
     if beyond {
@@ -56,19 +56,19 @@ pub(super) fn look_at_the_end(mapping: &AddressSpace, offset: u64, length: usize
     Ok(beyond)
 }
 
-/// Follows growth that a fill met.
+/// Follows growth that a fill has found.
 #[inline]
 pub(super) fn catch_up(mapping: &AddressSpace) -> Result<()> {
     if mapping.version.is_behind() { follow_changes(mapping) } else { Ok(()) }
 }
 
-/// Follows what somebody else did to the store. If it was changed, every cached page goes, and if `drop_all`, in any case;
-/// if only its size is known to have changed, those beyond a smaller one, and a page that was partial, as what follows
-/// its old end is not zeros any more.
+/// Follows what others did to the store. If it was changed, or with `drop_all`, every cached page is dropped. If only its size is
+/// known to have changed, the pages past a smaller size are dropped, and so is a page that was partial, because the bytes after
+/// its old end are no longer zeros.
 pub(super) fn revalidate(mapping: &AddressSpace, drop_all: bool) -> Result<u64> {
     let says_nothing = || Ok(!mapping.version.says() && store_says(mapping, mapping.store.size())?.is_none());
     if !drop_all && mapping.read_by.may_stall() && says_nothing()? {
-        // There is nothing to follow, and no read to wait for.
+        // Nothing to follow, and so no reads to wait for.
         return Ok(mapping.i_size());
     }
     let stable = quiet(mapping, 0, None)?;
@@ -81,9 +81,9 @@ pub(super) fn revalidate(mapping: &AddressSpace, drop_all: bool) -> Result<u64> 
     Ok(after)
 }
 
-/// Looks and follows; answers the size. The caller holds `invalidate_lock` for writing.
+/// Looks at the store, follows, and returns the size. The caller holds `invalidate_lock` for writing.
 pub(super) fn adopt(mapping: &AddressSpace, drop_all: bool) -> Result<u64> {
-    // Before any read: what changes later is seen next time.
+    // Before any read: a later change is seen next time.
     let look = look(mapping)?;
     let size = match look.size {
         None => store_says(mapping, mapping.store.size())?,
@@ -105,14 +105,14 @@ pub(super) fn adopt(mapping: &AddressSpace, drop_all: bool) -> Result<u64> {
     let note = || mapping.version.move_on(Seen { look, young }, written);
     let resize = || resize(mapping, before, after);
     seeded!("adopt.seed.size_first", bug = resize());
-    // Whoever starts with the new epoch finds no page of the old version; whoever sees a page of the new one, or its size,
-    // sees the new epoch.
+    // A thread that starts with the new epoch finds no page of the old version; one that sees a page of the new version, or its
+    // size, sees the new epoch.
     in_order!("adopt.seed.epoch_first", drop_pages(), note());
     resize();
     Ok(after)
 }
 
-/// The size that somebody else gave the store.
+/// Takes over a size that others gave the store.
 fn resize(mapping: &AddressSpace, before: u64, after: u64) {
     if after < before {
         truncate::shrink_pages(mapping, after);
@@ -126,24 +126,24 @@ fn resize(mapping: &AddressSpace, before: u64, after: u64) {
     }
 }
 
-/// Notes what the store says after a change of our own.
+/// Notes the store's state after a change made through this cache.
 pub(super) fn note_own_change(mapping: &AddressSpace) {
     if mapping.version.says() {
-        // A store that cannot say now is asked again before the next read.
+        // If the store cannot be examined now, it is examined before the next read.
         if let Ok(look) = mapping.store.look() {
             mapping.version.note_look(look);
         }
     }
 }
 
-/// Trusts a version that was found when it was young, once it is old: what was read of it meanwhile goes. Waits for that
-/// if `wait`.
+/// Starts trusting a version that was young when found, once it is old, and drops what was read of it meanwhile. With `wait`,
+/// waits until it is old.
 pub(super) fn settle(mapping: &AddressSpace, wait: bool) -> Result<()> {
     let (mut waits, mut size) = (0, mapping.i_size());
     while Version::is_young(mapping.version.epoch()) {
-        // Written again: young again.
+        // If it was written again, it is young again.
         follow_changes(mapping)?;
-        // An append moves the time first and the size last: this look, or the last one, came between.
+        // An append moves the timestamps first and the size last: this look, or the previous one, came between.
         if mapping.i_size() > size {
             (waits, size) = (0, mapping.i_size());
         }

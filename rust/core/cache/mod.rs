@@ -1,35 +1,35 @@
-//! Pages of files: which page is at which index, how it gets there and how it leaves.
+//! Pages of files: which page is at which index, how pages get there and how they leave.
 //!
-//! Owns: mappings of files to pages ([`AddressSpace`]), open files and their readahead windows ([`File`]), the speculative
-//! and the classic [`filemap`] fault, copy-out reads, truncation, the I/O queue, the bound ([`PageCache`]). Does not own
+//! Owns: mappings of files to pages ([`AddressSpace`]), open files and their readahead windows ([`File`]), the speculative and
+//! the classic [`filemap`] fault, copy-out reads, truncation, the I/O queue, the memory limit ([`PageCache`]). Does not own
 //! address spaces of programs: `mm/` implements `MappedRange`, through which truncation unmaps.
 //!
 //! Mirrors `mm/filemap.c`, `mm/readahead.c`, `mm/truncate.c`, `mm/vmscan.c` and `mm/workingset.c`.
 //!
 //! # Floors
 //!
-//! A module names modules of lower floors only, and a type has methods where it is defined; what is built over it higher up is
-//! functions. (Only the public handles, [`File`] and [`PageCache`], have methods on floors above their own.) `tests/house` reads
-//! this table and holds every module against it. `docs/architecture.md` tells the ways through the floors, hop by hop.
+//! A module names only modules of lower floors, and a type has methods only where it is defined; higher floors use functions.
+//! (Only the public handles, [`File`] and [`PageCache`], have methods on floors above their own.) `tests/house` reads this table
+//! and checks every module against it. `docs/architecture.md` follows the paths through the floors, hop by hop.
 //!
 //! | floor | what | modules |
 //! |---|---|---|
-//! | 15 | handles over handles | `adopt` `reader` |
-//! | 14 | the cache as users hold it, and what they do with a file | `gather` `page_cache` `pin` `pread` `residency` |
-//! | 13 | a file as users hold it | `file` |
-//! | 12 | what a read is | `read` |
-//! | 11 | what a read past the cache is; a fault alone | `direct_read` `lone_fault` |
-//! | 10 | what a fault is, an open, a change of size, advice, a failed read, one version | `again` `fadvise` `filemap` `files` `one_version` `read_error` `size_change` |
-//! | 9 | pages come: found or created, ahead of need, waited for; changes by others are followed | `arrival` `coherence` `creation` `readahead` |
-//! | 8 | idle pages go; `invalidate_lock` | `eviction` `invalidate_lock` |
-//! | 7 | what is done with one file's pages | `audit` `copy_out` `fill` `open_file` `speculation` `truncate` `wait` |
-//! | 6 | one file's pages: found, added, taken out | `address_space` |
-//! | 5 | reclaim, of files as [`registry`] knows them | `vmscan` |
+//! | 15 | handles built on handles | `adopt` `reader` |
+//! | 14 | the public handle of a cache, and operations on files | `gather` `page_cache` `pin` `pread` `residency` |
+//! | 13 | the public handle of a file | `file` |
+//! | 12 | reads | `read` |
+//! | 11 | reads past the cache; a fault alone | `direct_read` `lone_fault` |
+//! | 10 | faults, opens, changes of size, advice, failed reads, calls of one version | `again` `fadvise` `filemap` `files` `one_version` `read_error` `size_change` |
+//! | 9 | pages arrive: found or created, read ahead, waited for; changes by others are followed | `arrival` `coherence` `creation` `readahead` |
+//! | 8 | idle pages leave; `invalidate_lock` | `eviction` `invalidate_lock` |
+//! | 7 | operations on one file's pages | `audit` `copy_out` `fill` `open_file` `speculation` `truncate` `wait` |
+//! | 6 | one file's pages: finding, adding, removing | `address_space` |
+//! | 5 | reclaim, which knows files only through [`registry`] | `vmscan` |
 //! | 4 | marks of use | `accessed` |
-//! | 3 | what all files share | `shared` |
-//! | 2 | evicted pages; what may be said at an open | `options` `workingset` |
+//! | 3 | state that all files share | `shared` |
+//! | 2 | evicted pages; options | `options` `workingset` |
 //! | 1 | the files of a cache, the ranges of a file, the queue of reads | `i_mmap` `io` `registry` |
-//! | 0 | parts that know nobody | `advice` `arguments` `hire` `idle` `in_flight` `mmu_gather` `patience` `requests` `stats` `version` `vm_fault` `window` |
+//! | 0 | parts that depend on no other | `advice` `arguments` `hire` `idle` `in_flight` `mmu_gather` `patience` `requests` `stats` `version` `vm_fault` `window` |
 //!
 //! Lock order, outermost first: `invalidate_lock`, page lock, `i_mmap`, leaf lock (in `mm/`), `i_pages`.
 

@@ -1,8 +1,8 @@
-//! Reading ahead: windows become pages that are being read.
+//! Readahead: turns windows into pages that are being read.
 //!
-//! Owns: when a window is due, the creation of its pages, and their submission. Does not own how large it is (`window`), the
-//! pages' bytes (`fill`), nor the decision that a fault missed (`filemap`). Mirrors `mm/readahead.c` of Linux 5.12:
-//! `page_cache_sync_ra`, `page_cache_async_ra`, `page_cache_ra_unbounded`. One mutex per open file owns the window.
+//! Owns: when to read a window, the creation of its pages, and their submission. Does not own its size (`window`), the pages'
+//! bytes (`fill`), nor the decision that a fault missed (`filemap`). Mirrors `mm/readahead.c` of Linux 5.12:
+//! `page_cache_sync_ra`, `page_cache_async_ra`, `page_cache_ra_unbounded`. One mutex per open file guards the window.
 
 use super::address_space::{AddressSpace, Created};
 use super::advice::Advice;
@@ -30,7 +30,7 @@ impl Neighbours for OpenFile {
     }
 }
 
-/// Has a run of locked pages read ahead of need; takes over their locks. Some: the caller runs it.
+/// Submits a run of locked pages as readahead and takes over their locks. Some: the caller must run it.
 pub(super) fn submit_window(mapping: &Arc<AddressSpace>, first: u64, pfns: Vec<u32>) -> Option<Errand> {
     mapping.shared.count(Stat::ReadaheadPages, pfns.len() as u64);
     let source = Arc::<AddressSpace>::clone(mapping);
@@ -40,10 +40,10 @@ pub(super) fn submit_window(mapping: &Arc<AddressSpace>, first: u64, pfns: Vec<u
     }
 }
 
-/// New pages that follow each other: the index of the first, and the frames.
+/// Consecutive new pages: the index of the first, and the frames.
 type Run = (u64, Vec<u32>);
 
-/// The run that a page at `index` continues or begins, with room for it. None: there is no memory.
+/// The run that a page at `index` continues or begins, with room for that page. None: there is no memory.
 fn run_for(runs: &mut Vec<Run>, index: u64) -> Option<&mut Vec<u32>> {
     if runs.last().is_none_or(|(first, run)| first + run.len() as u64 != index) {
         runs.try_reserve(1).ok()?;
@@ -54,7 +54,7 @@ fn run_for(runs: &mut Vec<Run>, index: u64) -> Option<&mut Vec<u32>> {
     Some(run)
 }
 
-/// Reads ahead of a page that is absent (`page_cache_sync_ra`); the page, if it was created here.
+/// Reads ahead from an absent page (`page_cache_sync_ra`); returns the page if this call created it.
 pub(super) fn page_cache_sync_ra(open: &Arc<OpenFile>, index: u64, pages: u64) -> Option<PageHandle<'_>> {
     let plan = match (open.ra_pages(), open.advice()) {
         (0, _) => return None,
@@ -67,7 +67,7 @@ pub(super) fn page_cache_sync_ra(open: &Arc<OpenFile>, index: u64, pages: u64) -
     submit(open, plan?, Some(index))
 }
 
-/// Reads the window that a marker announces (`page_cache_async_ra`): of several who meet the marker one does.
+/// Reads the window that a marker announces (`page_cache_async_ra`): of several threads that meet the marker, only one does.
 pub(super) fn page_cache_async_ra(open: &Arc<OpenFile>, page: PageRef<'_>, index: u64, pages: u64) {
     if open.ra_pages() != 0 && page.take_readahead() {
         if let Some(plan) = ondemand(open, index, pages, true) {
@@ -76,12 +76,12 @@ pub(super) fn page_cache_async_ra(open: &Arc<OpenFile>, page: PageRef<'_>, index
     }
 }
 
-/// What a big read may ask for at once.
+/// The most pages that a big read may request at once.
 pub(super) fn io_pages(open: &OpenFile) -> u64 {
     IO_PAGES.min(open.mapping.frames().capacity() as u64 / 4)
 }
 
-/// What is to be read now; moves the window.
+/// Decides what to read now, and moves the window.
 fn ondemand(open: &OpenFile, index: u64, pages: u64, hit_marker: bool) -> Option<Plan> {
     let request = Request {
         index,
@@ -94,15 +94,15 @@ fn ondemand(open: &OpenFile, index: u64, pages: u64, hit_marker: bool) -> Option
     open.window.lock().ondemand(request, open)
 }
 
-/// The window around a missed fault.
+/// Reads the window around a fault that missed.
 pub(super) fn read_around(open: &Arc<OpenFile>, index: u64) {
     let plan = open.window.lock().around(index, open.ra_pages());
     submit(open, plan, None);
 }
 
-/// Reads a range whatever the window says, as much of it as one call may (`force_page_cache_ra`).
+/// Reads a range regardless of the window, up to the limit of one call (`force_page_cache_ra`).
 pub(crate) fn will_need(open: &Arc<OpenFile>, first: u64, last: u64) {
-    // More than half a cache would push its own beginning out again.
+    // More than half the cache would evict its own beginning.
     let half = (open.mapping.frames().capacity() as u64 / 2).max(1);
     let most = IO_PAGES.max(open.ra_pages()).min(half);
     let last = last.min(first.saturating_add(most - 1));
@@ -114,15 +114,15 @@ pub(crate) fn will_need(open: &Arc<OpenFile>, first: u64, last: u64) {
     }
 }
 
-/// Creates the absent pages of a plan and hands each run of new ones to I/O (`do_page_cache_ra`,
-/// `page_cache_ra_unbounded`). Stops where no frame or no memory is left. Hands back the page `wanted`, if it is a new one.
+/// Creates the absent pages of a plan and submits each run of new ones (`do_page_cache_ra`, `page_cache_ra_unbounded`). Stops
+/// when frames or memory run out. Returns the page `wanted`, if it is a new one.
 fn submit(open: &Arc<OpenFile>, plan: Plan, wanted: Option<u64>) -> Option<PageHandle<'_>> {
     let mapping = &open.mapping;
     let mut handed_back = None;
     let mut runs = Vec::new();
     let mut errands = Vec::new();
     {
-        // From the size check to the insertion truncation must not intervene.
+        // Truncation must not come between the size check and the insertion.
         let stable = seeded!("readahead.invalidate_lock", stable(mapping).map(Some), bug = Some(None));
         let _stable = stable?;
         let pages = mapping.i_size().div_ceil(PAGE_SIZE as u64);
@@ -136,7 +136,7 @@ fn submit(open: &Arc<OpenFile>, plan: Plan, wanted: Option<u64>) -> Option<PageH
             if mapping.peek(index, &crate::rcu::read()).is_some() {
                 continue;
             }
-            // Room for what becomes of each run, too.
+            // Also room for the errand of each run.
             if errands.try_reserve(runs.len() + 1).is_err() {
                 break;
             }
@@ -156,7 +156,7 @@ fn submit(open: &Arc<OpenFile>, plan: Plan, wanted: Option<u64>) -> Option<PageH
                 Created::NoFrame | Created::NoMemory(_) => break,
             }
         }
-        // Still stable: see `invalidate_lock::quiet`.
+        // Still under the lock: see `invalidate_lock::quiet`.
         errands.extend(
             runs.into_iter()
                 .filter(|(_, run)| !run.is_empty())

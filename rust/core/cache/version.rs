@@ -1,47 +1,46 @@
-//! What one file's cache knows of its store: which version of it the cached pages are of.
+//! What is known about a file's store: which version the cached pages are of.
 //!
-//! Owns: what the store was last seen to say of itself, and the file's epoch. Does not own what two looks mean together
-//! (`store::Look`) nor what is done about a change (`coherence`). Linux has no such thing: there a file has one cache, and who
-//! writes goes through it.
+//! Owns: the store's last known state, and the file's epoch. Does not own how two states compare (`store::Look`) nor the reaction
+//! to a change (`coherence`). Linux has no counterpart: there a file has one cache, through which every write goes.
 //!
-//! The epoch moves under `invalidate_lock` held for writing, when no page of another version is left; it is read anywhere.
+//! The epoch advances under `invalidate_lock` held for writing, when no page of another version is left; it may be read anywhere.
 
 use crate::store::{Change, Look};
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, Tally, guard, ord};
 use std::fmt;
 use std::io;
 
-/// So many fills may fail in turn because the store says something else each time, and if nothing but the ctime moves, which some
-/// look will miss, a hundred times as many. After more, faults and others that have nothing but fills give up.
+/// Limit on consecutive fills that fail because the store's state differs each time. It is a hundred times higher if only the
+/// ctime moves, because some look will miss that. Beyond it, faults and other callers that depend on fills alone give up.
 const FILLS: u64 = 100 * TOUCHED_FILLS;
 const TOUCHED_FILLS: u64 = 100;
 
-/// In the epoch: the version is young.
+/// Flag in the epoch: the version is young.
 const YOUNG: u64 = 1;
 
-/// What one file's cache knows of its store.
+/// What is known about one file's store.
 pub(super) struct Version {
-    /// Whether the store has anything to say of itself.
+    /// Whether the store reports a state at all.
     says: bool,
-    /// Taken last of all locks, and held for a copy. Boxed: with it an `AddressSpace` would be more than a small thing, of which
-    /// one is thought to be had always.
+    /// Innermost of all locks, held only while copying. Boxed to keep `AddressSpace` small: allocating a small object is assumed
+    /// never to fail.
     seen: Box<Mutex<Seen>>,
-    /// Twice the number of changes, and [`YOUNG`]. Written under `invalidate_lock`.
+    /// Twice the number of changes, plus [`YOUNG`]. Written under `invalidate_lock`.
     epoch: AtomicU64,
-    /// Changes that were more than a new ctime. Relaxed: written before the epoch, read after it.
+    /// Changes of more than the ctime. Relaxed: written before the epoch, read after it.
     rewrites: AtomicU64,
-    /// A fill found that the file has grown. Relaxed: a hint to look again soon.
+    /// Set when a fill found that the file has grown. Relaxed: a hint to look again soon.
     behind: AtomicU32,
-    /// Fills in turn for which the store did not vouch, in units of one after which the ctime alone had moved.
+    /// Consecutive unconfirmed fills. One after which only the ctime had moved counts as one, any other as [`TOUCHED_FILLS`].
     unvouched: Tally,
 }
 
-/// What the store said.
+/// States of the store.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seen {
-    /// What the store said when its bytes were last known to be those of the cached pages.
+    /// Its state when its bytes were last known to match the cached pages.
     pub(super) look: Look,
-    /// What it said when it was found rewritten, until that is long ago.
+    /// Its state when it was found rewritten, until that is long ago.
     pub(super) young: Option<Look>,
 }
 
@@ -58,38 +57,39 @@ impl Version {
         }
     }
 
-    /// Of a file that is being opened: which of its sizes is known. It may have grown before it was looked at.
+    /// Sets the known size of a file that is being opened: it may have grown before the store was examined.
     pub(super) fn start_at(&self, size: u64) {
         if self.says {
             self.seen.lock().look.size = Some(size);
         }
     }
 
-    /// The version now: before the first page of a call is looked for, and after the last was copied.
+    /// The current version; loaded before the first page of a call is looked up, and after the last was copied.
     #[inline]
     pub(super) fn epoch(&self) -> u64 {
-        // Relaxed: the fence of each copy (`copy_out`) comes between. It pairs with the Release in `next_epoch`: who started with a
-        // new epoch sees that the generation of an old page moved, and who copied a page of a new version loads a new epoch.
+        // Relaxed: the fence of each copy (`copy_out`) comes between. It pairs with the Release in `next_epoch`: a thread that
+        // started with a new epoch sees that an old page's generation has moved, and one that copied a page of a new version
+        // loads a new epoch.
         self.epoch.load(Ordering::Relaxed)
     }
 
-    /// Whether a hit must not be served.
+    /// Whether hits must not be served.
     #[inline]
     pub(super) fn is_young(epoch: u64) -> bool {
         epoch & YOUNG != 0
     }
 
-    /// Whether the store has anything to say of itself.
+    /// Whether the store reports a state at all.
     pub(super) fn says(&self) -> bool {
         self.says
     }
 
-    /// What a fill is to find after its read; None: the store says nothing.
+    /// The state that a fill must find after its read. None: the store reports no state.
     pub(super) fn expected(&self) -> Option<Look> {
         self.says.then(|| self.seen.lock().look)
     }
 
-    /// Whether what was read is of the version that was `expected`, by a look after the read.
+    /// Whether a look after the read (`now`) confirms that the bytes are of the `expected` version.
     pub(super) fn vouches(&self, expected: &Look, now: &Look) -> bool {
         let change = now.since(expected);
         let vouches = self.is_of(change, now);
@@ -98,7 +98,7 @@ impl Version {
         vouches
     }
 
-    /// Whether a fault, or whoever has nothing but fills, tries again after a fill for which nobody vouched.
+    /// Whether a fault, or another caller that depends on fills alone, should retry after an unconfirmed fill.
     pub(super) fn may_vouch(&self) -> bool {
         self.unvouched.get() <= FILLS
     }
@@ -108,7 +108,8 @@ impl Version {
             Change::None => true,
             Change::Grown => {
                 self.behind.store(1, Ordering::Relaxed);
-                // Growth that was followed since, and a rewrite after it, are together no more than growth.
+                // The file may have grown, been followed, and then been rewritten: against `expected` alone that looks like
+                // growth.
                 let seen = self.seen.lock().look;
                 guard!("fill.grown", matches!(now.since(&seen), Change::None | Change::Grown))
             }
@@ -116,17 +117,17 @@ impl Version {
         }
     }
 
-    /// What the store was last seen to say.
+    /// The store's last known state.
     pub(super) fn seen(&self) -> Seen {
         *self.seen.lock()
     }
 
-    /// Notes what the store says of the same version.
+    /// Notes the store's state; the version is the same.
     pub(super) fn note_look(&self, look: Look) {
         self.seen.lock().look = look;
     }
 
-    /// Whether a fill has found since this was asked last that the file has grown.
+    /// Whether a fill has found, since the last call of this, that the file has grown.
     #[inline]
     pub(super) fn is_behind(&self) -> bool {
         let is_behind = self.behind.load(Ordering::Relaxed) != 0;
@@ -136,13 +137,13 @@ impl Version {
         is_behind
     }
 
-    /// Changes so far that were more than a new ctime.
+    /// Changes so far of more than the ctime.
     pub(super) fn rewrites(&self) -> u64 {
         self.rewrites.load(Ordering::Relaxed)
     }
 
-    /// A new version, rewritten or touched only. The caller holds `invalidate_lock` for writing, and no page of another version
-    /// is left.
+    /// Moves to a new version, rewritten or only touched. The caller holds `invalidate_lock` for writing, and no page of another
+    /// version is left.
     pub(super) fn move_on(&self, seen: Seen, rewritten: bool) {
         *self.seen.lock() = seen;
         if rewritten {
@@ -151,7 +152,8 @@ impl Version {
         self.next_epoch(seen.young.is_some());
     }
 
-    /// The version is old enough to be trusted, and what was read of it before is gone. The caller holds as above.
+    /// The version is old enough to be trusted, and the pages read before are gone. The caller holds `invalidate_lock` for
+    /// writing.
     pub(super) fn trust(&self) {
         self.seen.lock().young = None;
         self.next_epoch(false);

@@ -1,12 +1,12 @@
-//! How much to read ahead, and when: arithmetic.
+//! The arithmetic of readahead: how much to read, and when.
 //!
-//! Owns: the window of one open file, and how much of one that failed is asked for again. Knows no file: what it asks of a cache
-//! is [`Neighbours`]. Mirrors `mm/readahead.c` of Linux 5.12: `get_init_ra_size`, `get_next_ra_size`, `ondemand_readahead`. Its
-//! owner synchronises it.
+//! Owns: the window of one open file, and how much of a failed one is requested again. Does not own files or pages: all it needs
+//! of a cache is [`Neighbours`]. Mirrors `mm/readahead.c` of Linux 5.12: `get_init_ra_size`, `get_next_ra_size`,
+//! `ondemand_readahead`. The window's owner synchronises it.
 
 use crate::sync::Tally;
 
-/// Pages a big read may ask for at once although the window is smaller (`bdi->io_pages`): 1 MiB.
+/// Pages that a big read may request at once even if the window is smaller (`bdi->io_pages`): 1 MiB.
 pub const IO_PAGES: u64 = 256;
 /// The window of one open file (`struct file_ra_state`), in pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -15,16 +15,16 @@ pub struct Window {
     pub start: u64,
     /// Pages in it.
     pub size: u64,
-    /// The last so many pages are read ahead of need; the first of these carries the marker.
+    /// This many pages at the end are read ahead of need; the first of them carries the marker.
     pub async_size: u64,
 }
 
-/// What to read: `nr` pages from `start`, the marker `async_size` pages before the end.
+/// What to read: `nr` pages from `start`, with the marker `async_size` pages before the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plan {
     /// First page.
     pub start: u64,
-    /// Pages.
+    /// Number of pages.
     pub nr: u64,
     /// The marker goes on page `nr - async_size`, if that page is new.
     pub async_size: u64,
@@ -36,11 +36,11 @@ impl Plan {
     }
 }
 
-/// What the window arithmetic asks of the cache.
+/// What the window arithmetic needs to know of the cache.
 pub trait Neighbours {
-    /// Pages present just before `index`, without a gap, at most `max`.
+    /// Number of pages present just before `index`, without a gap, up to `max`.
     fn history(&self, index: u64, max: u64) -> u64;
-    /// The first page after `index` that is absent, if at most `max` pages away.
+    /// The first absent page after `index`, if at most `max` pages away.
     fn hole_after(&self, index: u64, max: u64) -> Option<u64>;
 }
 
@@ -69,20 +69,20 @@ pub fn get_next(current: u64, max: u64) -> u64 {
     }
 }
 
-/// Where a request stands: what is asked, and what was read before.
+/// A request: what is asked for, and what was read before.
 #[derive(Debug, Clone, Copy)]
 pub struct Request {
-    /// The page asked for.
+    /// The first page asked for.
     pub index: u64,
-    /// Pages asked for.
+    /// Number of pages asked for.
     pub pages: u64,
     /// Whether the page carries the marker.
     pub hit_marker: bool,
-    /// The file's maximal window.
+    /// The file's maximum window.
     pub ra_pages: u64,
     /// The most that a larger request may read at once ([`IO_PAGES`], or less in a small cache).
     pub io_pages: u64,
-    /// Page of the byte after the last one read before; -1 at first, as an unsigned number.
+    /// The page after the last byte read before; -1 at first, as an unsigned number.
     pub prev_index: u64,
 }
 
@@ -113,7 +113,7 @@ impl Window {
         } else {
             let mut history = cache.history(index, max);
             if history <= pages {
-                // Looks random: read what is asked and remember nothing.
+                // Looks random: read what was asked for and remember nothing.
                 return Some(Plan { start: index, nr: pages, async_size: 0 });
             }
             if history >= index {
@@ -121,7 +121,7 @@ impl Window {
             }
             *self = Self { start: index, size: (history + pages).min(max), async_size: 1 };
         }
-        // A window that would be hit at once is merged with the next one.
+        // A window whose marker would be hit at once is merged with the next one.
         if index == self.start && self.size == self.async_size {
             let add = get_next(self.size, max);
             if self.size + add <= max {
@@ -141,24 +141,24 @@ impl Window {
         *self = Self { start: index, size, async_size };
     }
 
-    /// The window around a fault that missed.
+    /// Moves the window around a fault that missed.
     pub fn around(&mut self, index: u64, ra_pages: u64) -> Plan {
         *self = Self { start: index.saturating_sub(ra_pages / 2), size: ra_pages, async_size: ra_pages / 4 };
         Plan::of(*self)
     }
 }
 
-/// Pages that a reader may ask for at once where a window failed. A guess, so that races do no harm.
+/// How many pages a reader may request at once where a window failed. A guess, so races do no harm.
 #[derive(Debug, Default)]
 pub(super) struct Again(Tally);
 
 impl Again {
-    /// How many those are.
+    /// That number.
     pub(super) fn get(&self) -> u64 {
         self.0.get()
     }
 
-    /// Notes what became of a read of so many pages.
+    /// Notes the outcome of a read of `pages` pages.
     pub(super) fn note(&self, pages: usize, failed: bool) {
         let (pages, most) = (pages as u64, self.0.get());
         let now = if failed { pages / 2 } else { most.max(2 * pages).min(IO_PAGES) };
