@@ -1,6 +1,7 @@
 //! The pages of one file: `struct address_space` and the part of the inode that the fault path reads.
 //!
-//! Owns: the index from page number to page, and the size. Mirrors `include/linux/fs.h` and the lookup of `mm/filemap.c`.
+//! Owns: the index from page number to page, and the size. Does not own the frames (`page`) nor the bytes in them (`fill`).
+//! Mirrors `include/linux/fs.h` and the lookup of `mm/filemap.c`.
 //!
 //! | state | read | written holding |
 //! |---|---|---|
@@ -24,10 +25,10 @@ use crate::xarray::{Entry, XArray};
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 
-/// References on an idle cached page: the cache's own.
+/// References to an idle cached page: only the cache's own.
 const CACHE_ONLY: u32 = 1;
 
-/// A page returned locked, with a reference. Fields drop in order: the lock before the reference.
+/// A locked page and a reference to it. Fields drop in order: the lock before the reference.
 #[must_use]
 #[derive(Debug)]
 pub struct HeldPage<'f> {
@@ -41,29 +42,29 @@ pub struct HeldPage<'f> {
 pub struct AddressSpace {
     id: u64,
     i_size: AtomicU64,
-    /// Which version of the file its pages are of.
+    /// Which version of the file the pages are of.
     pub(super) version: Version,
     pub(super) pages: XArray,
-    /// Held for reading while a page is created, for writing while the size changes: a page never comes to be from a state
-    /// of the store that truncation has already left behind (Linux 5.15; file systems' own locks before).
+    /// Held for reading while a page is created and for writing while the size changes, so that no page is created from a state
+    /// of the store that a truncation has ended (Linux 5.15; file systems' own locks before).
     pub(super) invalidate_lock: RwSem,
-    /// Who waits for reads of a store that may stall before it enters `invalidate_lock` as the writer.
+    /// Threads waiting for reads of a store that may stall, before they take `invalidate_lock` for writing.
     pub(super) truncaters: Tally,
-    /// How much of a window that failed is asked for again.
+    /// How much of a failed window is requested again.
     pub(super) again: Again,
     pub(crate) i_mmap: Ranges,
     pub(super) store: Arc<dyn Store>,
-    /// What the store says of that.
+    /// Which threads may read the store.
     pub(super) read_by: ReadBy,
     pub(super) name: OsString,
     pub(crate) shared: Arc<Shared>,
 }
 
-/// What became of an attempt to create a page.
+/// The outcome of an attempt to create a page.
 pub(super) enum Created<'f> {
     /// A new page, locked and not up to date.
     New(HeldPage<'f>),
-    /// Somebody else's page is there already.
+    /// Another thread's page is already there.
     Exists,
     /// No frame is free.
     NoFrame,
@@ -84,8 +85,8 @@ impl AddressSpace {
             truncaters: Tally::new(),
             again: Again::default(),
             i_mmap: Ranges::default(),
-            // Without workers the caller reads, and waits, whatever the store would like. (Models have no workers, but want to
-            // know of such stores all the same.)
+            // Without workers the caller reads, and waits, whatever the store asks for. (Models have no workers, but must still
+            // know such stores.)
             read_by: if shared.io.is_inline() && !cfg!(specmm_loom) {
                 ReadBy::Caller
             } else {
@@ -136,7 +137,7 @@ impl AddressSpace {
         self.i_size().div_ceil(PAGE_SIZE as u64)
     }
 
-    /// Finds the page at `index` and takes a reference (`find_get_page`), retrying as long as writers interfere.
+    /// Finds the page at `index` and takes a reference (`find_get_page`), retrying while writers interfere.
     pub(crate) fn find_get_page(&self, index: u64, section: &ReadSection) -> Option<PageHandle<'_>> {
         loop {
             match self.find_get_page_once(index, section) {
@@ -148,11 +149,11 @@ impl AddressSpace {
         }
     }
 
-    /// One round of the lookup: find, take a reference unless the count is zero, look whether it is still there.
+    /// One round of the lookup: find the page, take a reference unless the count is zero, check that it is still there.
     #[inline]
     pub(crate) fn find_get_page_once(&self, index: u64, section: &ReadSection) -> Lookup<'_> {
         let found = self.pages.find(index, section);
-        // The shadow of an evicted page is told from a page before anything is done with it.
+        // The shadow of an evicted page must be told from a page before it is used.
         let page = seeded!(
             "filemap.seed.shadow",
             found.entry.as_page(),
@@ -160,7 +161,7 @@ impl AddressSpace {
         );
         let Some(pfn) = page else { return Lookup::Absent };
         let Some(handle) = self.frames().page(pfn).try_get() else { return Lookup::Interfered };
-        // Between the find and the reference the frame may have been freed and given to another file.
+        // Before the reference was taken, the frame may have been freed and reused by another file.
         if guard!("filemap.slot_recheck", found.is_unchanged()) {
             Lookup::Found(handle)
         } else {
@@ -168,7 +169,7 @@ impl AddressSpace {
         }
     }
 
-    /// The page at `index` without a reference: for looking only.
+    /// The page at `index` without a reference: only to inspect it.
     pub(super) fn peek(&self, index: u64, section: &ReadSection) -> Option<PageRef<'_>> {
         self.pages.load(index, section).as_page().map(|pfn| self.frames().page(pfn))
     }
@@ -184,10 +185,11 @@ impl AddressSpace {
         }
     }
 
-    /// Publishes a fresh page. `None` if the slot is taken. An error, if there is no memory for the index, leaves no trace.
+    /// Publishes a new page. None if the slot is taken. If there is no memory for the index, returns an error and changes
+    /// nothing.
     pub(crate) fn insert<'f>(&'f self, index: u64, handle: PageHandle<'f>) -> Result<Option<HeldPage<'f>>> {
         let page = handle.page();
-        // Locked before it can be found: who finds it waits for its bytes.
+        // Locked before it can be found: a thread that finds it waits for its bytes.
         let lock = page.try_lock().expect("nobody else knows a fresh page");
         lock.set_identity(self.id, index);
         let mut pages = self.pages.lock();
@@ -210,8 +212,8 @@ impl AddressSpace {
         Ok(Some(HeldPage { lock, handle }))
     }
 
-    /// Takes a page out of the cache (`page_cache_delete`) and gives its reference to the caller, who puts it. Slot and
-    /// mapping change before the generation, the generation before any later byte.
+    /// Takes a page out of the cache (`page_cache_delete`) and hands the cache's reference to the caller, which puts it. Slot and
+    /// mapping change before the generation, and the generation before any later byte.
     pub(super) fn delete<'f>(&'f self, held: &LockedPage<'f>) -> PageHandle<'f> {
         let page = held.page();
         {
@@ -224,8 +226,9 @@ impl AddressSpace {
         page.adopt()
     }
 
-    /// Takes a locked page out of the cache if nobody else holds a reference (`__remove_mapping`), leaving `shadow` in its
-    /// slot. Count before slot: a lookup that already has its reference makes this fail, a later one sees zero.
+    /// Takes a locked page out of the cache if there is no other reference (`__remove_mapping`), leaving `shadow` in its slot.
+    /// The count changes before the slot: a lookup that already holds a reference makes this fail, a later one sees a count of
+    /// zero.
     pub(crate) fn remove_mapping(&self, lock: &LockedPage<'_>, shadow: Entry) -> bool {
         let page = lock.page();
         let mut pages = self.pages.lock();
@@ -241,7 +244,7 @@ impl AddressSpace {
         true
     }
 
-    /// A page has gone from `index`: its node may hold shadows only now, and others be too many then.
+    /// Called when a page has left `index`: its node may now hold only shadows, and there may be too many such nodes.
     pub(super) fn note_shadows(&self, index: u64) {
         if !cfg!(specmm_loom) {
             let shared = &self.shared;
@@ -250,7 +253,7 @@ impl AddressSpace {
         }
     }
 
-    /// Whether a locked page is still what was looked for.
+    /// Whether a locked page is still the one looked for.
     pub(super) fn is_mine(&self, held: &HeldPage<'_>, index: u64) -> bool {
         guard!("filemap.classic.mapping", held.lock.page().is_at(self.id(), index))
     }
@@ -263,7 +266,7 @@ impl AddressSpace {
     }
 }
 
-/// The answer of one round of the lookup.
+/// The result of one round of the lookup.
 pub(crate) enum Lookup<'s> {
     /// The page, with a reference.
     Found(PageHandle<'s>),
@@ -275,9 +278,9 @@ pub(crate) enum Lookup<'s> {
 
 impl Drop for AddressSpace {
     fn drop(&mut self) {
-        // The last user is gone and I/O in flight counts as a user: every page is unmapped, and locked at most by a reclaim
-        // that finds out in a moment that its file is going.
-        // What earlier users did is seen by the count of the last `Arc`, which the model checker does not see.
+        // The last user is gone, and I/O in flight counts as a user: so every page is unmapped, and locked at most by a reclaim
+        // that will soon find that its file is going. The count of the last `Arc` orders this after everything earlier users did,
+        // but the model checker does not see that count.
         #[cfg(specmm_loom)]
         drop(self.pages.lock());
         let mut next = Some(0);

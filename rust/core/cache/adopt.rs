@@ -1,7 +1,7 @@
-//! Opening in one cache what another has open: how a forked child comes to its parent's files.
+//! Opening in one cache a file that is open in another: how a forked child gets its parent's files.
 //!
-//! Owns: what is taken over. Of the other cache, which may be a parent's and stand still with any of its locks held, only
-//! words that change at once are read: the open file behind its RCU pointer, its mode, advice and size.
+//! Owns: what is taken over. The other cache may be a parent's, frozen with any of its locks held, so only words that change
+//! atomically are read of it: the open file behind its RCU pointer, its mode, advice and size.
 
 use super::open_file::OpenFile;
 use super::{File, PageCache};
@@ -11,18 +11,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 impl PageCache {
-    /// Opens here the file that `file` has open in another cache: through the same store (of a file on disk: the same
-    /// descriptor), with its name, mode and advice, and without its pages. See [`crate::fork`]; what locks a store of the
-    /// caller's own has is then the caller's matter.
+    /// Opens in this cache a file that is open in another one: through the same store (for a file on disk, the same descriptor),
+    /// with its name, mode and advice, but without its pages. See [`crate::fork`]; if the caller wrote the store, its locks are
+    /// the caller's responsibility there.
     ///
     /// # Errors
-    /// [`Error::Io`] if the store cannot say how long it is; [`Error::Closed`].
+    /// [`Error::Io`] if the store cannot report its size; [`Error::Closed`].
     pub fn adopt(&self, file: &File) -> Result<File> {
         let open = file.open_file()?;
         self.adopted(file, &open, Arc::clone(open.store()))
     }
 
-    /// The same through another store, which takes the place of the file's own.
+    /// As [`PageCache::adopt`], but through another store, which replaces the file's own.
     ///
     /// # Errors
     /// As [`PageCache::adopt`].

@@ -1,12 +1,12 @@
-//! Windows that failed, asked for once more.
+//! Requesting failed windows again.
 //!
-//! Owns: the request for what a failed window left. Does not own how much that may be (`window`) nor how it is read (`fill`).
-//! Page locks are tried under `invalidate_lock`. Nothing in Linux does this: it reads the pages of a window that failed one by
-//! one, which costs a disk little and a network a request each.
+//! Owns: the request for the rest of a failed window. Does not own its size (`window`) nor how it is read (`fill`). Page locks
+//! are tried under `invalidate_lock`. Linux has no counterpart: it reads the pages of a failed window one by one, which is cheap
+//! on a disk but costs a request per page over a network.
 //!
-//! After a failure half as much is asked for, after a success twice as much: so a store that failed once is asked a few times
-//! more, and one with a page that cannot be read is asked about as often as that page takes to find by halves. A page that is
-//! alone goes the usual way, whose error its reader gets. Faults of an `Mm` keep Linux's way.
+//! A failure halves the size of the next request, a success doubles it. So a store that failed once gets a few additional
+//! requests, and one with an unreadable page about as many as a binary search for that page. A single page is read the usual way,
+//! and its reader gets the error. Faults of an `Mm` do as Linux does.
 
 use super::address_space::{AddressSpace, HeldPage};
 use super::fill::is_unread;
@@ -16,12 +16,11 @@ use super::readahead::{io_pages, submit_window};
 use crate::page::{LockedPage, PageFlags, PageRef};
 use std::sync::Arc;
 
-/// Has the part of a failed window that begins at `index` read again, if there is more of it than that page. Waits for
-/// nothing.
+/// Requests the part of a failed window that begins at `index` again, if it is more than that page. Never waits.
 pub(super) fn read_again(open: &Arc<OpenFile>, index: u64) {
     let mapping = &open.mapping;
     let most = mapping.again.get().min(io_pages(open).max(open.ra_pages()));
-    // Pages without bytes that nobody is reading are what a failed window leaves.
+    // A failed window leaves pages that are not up to date and not being read.
     let is_left = |page: PageRef<'_>| {
         let flags = page.flags();
         !flags.has(PageFlags::UPTODATE) && !flags.has(PageFlags::LOCKED)
@@ -48,7 +47,7 @@ pub(super) fn read_again(open: &Arc<OpenFile>, index: u64) {
     }
 }
 
-/// The lock of a page that is in the cache and has no bytes, if it can be had at once.
+/// Locks a page that is in the cache and not up to date, if that is possible without waiting.
 fn lock_unread(mapping: &AddressSpace, index: u64) -> Option<LockedPage<'_>> {
     let handle = mapping.find_get_page(index, &crate::rcu::read())?;
     let held = HeldPage { lock: handle.page().try_lock()?, handle };
@@ -65,7 +64,7 @@ mod tests {
 
     const PAGES: u64 = 1024;
 
-    /// A store that fails the requests of which it is asked to, by their number and by the pages they have.
+    /// A store that fails the requests that `fails` selects by their number and their pages.
     struct Plan {
         fails: Box<dyn Fn(usize, std::ops::Range<u64>) -> bool + Send + Sync>,
         requests: Mutex<Vec<(u64, bool)>>,
@@ -88,7 +87,8 @@ mod tests {
         }
     }
 
-    /// Reads the file from front to back, page by page, each page until it comes; answers the requests and the pages' errors.
+    /// Reads the file from front to back, page by page, each up to `tries` times; returns the requests, and the pages that did
+    /// not arrive.
     fn scan(
         io: Io,
         ra_pages: u32,
@@ -126,9 +126,9 @@ mod tests {
         for failing in 0..whole {
             let (requests, errors) = scan(Io::Inline, 256, move |number, _| number == failing, 1);
             assert!(errors.is_empty(), "request {failing} of {whole} failed, and {errors:?} did not come");
-            // Half of it, and the other half.
+            // The two halves of the failed window.
             assert!(requests.len() <= whole + 2, "{failing}: {whole} without it, {requests:?}");
-            // Workers read a window in more pieces, or fewer; one page is asked for by who had waited for it.
+            // Workers may read a window in more pieces or fewer; a reader that waited for one page requests it alone.
             let (requests, errors) = scan(Io::Threads, 256, move |number, _| number == failing, 1);
             assert!(errors.is_empty(), "request {failing} of {whole} failed, and {errors:?} did not come");
             assert!(alone(&requests) <= 4, "{failing}: {requests:?}");
@@ -156,7 +156,7 @@ mod tests {
             let (requests, errors) = scan(Io::Inline, 256, fails, 200);
             let failed = requests.iter().filter(|(_, failed)| *failed).count();
             assert!(errors.is_empty(), "seed {seed}: {errors:?}");
-            // Each failure halves what is asked for, and one success makes up for it.
+            // Each failure halves the next request, and one success makes up for it.
             let most = whole + 3 * failed + 40;
             assert!(requests.len() <= most, "seed {seed}: {} requests, {failed} failed", requests.len());
         }

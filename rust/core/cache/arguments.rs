@@ -1,12 +1,12 @@
-//! Arguments that are refused before anything is done.
+//! Argument checks, made before anything is done.
 //!
-//! Owns: the bounds that a user may meet, and what is said then.
+//! Owns: the limits of public calls, and the messages of their errors. Does not own any state, so nothing is synchronised.
 
 use crate::error::{Error, Result};
 use crate::page::Out;
 use crate::store::MAX_SIZE;
 
-/// The largest window that may be asked for: 1 GiB.
+/// The largest window that may be configured: 1 GiB.
 const MAX_RA_PAGES: u32 = 1 << 18;
 
 pub(super) fn check_ra_pages(ra_pages: u32) -> Result<()> {
@@ -23,7 +23,7 @@ pub(super) fn check_offset(offset: u64) -> Result<()> {
     Ok(())
 }
 
-/// Whether the rows fill the buffer.
+/// Checks that the rows fill the buffer exactly.
 pub(super) fn check_room(offsets: &[u64], length: usize, out: &Out<'_>) -> Result<()> {
     if offsets.len().checked_mul(length) == Some(out.len()) {
         return Ok(());

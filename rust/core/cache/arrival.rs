@@ -1,7 +1,7 @@
 //! The wait for the bytes of one page.
 //!
-//! Owns: that whoever needs a page that is not up to date reads it, has it read, or leaves. Does not own how pages are filled
-//! (`fill`) nor the queue (`io`). Mirrors `lock_page_or_retry` and `filemap_update_page`.
+//! Owns: how a thread that needs a page that is not up to date reads it, has it read, or leaves. Does not own how pages are
+//! filled (`fill`) nor the queue (`io`). Mirrors `lock_page_or_retry` and `filemap_update_page`.
 
 use super::address_space::AddressSpace;
 use super::fill::read_page;
@@ -15,8 +15,8 @@ use crate::page::{LockedPage, PageFlags, PageRef};
 use crate::sync::guard;
 use std::sync::Arc;
 
-/// Waits for the bytes of a page to which the caller holds a reference, and reads them or has them read if need be. False: it
-/// was truncated. `closed` ends the wait.
+/// Waits for the bytes of a page to which the caller holds a reference, and if necessary reads them or has them read. False: the
+/// page was truncated. `closed` ends the wait.
 pub(super) fn bring(
     mapping: &Arc<AddressSpace>,
     page: PageRef<'_>,
@@ -50,8 +50,8 @@ fn have_brought(
         if page.flags().has(PageFlags::UPTODATE) {
             return Ok(true);
         }
-        // Truncation waits for reads before it enters: none may begin after that. (In the order of locks this one comes
-        // before the page's, so it is only tried.)
+        // A truncation waits for reads before it enters, and none may begin after that. (In the lock order `invalidate_lock`
+        // comes before the page lock, so it is only tried here.)
         let inside = stable(mapping);
         if !guard!("bring.stable", inside.is_some()) {
             drop(lock);
@@ -67,8 +67,8 @@ fn have_brought(
         match submitted {
             Submitted::Yours(errand) => errand.run(),
             Submitted::Queued => {
-                // Who unlocked the page before this thread locked it may be late with its wake-up, and wake this one for
-                // that: so it looks whether the page is still locked.
+                // A thread that unlocked the page earlier may send its wake-up late and so wake this one: check whether the page
+                // is still locked.
                 while answer.get().is_none() && page.flags().has(PageFlags::LOCKED) {
                     if !page.wait_unlocked_patiently(&|| wait.nap()) {
                         io.abandon(mapping.id(), index, Some(&answer));
@@ -78,7 +78,7 @@ fn have_brought(
             }
             Submitted::Refused => {}
         }
-        // Who saw the page unlocked sees the answer, which came before.
+        // The answer was set before the page was unlocked, so a thread that saw it unlocked sees the answer.
         return match answer.get() {
             Some(answer) => answer.clone().map(|()| true).map_err(NotRead::Failed),
             None => Err(NotRead::Left(unanswered(mapping))),
@@ -86,7 +86,7 @@ fn have_brought(
     }
 }
 
-/// Locks a page that may be part of a read.
+/// Locks a page that may be part of a read under way.
 fn lock_brought<'f>(
     mapping: &AddressSpace,
     page: PageRef<'f>,
@@ -96,7 +96,7 @@ fn lock_brought<'f>(
     if let Some(lock) = page.try_lock() {
         return Ok(lock);
     }
-    // The window that it is part of may be at the end of the queue.
+    // Its window may be at the end of the queue.
     if let Some(errand) = mapping.shared.io.hurry(mapping.id(), index) {
         errand.run();
     }
@@ -106,7 +106,7 @@ fn lock_brought<'f>(
     })
 }
 
-/// The error of a read that was given up without an answer.
+/// The error of a read that ended without an answer.
 fn unanswered(mapping: &AddressSpace) -> Error {
     let panicked = || std::io::Error::other("the store panicked");
     mapping.shared.require_open().err().unwrap_or_else(|| Error::Io(IoError::new(panicked(), &mapping.name)))

@@ -1,7 +1,7 @@
-//! What must hold when nobody is using the cache.
+//! Invariants of a cache that no thread is using.
 //!
-//! Owns: the looks, at a file and at all of a cache; what [`PageCache::check`](super::PageCache::check) promises. Changes
-//! nothing. Linux spreads this over `CONFIG_DEBUG_VM`.
+//! Owns: the audits of a file and of a whole cache, and so what [`PageCache::check`](super::PageCache::check) guarantees. Changes
+//! nothing, and relies on nothing else running. Linux spreads such checks over `CONFIG_DEBUG_VM`.
 
 use super::address_space::AddressSpace;
 use super::registry::Findings;
@@ -21,7 +21,7 @@ pub(super) fn check(shared: &Shared) -> Result<()> {
     audit_growth(shared, found.census, found.page_tables)?;
     let Findings { cached, shadows, .. } = found;
     let FrameUsage { in_use, private, pinned, .. } = shared.frames.usage();
-    // A page that was pinned and then truncated is in no file any more.
+    // A page that was truncated while pinned belongs to no file any more.
     let rest = (in_use - private) as u64;
     if rest < cached || rest - cached > pinned as u64 {
         return Err(Error::Invariant(format!(
@@ -38,10 +38,10 @@ pub(super) fn check(shared: &Shared) -> Result<()> {
     Ok(())
 }
 
-/// What grows beside the frames, against its count and its bound.
+/// Checks what grows beside the frames against its count and its limit.
 fn audit_growth(shared: &Shared, census: Census, page_tables: u64) -> Result<()> {
     let counted = (shared.xarray_nodes.get(), shared.page_tables.get(), shared.in_flight.bytes());
-    // What an abandoned read has is its own.
+    // Buffers of abandoned reads are still in use.
     let in_flight = if shared.io.abandoned() > 0 { counted.2 } else { 0 };
     if counted != (census.nodes, page_tables, in_flight) {
         return Err(Error::Invariant(format!(
@@ -59,7 +59,7 @@ fn audit_growth(shared: &Shared, census: Census, page_tables: u64) -> Result<()>
     Ok(())
 }
 
-/// Audits one file's pages and page tables, and adds up what there is.
+/// Audits one file's pages and page tables, and adds them to `sum`.
 pub(super) fn audit(mapping: &AddressSpace, sum: &mut Findings) -> Result<()> {
     let found = mapping.pages.lock().audit().map_err(Error::Invariant)?;
     sum.census.nodes += found.nodes;

@@ -1,13 +1,14 @@
 //! Reading a cached page without a reference: nothing shared is written.
 //!
-//! Owns: the copy-out protocol. A page may be removed, reused, truncated or punched during the copy; the generation tells.
+//! Owns: the copy-out protocol. A page may be removed, reused, truncated or punched during the copy; its generation shows that.
 //!
-//! First find the page, then read its generation, then check slot, mapping and index, UPTODATE, size, then copy; accept only
-//! if the generation and the slot are what they were. A remover or zeroer changes slot, mapping and size first, then the
-//! generation, then bytes. A failed attempt leaves zeros in the caller's buffer where it had copied.
+//! First find the page, then read its generation, then check slot, mapping and index, UPTODATE and size, then copy; accept the
+//! copy only if generation and slot are unchanged. A thread that removes or zeroes a page changes slot, mapping and size first,
+//! then the generation, then the bytes. A failed attempt leaves zeros in the caller's buffer where it had copied.
 //!
-//! Linux has no such path yet; a proposal of October 2025 reads small ranges this way, and four holes were found in it by
-//! eye: hole punch, migration, split, and a freed page reused before the copy. The generation covers all four.
+//! Linux has no such path yet. A patch of October 2025, "mm/filemap: Implement fast short reads" (Message-ID
+//! 20251017141536.577466-1-kirill@shutemov.name), reads small ranges this way; review found four races in it: hole punch,
+//! migration, split, and a freed page reused before the copy. The generation covers all four.
 
 use super::AddressSpace;
 use super::accessed::{self, is_active};
@@ -18,47 +19,47 @@ use crate::page::{Out, PAGE_SIZE, PageFlags, PageRef};
 use crate::rcu::ReadSection;
 use crate::sync::guard;
 
-/// What a copy-out attempt came to.
+/// The outcome of a copy-out attempt.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum CopyOut<'f> {
     /// The bytes are in the buffer.
     Copied(Copied<'f>),
-    /// The page is absent, not up to date, marked, or the file ends before the range does.
+    /// The page is absent, not up to date or marked, or the file ends before the range does.
     Unavailable,
-    /// The page changed under the copy.
+    /// The page changed during the copy.
     Changed,
 }
 
-/// A copy.
+/// A successful copy.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Copied<'f> {
-    /// Of this page.
+    /// The page it was made of.
     pub(super) page: PageRef<'f>,
-    /// So many bytes: one at least, unless none were asked for.
+    /// Bytes copied: at least one, unless none were asked for.
     length: usize,
-    /// The file's size when it was made.
+    /// The file's size when the copy was made.
     size: u64,
 }
 
 /// Whether a page with the readahead marker may be served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Marked {
-    /// No: the slow path must meet the marker.
+    /// No: the marker must be handled by the slow path.
     Refuse,
     /// Yes: this is the slow path.
     Serve,
 }
 
-/// Whether less than the range may be served where the file ends before it does.
+/// Whether a part of the range may be served if the file ends within it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Short {
-    /// No: it may be longer by now.
+    /// No: the file may be longer by now.
     Refuse,
     /// Yes.
     Serve,
 }
 
-/// One attempt to copy `out.len()` bytes from `offset` on, a range inside a page.
+/// One attempt to copy `out.len()` bytes from `offset` on, a range within one page.
 #[inline]
 pub(super) fn copy_out<'f>(
     mapping: &'f AddressSpace,
@@ -72,8 +73,8 @@ pub(super) fn copy_out<'f>(
     let Some(pfn) = found.entry.as_page() else { return CopyOut::Unavailable };
     let page = mapping.frames().page(pfn);
     let generation = page.generation();
-    // After the generation: if the slot, or anything that `copy` looks at, is stale, a removal or truncation was in progress
-    // and the generation moves before the bytes do.
+    // After the generation: if the slot, or anything that `copy` checks, is stale, a removal or truncation was in progress, and
+    // the generation changes before the bytes do.
     if !guard!("copy_out.slot", found.is_unchanged()) {
         return CopyOut::Changed;
     }
@@ -89,7 +90,7 @@ pub(super) fn copy_out<'f>(
     }
 }
 
-/// The same of a page to which the caller has a reference: its frame is nobody else's.
+/// The same for a page to which the caller holds a reference, so that its frame cannot be reused.
 pub(super) fn copy_held<'f>(
     mapping: &AddressSpace,
     page: PageRef<'f>,
@@ -99,7 +100,7 @@ pub(super) fn copy_held<'f>(
     copy(mapping, page, page.generation(), offset, out, Marked::Serve, Short::Refuse)
 }
 
-/// The part of an attempt between two looks at the slot.
+/// The part of an attempt between the two checks of the slot.
 #[allow(
     clippy::inline_always,
     reason = "the cost of a hit is counted in instructions, and a call here costs a fifth of it"
@@ -141,8 +142,8 @@ fn copy<'f>(
     }
 }
 
-/// The lock-free hit: the whole range from the cache, or nothing. Answers the bytes copied: fewer than asked only at
-/// the end of the file, if that is allowed.
+/// The lock-free hit: the whole range from the cache, or nothing. Returns the number of bytes copied: fewer than asked for only
+/// at the end of the file, if that is allowed.
 #[inline]
 pub(super) fn read_cached(
     mapping: &AddressSpace,
@@ -151,12 +152,12 @@ pub(super) fn read_cached(
     short: Short,
     section: &ReadSection,
 ) -> Option<usize> {
-    // Before the size and any page.
+    // Loaded before the size and any page.
     let epoch = mapping.version.epoch();
     if !guard!("read_cached.young", !Version::is_young(epoch)) {
         return None;
     }
-    // Most reads lie in one page, and their cost is counted in instructions. (An empty one does not.)
+    // Most reads lie within one page, and their cost is counted in instructions. (An empty read does not.)
     if out.len().wrapping_sub(1) < PAGE_SIZE - within(offset) {
         let Some(copied) = hit(mapping, offset, out, short, section) else {
             return is_past_the_end(mapping, offset, short).then_some(0);
@@ -168,7 +169,7 @@ pub(super) fn read_cached(
     read_cached_pages(mapping, out, offset, epoch, short, section)
 }
 
-/// Whether nothing is what the range holds.
+/// Whether the range starts past the end of the file and may be served as empty.
 #[cold]
 fn is_past_the_end(mapping: &AddressSpace, offset: u64, short: Short) -> bool {
     short == Short::Serve && offset >= mapping.i_size()
@@ -186,10 +187,10 @@ fn read_cached_pages(
     while done < wanted {
         let at = offset + done as u64;
         let step = (wanted - done).min(PAGE_SIZE - within(at));
-        // The file is as long as it was when its first page was copied: others must be whole.
+        // The file's size is taken from the copy of the first page; the others must be complete.
         let may_be = if pages == 0 { short } else { Short::Refuse };
         let Some(copied) = hit(mapping, at, out.part(done..done + step), may_be, section) else {
-            // All or nothing: the caller gets no part of a read that failed.
+            // All or nothing: the caller gets no part of a failed read.
             out.part(0..done).zero();
             return (pages == 0 && is_past_the_end(mapping, offset, short)).then_some(0);
         };
@@ -204,13 +205,13 @@ fn read_cached_pages(
             return None;
         }
     }
-    // A page may be of a version that came after another page's.
+    // One page may be of a later version than another.
     if !guard!("read_cached.one_version", mapping.version.epoch() == epoch) {
         mapping.shared.count(Stat::Retries, 1);
         out.part(0..done).zero();
         return None;
     }
-    // Only now: of a read that starts over, each page would count as touched twice.
+    // Only now: otherwise a read that starts over would touch each page twice.
     if !all_active {
         let touched = index_of(offset)..index_of(offset) + pages;
         let touched = touched.filter_map(|index| mapping.peek(index, section));
@@ -239,7 +240,7 @@ fn hit<'f>(
     }
 }
 
-/// Where in its page a byte of the file is.
+/// Offset within its page of a byte of the file.
 #[inline]
 fn within(offset: u64) -> usize {
     (offset % PAGE_SIZE as u64) as usize
@@ -266,7 +267,7 @@ mod tests {
         let file = cache.open_store_with(store, SIZE as u64, options).unwrap();
         assert_eq!(file.read_cached(&mut [0; 8], 0), None, "nothing is cached");
         file.pread(&mut vec![0; SIZE], 0).unwrap();
-        // Around where pages and the file begin and end, and where offsets do.
+        // Around the ends of pages, of the file and of the range of offsets.
         let edges = [0, PAGE_SIZE, 2 * PAGE_SIZE, SIZE, 3 * PAGE_SIZE, 4 * PAGE_SIZE];
         let around = edges.iter().flat_map(|edge| edge.saturating_sub(2)..edge + 3);
         for offset in around.clone().map(|at| at as u64).chain([u64::MAX - PAGE_SIZE as u64, u64::MAX]) {

@@ -1,9 +1,9 @@
-//! Finding a page or making it.
+//! Finding a page or creating it.
 //!
-//! Owns: the creation of single pages, and the wait for a frame or the end of a truncation. Does not own windows (`readahead`)
-//! nor the insertion (`address_space`). Mirrors `pagecache_get_page` and `add_to_page_cache_lru`.
+//! Owns: the creation of single pages, and the wait for a frame or for the end of a truncation. Does not own windows
+//! (`readahead`) nor the insertion (`address_space`). Mirrors `pagecache_get_page` and `add_to_page_cache_lru`.
 //!
-//! From the size check to the insertion `invalidate_lock` is held for reading.
+//! `invalidate_lock` is held for reading from the size check to the insertion.
 
 use super::address_space::{AddressSpace, Created, HeldPage};
 use super::invalidate_lock::stable;
@@ -14,9 +14,9 @@ use crate::error::Error;
 use crate::page::PageHandle;
 use crate::sync::seeded;
 
-/// What [`find_or_create`] came to.
+/// The outcome of [`find_or_create`].
 pub(super) enum FoundOrCreated<'f> {
-    /// The page with a reference, unlocked.
+    /// The page, unlocked, with a reference.
     Page(PageHandle<'f>),
     /// The file ends before it, at this size.
     Beyond(u64),
@@ -24,11 +24,11 @@ pub(super) enum FoundOrCreated<'f> {
     NoFrame,
     /// No memory for the index.
     NoMemory(Error),
-    /// Somebody truncates the file, which is not waited for, because the store may stall.
+    /// The file is being truncated; this is not waited for, because the store may stall.
     Unstable,
 }
 
-/// Finds the page or creates it, unlocked and not up to date (`pagecache_get_page` with `FGP_FOR_MMAP`).
+/// Finds the page, or creates it unlocked and not up to date (`pagecache_get_page` with `FGP_FOR_MMAP`).
 pub(super) fn find_or_create(mapping: &AddressSpace, index: u64) -> FoundOrCreated<'_> {
     loop {
         if let Some(handle) = mapping.find_get_page(index, &crate::rcu::read()) {
@@ -45,7 +45,7 @@ pub(super) fn find_or_create(mapping: &AddressSpace, index: u64) -> FoundOrCreat
                 return FoundOrCreated::Page(handle);
             }
             Created::Exists => {}
-            // Perhaps the last one went to this page, by another's hand.
+            // Another thread may have used the last frame for this very page.
             Created::NoFrame if mapping.peek(index, &crate::rcu::read()).is_some() => {}
             Created::NoFrame => return FoundOrCreated::NoFrame,
             Created::NoMemory(error) => return FoundOrCreated::NoMemory(error),
@@ -53,8 +53,8 @@ pub(super) fn find_or_create(mapping: &AddressSpace, index: u64) -> FoundOrCreat
     }
 }
 
-/// As [`find_or_create`], but waits for a frame when none can be freed; `NoFrame` when the wait was in vain. Where
-/// the store may stall, waits for a truncation too; `closed` ends that.
+/// As [`find_or_create`], but waits for a frame when none can be freed; `NoFrame` if the wait failed. If the store may stall,
+/// also waits for a truncation to end; `closed` ends that wait.
 pub(super) fn find_or_create_waiting<'f>(
     mapping: &'f AddressSpace,
     index: u64,

@@ -1,7 +1,7 @@
-//! Reading past the cache, twice, a file whose version never stands still.
+//! Reading past the cache, twice, for files whose version keeps changing.
 //!
-//! Owns: such a read. What two reads in turn agree on was all there at the moment between them. Linux has `O_DIRECT`, which
-//! promises less.
+//! Owns: such a read. Does not own the decision to make one (`one_version`). If two successive reads agree, all of it was in the
+//! file at the moment between them. Linux has `O_DIRECT`, which guarantees less.
 
 use super::coherence::look;
 use super::one_version::{OneVersion, count_rewritten, look_at_rest};
@@ -13,9 +13,9 @@ use crate::page::{Out, PAGE_SIZE};
 use crate::store::Change;
 use std::hash::{DefaultHasher, Hasher};
 
-/// Reads `length` bytes at each offset past the cache, twice. If both reads agree, and meanwhile nothing but the ctime moved
-/// or the file grew, what was read was all there at the moment between them. Otherwise None, and that was one of the tries
-/// of the call. Answers the bytes of the last read, fewer than `length` at the end of the file.
+/// Reads `length` bytes at each offset past the cache, twice. If both reads agree and meanwhile the file was at most touched (its
+/// ctime moved) or grew, everything read was in the file at the moment between them, and the result is the length of the last
+/// read: less than `length` at the end of the file. Otherwise returns None and counts one attempt of the call.
 pub(super) fn read_twice(
     open: &OpenFile,
     call: &mut OneVersion,
@@ -41,7 +41,7 @@ pub(super) fn read_twice(
     Ok(None)
 }
 
-/// What the bytes before `end` hash to, and how many the last read had. They are written to `out` if there is one.
+/// Hashes the bytes before `end`, and copies them to `out` if there is one. Returns the hash and the length of the last read.
 fn read_past_the_cache(
     open: &OpenFile,
     offsets: &[u64],

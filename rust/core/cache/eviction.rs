@@ -1,7 +1,7 @@
-//! How an idle page leaves the cache while others may be looking at it.
+//! How an idle page leaves the cache while other threads may be looking it up.
 //!
-//! Owns: removal of pages that nobody uses, one that reclaim has chosen ([`CachedFile`]) or all in a range. Does not own the
-//! choice (`vmscan`) nor the freeze that decides (`AddressSpace::remove_mapping`). Mirrors `invalidate_inode_page` and
+//! Owns: the removal of unused pages, one that reclaim has chosen ([`CachedFile`]) or all in a range. Does not own the choice
+//! (`vmscan`) nor the freeze that decides (`AddressSpace::remove_mapping`). Mirrors `invalidate_inode_page` and
 //! `invalidate_mapping_pages` of `mm/truncate.c`.
 //!
 //! Page locks are tried, never waited for.
@@ -54,22 +54,22 @@ impl CachedFile for AddressSpace {
     }
 }
 
-/// Takes the page at `index` out of the cache if it is idle (`invalidate_inode_page`). It is looked up as a fault would: the
-/// lock of a frame that was given to somebody else meanwhile must not even be tried.
+/// Takes the page at `index` out of the cache if it is idle (`invalidate_inode_page`). It is looked up as in a fault, because the
+/// lock of a frame that was reused meanwhile must not even be tried.
 pub(super) fn evict(mapping: &AddressSpace, index: u64, shadow: Entry, section: &ReadSection) -> bool {
     let Lookup::Found(handle) = mapping.find_get_page_once(index, section) else { return false };
     let page = handle.page();
     let Some(lock) = page.try_lock() else { return false };
-    // Truncated before we had the lock?
+    // It may have been truncated before it was locked.
     if !guard!("evict.mapping", page.is_at(mapping.id(), index)) {
         return false;
     }
-    // Locked and in the cache, so the cache's reference stays and ours is not the last.
+    // The page is locked and in the cache, so the cache keeps its reference and ours is not the last.
     drop(handle);
     remove_locked(mapping, lock, shadow).is_ok()
 }
 
-/// Removes a locked page of this file and frees its frame; gives the lock back if somebody uses the page.
+/// Removes a locked page of this file and frees its frame; returns the lock if the page is in use.
 fn remove_locked<'f>(
     mapping: &AddressSpace,
     lock: LockedPage<'f>,
@@ -85,9 +85,9 @@ fn remove_locked<'f>(
     Ok(())
 }
 
-/// Drops the clean, unmapped, unlocked pages in `first..=last`. Answers how many.
+/// Drops the clean, unmapped, unlocked pages in `first..=last`. Returns how many were dropped.
 pub(super) fn invalidate(mapping: &AddressSpace, first: u64, last: u64) -> u64 {
-    // References that wait for a grace period would make idle pages look busy.
+    // References awaiting a grace period would make idle pages look busy.
     crate::rcu::barrier();
     let mut dropped = 0;
     let mut next = Some(first);

@@ -1,6 +1,6 @@
-//! What is done about advice: `mm/fadvise.c`.
+//! Acting on advice: `mm/fadvise.c`.
 //!
-//! Owns: which pages a range of bytes means. Does not own the reading (`readahead`) nor the dropping (`eviction`).
+//! Owns: which pages a range of bytes covers. Does not own reading them (`readahead`) nor dropping them (`eviction`).
 
 use super::advice::Advice;
 use super::open_file::OpenFile;
@@ -9,14 +9,14 @@ use super::{coherence, eviction};
 use crate::page::PAGE_SIZE;
 use std::sync::Arc;
 
-/// Takes advice about `length` bytes from `offset`; None: to the end.
+/// Takes advice about `length` bytes from `offset` on; a `length` of None means to the end.
 pub(super) fn advise(open: &Arc<OpenFile>, advice: Advice, offset: u64, length: Option<u64>) {
     let end = length.map_or(u64::MAX, |length| offset.saturating_add(length));
     let size = open.mapping.i_size();
     match advice {
         Advice::Normal | Advice::Random | Advice::Sequential => open.set_advice(advice),
         Advice::WillNeed => {
-            // A file that cannot be looked at cannot be read either, which who needs the pages meets.
+            // If the store cannot be examined, reading it fails too, and a later reader gets the error.
             let _met_again = coherence::follow_changes(&open.mapping);
             let size = open.mapping.i_size();
             let end = end.min(size);
