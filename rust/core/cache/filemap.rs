@@ -1,10 +1,10 @@
 //! The page-cache half of a classic fault: `filemap_fault`.
 //!
-//! Owns: what a pass does with the page, from the look-up to the locked page, and what is waited for between two passes. Does not
-//! own page tables, nor the speculative form (`speculation`). Mirrors `filemap_fault` of Linux 5.12.
+//! Owns: one pass, from the look-up to the locked page, and the wait between two passes. Does not own page tables, nor the
+//! speculative form (`speculation`). Mirrors `filemap_fault` of Linux 5.12.
 //!
-//! It never waits while the caller holds a lock that it may drop: it returns `Step::Blocked`, the caller drops its lock, lets
-//! [`unblock`] do the waiting, and comes again with [`Pass::Tried`].
+//! It never waits while the caller holds a lock that it may drop: it returns `Step::Blocked`; the caller drops its lock, waits in
+//! [`unblock`], and tries again with [`Pass::Tried`].
 
 use super::address_space::HeldPage;
 use super::arrival::bring;
@@ -24,33 +24,33 @@ pub use super::advice::Pattern;
 /// Whether the caller may still drop its lock to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pass {
-    /// The first time: nothing waits under the caller's lock.
+    /// The first pass: it never waits under the caller's lock.
     First,
-    /// Come again after `Step::Blocked` (`FAULT_FLAG_TRIED`): waits where it is.
+    /// A later pass, after `Step::Blocked` (`FAULT_FLAG_TRIED`): it waits in place.
     Tried,
 }
 
-/// What a classic pass came to.
+/// The outcome of a classic pass.
 #[derive(Debug)]
 pub(crate) enum Step<'f> {
-    /// The page, locked, up to date, within the file.
+    /// The page, locked, up to date and within the file.
     Locked(HeldPage<'f>),
     /// The file ends before the page, at this size.
     Beyond(u64),
     /// The page cannot be read.
     Unreadable(IoError),
-    /// No memory for the index of the file.
+    /// No memory for the file's index.
     NoMemory(Error),
-    /// Something must be waited for first.
+    /// The caller must wait for something first.
     Blocked(Blocked),
 }
 
-/// What must be waited for.
+/// What a pass must wait for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Blocked {
-    /// The window that a marker announces, then the page.
+    /// Reading the window that a marker announces, then the page.
     AsyncReadahead,
-    /// Sequential readahead or the window around the fault, then the page.
+    /// Sequential readahead or reading the window around the fault, then the page.
     SyncReadahead(Around),
     /// The page's lock or its bytes.
     Page,
@@ -63,7 +63,7 @@ pub(crate) enum Around {
     Window,
 }
 
-/// The answer of a classic pass.
+/// The result of a classic pass.
 #[derive(Debug)]
 pub(crate) struct Answer<'f> {
     pub(crate) step: Step<'f>,
@@ -97,7 +97,7 @@ pub(crate) fn filemap_fault(open: &Arc<OpenFile>, index: u64, pattern: Pattern, 
         }
     }
     let step = match pass {
-        // The wait for a store that may stall can be left only where the caller holds no lock.
+        // A wait for a store that may stall can be given up only while the caller holds no lock.
         Pass::Tried if !mapping.read_by.may_stall() => hold_waiting(open, index, found),
         Pass::First | Pass::Tried => hold_without_waiting(open, index, found),
     };
@@ -108,7 +108,7 @@ fn announces_window(open: &OpenFile, handle: &PageHandle<'_>, pattern: Pattern) 
     pattern != Pattern::Random && open.ra_pages() != 0 && handle.page().flags().has(PageFlags::READAHEAD)
 }
 
-/// Decides about readahead for a miss and debits it (`do_sync_mmap_readahead`).
+/// Decides on readahead for a miss and debits the miss (`do_sync_mmap_readahead`).
 fn sync_mmap_readahead(open: &OpenFile, pattern: Pattern, pass: Pass) -> Option<Around> {
     if pattern == Pattern::Random || open.ra_pages() == 0 {
         return None;
@@ -116,7 +116,7 @@ fn sync_mmap_readahead(open: &OpenFile, pattern: Pattern, pass: Pass) -> Option<
     if pattern == Pattern::Sequential {
         return Some(Around::Sequential);
     }
-    // One debit a fault: a pass that comes again has paid already.
+    // One debit per fault: a later pass has already paid.
     let misses = match pass {
         Pass::First => open.debit_mmap_miss(),
         Pass::Tried => open.misses(),
@@ -131,7 +131,7 @@ fn read_sync(open: &Arc<OpenFile>, index: u64, around: Around) {
     }
 }
 
-/// First pass: the page if it can be had at once; `found` is what the look-up found.
+/// First pass: the page, if that is possible without waiting; `found` is the result of the look-up.
 pub(super) fn hold_without_waiting<'f>(
     open: &'f OpenFile,
     index: u64,
@@ -144,7 +144,7 @@ pub(super) fn hold_without_waiting<'f>(
                 FoundOrCreated::Page(handle) => handle,
                 FoundOrCreated::Beyond(size) => return Step::Beyond(size),
                 FoundOrCreated::NoMemory(error) => return Step::NoMemory(error),
-                // Without the caller's lock a frame may be waited for, or the end of a truncation.
+                // Waiting for a frame or for the end of a truncation requires that the caller drop its lock.
                 FoundOrCreated::NoFrame | FoundOrCreated::Unstable => return Step::Blocked(Blocked::Page),
             };
         let Some(lock) = handle.page().try_lock() else { return Step::Blocked(Blocked::Page) };
@@ -159,7 +159,7 @@ pub(super) fn hold_without_waiting<'f>(
     }
 }
 
-/// Later passes: waits for the page and its bytes here; `found` is what the look-up found.
+/// Later passes: waits here for the page and its bytes; `found` is the result of the look-up.
 pub(super) fn hold_waiting<'f>(
     open: &'f OpenFile,
     index: u64,
@@ -172,7 +172,7 @@ pub(super) fn hold_waiting<'f>(
                 FoundOrCreated::Page(handle) => handle,
                 FoundOrCreated::Beyond(size) => return Step::Beyond(size),
                 FoundOrCreated::NoMemory(error) => return Step::NoMemory(error),
-                // What was waited for is gone again: once more.
+                // The awaited page or frame is gone again: retry.
                 FoundOrCreated::NoFrame | FoundOrCreated::Unstable => return Step::Blocked(Blocked::Page),
             };
         let held = HeldPage { lock: handle.page().lock(), handle };
@@ -186,7 +186,7 @@ pub(super) fn hold_waiting<'f>(
     }
 }
 
-/// The size once more, under the page lock: truncation changes it before it takes page locks.
+/// Checks the size again under the page lock: truncation changes the size before it takes page locks.
 fn within_file<'f>(open: &OpenFile, held: HeldPage<'f>, index: u64) -> Step<'f> {
     let end = open.mapping.ends_before(index);
     if guard!("filemap.classic.eof", end.is_none()) {
@@ -196,17 +196,17 @@ fn within_file<'f>(open: &OpenFile, held: HeldPage<'f>, index: u64) -> Step<'f> 
     }
 }
 
-/// Waits for what blocked a pass; the caller has dropped its lock. False if no frame could be had.
+/// Waits for what blocked a pass; the caller has dropped its lock. False if there was no frame.
 ///
-/// Errors of the store are left for the next pass to meet, which reads once more; where that pass must not wait, because the
-/// store may stall, the unblocking that follows it tells them.
+/// Errors of the store are left to the next pass, which reads again. If that pass must not wait, because the store may stall, the
+/// `unblock` after it reports them.
 pub(crate) fn unblock(
     open: &Arc<OpenFile>,
     index: u64,
     blocked: Blocked,
     pass: Pass,
 ) -> Result<bool, NotRead> {
-    // A file that cannot be looked at cannot be read either, which the next pass meets.
+    // If the store cannot be examined, reading it fails too, and the next pass gets the error.
     let _met_again = coherence::follow_changes(&open.mapping);
     match blocked {
         Blocked::AsyncReadahead => {
@@ -222,7 +222,7 @@ pub(crate) fn unblock(
         FoundOrCreated::Page(handle) => match bring(&open.mapping, handle.page(), index, None) {
             Err(NotRead::Failed(_)) if pass == Pass::First => Ok(true),
             Err(error) => Err(error),
-            // A page that was truncated meanwhile is not worth reading.
+            // A page that was truncated meanwhile need not be read.
             Ok(_) => {
                 let _met_again = coherence::catch_up(&open.mapping);
                 Ok(true)

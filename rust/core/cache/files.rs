@@ -1,9 +1,9 @@
 //! Which open files share pages.
 //!
-//! Owns: the files of one cache that have an identity (device and inode), and how a file comes to its pages. Does not own them:
-//! a file goes when its last user does. Mirrors `iget` and its hash of inodes.
+//! Owns: the table of files that have an identity (device and inode), and the assignment of pages to an open. Does not own the
+//! files: a file is freed with its last user. Mirrors `iget` and its hash of inodes.
 //!
-//! One mutex, under which no store is asked anything: that may be anybody's code.
+//! One mutex, under which no store is called, because a store may be any code.
 
 use super::address_space::AddressSpace;
 use super::coherence;
@@ -25,16 +25,16 @@ pub(crate) struct Files {
     local: Mutex<Local>,
 }
 
-/// By device and inode, so that two opens of one file share pages.
+/// Keyed by device and inode, so that two opens of one file share pages.
 #[derive(Default)]
 struct Local {
     files: HashMap<(u64, u64), Weak<AddressSpace>>,
-    /// So many are worth a walk.
+    /// Number of files at which to prune.
     prune_at: usize,
 }
 
 impl Local {
-    /// Forgets files that nobody uses, each time their number has doubled.
+    /// Removes files without users, whenever the number of files has doubled.
     fn prune(&mut self) {
         if self.files.len() >= self.prune_at.max(64) {
             self.files.retain(|_, file| file.strong_count() > 0);
@@ -43,7 +43,7 @@ impl Local {
     }
 }
 
-/// The pages of a file that nobody else has open: none.
+/// An empty page index for a file that is not open yet.
 pub(super) fn new_mapping(
     shared: &Arc<Shared>,
     store: &Arc<dyn Store>,
@@ -55,7 +55,7 @@ pub(super) fn new_mapping(
     mapping
 }
 
-/// From now on reclaim finds the file of its pages.
+/// Registers the file, so that reclaim can find it from its pages.
 fn register(mapping: &Arc<AddressSpace>) {
     let weak = Arc::downgrade(mapping);
     mapping.shared.files.insert(mapping.id(), weak as Weak<dyn CachedFile>);
@@ -66,7 +66,7 @@ impl Files {
         Self { shared, local: Mutex::new(Local::default()) }
     }
 
-    /// The pages of a file: those that another open has already, if it is the same file.
+    /// The pages of a file, shared with other opens of the same file.
     pub(super) fn mapping(
         &self,
         identity: Option<(u64, u64)>,
@@ -80,7 +80,7 @@ impl Files {
         let mut local = self.local.lock();
         if let Some(known) = local.files.get(&identity).and_then(Weak::upgrade) {
             drop(local);
-            // A new open is a good moment to see what others did to the file.
+            // A new open is a good moment to check for changes by others.
             coherence::revalidate(&known, false)?;
             return Ok(known);
         }
@@ -94,7 +94,7 @@ impl Files {
         Ok(mapping)
     }
 
-    /// Opens a regular file; another open of the same one shares its pages.
+    /// Opens a regular file, whose pages are shared with other opens of it.
     pub(super) fn open_local(
         &self,
         path: &Path,

@@ -1,11 +1,11 @@
-//! Bytes into frames: what is done with locked pages that are to be read.
+//! Filling locked pages with bytes from a store.
 //!
-//! Owns: the read of a store, what is made of what it answers, and how a run of pages is read in pieces (`in_flight`). Does not
-//! own which thread does it (`io`) nor which pages (`readahead`). Mirrors `mpage_readahead` and what ends it.
+//! Owns: the read of a store, the interpretation of its result, and how a run of pages is read in pieces (`in_flight`). Does not
+//! own which thread does it (`io`) nor which pages are read (`readahead`). Mirrors `mpage_readahead` and its completion.
 //!
-//! Whoever asks for a run has locked its pages; they are filled, marked up to date and unlocked. The first piece that fails ends
-//! the run: what is left stays in the cache, not up to date, and the next reader has the rest read again (`again`), at last a
-//! page alone, and meets the error.
+//! The caller has locked the pages of a run; they are filled, marked up to date and unlocked. The first piece that fails ends the
+//! run: the remaining pages stay in the cache, not up to date. The next reader requests them again (`again`), in the end a single
+//! page, and gets the error.
 
 use super::address_space::AddressSpace;
 use super::requests::{Answer, Source};
@@ -30,20 +30,20 @@ impl Source for AddressSpace {
     fn fill(&self, mut first: u64, pfns: Vec<u32>, answer: Option<Arc<Answer>>) {
         let mut locks = Locks { frames: self.frames(), pfns: pfns.into_iter() };
         if let Some(answer) = answer {
-            // Before the page is unlocked: who sees that looks for the answer.
+            // Set before the page is unlocked: a thread that sees it unlocked expects the answer.
             for page in &mut locks {
                 answer.get_or_init(|| read_page(self, &page, first));
             }
             return;
         }
-        // Nobody asked for these bytes yet: whoever does reads again and gets the error.
+        // No thread waits for these bytes yet: one that needs them later reads again and gets the error.
         while locks.pfns.len() > 0 {
             let piece = self.shared.in_flight.buffer(locks.pfns.len() * PAGE_SIZE).and_then(|buffer| {
                 let count = buffer.bytes.len() / PAGE_SIZE;
                 Ok((reserve::vec(count, "a window")?, count, buffer))
             });
             let Ok((mut pages, count, mut buffer)) = piece else {
-                // Page by page needs no memory. After a page that cannot be read the others may wait for those who ask for them.
+                // Reading page by page needs no memory. After an unreadable page, the others are left until they are needed.
                 for page in &mut locks {
                     if read_page(self, &page, first).is_err() {
                         break;
@@ -54,7 +54,8 @@ impl Source for AddressSpace {
             };
             pages.extend(locks.by_ref().take(count));
             if read_run(self, &pages, first, &mut buffer.bytes).is_err() {
-                // The last first: who waits for one finds those after it unlocked, and can have them read together (`again`).
+                // Unlock the last page first: a thread waiting for one then finds those after it unlocked, and can request them
+                // together (`again`).
                 drop(locks);
                 while pages.pop().is_some() {}
                 return;
@@ -68,7 +69,7 @@ impl Source for AddressSpace {
     }
 }
 
-/// The locks of a run's pages; those that are not taken out are given back.
+/// The locks of a run's pages; those not taken out are unlocked on drop.
 struct Locks<'f> {
     frames: &'f Frames,
     pfns: std::vec::IntoIter<u32>,
@@ -90,13 +91,13 @@ impl Drop for Locks<'_> {
     }
 }
 
-/// Whether the bytes of a locked page are still to come.
+/// Whether a locked page still has to be read.
 pub(super) fn is_unread(lock: &LockedPage<'_>) -> bool {
     guard!("read_page.not_uptodate", !lock.page().flags().has(PageFlags::UPTODATE))
 }
 
-/// Reads one locked page, unless somebody has while the caller waited for the lock: bytes that are the file's are not
-/// written again, because copies are being made of them.
+/// Reads one locked page, unless another thread did so while the caller waited for the lock: bytes that are up to date are not
+/// written again, because they may be being copied.
 pub(super) fn read_page(mapping: &AddressSpace, page: &LockedPage<'_>, index: u64) -> Result<(), IoError> {
     if !is_unread(page) {
         return Ok(());
@@ -104,8 +105,8 @@ pub(super) fn read_page(mapping: &AddressSpace, page: &LockedPage<'_>, index: u6
     read_run(mapping, std::slice::from_ref(page), index, &mut [0; PAGE_SIZE])
 }
 
-/// Fills a run of locked pages, or a piece of one, from the store, all or none. The store writes into `buffer`, zeros of
-/// that size that are this thread's own: page bytes are only ever touched as atomics.
+/// Fills a run of locked pages, or a piece of one, from the store: all of them or none. The store writes into `buffer`, zeroed,
+/// of that size and private to this thread, because page bytes are only accessed as atomics.
 fn read_run(
     mapping: &AddressSpace,
     pages: &[LockedPage<'_>],
@@ -123,8 +124,8 @@ fn read_run(
         let nanoseconds = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         mapping.shared.count(Stat::Reads, 1);
         mapping.shared.count(Stat::IoNanoseconds, nanoseconds);
-        // Truncation waits for the locks of pages that it cuts off, not for that of the page it cuts in two. It sets the
-        // size before it changes the store: what is short by the old size may be whole by the new.
+        // Truncation waits for the locks of the pages that it removes, not for that of the page it cuts in two. It sets the size
+        // before it changes the store: a read that is short for the old size may be complete for the new one.
         if matches!(read, Ok(n) if n < expected) && mapping.i_size() != size {
             buffer.fill(0);
             continue;

@@ -1,8 +1,8 @@
-//! Starting a worker where memory may be short.
+//! Starting a worker when memory may be short.
 //!
-//! A thread that begins takes memory before it runs a line of ours, for the C library and for Rust's, which end the process if
-//! there is none. So where memory is short a worker is started only if there is room for all of that, and whoever starts it
-//! waits until it has begun: what the caller takes next must not be what the new thread needs.
+//! Before a new thread runs any code of this crate, the C library and Rust's standard library allocate memory for it, and end the
+//! process if there is none. So when memory is short, a worker is started only if there is room for all of that, and the caller
+//! waits until the worker has begun, lest the caller's next allocation take the memory that the thread needs.
 
 use crate::page::has_room;
 use crate::rcu;
@@ -11,16 +11,17 @@ use std::io;
 use std::sync::{Arc, Barrier};
 
 const STACK: usize = 2 << 20;
-/// What a thread takes first beside its stack, with room to spare: thread-locals, a heap, an entry in lists of the C library's.
+/// Generous estimate of a new thread's first allocations beside its stack: thread-locals, a heap, entries in the C library's
+/// lists.
 const BEGINNING: usize = 2 << 20;
-/// With so much, nobody else takes what a thread needs in the time in which it begins. (glibc's heap for a thread begins as a
-/// reservation of 128 MiB.)
+/// With this much free, other threads cannot use up the memory a new thread needs while it begins. (glibc's heap for a thread
+/// starts as a reservation of 128 MiB.)
 const PLENTY: usize = 512 << 20;
 
-/// A thread that runs `work`.
+/// Starts a thread that runs `work`.
 ///
 /// # Errors
-/// As [`thread::Builder::spawn`], also where a thread would find no memory to begin with.
+/// As [`thread::Builder::spawn`], and also if there is not enough memory for a thread to begin.
 pub(super) fn hire(work: impl FnOnce() + Send + 'static) -> io::Result<thread::JoinHandle<()>> {
     let builder = thread::Builder::new().name("specmm-io".into()).stack_size(STACK);
     if has_room(PLENTY) {
@@ -32,7 +33,7 @@ pub(super) fn hire(work: impl FnOnce() + Send + 'static) -> io::Result<thread::J
     let begun = Arc::new(Barrier::new(2));
     let told = Arc::clone(&begun);
     let worker = builder.spawn(move || {
-        // Its slot, which a section claims.
+        // Claims the thread's slot, as any read section does.
         drop(rcu::read());
         told.wait();
         drop(told);

@@ -1,10 +1,10 @@
-//! The ranges that map a file, and what is asked of them.
+//! The ranges that map a file.
 //!
-//! Owns: the list. Does not own entries: `mm/` implements [`MappedRange`], and so truncation and reclaim reach page tables
-//! without knowing them. Mirrors `i_mmap` of `struct address_space`, `unmap_mapping_range` and `page_referenced`.
+//! Owns: the list. Does not own entries: `mm/` implements [`MappedRange`], through which truncation and reclaim reach page tables
+//! without depending on them. Mirrors `i_mmap` of `struct address_space`, `unmap_mapping_range` and `page_referenced`.
 //!
-//! One mutex, held throughout a walk as `i_mmap_rwsem` is: no range can split or vanish under it. The page lock comes before it,
-//! the leaf locks after.
+//! One mutex, held throughout a walk as `i_mmap_rwsem` is: no range can split or vanish under it. In the lock order, the page
+//! lock comes before it and the leaf locks after it.
 
 use super::mmu_gather::MmuGather;
 use crate::sync::Mutex;
@@ -12,20 +12,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-/// A range of some address space that maps a file; how truncation and reclaim reach page tables without knowing them.
+/// A range of an address space that maps a file.
 pub(crate) trait MappedRange: Send + Sync {
-    /// Clears the entries of the file's pages `first..=last` in this range and gives their references to `gather`, which
-    /// waits until no program can use them any more. Private copies go too if `even_cows`.
+    /// Clears the entries of the file's pages `first..=last` in this range and hands their references to `gather`, which waits
+    /// until no program can use them any more. With `even_cows`, private copies are removed too.
     fn unmap(&self, first: u64, last: u64, even_cows: bool, gather: &mut MmuGather<'_>);
 
-    /// Takes the marks of use from the entries of page `index`; how many had one (`page_referenced_one`).
+    /// Clears the accessed marks in the entries of page `index`; returns how many were set (`page_referenced_one`).
     fn referenced(&self, index: u64) -> u32;
 
-    /// Audits the page tables of the address space at quiescence; how many there are, or 0 if it is among `seen`.
+    /// Audits the page tables of an idle address space; returns how many there are, or 0 if it is among `seen`.
     fn audit_tables(&self, seen: &mut BTreeSet<usize>) -> std::result::Result<u64, String>;
 }
 
-/// The ranges that map one file, by their numbers.
+/// The ranges that map one file, keyed by their numbers.
 #[derive(Default)]
 pub(crate) struct Ranges(Mutex<BTreeMap<u64, Arc<dyn MappedRange>>>);
 
@@ -35,19 +35,19 @@ impl Ranges {
         self.0.lock().insert(id, range);
     }
 
-    /// Forgets a range. Afterwards truncation does not visit it any more.
+    /// Removes a range. Afterwards truncation no longer visits it.
     pub(crate) fn unlink(&self, id: u64) {
         let range = self.0.lock().remove(&id);
         drop(range);
     }
 
-    /// Runs `change` while no range is being unmapped: for changes of a registered range in place.
+    /// Runs `change` while no range is being unmapped, to change a registered range in place.
     pub(crate) fn while_not_unmapping<R>(&self, change: impl FnOnce() -> R) -> R {
         let _still = self.0.lock();
         change()
     }
 
-    /// Clears every entry of pages `first..=last` (`unmap_mapping_range`); the wait is left to whoever finishes `gather`.
+    /// Clears every entry of pages `first..=last` (`unmap_mapping_range`); the caller waits when it finishes `gather`.
     pub(super) fn unmap(&self, first: u64, last: u64, even_cows: bool, gather: &mut MmuGather<'_>) {
         if first > last {
             return;
@@ -57,12 +57,13 @@ impl Ranges {
         }
     }
 
-    /// How often programs used a page through their entries since the last look (`page_referenced`). Ends a use's mark.
+    /// Number of entries through which programs have used a page since the last call (`page_referenced`). Clears their marks.
     pub(super) fn referenced(&self, index: u64) -> u32 {
         self.0.lock().values().map(|range| range.referenced(index)).sum()
     }
 
-    /// Audits the page tables of every address space that maps the file and is not among `seen`; how many tables those have.
+    /// Audits the page tables of every address space that maps the file and is not among `seen`; returns how many tables they
+    /// have.
     pub(super) fn audit_tables(&self, seen: &mut BTreeSet<usize>) -> Result<u64, String> {
         self.0.lock().values().map(|range| range.audit_tables(seen)).sum()
     }

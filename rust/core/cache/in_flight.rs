@@ -1,8 +1,8 @@
-//! Bytes that are being read ahead of need, and how many that may be at once.
+//! Buffers for readahead, and a limit on their total size.
 //!
-//! Owns: the buffers that stores read windows into: page bytes are only ever touched as atomics. A window is read in pieces,
-//! so that what is resident beside the frames does not grow with it: all threads together have [`InFlight::most`] bytes of
-//! buffers, and a thread for which nothing of that is left has a small one all the same. Nobody waits for another's.
+//! Owns: the buffers that stores read windows into, because page bytes are only accessed as atomics. A window is read in pieces,
+//! so that memory beside the frames does not grow with the window: all threads together have [`InFlight::most`] bytes of buffers,
+//! and a thread that finds them used up still gets a small one. No thread waits for another's buffer.
 
 use crate::error::Result;
 use crate::page::PAGE_SIZE;
@@ -10,9 +10,9 @@ use crate::reserve;
 use crate::sync::Tally;
 use std::sync::Arc;
 
-/// Most bytes that one read asks of a store (1 MiB).
+/// Largest read of a store (1 MiB).
 const PIECE: usize = 256 * PAGE_SIZE;
-/// What a reader gets when the others have all: the default window (128 KiB).
+/// Smallest buffer, when other threads have used up the limit: the default window (128 KiB).
 const LEAST: usize = 32 * PAGE_SIZE;
 
 /// The buffers of one cache.
@@ -23,13 +23,13 @@ pub(crate) struct InFlight {
 }
 
 impl InFlight {
-    /// Buffers for a cache of `frames`: a 16th of its bytes, but room for one piece.
+    /// Buffers for a cache of `frames`: a 16th of its bytes, and at least one piece.
     pub(super) fn new(frames: usize) -> Arc<Self> {
         let most = (frames / 16 * PAGE_SIZE).max(PIECE) as u64;
         Arc::new(Self { bytes: Tally::new(), most })
     }
 
-    /// Bytes of all buffers now.
+    /// Total bytes of the buffers in use.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.get()
     }
@@ -41,14 +41,14 @@ impl InFlight {
     pub(super) fn buffer(self: &Arc<Self>, wanted: usize) -> Result<Buffer> {
         let mut claim = Claim { of: Arc::clone(self), bytes: wanted.min(PIECE) };
         self.bytes.add(claim.bytes as u64);
-        // Claimed before it is looked at: of several who claim at once none oversteps.
+        // Claimed before the total is checked, so that concurrent claims cannot exceed the limit.
         let over = usize::try_from(self.bytes.get().saturating_sub(self.most)).unwrap_or(usize::MAX);
         claim.give_back(over.min(claim.bytes.saturating_sub(LEAST)));
         Ok(Buffer { bytes: reserve::zeros(claim.bytes, "a window")?, _claim: claim })
     }
 }
 
-/// A part of the bytes.
+/// A claim on part of the total.
 #[derive(Debug)]
 struct Claim {
     of: Arc<InFlight>,
@@ -68,7 +68,7 @@ impl Drop for Claim {
     }
 }
 
-/// A buffer, counted as long as it lives.
+/// A buffer, counted while it exists.
 #[derive(Debug)]
 pub(super) struct Buffer {
     pub(super) bytes: Vec<u8>,
@@ -106,7 +106,7 @@ mod tests {
                 scope.spawn(move || {
                     for round in 0..2000 {
                         let kept = in_flight.buffer((reader + round) % 400 * PAGE_SIZE).unwrap();
-                        // What others have only claimed for a moment is counted too, a piece each.
+                        // Momentary claims of the other threads count too, a piece each.
                         let bound = most + readers as u64 * (LEAST + PIECE) as u64;
                         assert!(in_flight.bytes() <= bound, "{} bytes", in_flight.bytes());
                         drop(kept);

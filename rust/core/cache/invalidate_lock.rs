@@ -1,8 +1,8 @@
-//! Entering `invalidate_lock` where a store may stall.
+//! Taking `invalidate_lock` for a file whose store may stall.
 //!
-//! Owns: who waits for whom. Creating a page enters as a reader, changing the size as the writer; reads of a store that may stall
-//! begin under it, and whoever enters as the writer has waited for those that had begun, so whoever is inside waits for no store.
-//! Mirrors `filemap_invalidate_lock` of Linux 5.15.
+//! Owns: the order in which readers and writers of the lock wait. Does not own the lock (`address_space`). Creating a page takes
+//! it for reading, changing the size for writing. Reads of a store that may stall begin under it, and a writer first waits for
+//! those that have begun, so no thread that holds the lock waits for a store. Mirrors `filemap_invalidate_lock` of Linux 5.15.
 
 use super::address_space::AddressSpace;
 use super::patience::Closed;
@@ -11,19 +11,19 @@ use crate::error::Error;
 use crate::sync::rwsem::{ReadGuard, WriteGuard};
 use crate::sync::{Tally, guard};
 
-/// Enters `invalidate_lock` as a reader; with a store that may stall only if that can be had at once, and nobody waits to
+/// Takes `invalidate_lock` for reading. If the store may stall, only when that is possible at once and no thread waits to
 /// truncate.
 pub(super) fn stable(mapping: &AddressSpace) -> Option<ReadGuard<'_>> {
     if !mapping.read_by.may_stall() {
         return Some(mapping.invalidate_lock.read_guard());
     }
-    // So that readers, one after the other, cannot keep a truncation out for ever. A look that comes early costs it a round.
+    // So that successive readers cannot starve a truncation. Missing one that starts right now costs it another round.
     if mapping.truncaters.get() > 0 { None } else { mapping.invalidate_lock.try_read_guard() }
 }
 
-/// Enters `invalidate_lock` as the writer, at a moment when no store that may stall is reading pages from `first` on. From
-/// then on none does, because such reads begin under this lock: so whoever is inside waits for no store. `closed`
-/// ends the wait.
+/// Takes `invalidate_lock` for writing, at a moment when no store that may stall is reading pages from `first` on. None starts
+/// while the lock is held, because such reads begin under it: so a thread that holds the lock waits for no store. `closed` ends
+/// the wait.
 pub(super) fn quiet<'f>(
     mapping: &'f AddressSpace,
     first: u64,
@@ -44,7 +44,7 @@ pub(super) fn quiet<'f>(
     }
 }
 
-/// Counts a thread as long as it lives.
+/// Counts a waiting thread while this exists.
 struct Waiting<'a>(&'a Tally);
 
 impl<'a> Waiting<'a> {

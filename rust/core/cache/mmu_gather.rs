@@ -1,9 +1,9 @@
-//! What an unmapping has cleared and not yet let go: `mmu_gather`.
+//! References of entries that an unmapping has cleared and not yet put: `mmu_gather`.
 //!
-//! A program that read an entry just before it was cleared may still be using the page. So the entries' references are
-//! collected, a grace period is awaited (the TLB flush of this library), and only then are they put: no frame is reused
-//! while anybody can reach it through an entry. One wait serves all pages of a batch. If there is no memory to collect more, the
-//! batch ends early, at [`MmuGather::make_room`].
+//! A program that read an entry just before it was cleared may still be using the page. So the entries' references are collected,
+//! a grace period passes (this library's TLB flush), and only then are they put: no frame is reused while a thread can still
+//! reach it through an entry. One wait serves all pages of a batch. If there is no memory to collect more, the batch ends early,
+//! in [`MmuGather::make_room`].
 
 use crate::page::Frames;
 
@@ -12,12 +12,12 @@ const FEW: usize = 32;
 #[must_use = "finish() waits and puts the references"]
 pub(crate) struct MmuGather<'f> {
     frames: &'f Frames,
-    /// The first few, for which memory is never missing.
+    /// The first few, which need no allocation.
     few: [u32; FEW],
     length: usize,
     /// The others.
     many: Vec<u32>,
-    /// Entries lost rights: nothing to put, but the wait is owed.
+    /// Entries were write-protected: there is nothing to put, but a grace period must still pass.
     changed: bool,
 }
 
@@ -26,8 +26,8 @@ impl<'f> MmuGather<'f> {
         Self { frames, few: [0; FEW], length: 0, many: Vec::new(), changed: false }
     }
 
-    /// How many references may be taken over now, of `wanted`: one at least. May wait for a grace period, so it is not called
-    /// inside a read section.
+    /// Returns how many of `wanted` references can be taken now, at least one. May wait for a grace period, so it must not be
+    /// called inside a read section.
     pub(crate) fn make_room(&mut self, wanted: usize) -> usize {
         if self.room() < wanted && self.many.try_reserve(wanted).is_err() && self.room() == 0 {
             self.flush();
@@ -39,7 +39,7 @@ impl<'f> MmuGather<'f> {
         FEW - self.length + self.many.capacity() - self.many.len()
     }
 
-    /// Takes over the reference of a cleared entry, for which there is room.
+    /// Takes over the reference of a cleared entry; there must be room for it.
     pub(crate) fn take(&mut self, pfn: u32) {
         if let Some(place) = self.few.get_mut(self.length) {
             *place = pfn;
@@ -50,18 +50,18 @@ impl<'f> MmuGather<'f> {
         }
     }
 
-    /// An entry was write-protected.
+    /// Notes that an entry was write-protected.
     pub(crate) fn note_change(&mut self) {
         crate::sync::duty!("gather.note_change", self.changed = true);
     }
 
-    /// Gives the lock back first: whoever waits for it need not wait for the flush.
+    /// Drops the lock first, so that threads waiting for it need not wait for the flush.
     pub(crate) fn finish_after<L>(self, lock: L) {
         drop(lock);
         self.finish();
     }
 
-    /// Flushes and puts. Not inside a read section; allowed under a page lock.
+    /// Waits for the grace period and puts the references. Must not be called inside a read section; allowed under a page lock.
     pub(crate) fn finish(mut self) {
         self.flush();
     }
