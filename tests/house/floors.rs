@@ -1,15 +1,16 @@
 //! The floors of `cache/`: a module names modules of lower floors only.
 //!
-//! The one place that says which module is on which floor is the table in `rust/core/cache/mod.rs`. A method call names no
-//! module, so two rules more make names enough: a type has methods in the file that defines it, and nothing is imported by `*`.
+//! The table in `rust/core/cache/mod.rs` is the only place that says which module is on which floor. A method call names no
+//! module, so two further rules make checking names sufficient: a type has methods only in the file that defines it, and nothing
+//! is imported by `*`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Types whose methods may stand on floors above their own: users find them there, and no lower floor has such a value.
+/// Types that may have methods on floors above their own: users look for methods there, and no lower floor has such a value.
 const HANDLES: [&str; 2] = ["File", "PageCache"];
 
-/// One room: where each module is, and which module each re-exported name is from.
+/// One room: the floor of each module, and the module that each re-exported name comes from.
 struct Room {
     floors: BTreeMap<String, u32>,
     exports: BTreeMap<String, String>,
@@ -41,11 +42,11 @@ fn code(text: &str) -> String {
     let lines = text.lines().take_while(|line| !line.starts_with("#[cfg(all(test"));
     let lines = lines.map(|line| line.split("//").next().unwrap_or(""));
     let text = lines.collect::<Vec<_>>().join("\n");
-    // Of what is between quotes nothing is left; a quote that is a character itself does not occur.
+    // Everything between quotes is removed; the sources contain no quote as a character literal.
     text.split('"').step_by(2).collect::<Vec<_>>().join(" ")
 }
 
-/// The first names of a path's continuation: of `a::b` that is `a`, of `{a::b, c as d}` they are `a` and `c`.
+/// The first names of a path's continuation: `a` for `a::b`, and `a` and `c` for `{a::b, c as d}`.
 fn heads<'t>(words: &[&'t str]) -> Vec<&'t str> {
     if words.first() != Some(&"{") {
         return words.first().copied().into_iter().collect();
@@ -105,7 +106,7 @@ impl Room {
         let words = words(&code);
         let mut complaints = Vec::new();
         for at in 0..words.len() {
-            // At the root of the crate are rooms, and what rooms export.
+            // The crate's root has the rooms, and the names they export.
             let (names, are_modules) = match words[at..] {
                 ["super", "::", ..] => (heads(&words[at + 2..]), true),
                 ["crate", "::", "cache", "::", ..] => (heads(&words[at + 4..]), true),
@@ -146,7 +147,7 @@ fn foreign_methods(module: &str, words: &[&str]) -> Vec<String> {
         if header.contains(&"for") {
             continue;
         }
-        // Of `<'a, T> path::Type<'a>` the type's own name.
+        // In `<'a, T> path::Type<'a>`, the type's own name.
         let mut depth = 0;
         let mut own = None;
         for word in header {
@@ -172,7 +173,7 @@ fn room() -> Room {
     Room::new(&std::fs::read_to_string(folder.join("mod.rs")).unwrap())
 }
 
-/// Every module of `cache/`, by its name. What is in a folder below is tests.
+/// Every module of `cache/`, by its name. Folders below contain tests.
 fn modules() -> BTreeMap<String, String> {
     let sources = super::sources("rust/core/cache").into_iter().filter_map(|(path, text)| {
         let name = path.file_stem()?.to_str()?.to_owned();
@@ -206,7 +207,7 @@ fn an_arrow_up_is_found() {
         assert_ne!(text, modules[module], "{module} uses nothing, so nothing was planted");
         room.complaints(module, &text)
     };
-    // The arrows that made the circle, in every form of a path.
+    // The arrows that once formed a cycle, in every form of a path.
     for (module, line) in [
         ("shared", "use super::address_space::AddressSpace;"),
         ("shared", "use super::AddressSpace;"),
@@ -226,7 +227,7 @@ fn an_arrow_up_is_found() {
     ] {
         assert_eq!(planted(module, line).len(), 1, "{line:?} in {module}");
     }
-    // What goes down, what stays inside, what is only said, and what a handle has.
+    // Arrows down, names inside the module, names in comments and strings, and methods of a handle.
     for (module, line) in [
         ("address_space", "use super::shared::Shared as Below;"),
         ("version", "use crate::stats::Sharded;"),

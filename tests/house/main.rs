@@ -1,4 +1,4 @@
-//! The rules of the house that no compiler checks, held against the sources.
+//! The crate's rules that no compiler checks, checked against the sources.
 #![cfg(not(any(specmm_loom, specmm_shuttle)))]
 #![allow(missing_docs, reason = "a test suite")]
 
@@ -24,7 +24,7 @@ fn sources(folder: &str) -> Vec<(PathBuf, String)> {
     found
 }
 
-/// Lines of code (not comments) that contain one of `needles`, outside the folders that may.
+/// Lines of code (not comments) that contain one of `needles`, outside the `allowed` paths.
 fn offenders(folder: &str, needles: &[&str], allowed: &[&str]) -> Vec<String> {
     let mut offenders = Vec::new();
     for (path, text) in sources(folder) {
@@ -54,8 +54,8 @@ fn only_sync_names_atomics_and_the_model_checker() {
 
 #[test]
 fn sequentially_consistent_accesses_do_not_exist() {
-    // Fences and barriers carry it: the model checker treats such accesses as acquire-release.
-    // The checker's own face matches on the word to weaken fences.
+    // Fences and barriers provide sequential consistency, because the model checker treats such accesses as acquire-release. The
+    // checker's own version of `sync` matches on the word to weaken fences.
     let found = offenders("rust/core", &["SeqCst"], &["/sync/model/"]);
     let accesses: Vec<_> =
         found.iter().filter(|line| !line.contains("fence(") && !line.contains("fence!(")).collect();
@@ -65,7 +65,7 @@ fn sequentially_consistent_accesses_do_not_exist() {
 
 #[test]
 fn orderings_stronger_than_relaxed_have_names() {
-    // The primitives themselves; `rcu/membarrier.rs` names its fences where the model checker sees them.
+    // The primitives themselves. `rcu/membarrier.rs` names its fences where the model checker sees them.
     let faces = [
         "/sync/native.rs",
         "/sync/watched.rs",
@@ -91,7 +91,7 @@ fn models_have_no_atomics_of_their_own() {
 
 #[test]
 fn rooms_do_not_name_rooms_above_them() {
-    // Bottom first.
+    // From the bottom up.
     let rooms = ["sync", "rcu", "stats", "store", "xarray", "page", "cache", "mm", "workload"];
     for (at, room) in rooms.iter().enumerate() {
         let above: Vec<String> = rooms[at + 1..].iter().map(|room| format!("crate::{room}::")).collect();

@@ -12,7 +12,7 @@ const PAGES: u64 = 40;
 
 type Change = Box<dyn FnMut(&mut State) + Send>;
 
-/// What the file is: each of its bytes tells its version.
+/// The state of the file: each of its bytes is its version.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct State {
     version: u8,
@@ -20,7 +20,7 @@ struct State {
 }
 
 impl State {
-    /// Other bytes; the times as told.
+    /// New bytes, with the given times.
     fn rewrite(&mut self, mtime: u64) {
         self.version += 1;
         self.look.version = Some(mtime);
@@ -32,7 +32,7 @@ impl State {
     }
 }
 
-/// A file that somebody changes before the reads or the looks of their choice.
+/// A file that changes before chosen reads or looks.
 struct Changing {
     state: Mutex<State>,
     reads: Tally,
@@ -52,7 +52,7 @@ impl Changing {
         })
     }
 
-    /// With the times of a file, of long ago.
+    /// With times as of a file, long ago.
     fn file() -> Arc<Self> {
         Self::new(Look { size: Some(PAGES * PAGE), version: Some(5), changed: Some(7) })
     }
@@ -96,7 +96,7 @@ fn open(store: &Arc<Changing>, ra_pages: u32) -> (PageCache, File) {
     (cache, file)
 }
 
-/// All of the file, by one call, which is of one version.
+/// Reads the whole file in one call, which is of one version.
 fn read(file: &File) -> Result<u8, Error> {
     let mut buf = vec![0; (PAGES * PAGE) as usize];
     let n = file.pread(&mut buf, 0)?;
@@ -129,11 +129,11 @@ fn a_miss_looks_once_before_and_once_after() {
             file.pread(&mut page, offset).unwrap();
             assert_eq!(store.looks.get() - looks, 2, "a hit does not look");
         }
-        // Of several misses in one call the look after one is the look before the next.
+        // Of several misses in one call, the look after one is the look before the next.
         let (looks, reads) = (store.looks.get(), store.reads.get());
         file.pread(&mut vec![0; 6 * PAGE_SIZE], 30 * PAGE).unwrap();
         assert_eq!(store.looks.get() - looks, 1 + store.reads.get() - reads);
-        // Beyond the known end: once.
+        // Past the known end: once.
         let looks = store.looks.get();
         assert_eq!(file.pread(&mut page, PAGES * PAGE).unwrap(), 0);
         assert_eq!(store.looks.get() - looks, 1);
@@ -316,7 +316,7 @@ fn a_file_whose_time_is_put_back_is_never_torn() {
             let mut reads = 0;
             store.before_each_read(move |state| {
                 reads += 1;
-                // The time stays.
+                // The times stay the same.
                 if reads % every == 0 && state.version < 250 {
                     state.rewrite(5);
                 }

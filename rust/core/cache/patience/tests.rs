@@ -1,4 +1,4 @@
-//! Real threads that wait for a store that may stall, and leave.
+//! Real threads that wait for a store that may stall, and give up.
 
 use crate::store::{ReadBy, Store};
 use crate::sync::{Condvar, Mutex, Tally};
@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 const PAGE: u64 = PAGE_SIZE as u64;
 const PAGES: u64 = 64;
-/// Only what hangs takes so long.
+/// Only a hang takes this long.
 const LONG: Duration = Duration::from_secs(20);
 
-/// A store whose reads stand still, all or every `one_in`-th, until they are let go.
+/// A store whose reads block, all or every `one_in`-th, until they are released.
 struct Gate {
     timeout: Option<Duration>,
     one_in: u64,
@@ -120,7 +120,7 @@ fn closing_a_file_or_its_cache_ends_the_waits() {
             let read = |index| scope.spawn(move || file.pread(&mut [0], index * PAGE).map(drop));
             let mut readers = vec![read(20), read(40), scope.spawn(|| file.pin(0, 1).map(drop))];
             gate.until_standing(3);
-            // This one waits for those, and from then on others for this one.
+            // The truncation waits for those reads, and later readers wait for it.
             readers.push(scope.spawn(|| file.truncate(0)));
             soon(|| file.open_file().unwrap().mapping.truncaters.get() > 0);
             readers.push(read(60));
@@ -150,7 +150,7 @@ fn a_truncation_that_leaves_has_changed_nothing() {
     assert!(matches!(file.pread(&mut [0], 9 * PAGE), Err(Error::TimedOut { .. })));
     assert!(matches!(file.truncate(9 * PAGE + 1), Err(Error::TimedOut { offset, .. }) if offset == 9 * PAGE));
     assert_eq!(file.size().unwrap(), PAGES * PAGE);
-    // What it cuts off is not being read.
+    // The pages that it removes are not being read.
     file.truncate(10 * PAGE).unwrap();
     gate.open();
     soon(|| cache.stats().reads_abandoned == 0);
@@ -201,7 +201,7 @@ fn windows_of_a_store_that_stalls_keep_two_workers() {
     gate.until_standing(2);
     std::thread::sleep(Duration::from_millis(20));
     assert_eq!(gate.standing.get(), 2);
-    // A page that somebody waits for, in a window at the end of the queue, goes first.
+    // A window at the end of the queue goes first once a thread waits for one of its pages.
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| file.pread(&mut [0], (PAGES - 1) * PAGE));
         gate.until_standing(3);
@@ -211,8 +211,8 @@ fn windows_of_a_store_that_stalls_keep_two_workers() {
     cache.check().unwrap();
 }
 
-/// Drawn from a seed that is printed: threads read and truncate a store of which every third read stands still for a while,
-/// with time-outs of all lengths, while another lets the reads go now and then.
+/// Random, from a seed that is printed: threads read and truncate a store of which every third read blocks for a while, with
+/// time-outs of all lengths, while another thread releases the reads now and then.
 #[test]
 fn many_threads_leave_and_come_back() {
     let seed = std::time::UNIX_EPOCH.elapsed().map_or(1, |time| time.subsec_nanos());

@@ -28,7 +28,7 @@ impl Cache {
             }
         }
     }
-    /// One access as `File::pread` of one page does it; `prev_index` is that of the byte after the last one read.
+    /// One access, as by `File::pread` of one page; `prev_index` is the page that contains the byte after the last one read.
     fn access(&mut self, window: &mut Window, index: u64, prev_index: u64) -> Option<Plan> {
         let hit_marker = self.markers.remove(&index);
         if self.present.contains(&index) && !hit_marker {
@@ -122,7 +122,7 @@ fn a_page_alone_and_then_the_next_but_one() {
     assert_eq!(window, Window::default());
     let plan = cache.access(&mut window, 718, 717);
     assert_eq!(plan, Some(Plan { start: 718, nr: 4, async_size: 3 }));
-    // One further is somewhere else.
+    // One page further is not sequential.
     let plan = cache.access(&mut window, 1002, 1000);
     assert_eq!(plan, Some(Plan { start: 1002, nr: 1, async_size: 0 }));
 }
