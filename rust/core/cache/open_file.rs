@@ -29,7 +29,7 @@ pub(crate) struct OpenFile {
     ra_pages: AtomicU32,
     advice: AtomicU32,
     pub(super) window: Mutex<Window>,
-    /// Position after the last byte read, not counting hits; `u64::MAX` at first.
+    /// Position of the byte after the last one read, not counting hits; `u64::MAX` at first.
     prev_pos: AtomicU64,
     pub(super) mmap_miss: AtomicU32,
     /// Closed by its handle; mappings are unaffected.
@@ -86,7 +86,7 @@ impl OpenFile {
         }
     }
 
-    /// The page after the last byte read; -1 as an unsigned number before the first read.
+    /// The page that contains the byte after the last one read; -1 as an unsigned number before the first read.
     pub(super) fn prev_index(&self) -> u64 {
         let position = self.prev_pos.load(Ordering::Relaxed);
         if position == u64::MAX { u64::MAX } else { index_of(position) }
@@ -167,6 +167,6 @@ pub struct ReadaheadState {
     pub ra_pages: u32,
     /// Faults that missed, minus those that hit; 0 to 1000.
     pub mmap_miss: u32,
-    /// Position after the last byte read, by reads that were not pure hits; -1 at first.
+    /// Position of the byte after the last one read, by reads that were not pure hits; -1 at first.
     pub prev_pos: i64,
 }

@@ -1,8 +1,8 @@
 //! Reads that may have to wait: `generic_file_buffered_read` of Linux 5.12.
 //!
-//! Owns: the way of a read that is no hit, page by page: the look at the store, the page brought in, the copy. Does not own the
-//! copy (`copy_out`), the reading ahead (`readahead`), nor the wait for bytes (`arrival`). Holds a reference to the page that it
-//! copies, and no lock.
+//! Owns: the steps of a read that is not a hit, page by page: examining the store, bringing in the page, copying. Does not own
+//! the copy itself (`copy_out`), readahead (`readahead`), nor the wait for bytes (`arrival`). Holds a reference to the page that
+//! it copies, and no lock.
 
 use super::accessed;
 use super::address_space::index_of;
@@ -22,11 +22,11 @@ use crate::page::{Out, PAGE_SIZE, PageFlags, PageHandle};
 use crate::sync::yield_now;
 use std::sync::Arc;
 
-/// Reads into `out` from `offset`; short only at the end of the file.
+/// Reads into `out` from `offset` on; short only at the end of the file.
 pub(super) fn buffered_read(open: &Arc<OpenFile>, mut out: Out<'_>, offset: u64) -> Result<usize> {
     let mapping = &open.mapping;
     let room = out.len();
-    // One page is of one version, if it can be had.
+    // A single page is of one version, if it can be read at all.
     if room <= PAGE_SIZE - (offset % PAGE_SIZE as u64) as usize {
         coherence::settle(mapping, false)?;
         for _ in 0..TRIES {
@@ -49,8 +49,8 @@ pub(super) fn buffered_read(open: &Arc<OpenFile>, mut out: Out<'_>, offset: u64)
     }
 }
 
-/// One try at a read; None if the file changed meanwhile. Of a call that must be of one version it ends where a change is
-/// found.
+/// One attempt at a read; None if the file changed meanwhile. If the call must be of one version, the attempt ends as soon as a
+/// change is found.
 pub(super) fn try_read(
     open: &Arc<OpenFile>,
     mut out: Out<'_>,
@@ -63,7 +63,7 @@ pub(super) fn try_read(
     let moved = || call.is_some_and(|call| !one_version::is_current(mapping, call));
     let (mut done, mut looked) = (0, false);
     loop {
-        // The size may change between pages: what is beyond it is not read.
+        // The size may change between pages; nothing past it is read.
         let size = mapping.i_size();
         let n = wanted(size);
         if done >= n {
@@ -83,7 +83,7 @@ pub(super) fn try_read(
             }
             found = found.filter(|found| found.page().is_at(mapping.id(), index));
         }
-        // The reference keeps reclaim from taking the page before it was copied, however small the cache.
+        // The reference prevents reclaim from taking the page before it is copied, however small the cache.
         let held = match make_uptodate(open, index, rest, found) {
             Ok(Some(handle)) => handle,
             Ok(None) => continue,
@@ -91,7 +91,7 @@ pub(super) fn try_read(
                 coherence::follow_changes(mapping)?;
                 return Ok(None);
             }
-            // Somebody else made the file shorter: once more from the new size.
+            // The file was made shorter by others: retry with the new size.
             Err(Error::Io(error)) if error.is_short_read() => {
                 if coherence::revalidate(mapping, false)? == size {
                     return Err(Error::Io(error));
@@ -103,7 +103,7 @@ pub(super) fn try_read(
         if moved() {
             return Ok(None);
         }
-        // Anything but a copy means that the page or the size changed meanwhile: once more from the size.
+        // Without a copy, the page or the size has changed meanwhile: retry with the new size.
         let part = out.part(done..done + step);
         if let CopyOut::Copied(copied) = copy_held(mapping, held.page(), at, part) {
             accessed::touch(&mapping.shared, copied.page);
@@ -111,7 +111,7 @@ pub(super) fn try_read(
             open.set_prev_pos(offset + done as u64);
         } else {
             mapping.shared.count(Stat::Retries, 1);
-            // Or a model goes on reading the same stale slot.
+            // Otherwise a model would keep reading the same stale slot.
             if cfg!(specmm_loom) {
                 yield_now();
             }
@@ -120,14 +120,14 @@ pub(super) fn try_read(
     Ok(Some(done))
 }
 
-/// Whether a page is read without the store.
+/// Whether a page can be read without the store.
 pub(super) fn is_at_hand(found: &PageHandle<'_>) -> bool {
     let flags = found.page().flags();
     flags.has(PageFlags::UPTODATE) && !flags.has(PageFlags::READAHEAD)
 }
 
-/// Brings the page at `index` into the cache, where `found` is what the caller found; `rest` pages are wanted from here on. None if
-/// it was truncated meanwhile.
+/// Brings the page at `index` into the cache. `found` is the result of the caller's look-up; `rest` is the number of pages wanted
+/// from `index` on. None if the page was truncated meanwhile.
 pub(super) fn make_uptodate<'f>(
     open: &'f Arc<OpenFile>,
     index: u64,
@@ -140,7 +140,7 @@ pub(super) fn make_uptodate<'f>(
         Some(handle) => handle,
         None => match find_or_create_waiting(mapping, index, Some(&open.closed))? {
             FoundOrCreated::Page(handle) => handle,
-            // The caller looks at the size again.
+            // The caller checks the size again.
             FoundOrCreated::Beyond(_) => return Ok(None),
             FoundOrCreated::NoMemory(error) => return Err(error),
             FoundOrCreated::NoFrame | FoundOrCreated::Unstable => {
@@ -165,7 +165,7 @@ pub(super) fn make_uptodate<'f>(
             coherence::catch_up(mapping)?;
             Ok(Some(handle))
         }
-        // Truncated while we waited: the caller finds out.
+        // Truncated during the wait; the caller will notice.
         Ok(false) => Ok(None),
         Err(NotRead::Failed(error)) => Err(Error::Io(error)),
         Err(NotRead::Left(error)) => Err(error),

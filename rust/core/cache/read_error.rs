@@ -1,28 +1,28 @@
 //! What a failed read of a store means.
 //!
-//! Owns: the verdict. A store that somebody made shorter, or rewrote, fails reads that were begun by its old size or version;
-//! those are no errors of the file.
+//! Owns: the verdict. Does not own what a call does about it. When others have shortened or rewritten a store, reads that began
+//! with its old size or version fail; those are not errors of the file.
 
 use super::address_space::AddressSpace;
 use super::coherence;
 use crate::error::IoError;
 
-/// The answer of [`judge_read_error`].
+/// The result of [`judge_read_error`].
 pub(crate) enum ReadError {
-    /// The store has become shorter: the file ends before the page, at this size.
+    /// The store was shortened: the file ends before the page, at this size.
     Beyond(u64),
     /// The store was changed, and the page is still in the file: it can be read again.
     Changed,
-    /// The page cannot be read; the size now.
+    /// The page cannot be read; with the file's current size.
     Unreadable(u64, IoError),
 }
 
-/// Whether a page whose read failed may be had by another read.
+/// Whether another read may succeed after one that failed.
 pub(super) fn may_come(mapping: &AddressSpace, cause: &IoError) -> bool {
     cause.is_change() && mapping.version.may_vouch()
 }
 
-/// What a failed read means.
+/// Judges a failed read.
 pub(crate) fn judge_read_error(mapping: &AddressSpace, index: u64, cause: IoError) -> ReadError {
     if may_come(mapping, &cause) && coherence::follow_changes(mapping).is_ok() {
         return mapping.ends_before(index).map_or(ReadError::Changed, ReadError::Beyond);

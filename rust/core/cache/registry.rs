@@ -1,10 +1,10 @@
-//! The files of a cache, by the identity that their pages carry.
+//! The files of a cache, by the identity stored in their pages.
 //!
-//! Owns: the way from a page back to its file, and what may be asked of one there ([`CachedFile`]). Does not own the files: it
-//! keeps none alive. In Linux a page points to its `address_space` (`page->mapping`); here it has a number, so that one that is
-//! stale finds nothing.
+//! Owns: the map from a page's identity to its file, and the operations that such a file offers ([`CachedFile`]). Does not own
+//! the files: it keeps none alive. In Linux a page points to its `address_space` (`page->mapping`); here it holds a number, so
+//! that a stale one finds nothing.
 //!
-//! One mutex, not held while a file is asked anything: the last user of a file takes it.
+//! One mutex, not held while a method of a file is called, because the last user of a file takes it.
 
 use super::mmu_gather::MmuGather;
 use crate::error::Result;
@@ -15,18 +15,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Weak};
 
-/// A file, as far as those know it who have come to it by one of its pages: reclaim, shadows and audits.
+/// A file as seen by code that reaches it through its pages: reclaim, shadows and audits.
 pub(super) trait CachedFile: Send + Sync {
-    /// The identity that its pages carry.
+    /// The identity stored in its pages.
     fn id(&self) -> u64;
 
-    /// How often programs used a page through their entries since the last look. Ends a use's mark.
+    /// Number of entries through which programs have used a page since the last call. Clears their marks.
     fn referenced(&self, index: u64) -> u32;
 
-    /// Clears every entry of a page; the wait is left to whoever finishes `gather`.
+    /// Clears every entry of a page; the caller waits when it finishes `gather`.
     fn unmap_page(&self, index: u64, gather: &mut MmuGather<'_>);
 
-    /// Takes a locked page out, leaving `shadow`, and frees its frame; gives the lock back if somebody uses the page.
+    /// Takes a locked page out, leaving `shadow`, and frees its frame; returns the lock if the page is in use.
     fn remove_locked<'f>(
         &self,
         lock: LockedPage<'f>,
@@ -39,24 +39,24 @@ pub(super) trait CachedFile: Send + Sync {
     /// Erases the shadows for which `old` holds.
     fn forget_shadows(&self, old: &dyn Fn(u64) -> bool);
 
-    /// Whether the node of the index that `index` lies in has shadows only, since it was noted under this number.
+    /// Whether the index node that contains `index`, noted under this number, still holds only shadows.
     fn has_shadows_only(&self, index: u64, number: u32) -> bool;
 
-    /// Erases the shadows in that node, unless a page has come.
+    /// Erases the shadows in that node, unless it has got a page.
     fn forget_node(&self, index: u64, number: u32);
 
-    /// Audits the pages at quiescence, and adds up what there is.
+    /// Audits the pages of an idle cache, and adds them to `found`.
     fn audit(&self, found: &mut Findings) -> Result<()>;
 }
 
-/// What an audit has found in the files so far.
+/// Totals of an audit over the files so far.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     /// Pages.
     pub(super) cached: u64,
     /// Shadows.
     pub(super) shadows: u64,
-    /// Nodes of the indices.
+    /// Index nodes.
     pub(super) census: Census,
     /// Page tables of the address spaces in `seen`.
     pub(super) page_tables: u64,
@@ -72,17 +72,17 @@ impl Registry {
         self.0.lock().insert(id, file);
     }
 
-    /// The file is gone.
+    /// Removes a file that is being dropped.
     pub(super) fn remove(&self, id: u64) {
         self.0.lock().remove(&id);
     }
 
-    /// The file whose pages carry this identity, unless its last user is gone.
+    /// The file with this identity, unless its last user is gone.
     pub(super) fn get(&self, id: u64) -> Option<Arc<dyn CachedFile>> {
         self.0.lock().get(&id).and_then(Weak::upgrade)
     }
 
-    /// The files that have users, one after the other, each held while it is looked at.
+    /// The files that have users, one after the other, each kept alive during its turn.
     pub(super) fn iter(&self) -> impl Iterator<Item = Arc<dyn CachedFile>> {
         let mut from = 0;
         std::iter::from_fn(move || {

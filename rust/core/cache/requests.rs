@@ -1,13 +1,12 @@
-//! What is to be read and what is being read.
+//! The requests that are queued and the reads under way.
 //!
-//! Owns: the order in which workers take requests, how many workers that wants, and which reads were abandoned. Does not own
-//! the threads nor any wait (`io`).
+//! Owns: the order in which workers take requests, how many workers are wanted, and which reads were abandoned. Does not own the
+//! threads nor any wait (`io`), whose mutex guards it. Linux leaves this to the block layer.
 //!
-//! What somebody waits for goes first. Of the windows that are read ahead of need, a store that may stall has at most
-//! [`WORKERS`] under way at a time, and so have all other stores together. So a store that never answers keeps two workers
-//! with its windows, and one with each page that somebody waits for or has given up on. For each of those the cache starts
-//! another worker, up to [`MAX_WORKERS`] in all; the last [`WORKERS`] of them never enter a store that may stall, and serve
-//! the files that do not.
+//! Requests that a thread waits for go first. Of readahead windows, each store that may stall has at most [`WORKERS`] under way
+//! at a time, and so have all other stores together. So a store that never returns blocks two workers with its windows, and one
+//! with each page that a thread waits for or has given up on. For each of those the cache starts another worker, up to
+//! [`MAX_WORKERS`] in all; the last [`WORKERS`] of them never enter a store that may stall, and serve the files of other stores.
 
 use crate::error::{IoError, Result};
 use crate::reserve;
@@ -18,33 +17,33 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Threads that read, as long as no store stalls.
+/// Number of threads that read, as long as no store stalls.
 pub(super) const WORKERS: usize = 2;
 
-/// Threads that read at most.
+/// Maximum number of threads that read.
 pub(super) const MAX_WORKERS: usize = 32;
 
-/// What came of a read that somebody waits for: filled before its pages are unlocked.
+/// The result of a read that a thread waits for; set before its pages are unlocked.
 pub(super) type Answer = OnceLock<std::result::Result<(), IoError>>;
 
-/// A file, as far as reads of its store go.
+/// A file as seen by the queue: a store to read.
 pub(super) trait Source: Send + Sync {
-    /// The identity of the file.
+    /// The file's identity.
     fn id(&self) -> u64;
 
-    /// Who reads its store.
+    /// Which threads may read its store.
     fn read_by(&self) -> ReadBy;
 
-    /// Reads a run of locked pages, whose locks it takes over; `answer` is told, if there is one.
+    /// Reads a run of locked pages, whose locks it takes over; sets `answer`, if there is one.
     fn fill(&self, first: u64, pfns: Vec<u32>, answer: Option<Arc<Answer>>);
 
     /// Unlocks the pages of a run, unread.
     fn cancel(&self, pfns: Vec<u32>);
 }
 
-/// A cache, as far as its threads go.
+/// A cache as seen by its threads.
 pub(super) trait MakesRoom: Send + Sync {
-    /// Frees frames until enough are free.
+    /// Evicts pages until enough frames are free.
     fn balance(&self);
 }
 
@@ -53,12 +52,12 @@ pub(super) struct Request {
     pub(super) source: Arc<dyn Source>,
     pub(super) first: u64,
     pub(super) pfns: Vec<u32>,
-    /// For whom it is read; None if it is read ahead of need.
+    /// Where the result goes; None for readahead.
     pub(super) answer: Option<Arc<Answer>>,
 }
 
 impl Request {
-    /// Whether its store may keep whoever reads it.
+    /// Whether its store may block the thread that reads it.
     pub(super) fn may_stall(&self) -> bool {
         self.source.read_by().may_stall()
     }
@@ -73,62 +72,62 @@ impl Request {
     }
 }
 
-/// What a worker does.
+/// A worker's next job.
 pub(super) enum Job {
-    /// Reads; whether ahead of need.
+    /// A read, and whether it is readahead.
     Read(Request, bool),
-    /// Makes room in a cache.
+    /// Reclaim in a cache.
     Reclaim(Arc<dyn MakesRoom>),
 }
 
 /// A read under way.
 struct Read {
     number: u64,
-    /// The worker that is at it, if it is one.
+    /// The worker that performs it, if it is a worker.
     worker: Option<u64>,
-    /// The identity of the file.
+    /// The file's identity.
     file: u64,
     pages: Range<u64>,
     pfns: Vec<u32>,
     by: ReadBy,
     ahead: bool,
     started: Instant,
-    /// Somebody stopped waiting for it.
+    /// A thread has stopped waiting for it.
     abandoned: bool,
 }
 
 impl Read {
-    /// Whether nobody waits for it any longer.
+    /// Whether its time-out has expired, so that no thread waits for it any more.
     fn is_overdue(&self, now: Instant) -> bool {
         self.by.timeout().is_some_and(|timeout| now.duration_since(self.started) >= timeout)
     }
 }
 
-/// The requests of one cache, and the workers that read them.
+/// The requests of one cache, and its workers.
 #[derive(Default)]
 pub(super) struct Requests {
     urgent: VecDeque<Request>,
     windows: VecDeque<Request>,
     underway: Vec<Read>,
     last_number: u64,
-    /// A cache in which room is to be made; `reclaiming` until that was done.
+    /// A cache that needs reclaim; `reclaiming` is set until that is done.
     pub(super) reclaim: Option<Arc<dyn MakesRoom>>,
     pub(super) reclaiming: bool,
     pub(super) stopping: bool,
     pub(super) workers: Vec<(u64, thread::JoinHandle<()>)>,
     pub(super) last_worker: u64,
-    /// Workers that were idle and are ending.
+    /// Idle workers that are ending.
     pub(super) retired: Vec<(u64, thread::JoinHandle<()>)>,
 }
 
 impl Requests {
-    /// Whether there is memory for one request more, in whichever queue, now and when it is hurried.
+    /// Reserves memory for one more request, in either queue, now and if it is hurried; false if there is none.
     pub(super) fn reserve(&mut self) -> bool {
         let windows = self.windows.len() + 1;
         self.windows.try_reserve(1).is_ok() && self.urgent.try_reserve(windows).is_ok()
     }
 
-    /// With room for the reads of all workers, and of as many callers.
+    /// Reserves room for the reads of all workers, and of as many callers.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
@@ -141,7 +140,7 @@ impl Requests {
         self.urgent.is_empty() && self.windows.is_empty() && self.reclaim.is_none()
     }
 
-    /// A worker ends.
+    /// Moves a worker that is ending to the retired ones.
     pub(super) fn retire(&mut self, number: u64) {
         if let Some(at) = self.workers.iter().position(|(worker, _)| *worker == number) {
             self.retired.push(self.workers.swap_remove(at));
@@ -156,8 +155,8 @@ impl Requests {
         }
     }
 
-    /// Moves what is to be read ahead of need, and has a page that somebody waits for now, to the urgent. False if there is no
-    /// such thing.
+    /// Makes the queued readahead request that contains a page urgent, because a thread now waits for the page. False if there is
+    /// none.
     pub(super) fn hurry(&mut self, file: u64, index: u64) -> bool {
         let has = |request: &Request| request.source.id() == file && request.pages().contains(&index);
         let found = self.windows.iter().position(has).and_then(|at| self.windows.remove(at));
@@ -166,8 +165,8 @@ impl Requests {
         moved
     }
 
-    /// The last of the urgent, if it would wait for a worker that may never come: each is inside a store that may stall or will
-    /// be, and no other could be started.
+    /// Takes back the last request if no worker may ever reach it: each is inside a store that may stall, or will be, and no
+    /// other could be started.
     pub(super) fn unqueue_if_stuck(&mut self) -> Option<(Request, bool)> {
         let free = self.workers.len().saturating_sub(self.stalling());
         if free < self.urgent.len() && self.workers.len() < MAX_WORKERS {
@@ -176,7 +175,7 @@ impl Requests {
         if self.workers.is_empty() { self.windows.pop_back().map(|request| (request, true)) } else { None }
     }
 
-    /// How many workers there should be now: [`WORKERS`] beside those that a store may keep.
+    /// How many workers there should be now: [`WORKERS`] in addition to those that a store may block.
     pub(super) fn wanted_workers(&self) -> usize {
         (WORKERS + self.stalling() + self.urgent.len()).min(MAX_WORKERS)
     }
@@ -186,9 +185,9 @@ impl Requests {
         self.underway.iter().filter(|read| read.worker.is_some() && read.by.may_stall()).count()
     }
 
-    /// What a worker should do next.
+    /// The next job for a worker.
     pub(super) fn take(&mut self) -> Option<Job> {
-        // Before reads: they need the room.
+        // Before reads, because they need the room.
         if let Some(shared) = self.reclaim.take() {
             return Some(Job::Reclaim(shared));
         }
@@ -206,13 +205,13 @@ impl Requests {
         self.windows.remove(next).map(|request| Job::Read(request, true))
     }
 
-    /// Windows under way of one store that may stall, or of all others together.
+    /// Number of windows under way, of one store that may stall, or of all other stores together.
     fn windows_of(&self, file: Option<u64>) -> usize {
         let of = |read: &&Read| read.ahead && file == read.by.may_stall().then_some(read.file);
         self.underway.iter().filter(of).count()
     }
 
-    /// Notes that a request is being read from now on; [`Requests::end`] with the answer ends that.
+    /// Records a request as under way and returns a number, which ends it in [`Requests::end`].
     pub(super) fn begin(&mut self, request: &Request, ahead: bool, worker: Option<u64>) -> u64 {
         self.last_number += 1;
         self.underway.push(Read {
@@ -233,7 +232,7 @@ impl Requests {
         self.underway.retain(|read| read.number != number);
     }
 
-    /// Whether anything is queued or under way that is worth waiting for.
+    /// Whether anything worth waiting for is queued or under way.
     pub(super) fn are_pending(&self, now: Instant) -> bool {
         self.reclaiming
             || !self.urgent.is_empty()
@@ -250,8 +249,8 @@ impl Requests {
             .any(|(id, end)| id == file && end > first)
     }
 
-    /// Somebody stopped waiting for a page. The read of it is abandoned; one that was asked for by this one alone (`answer`), and
-    /// not begun, is given back to be cancelled, as is what is read ahead of a store that stalls.
+    /// A thread has stopped waiting for a page: abandons its read. Returns the requests to cancel: a read that only this thread
+    /// asked for (`answer`) and that has not begun, and the readahead of a store that stalls.
     pub(super) fn abandon(&mut self, file: u64, index: u64, answer: Option<&Arc<Answer>>) -> Vec<Request> {
         let mine = |request: &Request| matches!((&request.answer, answer), (Some(theirs), Some(ours)) if Arc::ptr_eq(theirs, ours));
         let mut unread = Vec::new();
@@ -269,7 +268,7 @@ impl Requests {
         unread
     }
 
-    /// Abandons the reads whose time-out is over; answers what was to be read ahead of the same stores.
+    /// Abandons the reads whose time-out has expired; returns the queued readahead of the same stores.
     pub(super) fn abandon_overdue(&mut self, now: Instant) -> Vec<Request> {
         let mut files = Vec::new();
         for read in self.underway.iter_mut().filter(|read| read.is_overdue(now)) {
@@ -282,7 +281,7 @@ impl Requests {
         self.unqueue_windows(|request| files.contains(&request.source.id()))
     }
 
-    /// No more reads of stores that may stall: answers those that were not begun.
+    /// Starts no more reads of stores that may stall; returns those that have not begun.
     pub(super) fn stop(&mut self) -> Vec<Request> {
         self.stopping = true;
         let mut unread: Vec<_> = self.urgent.drain(..).collect();
@@ -308,14 +307,14 @@ impl Requests {
         self.underway.iter().any(|read| read.worker == Some(worker) && read.abandoned)
     }
 
-    /// The frames of each read that was abandoned, or whose time-out is over, and that has not come back.
+    /// The frames of each read that was abandoned, or whose time-out has expired, and that has not returned.
     pub(super) fn abandoned(&self, now: Instant) -> impl Iterator<Item = &Vec<u32>> {
         self.underway.iter().filter(move |read| read.abandoned || read.is_overdue(now)).map(|read| &read.pfns)
     }
 }
 
-/// The frames that are left to a read if it is abandoned. What does not stall never is; without memory for the list they are left
-/// to it all the same, and an audit takes them for forgotten.
+/// The frames that a read keeps if it is abandoned. Only reads of stores that may stall can be abandoned. Without memory for this
+/// list the read keeps its frames all the same, but an audit then reports them as leaked.
 fn frames_of(request: &Request) -> Vec<u32> {
     let mut frames = Vec::new();
     if request.may_stall() && frames.try_reserve_exact(request.pfns.len()).is_ok() {

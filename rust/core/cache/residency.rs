@@ -1,6 +1,7 @@
 //! Which pages of a file are in the cache.
 //!
-//! Owns: the answers, page by page and in sum. They are of a moment that is gone, as those of mincore(2) are.
+//! Owns: the count, page by page and in total. Does not own the pages. Takes no lock, so as with mincore(2) the result may
+//! already be out of date.
 
 use super::address_space::AddressSpace;
 use super::file::File;
@@ -10,15 +11,15 @@ use crate::reserve;
 
 const MAX_PARTS: usize = 1 << 16;
 
-/// Entries looked at in one read section: grace periods wait for it.
+/// Entries visited in one read section, which delays grace periods.
 const SECTION_ENTRIES: usize = 1024;
 
 impl File {
-    /// One byte a page from page `first`, at most to the end of the file: 1 if the page is cached and up to date, as
+    /// One byte per page, from page `first` on, at most to the end of the file: 1 if the page is cached and up to date, as in
     /// mincore(2).
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] for the answer, [`Error::Closed`].
+    /// [`Error::OutOfMemory`] if there is no memory for the result; [`Error::Closed`].
     pub fn residency(&self, first: u64, count: Option<u64>) -> Result<Vec<u8>> {
         let open = self.open_file()?;
         let pages = open.mapping.pages_in_file();
@@ -33,8 +34,9 @@ impl File {
         Ok(answer)
     }
 
-    /// How many pages the file has, and in each of `parts` equal parts of it, or one for each page if it has fewer, how many
-    /// are cached and up to date. Takes as long as there are pages in the cache, however long the file is.
+    /// Returns the number of pages in the file, and for each of `parts` equal parts of it (or for each page, if it has fewer
+    /// pages), the number of pages that are cached and up to date. Takes time proportional to the file's cached pages, not to its
+    /// length.
     ///
     /// ```
     /// # use specmm::{Io, PageCache, StoreOptions, store::MemoryStore};
@@ -47,7 +49,7 @@ impl File {
     /// ```
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for no parts or more than 65,536, [`Error::OutOfMemory`], [`Error::Closed`].
+    /// [`Error::InvalidArgument`] for zero parts or more than 65,536; [`Error::OutOfMemory`]; [`Error::Closed`].
     pub fn resident_in(&self, parts: usize) -> Result<(u64, Vec<u64>)> {
         if parts == 0 || parts > MAX_PARTS {
             return Err(Error::InvalidArgument(format!("parts must be 1 to {MAX_PARTS}: {parts}")));
@@ -60,7 +62,7 @@ impl File {
         let mut next = Some(0);
         while let Some(from) = next {
             next = each_resident(&open.mapping, from, pages, |index| {
-                // The part whose first page is `pages * part / parts` or below, rounded down.
+                // Part `p` begins at page `pages * p / parts`, rounded down.
                 resident[(((index + 1) * parts - 1) / pages) as usize] += 1;
             });
         }
@@ -68,7 +70,7 @@ impl File {
     }
 }
 
-/// Goes through the resident pages from `from` on and below `end`, in one read section; where to go on, if not at the end.
+/// Calls `each` for the resident pages in `from..end`, in one read section; returns where to continue, unless it reached the end.
 fn each_resident(mapping: &AddressSpace, from: u64, end: u64, mut each: impl FnMut(u64)) -> Option<u64> {
     let section = crate::rcu::read();
     let mut next = from;

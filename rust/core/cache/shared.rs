@@ -1,7 +1,7 @@
-//! What all files of one cache share.
+//! State that all files of one cache share.
 //!
-//! Owns: the frames and what is counted, queued and remembered beside them. Does not know what a file is: those that it has are
-//! [`CachedFile`](super::registry::CachedFile)s. Every part synchronises itself. Linux has all of this once, for the machine.
+//! Owns: the frames, and the counters, the queue and the shadows beside them. Does not own the files, which are only
+//! [`CachedFile`](super::registry::CachedFile)s here. Every part synchronises itself. Linux has all of this once per machine.
 
 use super::in_flight::InFlight;
 use super::io::{Io, IoQueue};
@@ -14,7 +14,7 @@ use crate::sync::{AtomicU32, Ordering, Tally};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What all files of one cache share.
+/// State that all files of one cache share.
 pub(crate) struct Shared {
     pub(crate) frames: Frames,
     pub(super) xarray_nodes: Arc<Tally>,
@@ -23,7 +23,7 @@ pub(crate) struct Shared {
     pub(super) io: IoQueue,
     pub(super) in_flight: Arc<InFlight>,
     pub(super) workingset: Workingset,
-    /// References to pages that wait for a grace period: of entries that were replaced.
+    /// References of replaced entries that await a grace period.
     pub(crate) deferred_puts: Tally,
     /// How long a request waits for a frame when none can be freed.
     pub(super) frame_timeout: Duration,
@@ -33,7 +33,7 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Under a model checker nobody waits for a frame: time-outs are nothing it explores.
+    /// Under a model checker no thread waits for a frame: it does not explore time-outs.
     #[cfg(all(test, specmm_loom))]
     pub(crate) fn new(frames: usize, io: Io) -> Result<Arc<Self>> {
         Self::with_timeout(frames, io, Duration::ZERO)
@@ -60,7 +60,7 @@ impl Shared {
         self.stats.add(stat as usize, n);
     }
 
-    /// The counters and gauges now.
+    /// A snapshot of the counters and gauges.
     pub(super) fn snapshot(&self) -> CacheStats {
         CacheStats::of(
             &self.stats,
@@ -76,10 +76,10 @@ impl Shared {
         )
     }
 
-    /// Whether [`PageCache::close`](super::PageCache::close) was not called.
+    /// Whether [`PageCache::close`](super::PageCache::close) has not been called yet.
     #[inline]
     pub(super) fn is_open(&self) -> bool {
-        // Relaxed: a close beside a running call has no order with it.
+        // Relaxed: a close is not ordered with a concurrent call.
         self.closed.load(Ordering::Relaxed) == 0
     }
 
@@ -90,7 +90,7 @@ impl Shared {
         if self.is_open() { Ok(()) } else { Err(Error::Closed("the page cache".into())) }
     }
 
-    /// The error of a request that found no frame, with what holds them.
+    /// The error of a request that got no frame, with what the frames are used for.
     pub(crate) fn out_of_frames(&self, what: String) -> Error {
         let usage = self.frames.usage();
         let locked = self.frames.count_locked();

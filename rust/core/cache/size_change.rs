@@ -1,9 +1,9 @@
-//! Making a file shorter or longer under its users.
+//! Making a file shorter or longer while it is in use.
 //!
-//! Owns: the order of it, with the store's change between the two halves of the cache's. Mirrors `do_truncate` and what a file
-//! system's `setattr` does.
+//! Owns: the order of the steps: the store changes between the two halves of the cache's change. Does not own how pages leave
+//! (`truncate`). Mirrors `do_truncate` and a file system's `setattr`.
 //!
-//! The whole of it holds `invalidate_lock`, so no page is created from a state of the store that is about to go.
+//! All of it runs under `invalidate_lock`, so no page is created from a state of the store that is about to end.
 
 use super::address_space::{AddressSpace, index_of};
 use super::invalidate_lock::quiet;
@@ -14,8 +14,8 @@ use crate::store::MAX_SIZE;
 use crate::sync::seeded;
 use std::io;
 
-/// Changes the size; `change_store` does it to the store. When that fails the old size is put back: the pages are clean,
-/// so nothing is lost. `closed` ends the wait for reads.
+/// Changes the size; `change_store` changes the store's. If that fails, the old size is restored; nothing is lost, because the
+/// pages are clean. `closed` ends the wait for reads.
 pub(super) fn change_size(
     mapping: &AddressSpace,
     size: u64,
@@ -25,11 +25,12 @@ pub(super) fn change_size(
     if size > MAX_SIZE {
         return Err(Error::InvalidArgument(format!("size {size} exceeds {MAX_SIZE} bytes (16 TiB)")));
     }
-    // Whoever waits for reads here may leave, because nothing has changed yet.
+    // A thread that waits for reads here may give up, because nothing has changed yet.
     let first = if mapping.version.says() { 0 } else { index_of(size) };
     let quiet = || quiet(mapping, first, closed);
     let stable = seeded!("truncate.invalidate_lock", Some(quiet()?), bug = None);
-    // What others did before is not ours. (A store that cannot say is asked again before the next read.)
+    // Changes made by others come first, lest they be taken for this one. (If the store cannot be examined now, it is examined
+    // before the next read.)
     let _met_again = coherence::follow_changes_inside(mapping);
     let before = mapping.i_size();
     if size < before {

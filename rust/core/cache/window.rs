@@ -82,7 +82,7 @@ pub struct Request {
     pub ra_pages: u64,
     /// The most that a larger request may read at once ([`IO_PAGES`], or less in a small cache).
     pub io_pages: u64,
-    /// The page after the last byte read before; -1 at first, as an unsigned number.
+    /// The page that contains the byte after the last one read before; -1 at first, as an unsigned number.
     pub prev_index: u64,
 }
 
