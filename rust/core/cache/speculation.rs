@@ -1,8 +1,8 @@
 //! The page-cache half of a speculative fault.
 //!
-//! Owns: finding the page, locking it, judging whether it may be mapped, without waiting for anything: it never sleeps, never
-//! allocates, starts no I/O and reports no error. It returns a locked page or the cause to abort. Mirrors the speculative half
-//! of `filemap_fault` in the series, and `next_uptodate_page` of Linux 5.12.
+//! Owns: finding the page, locking it, and deciding whether it may be mapped, without waiting: it never sleeps, never allocates,
+//! starts no I/O and reports no error. It returns a locked page, or the reason to abort. Mirrors the speculative half of
+//! `filemap_fault` in the series, and `next_uptodate_page` of Linux 5.12.
 
 use super::address_space::{AddressSpace, HeldPage, Lookup};
 use super::vm_fault::Abort;
@@ -10,22 +10,22 @@ use crate::page::{LockedPage, PageFlags, PageHandle, PageRef};
 use crate::rcu::ReadSection;
 use crate::sync::{give_back, guard, seeded};
 
-/// Speculative `filemap_fault`: the page locked and with a reference, or the cause to abort. Every abort gives back
-/// what was taken (the series as posted leaked the reference).
+/// Speculative `filemap_fault`: the page, locked and with a reference, or the reason to abort. Every abort releases whatever was
+/// taken (the series as posted leaked the reference).
 #[inline]
 pub(crate) fn filemap_fault_speculative<'f>(
     mapping: &'f AddressSpace,
     index: u64,
     section: &ReadSection,
 ) -> Result<HeldPage<'f>, Abort> {
-    // 1. A count of zero or a changed slot is as good as absent here: only the locked path may wait it out.
+    // 1. A count of zero or a changed slot counts as absent here: only the locked path may wait for it to settle.
     let Lookup::Found(handle) = mapping.find_get_page_once(index, section) else {
         return Err(Abort::FileMiss);
     };
     hold(mapping, handle, index)
 }
 
-/// What follows the look-up of a speculative fault.
+/// The steps of a speculative fault after the look-up.
 #[inline]
 pub(super) fn hold<'f>(
     mapping: &AddressSpace,
@@ -33,11 +33,11 @@ pub(super) fn hold<'f>(
     index: u64,
 ) -> Result<HeldPage<'f>, Abort> {
     let page = handle.page();
-    // 2. Left in place: the locked path must meet it and start the window.
+    // 2. The marker is left in place: the locked path must meet it and start the window.
     if !guard!("filemap.spec.readahead", !page.flags().has(PageFlags::READAHEAD)) {
         return Err(put_on_abort(handle, Abort::FileReadahead));
     }
-    // 3 and 4. From here on truncation and reclaim wait for us: what is found stays true until unlock.
+    // 3 and 4. From here on truncation and reclaim wait for this lock: what is checked stays true until unlock.
     let lock = seeded!(
         "filemap.seed.mapping_before_lock",
         lock_and_look(mapping, page, index),
@@ -71,7 +71,7 @@ fn lock_and_look<'f>(mapping: &AddressSpace, page: PageRef<'f>, index: u64) -> R
     }
 }
 
-/// The wrong order, for models: truncation may come between.
+/// The wrong order, for models: a truncation may come in between.
 #[cfg(any(specmm_loom, specmm_shuttle))]
 fn look_and_lock<'f>(mapping: &AddressSpace, page: PageRef<'f>, index: u64) -> Result<LockedPage<'f>, Abort> {
     if page.is_at(mapping.id(), index) {
@@ -82,7 +82,7 @@ fn look_and_lock<'f>(mapping: &AddressSpace, page: PageRef<'f>, index: u64) -> R
 }
 
 /// The first page in `*next..=last` that fault-around may map, locked and with a reference; `*next` moves past it
-/// (`next_uptodate_page`). Skips whatever is not ready.
+/// (`next_uptodate_page`). Skips pages that are not ready.
 pub(crate) fn next_uptodate_page<'f>(
     mapping: &'f AddressSpace,
     next: &mut u64,
@@ -95,8 +95,8 @@ pub(crate) fn next_uptodate_page<'f>(
         let Lookup::Found(handle) = mapping.find_get_page_once(index, section) else { continue };
         let page = handle.page();
         let flags = page.flags();
-        // A page that is up to date stays so until it is freed, which our reference prevents: once is enough. The lock
-        // is only tried where it looks free.
+        // A page that is up to date stays so until it is freed, which our reference prevents: one check is enough. The lock is
+        // only tried if it looks free.
         if !guard!("filemap.around.uptodate", flags.has(PageFlags::UPTODATE))
             || !guard!("filemap.around.readahead", !flags.has(PageFlags::READAHEAD))
             || flags.has(PageFlags::LOCKED)
@@ -114,7 +114,7 @@ pub(crate) fn next_uptodate_page<'f>(
     None
 }
 
-/// Puts the reference of an attempt that aborts. The patch as posted did not.
+/// Puts the reference of an aborting attempt. The patch as posted did not.
 fn put_on_abort(handle: PageHandle<'_>, cause: Abort) -> Abort {
     give_back!("filemap.spec.put", handle);
     cause

@@ -1,9 +1,10 @@
-//! Pages that leave because the file ends before them.
+//! Removing pages past the end of the file.
 //!
-//! Owns: how the cache shrinks. Does not own when (`size_change`, `coherence`). Mirrors `truncate_setsize`,
-//! `truncate_inode_pages` and `unmap_mapping_range`: size, unmap, then page by page: lock, unmap again if mapped, take out of the
-//! cache, unlock, put; then unmap once more for private copies made meanwhile. A fault that passed its size check before the
-//! shrink holds the page lock (so we wait for it and unmap what it set) or finds its page without a mapping.
+//! Owns: how a file's cached pages are cut off. Does not own when (`size_change`, `coherence`). Mirrors `truncate_setsize`,
+//! `truncate_inode_pages` and `unmap_mapping_range`: set the size, unmap, then for each page: lock, unmap again if mapped, take
+//! out of the cache, unlock, put; then unmap once more, for private copies made meanwhile. A fault that passed its size check
+//! before the shrink either holds the page lock (so this waits for it and unmaps the entry it set) or finds that its page has no
+//! mapping.
 //!
 //! The caller holds `invalidate_lock` for writing.
 
@@ -11,17 +12,17 @@ use super::address_space::AddressSpace;
 use crate::page::{LockedPage, PAGE_SIZE};
 use crate::sync::{duty, give_back, guard};
 
-/// Everything from a page on.
+/// Last page of a range without an end.
 const TO_THE_END: u64 = u64::MAX;
 
 /// The cache's part of a shrink (`truncate_setsize`).
 pub(super) fn shrink_pages(mapping: &AddressSpace, size: u64) {
     duty!("truncate.size_first", mapping.i_size_write(size));
     let first = size.div_ceil(PAGE_SIZE as u64);
-    // Only so that few pages are left to unmap one by one.
+    // Only an optimisation: it leaves few pages to unmap one by one.
     mapping.unmap(first, TO_THE_END, true);
     truncate_pages(mapping, first);
-    // Private copies that faults made between the two sweeps.
+    // For private copies that faults made between the two sweeps.
     duty!("truncate.unmap_again", mapping.unmap(first, TO_THE_END, true));
 }
 
@@ -37,8 +38,8 @@ pub(super) fn drop_partial_page(mapping: &AddressSpace, size: u64) {
     drop(lock);
 }
 
-/// Takes every page from `first` on out of the cache, waiting for their owners (`truncate_inode_pages`).
-/// Answers how many there were.
+/// Takes every page from `first` on out of the cache, waiting for each page lock (`truncate_inode_pages`). Returns how many there
+/// were.
 pub(super) fn truncate_pages(mapping: &AddressSpace, first: u64) -> u64 {
     let mut dropped = 0;
     let mut next = Some(first);
@@ -54,7 +55,7 @@ pub(super) fn truncate_pages(mapping: &AddressSpace, first: u64) -> u64 {
         }
         let handle = mapping.find_get_page(index, &section);
         drop(section);
-        // Removed meanwhile: look again, its shadow is there now.
+        // Removed meanwhile: look again, because its shadow is there now.
         let Some(handle) = handle else { continue };
         let lock = handle.page().lock();
         truncate_page(mapping, &lock);
@@ -63,13 +64,13 @@ pub(super) fn truncate_pages(mapping: &AddressSpace, first: u64) -> u64 {
     }
 }
 
-/// One locked page (`truncate_cleanup_page`, `page_cache_delete`). The caller has a reference of its own. That the page was
-/// found with it is enough to know that it is still there: other truncations wait for `invalidate_lock`, and removal of
-/// idle pages fails against the reference.
+/// Removes one locked page (`truncate_cleanup_page`, `page_cache_delete`). The caller holds a reference to it from a look-up.
+/// That guarantees that the page is still in the cache: other truncations wait for `invalidate_lock`, and the removal of idle
+/// pages fails because of the reference.
 pub(super) fn truncate_page(mapping: &AddressSpace, lock: &LockedPage<'_>) {
     let page = lock.page();
     debug_assert!(page.is_at(mapping.id(), page.index()), "somebody else removed {page:?}");
-    // A fault may have set an entry after the bulk unmap and before we had the lock.
+    // A fault may have set an entry after the bulk unmap and before the page was locked here.
     if !guard!("truncate.unmap_locked", page.mapcount() == 0) {
         mapping.unmap(page.index(), page.index(), false);
     }
@@ -78,7 +79,7 @@ pub(super) fn truncate_page(mapping: &AddressSpace, lock: &LockedPage<'_>) {
     mapping.note_shadows(page.index());
 }
 
-/// Zeroes the last page beyond the end, if it is cached.
+/// Zeroes the part of the last page past the end, if the page is cached.
 pub(super) fn zero_tail(mapping: &AddressSpace, size: u64) {
     let (index, within) = (size / PAGE_SIZE as u64, (size % PAGE_SIZE as u64) as usize);
     if within == 0 {
@@ -88,7 +89,7 @@ pub(super) fn zero_tail(mapping: &AddressSpace, size: u64) {
     let page = handle.page();
     let lock = page.lock();
     debug_assert!(page.is_at(mapping.id(), index), "somebody else removed {page:?}");
-    // A pinned page's bytes stay as they are: whoever reads the file next reads them anew, into another frame.
+    // A pinned page's bytes must not change: the next read of the file reads them again, into another frame.
     if !guard!("zero_tail.pinned", mapping.frames().pins(page) == 0) {
         return truncate_page(mapping, &lock);
     }

@@ -1,15 +1,16 @@
-//! Making room: which pages go when frames are short.
+//! Reclaim: which pages to evict when frames are short.
 //!
 //! Owns: the scan of the two lists, direct and background reclaim, the wait for a frame. Does not own the lists (`page::lru`),
-//! what marks a page as used (`accessed`), how a file lets a page go (`registry`), nor what an evicted page leaves behind
-//! (`workingset`). Mirrors `mm/vmscan.c` (`shrink_inactive_list`, `shrink_active_list`, `kswapd`).
+//! the marks of use (`accessed`), how a file removes a page (`registry`), nor what an evicted page leaves behind (`workingset`).
+//! Mirrors `mm/vmscan.c` (`shrink_inactive_list`, `shrink_active_list`, `kswapd`).
 //!
-//! A page that is to go is locked, unmapped everywhere, and after one grace period for the whole batch its count is frozen:
-//! a look-up that already has a reference makes that fail, a later one sees zero. Reclaim never waits for a page lock, so it
-//! may run under page locks, `invalidate_lock` and the mmap lock of the thread that needs room; not inside a read section.
+//! A page to be evicted is locked and unmapped everywhere, and after one grace period for the whole batch its count is frozen: a
+//! look-up that already holds a reference makes that fail, a later one sees a count of zero. Reclaim never waits for a page lock,
+//! so a thread that needs room may run it while it holds page locks, `invalidate_lock` or the mmap lock, but not inside a read
+//! section.
 //!
-//! Departures from Linux: a batch is a 64th of the cache (1 to 32 pages), so a small cache is not emptied for one page; a
-//! page of the active list that was used since the last look stays on it.
+//! Departures from Linux: a batch is a 64th of the cache (1 to 32 pages), so a small cache is not emptied for one page; and an
+//! active page that was used since the last scan stays active.
 
 use super::accessed::end_prefetch;
 use super::mmu_gather::MmuGather;
@@ -23,37 +24,37 @@ use crate::sync::{duty, guard, pause, seeded};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// A page is looked at no more often in one call: once to clear each mark of use, and once to take it.
+/// Limit of one call, in scans per page: one to clear each mark of use, and one to take the page.
 const LOOKS: usize = 4;
 
-/// Frames that caches without background reclaim have at most.
+/// Largest capacity, in frames, of a cache without background reclaim.
 const SMALL: usize = 256;
 
-/// How often it asks whether to go on.
+/// Number of naps between checks whether to give up.
 const NAPS_BETWEEN_CHECKS: u32 = 50;
 
-/// What reclaim does with a page that it has looked at.
+/// What reclaim does with a page that it has scanned.
 enum Verdict<'f> {
     /// It stays, on this list.
     Keep(List),
-    /// It goes if nobody holds it: locked, unmapped, of the mapping with this number in the batch.
+    /// It is evicted if there is no other reference: locked, unmapped, and of the mapping with this number in the batch.
     Take(LockedPage<'f>, usize),
 }
 
-/// How many pages are freed at a time.
+/// Number of pages freed at a time.
 fn batch(shared: &Shared) -> usize {
     (shared.frames.capacity() / 64).clamp(1, Batch::<()>::MOST)
 }
 
-/// Free frames below which the background makes room, up to twice as many. Small caches do without.
+/// Number of free frames below which background reclaim starts; it stops at twice as many. Small caches have none.
 fn low_watermark(shared: &Shared) -> usize {
     let capacity = shared.frames.capacity();
     if capacity <= SMALL { 0 } else { (capacity / 128).min(1024) }
 }
 
-/// A frame, for which others' pages are taken if need be (`alloc_pages`, direct reclaim). Not inside a read section.
+/// Allocates a frame, evicting pages if necessary (`alloc_pages`, direct reclaim). Must not be called inside a read section.
 pub(crate) fn alloc_page(shared: &Arc<Shared>, purpose: Use) -> Option<PageHandle<'_>> {
-    // Whoever makes the cache's garbage grow lets it go too, where nobody reclaims or unmaps.
+    // Allocation creates RCU garbage, so it also frees it, in case nothing reclaims or unmaps.
     crate::rcu::synchronize_if_much();
     loop {
         if let Some(page) = shared.frames.alloc(purpose) {
@@ -62,7 +63,7 @@ pub(crate) fn alloc_page(shared: &Arc<Shared>, purpose: Use) -> Option<PageHandl
             }
             return Some(page);
         }
-        // More private copies are not allowed, whatever is free.
+        // The limit on private copies applies even if frames are free.
         if purpose == Use::Private && shared.frames.is_private_full() {
             return None;
         }
@@ -73,15 +74,15 @@ pub(crate) fn alloc_page(shared: &Arc<Shared>, purpose: Use) -> Option<PageHandl
     }
 }
 
-/// Waits until a frame can be had, at most the time-out of this cache; false if none could. The caller holds no lock that
-/// others need to free one, and takes the frame itself.
+/// Waits until a frame is free, at most for the cache's time-out; false if none was. The caller holds no lock that others need to
+/// free one, and allocates the frame itself.
 pub(crate) fn wait_for_frame(shared: &Shared) -> bool {
-    // None: later than the clock can tell.
+    // None: beyond the range of the clock.
     let deadline = Instant::now().checked_add(shared.frame_timeout);
     shared.count(Stat::FrameWaits, 1);
     let mut naps = 0_u32;
     loop {
-        // References that wait for a grace period keep pages.
+        // References awaiting a grace period keep pages in use.
         crate::rcu::barrier();
         if shared.frames.available() > 0 || reclaim(shared, 1) > 0 {
             return true;
@@ -95,8 +96,7 @@ pub(crate) fn wait_for_frame(shared: &Shared) -> bool {
     }
 }
 
-/// Takes up to `target` pages out of the cache, those that were not used for longest first (`shrink_node`). Answers how
-/// many frames came free.
+/// Evicts up to `target` pages, least recently used first (`shrink_node`). Returns how many frames were freed.
 pub(super) fn reclaim(shared: &Shared, target: usize) -> usize {
     put_deferred(shared);
     let frames = shared.frames.usage();
@@ -113,21 +113,22 @@ pub(super) fn reclaim(shared: &Shared, target: usize) -> usize {
         looks = looks.saturating_sub(aged + looked);
     }
     shared.count(Stat::Evictions, freed as u64);
-    // Index nodes that held nothing but evicted pages wait for a grace period, and nobody else may let one pass.
+    // Index nodes emptied by evictions await a grace period, and nothing else may ever run one.
     crate::rcu::synchronize_if_much();
     freed
 }
 
-/// References that wait for a grace period make pages look busy whose turn it is, and which page goes would depend on when
-/// one ended. (Those that another thread is about to put are left to it: reclaim waits for nobody's work.)
+/// Puts deferred references: otherwise pages whose turn it is would look busy, and which page is evicted would depend on when a
+/// grace period ended. (References that another thread is about to put are left to it: reclaim does not wait for other threads'
+/// work.)
 fn put_deferred(shared: &Shared) {
     if shared.deferred_puts.get() > 0 {
         crate::rcu::synchronize();
     }
 }
 
-/// Moves the oldest active pages to the inactive list, but those that were used since they were last looked at
-/// (`shrink_active_list`). Answers how many were looked at.
+/// Moves the oldest active pages to the inactive list, except those used since their last scan (`shrink_active_list`). Returns
+/// how many were scanned.
 fn shrink_active(shared: &Shared) -> usize {
     let pages = shared.frames.isolate(List::Active, batch(shared));
     for handle in pages.iter() {
@@ -144,13 +145,13 @@ fn shrink_active(shared: &Shared) -> usize {
     pages.len()
 }
 
-/// Whether an active page was used since the last look; ends its marks of use.
+/// Whether an active page was used since its last scan; clears its marks of use.
 fn was_used(shared: &Shared, page: PageRef<'_>) -> bool {
     let read = page.usage().clear(usage::REFERENCED) & usage::REFERENCED != 0;
     if page.mapcount() == 0 {
         return read;
     }
-    // Somebody who has it locked is using it.
+    // Another thread has it locked, and so uses it.
     let Some(lock) = page.try_lock() else { return true };
     let mapping = shared.files.get(page.mapping_id());
     let mapped = mapping.as_ref().is_some_and(|mapping| mapping.referenced(page.index()) > 0);
@@ -158,11 +159,11 @@ fn was_used(shared: &Shared, page: PageRef<'_>) -> bool {
     read || mapped
 }
 
-/// Looks at the oldest inactive pages and takes those that were used once at most (`shrink_inactive_list`). Answers how
-/// many it looked at, and how many frames came free.
+/// Scans the oldest inactive pages and evicts those used at most once (`shrink_inactive_list`). Returns how many it scanned, and
+/// how many frames were freed.
 pub(super) fn shrink_inactive(shared: &Shared, most: usize) -> (usize, usize) {
     let pages = shared.frames.isolate(List::Inactive, most);
-    // After the locks of their pages: the last user of a file takes the locks of all its pages.
+    // Dropped after the locks of their pages, because the last user of a file takes the locks of all its pages.
     let mut mappings = Batch::new();
     let mut gather = MmuGather::new(&shared.frames);
     let mut doomed = Batch::new();
@@ -176,7 +177,7 @@ pub(super) fn shrink_inactive(shared: &Shared, most: usize) -> (usize, usize) {
                 doomed.push((lock, mapping));
             }
         }
-        // A page that goes is locked and in the cache, so ours is not the last reference.
+        // A page to be evicted is locked and in the cache, so ours is not the last reference.
     }
     gather.finish();
     shared.workingset.make_room_for(doomed.len(), shared.frames.capacity(), &shared.files);
@@ -201,14 +202,14 @@ pub(super) fn shrink_inactive(shared: &Shared, most: usize) -> (usize, usize) {
     (looked, freed)
 }
 
-/// Decides about one page to which the caller has a reference. `mappings` are the files of the batch so far.
+/// Decides what to do with one page, to which the caller holds a reference. `mappings` are the files of the batch so far.
 fn judge<'f>(
     shared: &Shared,
     page: PageRef<'f>,
     mappings: &mut Batch<Arc<dyn CachedFile>>,
     gather: &mut MmuGather<'_>,
 ) -> Verdict<'f> {
-    // Not published yet, or taken out: its lock is not ours to try.
+    // Not published yet, or taken out: its lock must not be tried.
     let before = page.mapping_id();
     if !guard!("vmscan.published", before != 0) {
         return Verdict::Keep(List::Inactive);
@@ -217,7 +218,7 @@ fn judge<'f>(
     let id = seeded!("vmscan.seed.mapping_before_lock", page.mapping_id(), bug = before);
     let known = mappings.iter().position(|mapping| mapping.id() == id);
     let number = known.or_else(|| Some(mappings.push(shared.files.get(id)?)));
-    // Truncated before we had the lock, or its file is going altogether.
+    // It was truncated before it was locked, or its file is being dropped.
     let Some(number) = number else { return Verdict::Keep(List::Inactive) };
     let mapping = &mappings[number];
     let mapped = page.mapcount() > 0;
@@ -227,7 +228,7 @@ fn judge<'f>(
     }
     if entries > 0 {
         end_prefetch(shared, page);
-        // The first look that finds a use through an entry gives a second chance, the second makes it active.
+        // The first scan that finds a use through an entry gives the page a second chance, the second makes it active.
         let before = page.usage().set(usage::REFERENCED);
         return if before & usage::REFERENCED != 0 || entries > 1 {
             promote(shared, page)
@@ -250,7 +251,7 @@ fn promote<'f>(shared: &Shared, page: PageRef<'_>) -> Verdict<'f> {
 }
 
 impl MakesRoom for Shared {
-    /// Makes room up to the high water mark (`balance_pgdat`): what the background does.
+    /// Background reclaim: evicts pages up to the high watermark (`balance_pgdat`).
     fn balance(&self) {
         while self.frames.available() < 2 * low_watermark(self) {
             let freed = reclaim(self, batch(self));

@@ -1,7 +1,7 @@
-//! Waiting for a store that may not answer, and leaving that wait.
+//! Waiting for a store that may stall, and giving up that wait.
 //!
-//! Owns: when a waiter leaves: its time is over, its file or cache is closed, the program gives up. Does not own the queue that
-//! is left (`sync::wait`). Mirrors the killable waits of `mm/filemap.c`.
+//! Owns: when a waiter gives up: its time-out expires, its file or cache is closed, or the program gives up. Does not own the
+//! queue it waits in (`sync::wait`). Each wait belongs to one thread. Mirrors the killable waits of `mm/filemap.c`.
 
 use super::address_space::AddressSpace;
 use super::patience::{Closed, LOOK_AGAIN, NAP, should_give_up};
@@ -10,21 +10,21 @@ use crate::sync::pause;
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-/// Why a page has no bytes.
+/// Why a page was not read.
 #[derive(Debug)]
 pub(crate) enum NotRead {
     /// The store failed.
     Failed(IoError),
-    /// The waiter left.
+    /// The waiter gave up.
     Left(Error),
 }
 
 /// One wait for a store that may stall.
 pub(super) struct Wait<'a> {
     mapping: &'a AddressSpace,
-    /// Whether the open file that is waited through was closed, if it is one.
+    /// The closed flag of the open file through which the thread waits, if there is one.
     closed: Option<&'a Closed>,
-    /// None: for ever, or later than the clock can tell.
+    /// None: without limit, or beyond the range of the clock.
     deadline: Option<Instant>,
     ask_at: Cell<Instant>,
     why: Cell<Why>,
@@ -38,7 +38,7 @@ enum Why {
 }
 
 impl<'a> Wait<'a> {
-    /// From now on, as long as the store's time-out says.
+    /// Starts a wait, limited by the store's time-out.
     pub(super) fn new(mapping: &'a AddressSpace, closed: Option<&'a Closed>) -> Self {
         let now = Instant::now();
         let deadline = mapping.read_by.timeout().and_then(|timeout| now.checked_add(timeout));
@@ -46,7 +46,7 @@ impl<'a> Wait<'a> {
         Self { mapping, closed, deadline, ask_at, why }
     }
 
-    /// How long to sleep at most before this is asked again; None: leave. The caller holds no lock.
+    /// How long the caller may sleep before it calls this again; None: give up. The caller holds no lock.
     pub(super) fn nap(&self) -> Option<Duration> {
         let leave = |why| {
             self.why.set(why);
@@ -69,7 +69,7 @@ impl<'a> Wait<'a> {
         Some(next.saturating_duration_since(now))
     }
 
-    /// What the waiter says that left while it waited for the page at `index`.
+    /// The error of a waiter that gave up waiting for the page at `index`.
     pub(super) fn error(&self, index: u64) -> Error {
         let name = &self.mapping.name;
         match self.why.get() {
@@ -86,7 +86,7 @@ impl<'a> Wait<'a> {
         }
     }
 
-    /// Tries until something is had or the patience ends, for what is held long only while somebody truncates.
+    /// Repeats `attempt` until it succeeds or the wait ends: for locks that are held for long only during a truncation.
     pub(super) fn until<T>(&self, index: u64, attempt: impl Fn() -> Option<T>) -> Result<T, Error> {
         loop {
             if let Some(had) = attempt() {

@@ -1,13 +1,14 @@
-//! What an evicted page leaves behind, and what its return says.
+//! What an evicted page leaves behind, and what its refault shows.
 //!
-//! Owns: shadows. Mirrors `mm/workingset.c`. A shadow stands in the slot of an evicted page and remembers how far the cache
-//! had aged. When the page is read again, the difference is its refault distance: how many frames more would have kept it. If
-//! that is less than what the active list holds, the page competes with pages that may be used less than it is, and comes
-//! back as an active one.
+//! Owns: shadows. Mirrors `mm/workingset.c`. A shadow replaces an evicted page in its slot and records the age of the cache. When
+//! the page is read again, the difference in age is its refault distance: how many more frames would have kept it in the cache.
+//! If that is less than the length of the active list, the page competes with active pages that may be used less often, and so it
+//! becomes active at once.
 //!
-//! There are never more shadows than frames: when there would be, those that are older than half of that are taken away. Nor do
-//! they keep many nodes of the index: one that holds shadows only is noted, and when more than an eighth as many as frames are
-//! noted (Linux: `count_shadow_nodes`), the shadows of the one noted first go, and it with them.
+//! There are never more shadows than frames: at that limit, those older than half the number of frames are erased. Nor do shadows
+//! keep many index nodes alive: a node with only shadows is noted, and when the noted nodes exceed an eighth of the number of
+//! frames (Linux: `count_shadow_nodes`), the one noted first is freed along with its shadows. A mutex guards the notes; the rest
+//! is single words.
 
 use super::registry::Registry;
 use super::stats::Stat;
@@ -16,40 +17,40 @@ use crate::sync::{Mutex, Tally, guard};
 use crate::xarray::{Entry, FANOUT, Locked, MAX_VALUE, XArray};
 use std::collections::VecDeque;
 
-/// Nodes with shadows only that any cache may have.
+/// Number of nodes with only shadows that any cache may have.
 const FEW_NODES: usize = 64;
 
-/// The age of a cache, and how many shadows it has.
+/// The age of a cache, and its shadows.
 #[derive(Debug, Default)]
 pub(crate) struct Workingset {
     /// Evictions and activations so far (`nonresident_age`).
     age: Tally,
     shadows: Tally,
-    /// Nodes that came to hold shadows only, those first that did so first. A page may have come since, or the node have gone.
+    /// Nodes that came to hold only shadows, in that order. Since then a node may have got a page, or have been freed.
     nodes: Mutex<VecDeque<NotedNode>>,
     notes: Tally,
 }
 
-/// A node of the index that was noted.
+/// A noted index node.
 #[derive(Debug, Clone, Copy)]
 struct NotedNode {
     file: u64,
-    /// Of any of its slots.
+    /// The index of any of its slots.
     index: u64,
-    /// The node carries it too: one that was freed and made again is another.
+    /// Also stored in the node, so that a node that was freed and allocated again is not taken for it.
     number: u32,
 }
 
 impl Workingset {
-    /// Shadows in all files.
+    /// Number of shadows in all files.
     pub(crate) fn shadows(&self) -> u64 {
         self.shadows.get()
     }
 
-    /// A page has just gone from `index`: notes its node if that holds shadows only now. Without memory for the note the node
-    /// stays until its shadows are old.
+    /// Called when a page has just left `index`: notes its node if it now holds only shadows. If there is no memory for the note,
+    /// the node stays until its shadows are old.
     pub(super) fn note_node(&self, file: u64, pages: &mut Locked<'_>, index: u64) {
-        // Policy is no business of the model checker.
+        // The model checker does not explore policy.
         if cfg!(specmm_loom) {
             return;
         }
@@ -60,7 +61,7 @@ impl Workingset {
         }
     }
 
-    /// How many nodes may hold shadows only.
+    /// How many nodes may hold only shadows.
     pub(super) fn most_nodes(capacity: usize) -> usize {
         (capacity / 8).max(FEW_NODES)
     }
@@ -80,10 +81,10 @@ impl Workingset {
         }
     }
 
-    /// The shadow of a page that is about to be evicted, if one more is allowed.
+    /// The shadow of a page that is about to be evicted, if another is allowed.
     pub(super) fn eviction(&self, capacity: usize) -> Entry {
         let age = self.age.next() & MAX_VALUE;
-        // Counted first: of several who evict at once none oversteps.
+        // Counted first, so that concurrent evictions cannot exceed the limit.
         if self.shadows.next() > capacity as u64 {
             self.shadows.sub(1);
             return Entry::EMPTY;
@@ -91,14 +92,14 @@ impl Workingset {
         Entry::value(age)
     }
 
-    /// An entry was overwritten or erased, or its page stayed after all.
+    /// Uncounts a shadow that was overwritten or erased, or whose page was not evicted after all.
     pub(super) fn forget(&self, entry: Entry) {
         if entry.as_value().is_some() {
             self.shadows.sub(1);
         }
     }
 
-    /// A page became active: pages that are not resident have grown older by one.
+    /// Counts a page becoming active: the cache ages by one.
     pub(super) fn activation(&self) {
         self.age.add(1);
     }
@@ -107,7 +108,7 @@ impl Workingset {
         self.age.get().wrapping_sub(shadow) & MAX_VALUE
     }
 
-    /// Takes old shadows away if there is no room for so many more.
+    /// Erases old shadows if there is no room for `evictions` more.
     pub(super) fn make_room_for(&self, evictions: usize, capacity: usize, files: &Registry) {
         let capacity = capacity as u64;
         if self.shadows() + evictions as u64 <= capacity {
@@ -118,15 +119,15 @@ impl Workingset {
         }
     }
 
-    /// Takes nodes with shadows only away when too many are noted: an eighth of them, so that this is rare. Not inside a read
-    /// section: the last use of a file may end here.
+    /// Frees nodes with only shadows when too many are noted: an eighth of them, so that this is rare. Must not be called inside
+    /// a read section: the last use of a file may end here.
     pub(super) fn trim_nodes(&self, capacity: usize, files: &Registry) {
         let most = Self::most_nodes(capacity);
         let noted = self.noted();
         if cfg!(specmm_loom) || noted <= most {
             return;
         }
-        // First those that are not any more what they were noted as; what stays keeps its order.
+        // First drop the notes that no longer apply; the others keep their order.
         for _ in 0..noted {
             let Some(node) = self.take_node() else { break };
             let file = files.get(node.file);
@@ -142,7 +143,7 @@ impl Workingset {
         }
     }
 
-    /// A page was put where a shadow was (`workingset_refault`).
+    /// Handles a page that was put where a shadow was (`workingset_refault`).
     pub(super) fn refault(&self, page: PageRef<'_>, old: Entry, frames: &Frames, count: impl Fn(Stat)) {
         let Some(shadow) = old.as_value() else { return };
         self.forget(old);
@@ -155,7 +156,7 @@ impl Workingset {
         }
     }
 
-    /// Erases the shadow at `index` of a file's index, unless a page has come.
+    /// Erases the shadow at `index`, unless there is a page now.
     pub(super) fn forget_shadow(&self, pages: &XArray, index: u64) {
         let mut pages = pages.lock();
         if guard!("forget_shadow.is_one", pages.get(index).as_value().is_some()) {
@@ -178,7 +179,7 @@ impl Workingset {
         }
     }
 
-    /// Erases the shadows in the node that `index` lies in, noted under this number, unless a page has come.
+    /// Erases the shadows in the node that contains `index` and was noted under this number, unless it has got a page.
     pub(super) fn forget_node(&self, pages: &XArray, index: u64, number: u32) {
         let mut pages = pages.lock();
         if pages.still_has_values_only(index, number) {
