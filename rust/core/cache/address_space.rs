@@ -123,7 +123,7 @@ impl AddressSpace {
         self.i_size.store(size, ord!("i_size.release", Release));
     }
 
-    /// The size by which page `index` lies beyond the end of the file, if it does.
+    /// The file's size, if page `index` lies past its end.
     #[inline]
     pub(crate) fn ends_before(&self, index: u64) -> Option<u64> {
         let size = self.i_size();

@@ -1,13 +1,13 @@
-//! What a cache counts, and all of it at one moment.
+//! The counters of a cache, and a snapshot of them.
 //!
-//! Owns: the table of counters, from which come the counters, the snapshot and what each is called. Does not own the counting
-//! (`crate::stats`) nor what is gauged, each of which its owner says. Mirrors `mm/vmstat.c`.
+//! Owns: the table of counters, which generates the counters, the snapshot and the descriptions. Does not own the counting
+//! (`crate::stats`), which synchronises it, nor the gauges, whose values their owners report. Mirrors `mm/vmstat.c`.
 
 use crate::page::FrameUsage;
 use crate::stats::Sharded;
 use std::time::Duration;
 
-/// What is not counted but looked at.
+/// Values that are read rather than counted.
 #[derive(Debug)]
 pub(super) struct Gauges {
     pub(super) capacity: usize,
@@ -22,18 +22,18 @@ pub(super) struct Gauges {
 /// One counter of [`CacheStats`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Counter {
-    /// The name of its field.
+    /// The name of its field in [`CacheStats`].
     pub name: &'static str,
-    /// What moves it: "memory", "reads", "readahead", "reclaim", "changes" or "store".
+    /// What kind of event changes it: "memory", "reads", "readahead", "reclaim", "changes" or "store".
     pub group: &'static str,
-    /// What it counts, in a sentence.
+    /// What it counts, in one sentence.
     pub gloss: &'static str,
 }
 
-/// What a [`Counter`] says.
+/// The value of a [`Counter`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum CounterValue {
-    /// A number of whatever it counts.
+    /// A plain count.
     Count(u64),
     /// A time in seconds.
     Seconds(f64),
@@ -55,14 +55,14 @@ fn seconds(nanoseconds: u64) -> f64 {
     Duration::from_nanos(nanoseconds).as_secs_f64()
 }
 
-// A row is a field of the snapshot, where its value comes from (a counter, which is made by naming it here, or a gauge) and what
-// it counts. `specmm._types.CacheStats` is held against the table by a test.
+// A row is a field of the snapshot, the source of its value (a counter, which naming it here creates, or a gauge), and what it
+// counts. A test compares `specmm._types.CacheStats` with the table.
 macro_rules! counters {
     ($($group:literal {
         $($name:ident: $type:ty
             = $(count $stat:ident $(as $unit:ident)?)? $(gauge |$gauges:ident| $gauge:expr)?, $gloss:literal;)*
     })*) => {
-        /// What the cache counts.
+        /// The counters that a cache counts.
         #[derive(Debug, Clone, Copy)]
         pub(crate) enum Stat {
             $($($($stat,)?)*)*
@@ -70,15 +70,15 @@ macro_rules! counters {
 
         const STATS: usize = [$($($(Stat::$stat,)?)*)*].len();
 
-        /// Counters and gauges of a cache at one moment. Monotone but for the gauges: frames, shadows, nodes, page tables, bytes
-        /// in flight, abandoned reads.
+        /// A snapshot of a cache's counters and gauges. All values only grow, except the gauges: frames, shadows, nodes, page
+        /// tables, bytes in flight, abandoned reads.
         #[derive(Debug, Clone, Copy, PartialEq)]
         pub struct CacheStats {
             $($(#[doc = $gloss] pub $name: $type,)*)*
         }
 
         impl CacheStats {
-            /// Every counter, by what moves it.
+            /// Every counter, by group.
             pub const COUNTERS: &'static [Counter] =
                 &[$($(Counter { name: stringify!($name), group: $group, gloss: $gloss },)*)*];
 

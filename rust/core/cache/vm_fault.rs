@@ -1,4 +1,4 @@
-//! What a fault answers: `vm_fault_t`, and the causes for which a speculative attempt gives up.
+//! The result of a fault, `vm_fault_t`, and the reasons why a speculative attempt aborts.
 
 use std::fmt;
 use std::ops::{BitOr, BitOrAssign};
@@ -8,28 +8,28 @@ use std::ops::{BitOr, BitOrAssign};
 pub struct VmFault(u32);
 
 impl VmFault {
-    /// Nothing to say: the entry was there, or is now.
+    /// No bit set: the entry was already present, or is now.
     pub const NONE: Self = Self(0);
-    /// No frame.
+    /// There was no frame.
     pub const OOM: Self = Self(0x1);
-    /// Beyond the end of the file, or the page cannot be read.
+    /// Past the end of the file, or the page cannot be read.
     pub const SIGBUS: Self = Self(0x2);
     /// The page was not in the cache.
     pub const MAJOR: Self = Self(0x4);
     /// No mapping allows the access.
     pub const SIGSEGV: Self = Self(0x40);
-    /// The entry was set by the callee or by a twin; the caller keeps no page.
+    /// The entry was set by the callee or by a concurrent fault on the same page; the caller keeps no page.
     pub const NOPAGE: Self = Self(0x100);
     /// The page was returned locked.
     pub const LOCKED: Self = Self(0x200);
-    /// Classic: the lock was dropped, come again. Speculative: aborted, nothing was changed.
+    /// Classic: the lock was dropped, try again. Speculative: aborted, nothing was changed.
     pub const RETRY: Self = Self(0x400);
     /// A private copy was made.
     pub const DONE_COW: Self = Self(0x1000);
-    /// Any bit that makes the fault fail.
+    /// All bits with which a fault fails.
     pub const ERROR: Self = Self(Self::OOM.0 | Self::SIGBUS.0 | Self::SIGSEGV.0);
 
-    /// The bits.
+    /// The bits as a number.
     #[must_use]
     pub const fn bits(self) -> u32 {
         self.0
@@ -72,17 +72,17 @@ impl fmt::Debug for VmFault {
     }
 }
 
-// One row a cause: the variant, its name, its counter, what it means. `specmm._types.Abort` is held against it by a test.
+// One row per reason: the variant, its name, its counter, its meaning. A test compares `specmm._types.Abort` with it.
 macro_rules! aborts {
     ($($variant:ident $name:literal $event:literal $doc:literal,)*) => {
-        /// Why a speculative attempt gave up. The classic path then serves the fault.
+        /// Why a speculative attempt aborted. The classic path then serves the fault.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Abort {
             $(#[doc = $doc] $variant,)*
         }
 
         impl Abort {
-            /// Every cause, in the order in which an attempt can meet them.
+            /// All reasons, in the order in which an attempt can meet them.
             pub const ALL: &'static [Self] = &[$(Self::$variant),*];
 
             /// The name in upper case, as in `SPF_ABORT_…` of the series.
@@ -97,7 +97,7 @@ macro_rules! aborts {
                 match self { $(Self::$variant => $event),* }
             }
 
-            /// What it means, in a sentence.
+            /// Its meaning, in one sentence.
             #[must_use]
             pub const fn gloss(self) -> &'static str {
                 match self { $(Self::$variant => $doc),* }
