@@ -75,9 +75,8 @@ impl File {
         Ok(open.mapping.i_size())
     }
 
-    /// Begins a call of several reads whose answer must be of one version of the file: each by [`File::pread_part`] or
-    /// [`File::gather_part`], at the end [`File::judge`], and as long as that says so, all of it again. ([`File::pread`] and
-    /// [`File::gather`] are such calls themselves.)
+    /// Begins a call of several reads that must all be of one version of the file: [`File::pread_part`] or [`File::gather_part`] for
+    /// each, then [`File::judge`], which says whether to start over. ([`File::pread`] and [`File::gather`] are such calls themselves.)
     ///
     /// ```
     /// # use specmm::{Io, Out, PageCache, Verdict, store::MemoryStore};
@@ -135,9 +134,10 @@ impl File {
         }
     }
 
-    /// Reads `length` bytes at each offset past the cache, in order, one after the other, twice. If both reads agree, and
-    /// meanwhile nothing but the file's ctime moved or the file grew, what was read was all there at the moment between them.
-    /// Answers the bytes of the last of these reads, fewer than `length` where the file ends. None: it was one try of the call.
+    /// Reads `length` bytes at each offset, in order, into `out`, one after the other: twice, and bypassing the cache. If both reads
+    /// agree, and meanwhile nothing but the file's ctime moved or the file grew, all those bytes were in the file at the moment
+    /// between them. Returns how many bytes the last offset had, fewer than `length` at the end of the file; None if the reads do
+    /// not agree, which counts as one try of the call.
     ///
     /// # Errors
     /// As [`File::judge`], and what the store says; [`Error::InvalidArgument`] for an `out` of another size.

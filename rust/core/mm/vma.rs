@@ -266,7 +266,7 @@ impl Vmas {
     pub(crate) fn find_locked<'l>(&'l self, address: u64, _lock: &'l MmapRead<'_>) -> Option<&'l Vma> {
         // SAFETY: the array is replaced only under the mmap lock held for writing, and this borrow ends before the lock held
         // for reading is given back.
-        #[allow(unsafe_code, reason = "the lock stands in for a read section")]
+        #[allow(unsafe_code, reason = "the lock replaces a read section")]
         let array = unsafe { self.array.load_unguarded() }?;
         array.get(array.partition_point(|vma| vma.end() <= address)).map(|vma| &**vma)
     }
