@@ -83,15 +83,16 @@ pub(super) fn revalidate(mapping: &AddressSpace, drop_all: bool) -> Result<u64> 
 
 /// Looks at the store, follows, and returns the size. The caller holds `invalidate_lock` for writing.
 pub(super) fn adopt(mapping: &AddressSpace, drop_all: bool) -> Result<u64> {
+    let seen = mapping.version.seen();
     // Before any read: a later change is seen next time.
-    let look = look(mapping)?;
+    let look = look(mapping)?.past_an_append(&seen.look, || mapping.store.look());
+    let look = store_says(mapping, look)?;
     let size = match look.size {
         None => store_says(mapping, mapping.store.size())?,
         size => size,
     };
     let before = mapping.i_size();
     let after = size.unwrap_or(before).min(MAX_SIZE);
-    let seen = mapping.version.seen();
     let change = look.since(&seen.look);
     let written = drop_all || change == Change::Written;
     if !written && change != Change::Touched {

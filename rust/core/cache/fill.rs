@@ -149,7 +149,9 @@ fn read_run(
         }
     }
     if let Some(version) = version {
-        let now = mapping.store.look().map_err(|error| IoError::new(error, &mapping.name))?;
+        let look = || mapping.store.look();
+        let now = look().and_then(|now| now.past_an_append(&version, look));
+        let now = now.map_err(|error| IoError::new(error, &mapping.name))?;
         if !guard!("fill.one_version", mapping.version.vouches(&version, &now)) {
             return Err(IoError::changed(&mapping.name));
         }

@@ -2,11 +2,18 @@
 //!
 //! Owns: the table of `docs/changes.md`.
 
+use crate::sync::pause;
+use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A write that began this long ago has ended, and a later one gets another time: some ticks of the clock that files' times are
 /// taken from (1 to 10 ms each).
 pub(crate) const SETTLED: Duration = Duration::from_millis(20);
+
+/// How long an append is given, step by step, to move the size after it has moved the time. It takes microseconds, unless its
+/// thread is preempted.
+const APPENDING: [Duration; 3] =
+    [Duration::from_micros(50), Duration::from_micros(200), Duration::from_millis(1)];
 
 /// What a store reports of itself at one moment (fstat(2), an etag). Two equal reports, before a read and after it, confirm what
 /// was read. A store that reports nothing is assumed not to change.
@@ -45,6 +52,28 @@ impl Look {
             (was, is) if was == is && same_version => Change::Touched,
             _ => Change::Written,
         }
+    }
+
+    /// This look, or one a moment later if this one may have come in the middle of an append: a new time, and the size of `before`.
+    ///
+    /// # Errors
+    /// What `again` returns.
+    pub(crate) fn past_an_append(
+        self,
+        before: &Self,
+        again: impl Fn() -> io::Result<Self>,
+    ) -> io::Result<Self> {
+        let mut look = self;
+        for nap in APPENDING {
+            let may_append = look.size == before.size && look.since(before) == Change::Written;
+            // Models have no clock, and no such moment.
+            if !may_append || look.unsettled().is_none() || cfg!(specmm_loom) {
+                break;
+            }
+            pause(nap);
+            look = again()?;
+        }
+        Ok(look)
     }
 
     /// How long to wait until the last write to the file must have ended, and a later one would be noticed; None: no longer.
@@ -99,6 +128,29 @@ mod tests {
             assert_eq!(now.since(&before), expected, "{before:?} {now:?}");
         }
         assert_eq!(look(Some(1), Some(u64::MAX)).unsettled(), None);
+    }
+
+    #[test]
+    fn an_append_is_given_a_moment_to_move_the_size() {
+        let now = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos()).unwrap();
+        let look = |size, version| Look { size: Some(size), version: Some(version), changed: Some(version) };
+        let before = look(100, 5);
+        for (moves_at, found) in [(0, 1), (1, 1), (2, 2), (3, 3), (4, 3)] {
+            let looks = std::cell::Cell::new(0);
+            let again = || {
+                looks.set(looks.get() + 1);
+                Ok(look(if looks.get() >= moves_at { 110 } else { 100 }, now))
+            };
+            let first = look(if moves_at == 0 { 110 } else { 100 }, now);
+            let last = first.past_an_append(&before, again).unwrap();
+            assert_eq!(looks.get(), if moves_at == 0 { 0 } else { found }, "{moves_at}");
+            let expected = if moves_at <= 3 { Change::Grown } else { Change::Written };
+            assert_eq!(last.since(&before), expected, "{moves_at}");
+        }
+        // Long ago, or shorter: no append is under way.
+        for written in [look(100, 6), look(90, now)] {
+            assert_eq!(written.past_an_append(&before, || unreachable!()).unwrap(), written);
+        }
     }
 
     #[test]
