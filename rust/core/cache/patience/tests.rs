@@ -239,7 +239,12 @@ fn many_threads_leave_and_come_back() {
                         1 => file.truncate((index + 1) * PAGE),
                         2 => cache.drop_caches().map(drop),
                         3 => file.pin(index * PAGE, 1).map(|pin| byte[0] = pin[0]),
-                        _ => file.pread(&mut byte, index * PAGE).map(drop),
+                        // What is not returned may be zeroed.
+                        _ => file.pread(&mut byte, index * PAGE).map(|n| {
+                            if n == 0 {
+                                byte[0] = 0xff;
+                            }
+                        }),
                     };
                     match done {
                         Ok(()) => assert!([0xff, index as u8].contains(&byte[0]), "{byte:?} of page {index}"),
@@ -265,7 +270,10 @@ fn many_threads_leave_and_come_back() {
     cache.check().unwrap();
     file.truncate(PAGES * PAGE).unwrap();
     let mut bytes = vec![0; PAGES as usize * PAGE_SIZE];
-    file.pread(&mut bytes, 0).unwrap();
+    // On a busy machine a read may take longer than the store's 3 ms.
+    while let Err(error) = file.pread(&mut bytes, 0) {
+        assert!(matches!(error, Error::TimedOut { .. }), "{error}");
+    }
     assert!(bytes.chunks(PAGE_SIZE).zip(0..).all(|(page, index)| page.iter().all(|&byte| byte == index)));
     cache.close().unwrap();
 }
