@@ -6,7 +6,7 @@
 //! It never waits while the caller holds a lock that it may drop: it returns `Step::Blocked`; the caller drops its lock, waits in
 //! [`unblock`], and tries again with [`Pass::Tried`].
 
-use super::address_space::HeldPage;
+use super::address_space::{AddressSpace, HeldPage};
 use super::arrival::bring;
 use super::coherence;
 use super::creation::{FoundOrCreated, find_or_create, find_or_create_waiting};
@@ -139,14 +139,10 @@ pub(super) fn hold_without_waiting<'f>(
 ) -> Step<'f> {
     let mapping = &open.mapping;
     loop {
-        let handle =
-            match found.take().map_or_else(|| find_or_create(&open.mapping, index), FoundOrCreated::Page) {
-                FoundOrCreated::Page(handle) => handle,
-                FoundOrCreated::Beyond(size) => return Step::Beyond(size),
-                FoundOrCreated::NoMemory(error) => return Step::NoMemory(error),
-                // Waiting for a frame or for the end of a truncation requires that the caller drop its lock.
-                FoundOrCreated::NoFrame | FoundOrCreated::Unstable => return Step::Blocked(Blocked::Page),
-            };
+        let handle = match take_or_create(mapping, index, found.take()) {
+            Ok(handle) => handle,
+            Err(step) => return step,
+        };
         let Some(lock) = handle.page().try_lock() else { return Step::Blocked(Blocked::Page) };
         let held = HeldPage { lock, handle };
         if !mapping.is_mine(&held, index) {
@@ -167,14 +163,10 @@ pub(super) fn hold_waiting<'f>(
 ) -> Step<'f> {
     let mapping = &open.mapping;
     loop {
-        let handle =
-            match found.take().map_or_else(|| find_or_create(&open.mapping, index), FoundOrCreated::Page) {
-                FoundOrCreated::Page(handle) => handle,
-                FoundOrCreated::Beyond(size) => return Step::Beyond(size),
-                FoundOrCreated::NoMemory(error) => return Step::NoMemory(error),
-                // The awaited page or frame is gone again: retry.
-                FoundOrCreated::NoFrame | FoundOrCreated::Unstable => return Step::Blocked(Blocked::Page),
-            };
+        let handle = match take_or_create(mapping, index, found.take()) {
+            Ok(handle) => handle,
+            Err(step) => return step,
+        };
         let held = HeldPage { lock: handle.page().lock(), handle };
         if !mapping.is_mine(&held, index) {
             continue;
@@ -183,6 +175,21 @@ pub(super) fn hold_waiting<'f>(
             return Step::Unreadable(error);
         }
         return within_file(open, held, index);
+    }
+}
+
+/// The page that the look-up found, or a new one; otherwise how the pass ends.
+fn take_or_create<'f>(
+    mapping: &'f AddressSpace,
+    index: u64,
+    found: Option<PageHandle<'f>>,
+) -> Result<PageHandle<'f>, Step<'f>> {
+    match found.map_or_else(|| find_or_create(mapping, index), FoundOrCreated::Page) {
+        FoundOrCreated::Page(handle) => Ok(handle),
+        FoundOrCreated::Beyond(size) => Err(Step::Beyond(size)),
+        FoundOrCreated::NoMemory(error) => Err(Step::NoMemory(error)),
+        // A frame, or the end of a truncation, is waited for once the caller has dropped its lock.
+        FoundOrCreated::NoFrame | FoundOrCreated::Unstable => Err(Step::Blocked(Blocked::Page)),
     }
 }
 

@@ -8,6 +8,7 @@ use crate::sync::Tally;
 
 /// Pages that a big read may request at once even if the window is smaller (`bdi->io_pages`): 1 MiB.
 pub const IO_PAGES: u64 = 256;
+
 /// The window of one open file (`struct file_ra_state`), in pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Window {
