@@ -24,7 +24,8 @@ PASSES = {"A": "A", "B": "B", "C": "C", "StaleCas": "stale CAS", "Twin": "twin"}
 
 def read(report: Path) -> list[dict]:
     """The report's lines, one for each pass of each model, without what time makes of them."""
-    rows = [json.loads(line) for line in report.read_text().splitlines()]
+    lines = [json.loads(line) for line in report.read_text().splitlines()]
+    rows = [line for line in lines if "pass" in line]
     if not rows:
         sys.exit(f"models: {report} is empty: no model ran")
     for row in rows:

@@ -7,6 +7,7 @@
 use crate::rcu;
 use crate::sync::Tally;
 use crate::sync::model::{Pass, begin_execution, coverage, mutant, set_pass, trace};
+use crate::sync::running::take_pairs;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -82,6 +83,7 @@ impl Model {
                 *reached.entry(point).or_insert(0) += times;
             }
         }
+        self.report_pairs();
         // Only pass A may find that there is nothing to interleave.
         assert!(most > 1, "{}: one execution explores nothing", self.name);
         for point in self.reaches {
@@ -169,6 +171,12 @@ impl Model {
         let bound = self.bound().map_or("unbounded".into(), |n| format!("at most {n} preemptions"));
         println!("loom | {} | pass {pass:?} | {bound} | {executions} executions | {seconds:.2} s", self.name);
         self.append(&format!(r#""pass": "{pass:?}", "executions": {executions}, "seconds": {seconds:.2}"#));
+    }
+
+    /// Which operations ran at the same time as which, in some pass (`sync/running.rs`).
+    fn report_pairs(&self) {
+        let pairs: Vec<_> = take_pairs().into_iter().map(<[_; 2]>::from).collect();
+        self.append(&format!(r#""pairs": {pairs:?}"#));
     }
 
     fn list(&self) {

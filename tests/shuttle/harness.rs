@@ -13,12 +13,13 @@
 use crate::page::WORDS;
 use crate::rcu;
 use crate::sync::imp::{begin_execution, mutant, switch};
+use crate::sync::running::take_pairs;
 use crate::sync::thread;
 use shuttle::scheduler::{DfsScheduler, PctScheduler, ReplayScheduler, Schedule, Scheduler, Task, TaskId};
 use shuttle::{Config, MaxSteps, Runner};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -27,6 +28,8 @@ use std::time::Instant;
 const REPLAY: &str = "SPECMM_SHUTTLE_REPLAY";
 /// The guard to switch off; for the children of [`Test::check`], and to repeat what they found.
 const OFF: &str = "SPECMM_SHUTTLE_OFF";
+/// A file to which each test adds a line.
+const REPORT: &str = "SPECMM_SHUTTLE_REPORT";
 /// A mutant that runs longer does not end.
 const HANG_SECONDS: u64 = 120;
 /// Accesses in one execution beyond which threads only keep each other busy.
@@ -162,6 +165,7 @@ impl Test {
                 started.elapsed().as_secs_f64()
             );
         }
+        self.report_pairs();
         let reached = REACHED.with(RefCell::take);
         for point in self.reaches {
             assert!(
@@ -173,6 +177,15 @@ impl Test {
         for name in self.needs {
             self.check_needed(name);
         }
+    }
+
+    /// Which operations ran at the same time as which (`sync/running.rs`).
+    fn report_pairs(&self) {
+        let pairs: Vec<_> = take_pairs().into_iter().map(<[_; 2]>::from).collect();
+        let Some(path) = std::env::var_os(REPORT) else { return };
+        let line = format!("{{\"model\": {:?}, \"pairs\": {pairs:?}}}\n", self.name);
+        let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
+        file.and_then(|mut file| file.write_all(line.as_bytes())).expect("a report");
     }
 
     fn searches(&self) -> Vec<(&'static str, Box<dyn Scheduler + Send>)> {

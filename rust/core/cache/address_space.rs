@@ -278,6 +278,7 @@ pub(crate) enum Lookup<'s> {
 
 impl Drop for AddressSpace {
     fn drop(&mut self) {
+        crate::sync::operation!("close a file");
         // The last user is gone, and I/O in flight counts as a user: so every page is unmapped, and locked at most by a reclaim
         // that will soon find that its file is going. The count of the last `Arc` orders this after everything earlier users did,
         // but the model checker does not see that count.

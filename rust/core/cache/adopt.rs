@@ -31,6 +31,7 @@ impl PageCache {
     }
 
     fn adopted(&self, file: &File, open: &OpenFile, store: Arc<dyn Store>) -> Result<File> {
+        crate::sync::operation!("open");
         self.shared().require_open()?;
         let name = &open.mapping.name;
         let io_error = |error| Error::Io(IoError::new(error, name));

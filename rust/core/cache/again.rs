@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 /// Requests the part of a failed window that begins at `index` again, if it is more than that page. Never waits.
 pub(super) fn read_again(open: &Arc<OpenFile>, index: u64) {
+    crate::sync::operation!("read");
     let mapping = &open.mapping;
     let most = mapping.again.get().min(io_pages(open).max(open.ra_pages()));
     // A failed window leaves pages that are not up to date and not being read.

@@ -23,6 +23,7 @@ pub(super) fn bring(
     index: u64,
     closed: Option<&Closed>,
 ) -> Result<bool, NotRead> {
+    crate::sync::operation!("read");
     if mapping.read_by.may_stall() {
         return have_brought(mapping, page, index, closed);
     }

@@ -69,6 +69,7 @@ pub(super) fn copy_out<'f>(
     short: Short,
     section: &ReadSection,
 ) -> CopyOut<'f> {
+    crate::sync::operation!("hit");
     let found = mapping.pages.find(index_of(offset), section);
     let Some(pfn) = found.entry.as_page() else { return CopyOut::Unavailable };
     let page = mapping.frames().page(pfn);
@@ -97,6 +98,7 @@ pub(super) fn copy_held<'f>(
     offset: u64,
     out: Out<'_>,
 ) -> CopyOut<'f> {
+    crate::sync::operation!("hit");
     copy(mapping, page, page.generation(), offset, out, Marked::Serve, Short::Refuse)
 }
 
@@ -115,6 +117,7 @@ fn copy<'f>(
     marked: Marked,
     short: Short,
 ) -> CopyOut<'f> {
+    crate::sync::operation!("hit");
     if !guard!("copy_out.mapping", page.is_at(mapping.id(), index_of(offset))) {
         return CopyOut::Changed;
     }
@@ -152,6 +155,7 @@ pub(super) fn read_cached(
     short: Short,
     section: &ReadSection,
 ) -> Option<usize> {
+    crate::sync::operation!("hit");
     // Loaded before the size and any page.
     let epoch = mapping.version.epoch();
     if !guard!("read_cached.young", !Version::is_young(epoch)) {

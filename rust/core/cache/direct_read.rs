@@ -23,6 +23,7 @@ pub(super) fn read_twice(
     length: usize,
     mut out: Out<'_>,
 ) -> Result<Option<usize>> {
+    crate::sync::operation!("read");
     let Some(before) = look_at_rest(&open.mapping)? else {
         count_rewritten(&open.mapping, call)?;
         return Ok(None);

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 /// Takes advice about `length` bytes from `offset` on; a `length` of None means to the end.
 pub(super) fn advise(open: &Arc<OpenFile>, advice: Advice, offset: u64, length: Option<u64>) {
+    crate::sync::operation!("advise");
     let end = length.map_or(u64::MAX, |length| offset.saturating_add(length));
     let size = open.mapping.i_size();
     match advice {

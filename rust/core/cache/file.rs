@@ -109,6 +109,7 @@ impl File {
     /// # Errors
     /// [`Error::Pinned`] while pins made through this handle exist; the file then stays open.
     pub fn close(&self) -> Result<()> {
+        crate::sync::operation!("close a file");
         {
             let section = crate::rcu::read();
             let open = self.handle.open.load(&section);
@@ -134,6 +135,7 @@ impl File {
     /// # Errors
     /// [`Error::Closed`].
     pub fn size(&self) -> Result<u64> {
+        crate::sync::operation!("size");
         Ok(self.current(&crate::rcu::read())?.mapping.i_size())
     }
 
@@ -144,6 +146,7 @@ impl File {
     /// [`Error::Interrupted`] while a store that may stall is still reading pages to be dropped. On an error the size is
     /// unchanged.
     pub fn truncate(&self, size: u64) -> Result<()> {
+        crate::sync::operation!("truncate");
         let open = self.open_file()?;
         if !open.mode.is_writable() {
             let error = rustix::io::Errno::INVAL.into();
@@ -199,6 +202,7 @@ impl File {
     /// # Errors
     /// [`Error::Io`] if the store cannot be examined or the file that the path now names cannot be opened; [`Error::Closed`].
     pub fn revalidate(&self) -> Result<u64> {
+        crate::sync::operation!("revalidate");
         self.follow(false)
     }
 
@@ -219,6 +223,7 @@ impl File {
     /// # Errors
     /// As [`File::revalidate`].
     pub fn revalidate_dropping(&self) -> Result<u64> {
+        crate::sync::operation!("revalidate");
         self.follow(true)
     }
 

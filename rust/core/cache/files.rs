@@ -50,6 +50,7 @@ pub(super) fn new_mapping(
     size: u64,
     name: &OsStr,
 ) -> Arc<AddressSpace> {
+    crate::sync::operation!("open");
     let mapping = Arc::new(AddressSpace::new(Arc::clone(store), size, name, Arc::clone(shared)));
     register(&mapping);
     mapping
@@ -74,6 +75,7 @@ impl Files {
         size: u64,
         name: &OsStr,
     ) -> Result<Arc<AddressSpace>> {
+        crate::sync::operation!("open");
         let Some(identity) = identity else { return Ok(new_mapping(&self.shared, store, size, name)) };
         let mapping = Arc::new(AddressSpace::new(Arc::clone(store), size, name, Arc::clone(&self.shared)));
         mapping.version.start_at(size);
@@ -102,6 +104,7 @@ impl Files {
         mode: OpenMode,
         ra_pages: u32,
     ) -> Result<OpenFile> {
+        crate::sync::operation!("open");
         let io_error = |error| Error::Io(IoError::new(error, name));
         let how = Opening {
             write: mode.is_writable(),

@@ -28,6 +28,7 @@ impl Source for AddressSpace {
     }
 
     fn fill(&self, mut first: u64, pfns: Vec<u32>, answer: Option<Arc<Answer>>) {
+        crate::sync::operation!("readahead");
         let mut locks = Locks { frames: self.frames(), pfns: pfns.into_iter() };
         if let Some(answer) = answer {
             // Set before the page is unlocked: a thread that sees it unlocked expects the answer.
@@ -99,6 +100,7 @@ pub(super) fn is_unread(lock: &LockedPage<'_>) -> bool {
 /// Reads one locked page, unless another thread did so while the caller waited for the lock: bytes that are up to date are not
 /// written again, because they may be being copied.
 pub(super) fn read_page(mapping: &AddressSpace, page: &LockedPage<'_>, index: u64) -> Result<(), IoError> {
+    crate::sync::operation!("read");
     if !is_unread(page) {
         return Ok(());
     }

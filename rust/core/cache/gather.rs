@@ -101,6 +101,7 @@ impl File {
     /// # Errors
     /// [`Error::InvalidArgument`] and [`Error::Closed`] as [`File::gather`].
     pub fn gather_cached(&self, offsets: &[u64], length: usize, out: &mut [u8]) -> Result<usize> {
+        crate::sync::operation!("hit");
         self.gather_cached_into(offsets, length, out.into())
     }
 
@@ -128,6 +129,7 @@ fn try_gather(
     length: usize,
     mut out: Out<'_>,
 ) -> Result<bool> {
+    crate::sync::operation!("read");
     let total = out.len();
     let mut done = gather_cached(open, offsets, length, out.part(0..total))?;
     while let Some(&offset) = offsets.get(done) {
@@ -147,6 +149,7 @@ fn try_gather(
 
 /// Serves reads from the cache up to the first that misses, and returns how many it served.
 fn gather_cached(open: &OpenFile, offsets: &[u64], length: usize, out: Out<'_>) -> Result<usize> {
+    crate::sync::operation!("hit");
     in_sections(offsets, length, out, |batch, room, section| {
         gather_in_section(open, batch, length, room, section)
     })

@@ -182,6 +182,7 @@ impl IoQueue {
     /// Finishes the queued reads, except those of stores that may stall; gives these reads a moment, then abandons them and ends
     /// the workers.
     pub(crate) fn close(&self) {
+        crate::sync::operation!("close the cache");
         let until = Instant::now() + CLOSING;
         let close = |requests: &mut Requests| {
             let (unread, now) = (requests.stop(), Instant::now());
@@ -258,6 +259,7 @@ impl Queue {
     }
 
     fn work(self: Arc<Self>, number: u64) {
+        crate::sync::operation!("work for I/O");
         loop {
             let mut requests = self.requests.lock();
             let job = loop {

@@ -25,6 +25,7 @@ pub struct FilemapFault {
 
 /// The speculative form alone; the page is unlocked and put before this returns.
 pub(super) fn fault_speculatively(open: &OpenFile, index: u64) -> FilemapFault {
+    crate::sync::operation!("speculative fault");
     let section = crate::rcu::read();
     match filemap_fault_speculative(&open.mapping, index, &section) {
         Ok(held) => {
@@ -37,6 +38,7 @@ pub(super) fn fault_speculatively(open: &OpenFile, index: u64) -> FilemapFault {
 
 /// The classic form alone, repeated until it is LOCKED or fails.
 pub(super) fn fault_classically(open: &Arc<OpenFile>, index: u64) -> Result<FilemapFault> {
+    crate::sync::operation!("classic fault");
     let pattern = match open.advice() {
         Advice::Random => Pattern::Random,
         Advice::Sequential => Pattern::Sequential,

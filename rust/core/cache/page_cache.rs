@@ -192,6 +192,7 @@ impl PageCache {
     /// # Errors
     /// [`Error::Pinned`] while a page is pinned; the cache then stays open.
     pub fn close(&self) -> Result<()> {
+        crate::sync::operation!("close the cache");
         let pinned = self.shared().frames.usage().pinned;
         if pinned > 0 {
             return Err(Error::Pinned(format!(

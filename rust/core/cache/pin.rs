@@ -51,6 +51,7 @@ impl File {
     /// [`Error::InvalidArgument`] for zero bytes or more than the page has from `offset` on, with that number in the message;
     /// [`Error::Bus`] past the end of the file or if the page cannot be read; [`Error::OutOfFrames`], [`Error::Closed`].
     pub fn pin(&self, offset: u64, length: usize) -> Result<Pinned> {
+        crate::sync::operation!("pin");
         check_offset(offset)?;
         let within = (offset % PAGE_SIZE as u64) as usize;
         let most = PAGE_SIZE - within;
@@ -64,6 +65,7 @@ impl File {
 }
 
 pub(super) fn pin(open: &Arc<OpenFile>, offset: u64, within: Range<usize>) -> Result<Pinned> {
+    crate::sync::operation!("pin");
     let index = index_of(offset);
     let end = offset + within.len() as u64;
     let mapping = &open.mapping;
@@ -202,6 +204,7 @@ impl AsRef<[u8]> for Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
+        crate::sync::operation!("unpin");
         let frames = self.open.mapping.frames();
         let reference = frames.page(self.pfn).adopt();
         let page = reference.page();

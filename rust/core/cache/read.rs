@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 /// Reads into `out` from `offset` on; short only at the end of the file.
 pub(super) fn buffered_read(open: &Arc<OpenFile>, mut out: Out<'_>, offset: u64) -> Result<usize> {
+    crate::sync::operation!("read");
     let mapping = &open.mapping;
     let room = out.len();
     // A single page is of one version, if it can be read at all.
@@ -57,6 +58,7 @@ pub(super) fn try_read(
     offset: u64,
     call: Option<&OneVersion>,
 ) -> Result<Option<usize>> {
+    crate::sync::operation!("read");
     let mapping = &open.mapping;
     let room = out.len();
     let wanted = |size: u64| usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX).min(room);
@@ -134,6 +136,7 @@ pub(super) fn make_uptodate<'f>(
     rest: u64,
     found: Option<PageHandle<'f>>,
 ) -> Result<Option<PageHandle<'f>>> {
+    crate::sync::operation!("read");
     let mapping = &open.mapping;
     let missed = found.is_none();
     let handle = match found.or_else(|| page_cache_sync_ra(open, index, rest)) {

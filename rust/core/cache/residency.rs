@@ -72,6 +72,7 @@ impl File {
 
 /// Calls `each` for the resident pages in `from..end`, in one read section; returns where to continue, unless it reached the end.
 fn each_resident(mapping: &AddressSpace, from: u64, end: u64, mut each: impl FnMut(u64)) -> Option<u64> {
+    crate::sync::operation!("residency");
     let section = crate::rcu::read();
     let mut next = from;
     for _ in 0..SECTION_ENTRIES {

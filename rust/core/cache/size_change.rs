@@ -22,6 +22,7 @@ pub(super) fn change_size(
     closed: Option<&Closed>,
     change_store: impl FnOnce(u64) -> io::Result<()>,
 ) -> Result<()> {
+    crate::sync::operation!("truncate");
     if size > MAX_SIZE {
         return Err(Error::InvalidArgument(format!("size {size} exceeds {MAX_SIZE} bytes (16 TiB)")));
     }

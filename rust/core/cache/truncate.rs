@@ -17,6 +17,7 @@ const TO_THE_END: u64 = u64::MAX;
 
 /// The cache's part of a shrink (`truncate_setsize`).
 pub(super) fn shrink_pages(mapping: &AddressSpace, size: u64) {
+    crate::sync::operation!("truncate");
     duty!("truncate.size_first", mapping.i_size_write(size));
     let first = size.div_ceil(PAGE_SIZE as u64);
     // Only an optimisation: it leaves few pages to unmap one by one.
@@ -68,6 +69,7 @@ pub(super) fn truncate_pages(mapping: &AddressSpace, first: u64) -> u64 {
 /// That guarantees that the page is still in the cache: other truncations wait for `invalidate_lock`, and the removal of idle
 /// pages fails because of the reference.
 pub(super) fn truncate_page(mapping: &AddressSpace, lock: &LockedPage<'_>) {
+    crate::sync::operation!("truncate");
     let page = lock.page();
     debug_assert!(page.is_at(mapping.id(), page.index()), "somebody else removed {page:?}");
     // A fault may have set an entry after the bulk unmap and before the page was locked here.
@@ -81,6 +83,7 @@ pub(super) fn truncate_page(mapping: &AddressSpace, lock: &LockedPage<'_>) {
 
 /// Zeroes the part of the last page past the end, if the page is cached.
 pub(super) fn zero_tail(mapping: &AddressSpace, size: u64) {
+    crate::sync::operation!("truncate");
     let (index, within) = (size / PAGE_SIZE as u64, (size % PAGE_SIZE as u64) as usize);
     if within == 0 {
         return;

@@ -112,6 +112,7 @@ impl Mm {
     /// [`Error::InvalidArgument`] for an unaligned address or a range that leaves the address space;
     /// [`Error::OutOfMemory`] for the answer, [`Error::Closed`].
     pub fn pagemap(&self, address: u64, length: u64) -> Result<Vec<u8>> {
+        crate::sync::operation!("pagemap");
         self.inner.require_open()?;
         if address % PAGE_SIZE as u64 != 0 {
             return Err(Error::InvalidArgument(format!("address {address:#x} is not page-aligned")));
@@ -183,6 +184,7 @@ impl MmInner {
         write: bool,
         body: &mut impl FnMut(crate::page::PageBytes<'_>, usize),
     ) -> bool {
+        crate::sync::operation!("load or store");
         let section = rcu::read();
         let Ok(walk) = self.tables.walk(address, &section) else { return false };
         let pte = walk.get(address);

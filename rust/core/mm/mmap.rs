@@ -126,6 +126,7 @@ impl Mm {
         prot: Prot,
         shared: bool,
     ) -> Result<u64> {
+        crate::sync::operation!("mmap");
         let inner = &self.inner;
         inner.require_open()?;
         let open = file.open_file()?;
@@ -186,6 +187,7 @@ impl Mm {
     /// [`Error::InvalidArgument`] for an unaligned or empty range, or one in which nothing is mapped; [`Error::OutOfMemory`],
     /// [`Error::Closed`].
     pub fn munmap(&self, address: u64, length: u64) -> Result<()> {
+        crate::sync::operation!("munmap");
         self.inner.require_open()?;
         self.inner.munmap(Range::new(address, length)?)
     }
@@ -196,6 +198,7 @@ impl Mm {
     /// [`Error::InvalidArgument`] for an unaligned or empty range or one with holes; [`Error::Unsupported`] for making a
     /// shared mapping writable; [`Error::Closed`]. Nothing is changed then.
     pub fn mprotect(&self, address: u64, length: u64, prot: Prot) -> Result<()> {
+        crate::sync::operation!("mprotect");
         let inner = &self.inner;
         inner.require_open()?;
         let range = Range::new(address, length)?;
@@ -224,6 +227,7 @@ impl Mm {
     /// [`Error::InvalidArgument`] for an unaligned or empty range, or one with holes: then nothing is changed, though
     /// [`Madvise::WillNeed`] has read what is mapped; [`Error::Closed`].
     pub fn madvise(&self, address: u64, length: u64, advice: Madvise) -> Result<()> {
+        crate::sync::operation!("madvise");
         let inner = &self.inner;
         inner.require_open()?;
         let range = Range::new(address, length)?;
@@ -260,6 +264,7 @@ impl MmInner {
     }
 
     fn munmap(&self, range: Range) -> Result<()> {
+        crate::sync::operation!("munmap");
         let lock = self.lock.write();
         let mut vmas = self.vmas.all()?;
         let (first, last) = overlapping(&vmas, range);
@@ -277,6 +282,7 @@ impl MmInner {
 
     /// Removes mappings and everything they held, leaving `rest`.
     fn detach(&self, lock: MmapWrite<'_>, detached: Arc<Vec<Arc<Vma>>>, rest: Vec<Arc<Vma>>) {
+        crate::sync::operation!("munmap");
         // Detached before the sequence becomes even: a snapshot from before fails, and a later fault does not find them.
         let lock = seeded!(
             "munmap.seed.detach_late",
@@ -299,6 +305,7 @@ impl MmInner {
     /// Clears the entries of mappings that no fault finds any more, then removes them from their files' lists: truncation finds a
     /// mapping on the list as long as it may have entries.
     fn unmap_detached(&self, detached: &[Arc<Vma>], _lock: &MmapRead<'_>) -> MmuGather<'_> {
+        crate::sync::operation!("munmap");
         let mut gather = MmuGather::new(self.tables.frames());
         for vma in detached {
             let copy = vma.copy();
@@ -312,6 +319,7 @@ impl MmInner {
     }
 
     fn zap(&self, range: Range) -> Result<()> {
+        crate::sync::operation!("madvise");
         let lock = self.lock.read();
         let section = crate::rcu::read();
         let covered = is_covered(self.vmas.load(&section), range);
@@ -376,6 +384,7 @@ impl MmInner {
 
     /// Unmaps everything, at the end.
     pub(super) fn unmap_all(&self) {
+        crate::sync::operation!("close an address space");
         let lock = self.lock.write();
         self.detach(lock, self.vmas.array(), Vec::new());
     }

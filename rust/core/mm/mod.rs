@@ -210,6 +210,7 @@ impl Mm {
     /// # Errors
     /// None yet: there is nothing to write back.
     pub fn close(&self) -> Result<()> {
+        crate::sync::operation!("close an address space");
         if self.inner.closed.swap(1, Ordering::Relaxed) == 0 {
             self.inner.unmap_all();
         }

@@ -126,5 +126,18 @@ macro_rules! seeded {
     };
 }
 
+/// From here to the end of the block, the calling thread is in one of the operations of docs/pairs.md. Only the model checkers
+/// keep track (see `running`).
+#[cfg(not(any(specmm_loom, specmm_shuttle)))]
+macro_rules! operation {
+    ($name:literal) => {};
+}
+#[cfg(any(specmm_loom, specmm_shuttle))]
+macro_rules! operation {
+    ($name:literal) => {
+        let _running = $crate::sync::running::Running::new($name);
+    };
+}
+
 #[allow(unused_imports, reason = "not every build plants every kind")]
-pub(crate) use {duty, give_back, guard, in_order, ord, ordered_fence, seeded};
+pub(crate) use {duty, give_back, guard, in_order, operation, ord, ordered_fence, seeded};

@@ -57,6 +57,9 @@ mod hint;
 mod life;
 #[allow(unsafe_code, reason = "values that are never freed")]
 mod per_process;
+#[cfg(any(specmm_loom, specmm_shuttle))]
+#[cfg_attr(not(test), allow(dead_code, reason = "the harnesses ask"))]
+pub(crate) mod running;
 pub mod rwsem;
 pub mod seqcount;
 #[allow(unsafe_code, reason = "memory that is never freed")]
@@ -69,7 +72,7 @@ mod wiped;
 
 pub(crate) use context::thread_number;
 #[allow(unused_imports, reason = "not every build plants every kind")]
-pub(crate) use guard::{duty, give_back, guard, in_order, ord, ordered_fence, seeded};
+pub(crate) use guard::{duty, give_back, guard, in_order, operation, ord, ordered_fence, seeded};
 pub use hint::Hint;
 pub(crate) use imp::{epoch as process_epoch, is_this_thread, slots};
 pub use per_process::PerProcess;

@@ -16,6 +16,14 @@ pub(crate) fn thread_index() -> usize {
     ::shuttle::current::me().into()
 }
 
+/// What [`this_thread`] returns.
+pub(crate) type ThreadId = usize;
+
+/// The calling thread of the test.
+pub(crate) fn this_thread() -> ThreadId {
+    thread_index()
+}
+
 thread_local! {
     static CONTEXT: Context = Context::new(&NOBODYS);
 }
@@ -283,6 +291,7 @@ std::thread_local! {
 /// Called first in every execution.
 pub fn begin_execution() {
     LIVES.with(|lives| lives.borrow_mut().clear());
+    super::running::begin_execution();
 }
 
 /// Dies when its owner is freed: a reader that comes later is reported. Copies are the same cell, so a reader that took one can

@@ -35,8 +35,8 @@ pub use std::sync::atomic::Ordering;
 /// Models start no threads of the core.
 pub use std::thread;
 pub(crate) use threads::{
-    announces_end, chunk_of_slots, drop_chunk_of_slots, epoch, first_look, is_this_thread, nobodys_slot,
-    slots, thread_number, with_context,
+    ThreadId, announces_end, chunk_of_slots, drop_chunk_of_slots, epoch, first_look, is_this_thread,
+    nobodys_slot, slots, this_thread, thread_number, with_context,
 };
 #[cfg(test)]
 pub(crate) use threads::{set_claims_meet, thread_index};
@@ -80,6 +80,7 @@ pub fn set_pass(pass: Pass) {
 pub fn begin_execution() {
     STALE_LEFT.with(|cell| cell.set(STALE_FAILURES));
     threads::begin_execution();
+    super::running::begin_execution();
 }
 
 /// The pass under way.

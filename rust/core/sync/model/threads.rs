@@ -3,6 +3,7 @@
 use super::super::context::Context;
 pub(crate) use super::super::slots::boxed::{chunk_of_slots, drop_chunk_of_slots};
 use super::super::slots::{Slot, Slots};
+pub(crate) use loom::thread::ThreadId;
 use loom::{lazy_static, thread_local};
 use std::cell::Cell;
 use std::thread;
@@ -22,6 +23,11 @@ pub(crate) fn thread_index() -> usize {
         static INDEX: usize = NEXT_THREAD.with(|next| next.replace(next.get() + 1));
     }
     INDEX.with(|index| *index)
+}
+
+/// The calling thread of the model.
+pub(crate) fn this_thread() -> ThreadId {
+    loom::thread::current().id()
 }
 
 thread_local! {
