@@ -112,6 +112,77 @@ fn find_against_growth() {
     .check();
 }
 
+/// The index grows around a lone entry. Claim: a reader finds it throughout.
+#[test]
+fn find_against_a_leaf_for_a_lone_entry() {
+    Model {
+        name: "index: find of a lone entry against growth",
+        rows: &[46],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: true,
+        body: || {
+            Shared::new(&[0]).race(
+                |shared| shared.store(1),
+                |shared| {
+                    shared.find(0);
+                },
+            );
+        },
+        reaches: &[],
+        needs: &["xarray.grow.leaf.filled"],
+    }
+    .check();
+}
+
+/// The head is raised. Claim: a reader finds what hangs below it throughout.
+#[test]
+fn find_against_a_higher_head() {
+    Model {
+        name: "index: find against a higher head",
+        rows: &[46],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: true,
+        body: || {
+            Shared::new(&[0, 1]).race(
+                |shared| shared.store(2),
+                |shared| {
+                    shared.find(0);
+                },
+            );
+        },
+        reaches: &[],
+        needs: &["xarray.grow.filled"],
+    }
+    .check();
+}
+
+/// The same with a mark. Claim: a search for marks finds it throughout.
+#[test]
+fn next_with_a_mark_against_a_higher_head() {
+    Model {
+        name: "index: next with a mark against a higher head",
+        rows: &[],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: true,
+        body: || {
+            let shared = Shared::new(&[0, 1]);
+            assert!(shared.array.lock().set_mark(0, Mark::Dirty).unwrap());
+            shared.race(
+                |shared| shared.store(2),
+                |shared| {
+                    shared.next(Some(Mark::Dirty));
+                },
+            );
+        },
+        reaches: &[],
+        needs: &["xarray.grow.marked"],
+    }
+    .check();
+}
+
 #[test]
 fn find_against_a_store() {
     Model {
@@ -187,7 +258,12 @@ fn find_against_shrinking() {
             );
         },
         reaches: &[],
-        needs: &["xarray.find.retry", "xarray.seed.spins_in_dead_node", "xarray.shrink.retry.release"],
+        needs: &[
+            "xarray.find.retry",
+            "xarray.seed.spins_in_dead_node",
+            "xarray.shrink.head_first",
+            "xarray.shrink.retry.release",
+        ],
     }
     .check();
 }
@@ -291,6 +367,48 @@ fn find_against_the_end_of_a_node() {
         },
         reaches: &[],
         needs: &["xarray.seed.freed_now"],
+    }
+    .check();
+}
+
+/// Nodes leave the tree, and a thread that frees what has left begins to read afterwards. Claim: neither it nor the writer meets
+/// a node that was freed. Premise: what is deferred may end with any later grace period.
+fn find_after_a_grace_period(entries: &[u64], erased: u64, sought: u64) {
+    Shared::new(entries).race(
+        |shared| shared.erase(erased),
+        move |shared| {
+            rcu::synchronize();
+            shared.find(sought);
+        },
+    );
+}
+
+#[test]
+fn big_find_after_a_grace_period_against_pruning() {
+    Model {
+        name: "index: find after a grace period against pruning",
+        rows: &[10, 46],
+        preemption_bound: None,
+        grace_periods: true,
+        twin: false,
+        body: || find_after_a_grace_period(&[2], 2, 2),
+        reaches: &[],
+        needs: &["xarray.prune.head_first", "xarray.prune.slot_first"],
+    }
+    .check();
+}
+
+#[test]
+fn big_find_after_a_grace_period_against_shrinking() {
+    Model {
+        name: "index: find after a grace period against shrinking",
+        rows: &[10, 46],
+        preemption_bound: None,
+        grace_periods: true,
+        twin: false,
+        body: || find_after_a_grace_period(&[0, 1], 1, 0),
+        reaches: &[],
+        needs: &["xarray.shrink.unlinked_first"],
     }
     .check();
 }

@@ -4,7 +4,7 @@ use super::XArray;
 use super::entry::Entry;
 use super::node::{FANOUT, MARKS, Mark, Node, SHIFT, Spares, levels};
 use crate::rcu;
-use crate::sync::{MutexGuard, Ordering, duty, guard, ord, seeded};
+use crate::sync::{MutexGuard, Ordering, duty, guard, in_order, ord, seeded};
 
 /// The map with its writers' mutex held.
 #[must_use = "dropping this gives the mutex back"]
@@ -164,12 +164,16 @@ impl<'x> Locked<'x> {
             let shift = if is_empty { (levels(index) as u32 - 1) * SHIFT } else { 0 };
             let first = spares.take(shift, 0, std::ptr::null_mut());
             let node = self.node(first);
-            if !is_empty {
-                node.slots[0].store(head.raw(), Ordering::Relaxed);
-                node.count.store(1, Ordering::Relaxed);
-            }
+            let lone = head;
             head = Entry::node(first);
-            self.array.head.store(head.raw(), ord!("xarray.grow.leaf.release", Release));
+            in_order!(
+                "xarray.grow.leaf.filled",
+                if !is_empty {
+                    node.slots[0].store(lone.raw(), Ordering::Relaxed);
+                    node.count.store(1, Ordering::Relaxed);
+                },
+                self.array.head.store(head.raw(), ord!("xarray.grow.leaf.release", Release)),
+            );
         }
         loop {
             let old = head.as_node().expect("the head is a node here");
@@ -179,15 +183,19 @@ impl<'x> Locked<'x> {
             }
             let raised = spares.take(old_node.shift + SHIFT, 0, std::ptr::null_mut());
             let node = self.node(raised);
-            node.slots[0].store(head.raw(), Ordering::Relaxed);
-            node.count.store(1, Ordering::Relaxed);
-            for (above, below) in node.marks.iter().zip(&old_node.marks) {
-                above.store(u64::from(below.load_then_write(Ordering::Relaxed) != 0), Ordering::Relaxed);
-            }
-            old_node.parent.store(raised, Ordering::Relaxed);
+            let lowered = head;
             head = Entry::node(raised);
-            // Release: the new head's slot 0 is written before a reader can pass through it.
-            self.array.head.store(head.raw(), ord!("xarray.grow.release", Release));
+            old_node.parent.store(raised, Ordering::Relaxed);
+            // Release: the new head's slot 0 and marks are written before a reader can pass through it.
+            let publish = || self.array.head.store(head.raw(), ord!("xarray.grow.release", Release));
+            in_order!(
+                "xarray.grow.filled",
+                {
+                    node.slots[0].store(lowered.raw(), Ordering::Relaxed);
+                    node.count.store(1, Ordering::Relaxed);
+                },
+                in_order!("xarray.grow.marked", raise_marks(old_node, node), publish()),
+            );
         }
     }
 
@@ -247,14 +255,20 @@ impl<'x> Locked<'x> {
             }
             let above = node.parent.load_then_write(Ordering::Relaxed);
             if above.is_null() {
-                self.array.head.store(std::ptr::null_mut(), Ordering::Relaxed);
-                retire(raw);
+                in_order!(
+                    "xarray.prune.head_first",
+                    self.array.head.store(std::ptr::null_mut(), Ordering::Relaxed),
+                    retire(raw),
+                );
                 return;
             }
             let parent = self.node(above);
-            parent.slots[node.offset].store(std::ptr::null_mut(), Ordering::Relaxed);
+            in_order!(
+                "xarray.prune.slot_first",
+                parent.slots[node.offset].store(std::ptr::null_mut(), Ordering::Relaxed),
+                retire(raw),
+            );
             parent.count.fetch_sub(1, Ordering::Relaxed);
-            retire(raw);
             raw = above;
         }
     }
@@ -274,15 +288,15 @@ impl<'x> Locked<'x> {
                 None if !guard!("xarray.shrink.unmarked", is_unmarked(node)) => return,
                 None => {}
             }
-            self.array.head.store(child.raw(), ord!("xarray.shrink.release", Release));
-            // A reader already inside the old head must not trust it any more: its slot 0 will not be updated again.
-            let retry = Entry::RETRY.raw();
-            // Release: whoever sees it finds the new head.
-            duty!(
-                "xarray.shrink.retry",
-                node.slots[0].store(retry, ord!("xarray.shrink.retry.release", Release))
+            in_order!(
+                "xarray.shrink.unlinked_first",
+                in_order!(
+                    "xarray.shrink.head_first",
+                    self.array.head.store(child.raw(), ord!("xarray.shrink.release", Release)),
+                    duty!("xarray.shrink.retry", send_back(node)),
+                ),
+                retire(raw),
             );
-            retire(raw);
         }
     }
 
@@ -355,7 +369,7 @@ impl<'x> Locked<'x> {
         still
     }
 
-    /// Walks the whole tree and checks counts, parents, shifts and marks; returns what is in it.
+    /// Walks the whole tree and checks counts, parents, shifts, marks and that no node could go; returns what is in it.
     ///
     /// # Errors
     /// A sentence about the first inconsistency.
@@ -395,6 +409,9 @@ impl<'x> Locked<'x> {
                 used += u64::from(!entry.is_empty());
                 values += u64::from(entry.as_value().is_some());
             }
+            if used == 0 {
+                return Err(format!("a node at shift {} is empty", node.shift));
+            }
             census.of_values += u64::from(values == used);
             if used != node.count.load(Ordering::Relaxed) {
                 return Err(format!("a node at shift {} counts {used} slots wrongly", node.shift));
@@ -403,10 +420,29 @@ impl<'x> Locked<'x> {
         }
         let mut census = Census::default();
         if let Some(raw) = self.head().as_node() {
-            visit(self.node(raw), std::ptr::null_mut(), &mut census)?;
+            let head = self.node(raw);
+            visit(head, std::ptr::null_mut(), &mut census)?;
+            let lowest = Entry::from_raw(head.slots[0].load(Ordering::Relaxed));
+            if lowest.as_node().is_some() && head.count.load(Ordering::Relaxed) == 1 {
+                return Err(format!("a head at shift {} has its only child in slot 0", head.shift));
+            }
         }
         Ok(census)
     }
+}
+
+/// Gives the node above a head the marks that belong to its slot 0.
+fn raise_marks(head: &Node, above: &Node) {
+    for (above, below) in above.marks.iter().zip(&head.marks) {
+        above.store(u64::from(below.load_then_write(Ordering::Relaxed) != 0), Ordering::Relaxed);
+    }
+}
+
+/// Tells readers inside a head that has shrunk away to start again: its slot 0 will not be updated any more.
+fn send_back(node: &Node) {
+    node.life.assert_alive();
+    // Release: whoever sees it finds the new head.
+    node.slots[0].store(Entry::RETRY.raw(), ord!("xarray.shrink.retry.release", Release));
 }
 
 fn has_values_only(node: &Node) -> bool {
