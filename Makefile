@@ -14,7 +14,7 @@ TARGET = $(or $(CARGO_TARGET_DIR),target)
 LOOM := RUSTFLAGS='--cfg specmm_loom' CARGO_TARGET_DIR=target/loom
 UNDER_SHUTTLE := RUSTFLAGS='--cfg specmm_shuttle' CARGO_TARGET_DIR=target/shuttle
 
-.PHONY: help dev preflight preflight-ci preflight-peers packages faults test test-rust test-python property lint loom loom-quick guards shuttle free asan tsan bench bench-python hit-ratio counts spin peers wheel deep ci clean
+.PHONY: help dev preflight preflight-ci preflight-peers packages faults test test-rust test-python property lint loom loom-bounds loom-quick guards shuttle free asan tsan bench bench-python hit-ratio counts spin peers wheel deep ci clean
 
 help:
 	@echo 'make faults   the main job: fault a real file, with and without the mmap lock (FAULTS="FILE --seconds 5")'
@@ -23,6 +23,7 @@ help:
 	@echo 'make property the tests that draw their inputs, ten times with fresh seeds (RUNS=3)'
 	@echo 'make lint     formatters, linters, types, and what users can name (SURFACE=--update)'
 	@echo 'make loom     every model, to completion, held against the committed table (MODELS=--update)'
+	@echo 'make loom-bounds  how long each bounded model takes with one preemption more (BOUNDS=TEST)'
 	@echo 'make guards   every guard switched off in turn: some model must fail (GUARDS=NAME shows how, GUARDS=--update)'
 	@echo 'make shuttle  whole operations with up to 8 threads under drawn schedules (SHUTTLE=TEST; see tests/shuttle/harness.rs)'
 	@echo 'make asan     the core under AddressSanitizer'
@@ -120,13 +121,21 @@ property: .venv-dev/installed
 loom-quick: | preflight
 	$(LOOM) cargo test --profile loom --all-features --lib --tests -- --skip big_ $(QUICK)
 
-# What they explored is held against tests/loom/models.json; MODELS=--update writes that table anew.
+# What they explored is held against tests/loom/models.json; MODELS=--update writes that table anew. The list of models is the
+# binary's own, so that a run that leaves one out is noticed.
 REPORT := target/loom/report
 
 loom: | preflight
-	mkdir -p $(dir $(REPORT)) && rm -f $(REPORT)
+	mkdir -p $(dir $(REPORT)) && rm -f $(REPORT) $(REPORT).list
 	SPECMM_LOOM_REPORT=$(CURDIR)/$(REPORT) $(LOOM) cargo test --profile loom --all-features --lib --tests
-	$(if $(SPECMM_DEEP),,$(PYTHON) tools/models.py $(REPORT) $(MODELS))
+	SPECMM_LOOM_LIST=1 SPECMM_LOOM_REPORT=$(CURDIR)/$(REPORT).list $(LOOM) \
+	    cargo test --quiet --profile loom --all-features --lib -- models:: open_question::
+	$(if $(SPECMM_DEEP),,$(PYTHON) tools/models.py $(REPORT) $(REPORT).list $(MODELS))
+
+# Seconds of CPU, at most 600 each, into tests/loom/next_bounds.json: of models whose bound is new, or BOUNDS=TEST.
+loom-bounds: | preflight
+	$(LOOM) cargo --config 'target."cfg(all())".runner = "$(PYTHON) tools/models.py --next-bound"' \
+	    test --profile loom --all-features --lib -- $(BOUNDS)
 
 # Every named guard and ordering switched off in turn, and what is found held against docs/guards.md; GUARDS=--update writes
 # that page. GUARDS=NAME shows one with its counterexample, GUARDS="NAME --update" adds it to the page, GUARDS=--all tries each

@@ -8,6 +8,7 @@ use crate::rcu;
 use crate::sync::Tally;
 use crate::sync::model::{Pass, begin_execution, coverage, mutant, set_pass, trace};
 use crate::sync::running::take_pairs;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub(crate) use super::loom_history::History;
-pub(crate) use loom::thread::spawn;
+use super::loom_history::Outcomes;
 
 /// If set, each model describes itself in one line and explores nothing.
 const LIST: &str = "SPECMM_LOOM_LIST";
@@ -25,8 +26,10 @@ const OFF: &str = "SPECMM_LOOM_OFF";
 const PASS: &str = "SPECMM_LOOM_PASS";
 /// The execution whose steps to print, with something switched off.
 const TRACE: &str = "SPECMM_LOOM_TRACE";
-/// A file to which each pass of each model adds a line.
+/// A file to which each pass of each model adds a line, and each model that passed another.
 const REPORT: &str = "SPECMM_LOOM_REPORT";
+/// If set, bounded models allow one preemption more.
+const NEXT_BOUND: &str = "SPECMM_LOOM_NEXT_BOUND";
 
 /// One model.
 pub(crate) struct Model {
@@ -57,6 +60,10 @@ pub(crate) struct Failure {
 
 struct Explored {
     executions: u64,
+    /// The most threads that were alive at once.
+    threads: usize,
+    outcomes: Outcomes,
+    /// Coverage points, each with the executions that reached it.
     reached: BTreeMap<String, u64>,
 }
 
@@ -78,7 +85,7 @@ impl Model {
             let started = Instant::now();
             let explored = self.explore(pass);
             most = most.max(explored.executions);
-            self.report(pass, explored.executions, started.elapsed().as_secs_f64());
+            self.report(pass, &explored, started.elapsed().as_secs_f64());
             for (point, times) in explored.reached {
                 *reached.entry(point).or_insert(0) += times;
             }
@@ -93,6 +100,7 @@ impl Model {
                 self.name
             );
         }
+        self.append(r#""passed": true"#);
     }
 
     fn passes(&self) -> impl Iterator<Item = Pass> + use<> {
@@ -137,8 +145,15 @@ impl Model {
         let executions = Arc::new(Tally::new());
         report_death(&executions);
         let traced = std::env::var(TRACE).ok().map(|number| number.parse().expect("a number"));
+        MOST_ALIVE.set(1);
+        let _what_came_before = (coverage::take(), History::take_outcomes());
         self.explore_counting(pass, &executions, traced);
-        Explored { executions: executions.get(), reached: coverage::take() }
+        Explored {
+            executions: executions.get(),
+            threads: MOST_ALIVE.get(),
+            outcomes: History::take_outcomes(),
+            reached: coverage::take(),
+        }
     }
 
     /// Records the steps of the execution numbered `traced`.
@@ -155,6 +170,7 @@ impl Model {
                 trace::restart();
             }
             begin_execution();
+            ALIVE.set(1);
             let checked = History::<()>::checked();
             body();
             rcu::model::drain();
@@ -164,13 +180,23 @@ impl Model {
 
     /// The deep run (`make deep`) explores without a bound.
     fn bound(&self) -> Option<usize> {
-        if std::env::var_os("SPECMM_DEEP").is_some() { None } else { self.preemption_bound }
+        if std::env::var_os("SPECMM_DEEP").is_some() {
+            return None;
+        }
+        let more = usize::from(std::env::var_os(NEXT_BOUND).is_some());
+        self.preemption_bound.map(|bound| bound + more)
     }
 
-    fn report(&self, pass: Pass, executions: u64, seconds: f64) {
+    fn report(&self, pass: Pass, explored: &Explored, seconds: f64) {
+        let Explored { executions, threads, outcomes: Outcomes { count, hash }, reached } = explored;
         let bound = self.bound().map_or("unbounded".into(), |n| format!("at most {n} preemptions"));
-        println!("loom | {} | pass {pass:?} | {bound} | {executions} executions | {seconds:.2} s", self.name);
-        self.append(&format!(r#""pass": "{pass:?}", "executions": {executions}, "seconds": {seconds:.2}"#));
+        println!(
+            "loom | {} | pass {pass:?} | {bound} | {threads} threads | {executions} executions | {count} outcomes | {seconds:.2} s",
+            self.name
+        );
+        self.append(&format!(
+            r#""pass": "{pass:?}", "executions": {executions}, "threads": {threads}, "outcomes": {count}, "outcomes_hash": "{hash:016x}", "reached": {reached:?}, "seconds": {seconds:.2}"#
+        ));
     }
 
     /// Which operations ran at the same time as which, in some pass (`sync/running.rs`).
@@ -238,6 +264,22 @@ impl Protected {
         // SAFETY: as above.
         self.0.with(|value| unsafe { *value })
     }
+}
+
+std::thread_local! {
+    static ALIVE: Cell<usize> = const { Cell::new(1) };
+    static MOST_ALIVE: Cell<usize> = const { Cell::new(1) };
+}
+
+/// A thread of the model.
+pub(crate) fn spawn<T: 'static>(body: impl FnOnce() -> T + 'static) -> loom::thread::JoinHandle<T> {
+    ALIVE.set(ALIVE.get() + 1);
+    MOST_ALIVE.set(MOST_ALIVE.get().max(ALIVE.get()));
+    loom::thread::spawn(move || {
+        let answer = body();
+        ALIVE.set(ALIVE.get() - 1);
+        answer
+    })
 }
 
 /// This execution has reached the named point.

@@ -9,7 +9,8 @@
 //! not required (sequential consistency).
 
 use crate::sync::model::{Pass, pass, thread_index, trace};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -48,6 +49,21 @@ impl<S: Clone> Clone for History<S> {
 
 std::thread_local! {
     static CHECKED: Cell<u64> = const { Cell::new(0) };
+    static OUTCOMES: RefCell<BTreeSet<u64>> = const { RefCell::new(BTreeSet::new()) };
+}
+
+/// FNV-1a, which is the same in every version of Rust.
+fn hash(bytes: impl IntoIterator<Item = u8>) -> u64 {
+    let start = 0xcbf2_9ce4_8422_2325;
+    bytes.into_iter().fold(start, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// What all histories of a pass came to.
+pub(super) struct Outcomes {
+    /// How many differ in what some operation returned.
+    pub(super) count: usize,
+    /// The same for the same outcomes.
+    pub(super) hash: u64,
 }
 
 impl History<()> {
@@ -55,6 +71,22 @@ impl History<()> {
     pub(super) fn checked() -> u64 {
         CHECKED.with(Cell::get)
     }
+
+    /// Takes the outcomes of the histories that were checked since the last call.
+    pub(super) fn take_outcomes() -> Outcomes {
+        let outcomes = OUTCOMES.with(RefCell::take);
+        Outcomes {
+            count: outcomes.len(),
+            hash: hash(outcomes.iter().flat_map(|outcome| outcome.to_le_bytes())),
+        }
+    }
+}
+
+/// The results alone: neither the order of the operations nor which thread got which number.
+fn outcome<S>(operations: &[Operation<S>]) -> u64 {
+    let mut results: Vec<_> = operations.iter().map(|o| (o.epoch, o.text.as_str())).collect();
+    results.sort_unstable();
+    hash(results.into_iter().flat_map(|(epoch, text)| format!("{epoch}: {text}\n").into_bytes()))
 }
 
 impl<S: Clone + Debug + Send + 'static> History<S> {
@@ -117,6 +149,7 @@ impl<S: Clone + Debug + Send + 'static> History<S> {
         CHECKED.with(|checked| checked.set(checked.get() + 1));
         self.record(|record| {
             let operations = &record.operations;
+            OUTCOMES.with(|outcomes| outcomes.borrow_mut().insert(outcome(operations)));
             assert!((2..=OPERATIONS).contains(&operations.len()), "{} operations", operations.len());
             let mut order = Vec::new();
             let explained = explain(operations, pass() == Pass::B, &mut order, &self.initial);
@@ -211,6 +244,24 @@ mod tests {
         assert!(!is_explained(Pass::A, &[(0, 1, 2, write), (0, 3, 4, read_0)]));
         // A value that was never written.
         assert!(!is_explained(Pass::A, &[(0, 1, 2, read_1)]));
+    }
+
+    #[test]
+    fn outcomes_are_results_and_not_orders() {
+        let operation = |thread, text: &str, epoch| Operation {
+            text: text.to_owned(),
+            thread,
+            epoch,
+            began: 0,
+            ended: 1,
+            specification: Box::new(write) as Specification<u32>,
+        };
+        let made = outcome(&[operation(0, "read -> 0", 0), operation(1, "write -> ()", 0)]);
+        assert_eq!(made, outcome(&[operation(1, "write -> ()", 0), operation(2, "read -> 0", 0)]));
+        assert_ne!(made, outcome(&[operation(0, "read -> 1", 0), operation(1, "write -> ()", 0)]));
+        assert_ne!(made, outcome(&[operation(0, "read -> 0", 1), operation(1, "write -> ()", 0)]));
+        assert_ne!(made, outcome(&[operation(0, "read -> 0", 0)]));
+        assert_eq!(hash(*b"foobar"), 0x8594_4171_f739_67e8, "as published");
     }
 
     #[test]

@@ -81,6 +81,7 @@ pub fn begin_execution() {
     STALE_LEFT.with(|cell| cell.set(STALE_FAILURES));
     threads::begin_execution();
     super::running::begin_execution();
+    coverage::begin_execution();
 }
 
 /// The pass under way.
