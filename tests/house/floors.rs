@@ -4,6 +4,7 @@
 //! module, so two further rules make checking names sufficient: a type has methods only in the file that defines it, and nothing
 //! is imported by `*`.
 
+use super::source::{code, words};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -14,36 +15,6 @@ const HANDLES: [&str; 2] = ["File", "PageCache"];
 struct Room {
     floors: BTreeMap<String, u32>,
     exports: BTreeMap<String, String>,
-}
-
-/// The words of a text: names, and the punctuation that matters here.
-fn words(text: &str) -> Vec<&str> {
-    let mut words = Vec::new();
-    let mut rest = text;
-    while let Some(first) = rest.chars().next() {
-        let is_name = |c: char| c.is_alphanumeric() || c == '_';
-        let length = if is_name(first) {
-            rest.find(|c| !is_name(c)).unwrap_or(rest.len())
-        } else if rest.starts_with("::") {
-            2
-        } else {
-            first.len_utf8()
-        };
-        if !first.is_whitespace() {
-            words.push(&rest[..length]);
-        }
-        rest = &rest[length..];
-    }
-    words
-}
-
-/// The code of a file: no comments, no strings, none of its tests, which come last.
-fn code(text: &str) -> String {
-    let lines = text.lines().take_while(|line| !line.starts_with("#[cfg(all(test"));
-    let lines = lines.map(|line| line.split("//").next().unwrap_or(""));
-    let text = lines.collect::<Vec<_>>().join("\n");
-    // Everything between quotes is removed; the sources contain no quote as a character literal.
-    text.split('"').step_by(2).collect::<Vec<_>>().join(" ")
 }
 
 /// The first names of a path's continuation: `a` for `a::b`, and `a` and `c` for `{a::b, c as d}`.

@@ -3,6 +3,8 @@
 #![allow(missing_docs, reason = "a test suite")]
 
 mod floors;
+mod orderings;
+mod source;
 
 use std::path::{Path, PathBuf};
 
@@ -32,11 +34,8 @@ fn offenders(folder: &str, needles: &[&str], allowed: &[&str]) -> Vec<String> {
         if allowed.iter().any(|part| shown.contains(part)) {
             continue;
         }
-        // A file's own tests come last.
-        let code = text.lines().take_while(|line| !line.starts_with("#[cfg(all(test"));
-        for (number, line) in code.enumerate() {
-            let code = line.split("//").next().unwrap_or("");
-            if needles.iter().any(|needle| code.contains(needle)) {
+        for (number, line) in source::code(&text).lines().enumerate() {
+            if needles.iter().any(|needle| line.contains(needle)) {
                 offenders.push(format!("{shown}:{}: {}", number + 1, line.trim()));
             }
         }
@@ -50,35 +49,6 @@ fn only_sync_names_atomics_and_the_model_checker() {
     // Drivers of workloads are users of the protocol, and one of them is the kernel's own mmap.
     assert_eq!(offenders("rust/core", &needles, &["/core/sync/", "/core/workload/"]), [""; 0]);
     assert!(!offenders("rust/core", &needles, &[]).is_empty(), "the search finds what is there");
-}
-
-#[test]
-fn sequentially_consistent_accesses_do_not_exist() {
-    // Fences and barriers provide sequential consistency, because the model checker treats such accesses as acquire-release. The
-    // checker's own version of `sync` matches on the word to weaken fences.
-    let found = offenders("rust/core", &["SeqCst"], &["/sync/model/"]);
-    let accesses: Vec<_> =
-        found.iter().filter(|line| !line.contains("fence(") && !line.contains("fence!(")).collect();
-    assert_eq!(accesses, [""; 0]);
-    assert!(!found.is_empty(), "the search finds what is there");
-}
-
-#[test]
-fn orderings_stronger_than_relaxed_have_names() {
-    // The primitives themselves. `rcu/membarrier.rs` names its fences where the model checker sees them.
-    let faces = [
-        "/sync/native.rs",
-        "/sync/watched.rs",
-        "/sync/model/",
-        "/sync/shuttle.rs",
-        "/sync/guard.rs",
-        "/rcu/membarrier.rs",
-        "/core/workload/",
-    ];
-    let found = offenders("rust/core", &["Ordering::Acq", "Ordering::Rel", "Ordering::SeqCst"], &faces);
-    let unnamed: Vec<_> = found.iter().filter(|line| !line.contains("Ordering::Relaxed")).collect();
-    assert_eq!(unnamed, [""; 0], "write ord!(\"room.what\", Acquire)");
-    assert!(!offenders("rust/core", &["Ordering::Acq"], &[]).is_empty(), "the search finds what is there");
 }
 
 #[test]
