@@ -14,7 +14,7 @@ TARGET = $(or $(CARGO_TARGET_DIR),target)
 LOOM := RUSTFLAGS='--cfg specmm_loom' CARGO_TARGET_DIR=target/loom
 UNDER_SHUTTLE := RUSTFLAGS='--cfg specmm_shuttle' CARGO_TARGET_DIR=target/shuttle
 
-.PHONY: help dev preflight preflight-ci preflight-peers packages faults test test-rust test-python property lint loom loom-bounds loom-quick guards shuttle free asan tsan bench bench-python hit-ratio counts spin peers wheel deep ci clean
+.PHONY: help dev preflight preflight-ci preflight-peers packages faults test test-rust test-python property lint loom loom-bounds loom-quick guards mutants shuttle free asan tsan bench bench-python hit-ratio counts spin peers wheel deep ci clean
 
 help:
 	@echo 'make faults   the main job: fault a real file, with and without the mmap lock (FAULTS="FILE --seconds 5")'
@@ -25,6 +25,7 @@ help:
 	@echo 'make loom     every model, to completion, held against the committed table (MODELS=--update)'
 	@echo 'make loom-bounds  how long each bounded model takes with one preemption more (BOUNDS=TEST)'
 	@echo 'make guards   every guard switched off in turn: some model must fail (GUARDS=NAME shows how, GUARDS=--update)'
+	@echo 'make mutants  drawn edits of the core, each run against the tests that meet it (MUTANTS="--seed 7 --count 200")'
 	@echo 'make shuttle  whole operations with up to 8 threads under drawn schedules (SHUTTLE=TEST; see tests/shuttle/harness.rs)'
 	@echo 'make asan     the core under AddressSanitizer'
 	@echo 'make tsan     a stress of the core under ThreadSanitizer'
@@ -44,7 +45,7 @@ preflight:
 
 # --- the wheel, and environments of the project's own: as a user has it, with what the tests need, with the peers
 
-.venv/made .venv-dev/made .venv-edit/made .venv-peers/made: | preflight
+.venv/made .venv-dev/made .venv-edit/made .venv-peers/made .venv-mutants/made: | preflight
 	@echo 'Setting up $(@D). The first build of specmm takes minutes; later ones are quick.'
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --upgrade pip
@@ -65,6 +66,11 @@ $(WHEEL): $(SOURCES) .venv/made
 .venv-dev/installed: $(WHEEL) .venv-dev/made
 	.venv-dev/bin/python -m pip install --quiet --group dev "$$(echo target/wheel/*.whl)[cli]"
 	.venv-dev/bin/python -m pip install --quiet --force-reinstall --no-deps target/wheel/*.whl
+	touch $@
+
+# No specmm: the tool reads and builds the sources.
+.venv-mutants/installed: pyproject.toml .venv-mutants/made
+	.venv-mutants/bin/python -m pip install --quiet --group mutants
 	touch $@
 
 .venv-peers/installed: $(WHEEL) .venv-peers/made pyproject.toml
@@ -143,6 +149,10 @@ loom-bounds: | preflight
 guards: | preflight
 	$(LOOM) cargo --config 'target."cfg(all())".runner = "$(PYTHON) tools/guards.py"' \
 	    test --profile loom --all-features --lib -- $(GUARDS)
+
+# Edits of the sources that have no name: tools/mutants says how. A fresh seed unless MUTANTS="--seed N".
+mutants: .venv-mutants/installed
+	.venv-mutants/bin/python tools/mutants $(MUTANTS)
 
 # Without the names the library compiles to the same assembly.
 free: | preflight
@@ -233,4 +243,4 @@ ci: PEERS = quick
 ci: preflight-ci lint test loom guards free counts asan tsan shuttle spin peers
 
 clean:
-	rm -rf target .venv .venv-dev .venv-edit .venv-peers $(IN_PLACE) .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf target .venv .venv-dev .venv-edit .venv-mutants .venv-peers $(IN_PLACE) .hypothesis .mypy_cache .pytest_cache .ruff_cache

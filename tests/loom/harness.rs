@@ -22,7 +22,7 @@ use super::loom_history::Outcomes;
 const LIST: &str = "SPECMM_LOOM_LIST";
 /// The name to switch off; the run must fail.
 const OFF: &str = "SPECMM_LOOM_OFF";
-/// The one pass to run, with something switched off.
+/// The pass to run first; with something switched off, the only one.
 const PASS: &str = "SPECMM_LOOM_PASS";
 /// The execution whose steps to print, with something switched off.
 const TRACE: &str = "SPECMM_LOOM_TRACE";
@@ -104,7 +104,10 @@ impl Model {
     }
 
     fn passes(&self) -> impl Iterator<Item = Pass> + use<> {
-        Pass::ALL.into_iter().chain(self.twin.then_some(Pass::Twin))
+        let first = std::env::var(PASS).ok();
+        let mut passes: Vec<_> = Pass::ALL.into_iter().chain(self.twin.then_some(Pass::Twin)).collect();
+        passes.sort_by_key(|pass| first.as_deref() != Some(&format!("{pass:?}")));
+        passes.into_iter()
     }
 
     /// One pass with something switched off. It should not return.

@@ -1,0 +1,299 @@
+"""One build that has every drawn edit, chosen at run time.
+
+A copy of the tree stands in target/mutants/tree. In it the body of a function becomes a `match` on the number of the edit that
+this run makes: an arm for each edit of the function, which is the whole body with the edit in it, and one for the body as it is.
+So an edit compiles if and only if the edited source would, whatever it does to bindings, borrows and moves. The body as it is
+also marks each of its statements when it is reached, which tells which tests meet an edit.
+"""
+
+import json
+import os
+import re
+import subprocess
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sites import Edit, Function, Source, source_files
+
+ROOT = Path(__file__).resolve().parents[2]
+PLACE = ROOT / "target" / "mutants"
+TREE = PLACE / "tree"
+COPIED = (
+    "Cargo.toml",
+    "Cargo.lock",
+    "README.md",
+    "CHANGELOG.md",
+    "pyproject.toml",
+    "rust",
+    "tests",
+    "examples",
+    "benches",
+    "tools/surface",
+)
+
+# Appended to the copied facade. No std facility that allocates: tests count and refuse allocations.
+CHOICE = """
+#[allow(unsafe_code)]
+mod edits {
+    use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+    static EDIT: AtomicU32 = AtomicU32::new(0);
+    static MET: [AtomicU8; MARKS] = [const { AtomicU8::new(0) }; MARKS];
+    /// The edit that this run makes; 0 is none.
+    #[inline]
+    pub fn edit() -> u32 {
+        EDIT.load(Ordering::Relaxed)
+    }
+    #[inline]
+    pub fn met(mark: usize) {
+        MET[mark].store(1, Ordering::Relaxed);
+    }
+    unsafe extern "C" {
+        fn getenv(name: *const std::ffi::c_char) -> *const std::ffi::c_char;
+        fn atexit(run: extern "C" fn()) -> i32;
+    }
+    #[used]
+    #[unsafe(link_section = ".init_array")]
+    static BEGIN: extern "C" fn() = begin;
+    extern "C" fn begin() {
+        let asked = unsafe { getenv(c"SPECMM_EDIT".as_ptr()) };
+        if !asked.is_null() {
+            let number = unsafe { std::ffi::CStr::from_ptr(asked) }.to_str().unwrap().parse().unwrap();
+            EDIT.store(number, Ordering::Relaxed);
+        }
+        if !unsafe { getenv(c"SPECMM_EDITS_MET".as_ptr()) }.is_null() {
+            unsafe { atexit(end) };
+        }
+    }
+    /// Adds to the file: children of a test that forks write as well.
+    extern "C" fn end() {
+        use std::io::Write;
+        let Some(path) = std::env::var_os("SPECMM_EDITS_MET") else { return };
+        let mut text = String::new();
+        for (mark, met) in MET.iter().enumerate() {
+            if met.load(Ordering::Relaxed) == 1 {
+                text += &format!("{mark}\\n");
+            }
+        }
+        let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
+        file.and_then(|mut file| file.write_all(text.as_bytes())).unwrap();
+    }
+}
+pub(crate) use edits::{edit, met};
+"""
+
+
+@dataclass
+class Kind:
+    """One configuration of the tree."""
+
+    name: str
+    cargo: list[str]
+    flags: str = ""
+    run: dict[str, str] = field(default_factory=dict)  # what its tests find in the environment
+
+    @property
+    def target(self) -> Path:
+        """Its folder."""
+        return PLACE / self.name
+
+
+KINDS = {
+    "loom": Kind(
+        "loom",
+        ["test", "--profile", "loom", "--all-features", "--lib"],
+        "--cfg specmm_loom",
+        {"SPECMM_LOOM_PASS": "B"},
+    ),
+}
+
+
+@dataclass
+class Written:
+    """A copied tree."""
+
+    numbers: dict[str, int]  # id -> what SPECMM_EDIT is for it
+    marks: list[str]  # the statements, in the order of their numbers
+    arms: dict[str, list[tuple[int, int, str]]]  # file -> first line, last line, id
+    unbuildable: list[Edit] = field(default_factory=list)
+
+
+def sync_copy() -> None:
+    """Copies what changed, so that cargo builds only that; sources of the core are written by `write`."""
+    wanted = set()
+    for name in COPIED:
+        origin = ROOT / name
+        for path in [origin] if origin.is_file() else sorted(origin.rglob("*")):
+            if (
+                path.is_file()
+                and "__pycache__" not in path.parts
+                and path.suffix in (".rs", ".toml", ".lock", ".md", ".json", ".txt")
+            ):
+                wanted.add(path.relative_to(ROOT))
+    for path in wanted:
+        if not (path.suffix == ".rs" and path.parts[:2] == ("rust", "core")):
+            put(TREE / path, (ROOT / path).read_bytes())
+    for path in TREE.rglob("*"):
+        if path.is_file() and path.relative_to(TREE) not in wanted:
+            path.unlink()
+
+
+def put(path: Path, text: bytes) -> None:
+    """Writes a file unless it is as it should be."""
+    if path.exists() and path.read_bytes() == text:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text)
+
+
+def write(edits: list[Edit], core: Path = ROOT / "rust" / "core") -> Written:
+    """Writes the core's sources into the copy, with these edits."""
+    sync_copy()
+    written = Written({}, [], {})
+    by_body: dict[tuple[str, int], list[Edit]] = defaultdict(list)
+    for number, edit in enumerate(edits, 1):
+        written.numbers[edit.id] = number
+        by_body[edit.file, edit.body].append(edit)
+    edited = {path.relative_to(core).as_posix() for path in source_files(core)}
+    texts = {}
+    for path in sorted(core.rglob("*.rs")):
+        short = path.relative_to(core).as_posix()
+        text = path.read_bytes()
+        texts[short] = with_edits(Source(short, text), by_body, written) if short in edited else text
+    texts["sync/mod.rs"] += CHOICE.replace("MARKS", str(max(len(written.marks), 1))).encode()
+    for short, text in texts.items():
+        put(TREE / "rust" / "core" / short, text)
+    return written
+
+
+def with_edits(source: Source, by_body: dict[tuple[str, int], list[Edit]], written: Written) -> bytes:
+    """The source with a choice in each function that has edits, and a mark before each statement."""
+    out, done, arms = bytearray(), 0, []
+    for function in sorted(source.functions, key=lambda one: one.node.start_byte):
+        if function.is_const or function.node.start_byte < done:
+            continue
+        body = function.node
+        out += source.text[done : body.start_byte]
+        done = body.end_byte
+        mine = by_body.get((source.file, body.start_byte), [])
+        if function.is_opaque:
+            mine = inlined(mine, written)
+        marked = with_marks(source, function, mine if function.is_opaque else [], written)
+        if not mine or function.is_opaque:
+            out += marked
+            continue
+        out += b"{ match crate::sync::edit() {\n"
+        for edit in mine:
+            first = out.count(b"\n") + 1
+            out += f"{written.numbers[edit.id]} => ".encode()
+            out += (
+                source.text[body.start_byte : edit.start]
+                + edit.new.encode()
+                + source.text[edit.end : body.end_byte]
+            )
+            arms.append((first, out.count(b"\n") + 1, edit.id))
+            out += b"\n"
+        out += b"_ => " + marked + b"\n} }"
+    out += source.text[done:]
+    written.arms[source.file] = arms
+    return bytes(out)
+
+
+def inlined(edits: list[Edit], written: Written) -> list[Edit]:
+    """Of a function whose body must stay one: those that are an expression each and lie apart."""
+    kept: list[Edit] = []
+    for edit in edits:
+        is_expression = edit.operator in ("condition", "comparison", "constant")
+        if is_expression and all(edit.end <= other.start or other.end <= edit.start for other in kept):
+            kept.append(edit)
+        else:
+            written.unbuildable.append(edit)
+    return kept
+
+
+def with_marks(source: Source, function: Function, edits: list[Edit], written: Written) -> bytes:
+    """The body as it is, with a mark before each statement."""
+    body, puts = function.node, []
+    for place, name in source.places(function):
+        written.marks.append(name)
+        puts.append((place.start_byte, 0, place.start_byte, f"crate::sync::met({len(written.marks) - 1});"))
+    for edit in edits:
+        choice = (
+            f"(if crate::sync::edit() == {written.numbers[edit.id]} {{ {edit.new} }} else {{ {edit.old} }})"
+        )
+        puts.append((edit.start, 1, edit.end, choice))
+    out, done = bytearray(), body.start_byte
+    for start, _, end, new in sorted(puts):
+        out += source.text[done:start] + new.encode()
+        done = end
+    return bytes(out + source.text[done : body.end_byte])
+
+
+@dataclass
+class Binary:
+    """A test binary."""
+
+    kind: str
+    target: str
+    path: Path
+
+
+class CompilerError(Exception):
+    """The copy does not compile, for a reason outside the edits."""
+
+
+def cargo(kind: Kind, written: Written) -> tuple[list[Binary], set[str]]:
+    """Builds, or returns the edits that the compiler refuses."""
+    environment = os.environ | {
+        "CARGO_TARGET_DIR": str(kind.target),
+        "RUSTFLAGS": f"{kind.flags} --cap-lints allow".strip(),
+        "CARGO_TERM_COLOR": "never",
+    }
+    command = [
+        "cargo",
+        *kind.cargo,
+        *(["--no-run"] if kind.cargo[0] == "test" else []),
+        "--message-format=json",
+    ]
+    done = subprocess.run(command, cwd=TREE, env=environment, capture_output=True, text=True, check=False)
+    binaries, refused, elsewhere = [], set(), []
+    for line in done.stdout.splitlines():
+        message = json.loads(line)
+        if message["reason"] == "compiler-artifact" and message.get("executable"):
+            binaries.append(Binary(kind.name, message["target"]["name"], Path(message["executable"])))
+        if message["reason"] == "compiler-message" and message["message"]["level"] == "error":
+            guilty = guilty_of(message["message"], written)
+            refused |= guilty
+            if not guilty and message["message"]["spans"]:
+                elsewhere.append(message["message"]["rendered"])
+    if done.returncode == 0:
+        return binaries, set()
+    if refused:
+        return [], refused
+    raise CompilerError("\n".join(elsewhere) or done.stderr)
+
+
+def guilty_of(message: dict, written: Written) -> set[str]:
+    """The edits in which an error lies: its first span, where a macro was called rather than where it is written."""
+    guilty = set()
+    for span in message["spans"]:
+        if not span["is_primary"]:
+            continue
+        while True:
+            file = span["file_name"].removeprefix("rust/core/")
+            for first, last, id_ in written.arms.get(file, []):
+                if first <= span["line_start"] and span["line_end"] <= last:
+                    guilty.add(id_)
+            if not span.get("expansion"):
+                break
+            span = span["expansion"]["span"]
+    return guilty
+
+
+REFUSED = PLACE / "refused.json"
+
+
+def function_text(edit: Edit, core: Path = ROOT / "rust" / "core") -> str:
+    """What a refusal depends on, near enough."""
+    text = (core / edit.file).read_bytes()
+    return re.sub(r"\s+", " ", text[edit.body : edit.body + 4000].decode(errors="replace"))

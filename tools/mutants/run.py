@@ -1,0 +1,178 @@
+"""Runs tests: once as the sources are, which says how long each takes and what it meets, and then with one edit at a time."""
+
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from build import KINDS, PLACE, TREE, Binary, Written
+from sites import Edit
+
+# Tests of the checkers themselves, and tests that read sources rather than run them.
+NOT_OURS = re.compile(r"::canaries::|^loom_history::|^shuttle_harness::")
+# A test that takes this many times as long as it does with the sources as they are hangs.
+TIMES, SECONDS = 8, 20
+JOBS = os.cpu_count() or 2
+
+
+@dataclass
+class Test:
+    """One test of one binary."""
+
+    binary: Binary
+    name: str
+    seconds: float = 0.0
+    met: set[str] = field(default_factory=set)
+
+    @property
+    def told(self) -> str:
+        """As people and files name it."""
+        return f"{self.binary.kind} {self.binary.target} {self.name}"
+
+
+@dataclass
+class End:
+    """How a run ended."""
+
+    how: str  # passed, failed, hung
+    seconds: float
+    output: str
+
+
+def tests_of(binary: Binary) -> list[Test]:
+    """Those in a binary."""
+    listed = subprocess.run(
+        [binary.path, "--list", "--format", "terse"], cwd=TREE, capture_output=True, text=True, check=True
+    )
+    names = [line.removesuffix(": test") for line in listed.stdout.splitlines() if line.endswith(": test")]
+    return [Test(binary, name) for name in names if not NOT_OURS.search(name)]
+
+
+def run(test: Test, *, number: int = 0, limit: float = 600, met: Path | None = None) -> End:
+    """One test in a process of its own."""
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("SPECMM_", "LOOM_"))
+    }
+    environment |= {"SPECMM_EDIT": str(number), "RUST_BACKTRACE": "0", **KINDS[test.binary.kind].run}
+    if met is not None:
+        environment["SPECMM_EDITS_MET"] = str(met)
+    command = [test.binary.path, "--exact", test.name, "--test-threads=1", "--include-ignored"]
+    began = time.monotonic()
+    with tempfile.TemporaryFile("w+", errors="replace") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=TREE,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(limit)
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:
+            # What it started dies with it.
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            process.wait()
+        output.seek(0)
+        text = output.read()[-4000:]
+    seconds = time.monotonic() - began
+    ran = re.search(r"^running 1 test$", text, re.MULTILINE) or len(text) >= 4000
+    if code == 0 and not ran:
+        raise RuntimeError(f"{test.told} ran nothing:\n{text}")
+    return End("hung" if code is None else "failed" if code else "passed", seconds, text)
+
+
+def record(tests: list[Test], marks: list[str]) -> list[str]:
+    """How long each takes and which marks it meets, as the sources are. What failed, which must be nothing."""
+    wrong = []
+
+    def one(test: Test) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            met = Path(folder) / "met"
+            end = run(test, met=met)
+            if end.how != "passed":
+                wrong.append(f"{test.told} {end.how} without an edit:\n{end.output}")
+                return
+            test.seconds = end.seconds
+            test.met = {marks[int(line)] for line in met.read_text().split()} if met.exists() else set()
+
+    with ThreadPoolExecutor(JOBS) as pool:
+        list(pool.map(one, tests))
+    return wrong
+
+
+def cached(kind: str, key: str, tests: list[Test], written: Written, *, stale: bool) -> list[str]:
+    """As `record`, from the file of the last time if nothing has changed, or although something has."""
+    path = PLACE / f"met-{kind}.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    if known.get("key") != key and not stale:
+        known = {"key": key, "tests": {}}
+    fresh = [test for test in tests if test.told not in known["tests"]]
+    wrong = record(fresh, written.marks)
+    for test in fresh:
+        known["tests"][test.told] = {"seconds": round(test.seconds, 3), "met": sorted(test.met)}
+    if not wrong:
+        path.write_text(json.dumps(known))
+    for test in tests:
+        about = known["tests"][test.told]
+        test.seconds, test.met = about["seconds"], set(about["met"])
+    return wrong
+
+
+def key_of_tree() -> str:
+    """What recorded marks and times depend on: the sources, not the edits."""
+    digest = hashlib.sha256()
+    root = TREE.parents[2]
+    for folder in ("rust", "tests"):
+        for path in sorted((root / folder).rglob("*.rs")):
+            if path.is_file():
+                digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+@dataclass
+class Fate:
+    """What became of an edit."""
+
+    edit: Edit
+    killed_by: str | None = None
+    how: str = ""
+    tried: int = 0
+    seconds: float = 0.0
+
+
+def judge(edit: Edit, number: int, tests: list[Test], hint: str | None) -> Fate:
+    """Runs what meets an edit, cheapest first, up to the first that fails."""
+    fate = Fate(edit)
+    for test in sorted(tests, key=lambda test: (test.told != hint, test.seconds)):
+        end = run(test, number=number, limit=max(SECONDS, TIMES * test.seconds))
+        fate.tried += 1
+        fate.seconds += end.seconds
+        if end.how != "passed":
+            fate.killed_by, fate.how = test.told, end.how
+            break
+    return fate
+
+
+def judge_all(
+    edits: list[Edit], numbers: dict[str, int], meeting: dict[str, list[Test]], hints: dict[str, str]
+):
+    """All of them, as they end."""
+    with ThreadPoolExecutor(JOBS) as pool:
+        jobs = [
+            pool.submit(judge, edit, numbers[edit.id], meeting[edit.id], hints.get(edit.id)) for edit in edits
+        ]
+        for job in as_completed(jobs):
+            yield job.result()
