@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Switches off every named guard and every named ordering in turn: some model must fail without it.
+"""Switches off every named guard, order and ordering in turn: some model must fail without it.
 
 Reads the names from the sources, what is known of each from tests/loom/guards.toml, and which models need
 it from the models themselves. Writes target/guards.json, with the steps of each counterexample, and holds
@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,8 +41,11 @@ PAGE = ROOT / "docs" / "guards.md"
 
 # At worst a run with something switched off explores the whole model; one that takes longer decides nothing.
 SECONDS = 300
-# Newest values first for logic, stale reads first for orderings.
-PASSES = {"logic": ["B", "A", "C", "StaleCas", "Twin"], "ordering": ["A", "C", "B", "StaleCas", "Twin"]}
+# Newest values first for checks, steps and their order, stale reads first for orderings.
+LOGIC = ["B", "A", "C", "StaleCas", "Twin"]
+PASSES = {"logic": LOGIC, "order": LOGIC, "ordering": ["A", "C", "B", "StaleCas", "Twin"]}
+# What a macro of rust/core/sync/guard.rs names: a check or a step, the order of two steps, an ordering.
+KINDS = {"in_order": "order", "ord": "ordering", "ordered_fence": "ordering"}
 
 CALL = re.compile(
     r"\b(?P<macro>guard|duty|give_back|in_order|seeded|ord|ordered_fence)!\(\s*\"(?P<name>[a-z0-9_.]+)\",(?=(?P<rest>[^;]{0,40}))"
@@ -106,7 +110,7 @@ def names_in_sources() -> list[Mutant]:
             for match in CALL.finditer(text):
                 line = text.count("\n", 0, match.start()) + 1
                 macro = match["macro"]
-                kind = "ordering" if macro in ("ord", "ordered_fence") else "logic"
+                kind = KINDS.get(macro, "logic")
                 file = str(path.relative_to(ROOT))
                 for part in parts(macro, match["rest"]):
                     name, function = match["name"] + part, function_around(text, match.start())
@@ -273,13 +277,14 @@ def page(mutants: list[Mutant]) -> str:
     """docs/guards.md."""
     killed = [mutant for mutant in mutants if mutant.killed_by]
     redundant = [mutant for mutant in mutants if mutant.redundant]
-    orderings = sum(mutant.kind == "ordering" for mutant in killed)
+    kinds = Counter(mutant.kind for mutant in killed)
     out = [
         "# Every guard, switched off",
         "",
-        "Written by `make guards GUARDS=--update`. Each name stands in the source at a check, a step or an",
-        "ordering of the protocol. With that one thing switched off, the model named beside it fails in the",
-        "pass given. `target/guards.json` has the steps of each failing execution, and",
+        "Written by `make guards GUARDS=--update`. Each name stands in the source at a check or a step of",
+        "the protocol, at two steps whose order matters, or at an ordering of the memory model. With that",
+        "one thing switched off (of two steps, the second comes first) the model named beside it fails in",
+        "the pass given. `target/guards.json` has the steps of each failing execution, and",
         "`make guards GUARDS=NAME` prints them. What the passes are: [checking.md](checking.md).",
         "",
         "A bug called `seeded N` is one of [invariants.md](invariants.md#seeded-bugs), and `20.N` one of",
@@ -287,8 +292,8 @@ def page(mutants: list[Mutant]) -> str:
         "A name that ends in `:acquire` or `:release` is an acquire-release ordering without that half;",
         "`:seqcst` is a full fence made acquire-release.",
         "",
-        f"{len(killed)} killed: {len(killed) - orderings} checks and steps, {orderings} orderings."
-        f" {len(redundant)} justified without a kill.",
+        f"{len(killed)} killed: {kinds['logic']} checks and steps, {kinds['order']} orders,"
+        f" {kinds['ordering']} orderings. {len(redundant)} justified without a kill.",
     ]
     for room in ROOMS:
         rows = [mutant for mutant in killed if mutant.file.startswith(f"rust/core/{room}/")]
@@ -431,7 +436,11 @@ def main() -> int:
         return 1 if wrong or survivors else 0
     if survivors == 0 and (arguments.binary is None or arguments.names):
         take_from(PAGE.read_text() if PAGE.exists() else "", mutants)
-    differs = settle(mutants, update=arguments.update) if survivors == 0 else 0
+    # A name that survived, or that no model lists any more, must not lose its row: then nothing is written.
+    is_sound = not (wrong or survivors)
+    if arguments.update and not is_sound:
+        print(f"guards: {PAGE.name} is not written", file=sys.stderr)
+    differs = settle(mutants, update=arguments.update and is_sound) if survivors == 0 else 0
     killed = sum(mutant.killed_by is not None for mutant in mutants)
     justified = sum(mutant.redundant is not None for mutant in mutants)
     print(f"guards: {len(mutants)} names: {killed} killed, {justified} justified, {survivors} survive")

@@ -31,6 +31,7 @@ const fn elsewhere() {
         right(),
         bug = wrong()
     );
+    in_order!("lock.order.last", first(), last());
 }
 """
 
@@ -47,7 +48,13 @@ else
     printf 'loom: died in execution 3\\nat line\\nit broke\\n'
 fi
 """
-NAMES = ["lock.acquire:acquire", "lock.acquire:release", "lock.was_free", "lock.seed.late"]
+NAMES = [
+    "lock.acquire:acquire",
+    "lock.acquire:release",
+    "lock.was_free",
+    "lock.seed.late",
+    "lock.order.last",
+]
 
 
 def needed(*names):
@@ -63,7 +70,7 @@ def make_guards(tmp_path, monkeypatch, capsys):
     source.write_text(SOURCE)
     table = [
         f"[{json.dumps(name)}]\nlinux = 'trylock'\npremise = 'one word'\n"
-        for name in ("lock.acquire", "lock.was_free", "lock.seed.late")
+        for name in ("lock.acquire", "lock.was_free", "lock.order.last", "lock.seed.late")
     ]
     table[-1] += "history = 'bug 1'\n"
     (tmp_path / "guards.toml").write_text("\n".join(table))
@@ -101,7 +108,7 @@ def test_a_page_is_written_and_then_holds(make_guards):
     assert (code, said) == (0, "")
     assert tried == sorted(NAMES)
     page = (make_guards.folder / "guards.md").read_text()
-    assert "4 killed: 2 checks and steps, 2 orderings. 0 justified" in page
+    assert "5 killed: 2 checks and steps, 1 orders, 2 orderings. 0 justified" in page
     assert "| `lock.was_free` | sync/lock.rs, `try_lock` | trylock | one word | a lock | B |" in page
     assert "| bug 1 | `lock.seed.late` | it broke |" in page
     assert make_guards()[:2] == (0, "")
@@ -137,7 +144,7 @@ def test_one_name_is_tried_and_added_alone(make_guards):
     assert make_guards(binary=False)[0] == 1
     assert make_guards("lock.new", "--update") == (0, "", ["lock.new"])
     page = (make_guards.folder / "guards.md").read_text()
-    assert "5 killed: 3 checks and steps" in page
+    assert "6 killed: 3 checks and steps, 1 orders" in page
     assert "| bug 1 | `lock.seed.late` | it broke |" in page
     assert make_guards()[:2] == (0, "")
 
@@ -152,6 +159,36 @@ def test_a_survivor_fails_and_writes_nothing(make_guards):
         assert "lock.was_free" in said
         assert "survives" in said
         assert (make_guards.folder / "guards.md").read_text() == before
+
+
+def test_a_name_that_no_model_lists_keeps_its_row(make_guards):
+    assert make_guards("--update")[0] == 0
+    before = (make_guards.folder / "guards.md").read_text()
+    (make_guards.folder / "models").write_text(needed(*(name for name in NAMES if name != "lock.was_free")))
+    for arguments in ([], ["--update"], ["lock.acquire", "--update"]):
+        code, said, _ = make_guards(*arguments)
+        assert code == 1
+        assert "lock.was_free" in said
+        assert "no model needs it and no reason is given" in said
+        assert (make_guards.folder / "guards.md").read_text() == before
+
+
+def test_an_order_is_tried_where_values_are_newest_first(make_guards):
+    assert make_guards("lock.order.last")[0] == 0
+    assert make_guards("--update")[0] == 0
+    page = (make_guards.folder / "guards.md").read_text()
+    assert "| `lock.order.last` | sync/lock.rs, `elsewhere` | trylock | one word | a lock | B |" in page
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("arguments", [[], ["--update"], ["NAME"], ["NAME", "--update"]])
+def test_whatever_survives_fails_the_run(make_guards, name, arguments):
+    assert make_guards("--update")[0] == 0
+    before = (make_guards.folder / "guards.md").read_text()
+    (make_guards.folder / name).touch()
+    code, said, tried = make_guards(*(name if word == "NAME" else word for word in arguments))
+    assert (code, name in tried, f"{name} (rust/core/sync/lock.rs:" in said) == (1, True, True)
+    assert (make_guards.folder / "guards.md").read_text() == before
 
 
 def test_the_committed_page_has_every_name_where_it_is():
