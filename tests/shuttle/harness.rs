@@ -3,7 +3,9 @@
 //!
 //! The tests are modules inside the parts that they check; their files are in this folder and are compiled only under `--cfg
 //! specmm_shuttle`. A body calls the functions that ship and adds no atomics. Schedules are drawn by PCT from fixed seeds (so
-//! every run is the same) or enumerated. To repeat a failing one, pass the printed schedule, or a file that holds it, to the test
+//! every run is the same) or enumerated. What must be found (a coverage point, a failure without some guard) may need one schedule of
+//! thousands, and a harmless change of the code moves it; so the search for it goes on with further seeds, up to [`ROUNDS`] times as
+//! many schedules as the test draws for itself. To repeat a failing one, pass the printed schedule, or a file that holds it, to the test
 //! that failed:
 //!
 //! ```text
@@ -22,6 +24,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 /// A schedule to repeat, or a file that holds it.
@@ -30,8 +33,10 @@ const REPLAY: &str = "SPECMM_SHUTTLE_REPLAY";
 const OFF: &str = "SPECMM_SHUTTLE_OFF";
 /// A file to which each test adds a line.
 const REPORT: &str = "SPECMM_SHUTTLE_REPORT";
-/// A mutant that runs longer does not end.
+/// A mutant that runs longer without a new search does not end.
 const HANG_SECONDS: u64 = 120;
+/// How many times a test's own number of schedules is drawn before what must be found counts as absent.
+const ROUNDS: u64 = 20;
 /// Accesses in one execution beyond which threads only keep each other busy.
 const MAX_STEPS: usize = 200_000;
 /// A schedule up to this length goes into a variable, a longer one into a file.
@@ -44,7 +49,7 @@ const NOT_MET: &str = "is not on the way of this test";
 /// How schedules are found.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Search {
-    /// This many drawn by PCT with one change of priority, and as many with two.
+    /// This many drawn by PCT with one change of priority, and as many with two: one round.
     Pct(usize),
     /// All.
     Dfs,
@@ -87,7 +92,9 @@ struct Progress {
 
 std::thread_local! {
     static PROGRESS: Cell<Progress> = const { Cell::new(Progress { executions: 0, accesses: 0 }) };
-    static SEARCH: Cell<&'static str> = const { Cell::new("") };
+    static SEARCH: RefCell<String> = const { RefCell::new(String::new()) };
+    /// Executions of the searches before this one.
+    static EARLIER: Cell<u64> = const { Cell::new(0) };
     static REACHED: RefCell<BTreeMap<String, u64>> = const { RefCell::new(BTreeMap::new()) };
 }
 
@@ -154,29 +161,40 @@ impl Test {
         if std::env::var_os(OFF).is_some() {
             return self.run_mutant();
         }
-        for (label, scheduler) in self.searches() {
-            let started = Instant::now();
-            let Progress { executions, accesses } = self.run(label, scheduler);
-            assert!(executions > 1, "{}: one execution explores nothing", self.name);
-            println!(
-                "shuttle | {} | {label} | {executions} executions | {} accesses each | {:.2} s",
-                self.name,
-                accesses / executions,
-                started.elapsed().as_secs_f64()
-            );
+        let times = if std::env::var_os("SPECMM_DEEP").is_some() { DEEP } else { 1 };
+        for search in self.searches(0, times) {
+            self.run_and_tell(search);
+        }
+        for search in (1..ROUNDS).flat_map(|round| self.searches(round, 1)) {
+            if self.never_reached().is_none() {
+                break;
+            }
+            self.run_and_tell(search);
         }
         self.report_pairs();
-        let reached = REACHED.with(RefCell::take);
-        for point in self.reaches {
-            assert!(
-                reached.contains_key(*point),
-                "{} never reaches {point}; it reaches {reached:?}",
-                self.name
-            );
+        if let Some(point) = self.never_reached() {
+            panic!("{} never reaches {point}; it reaches {:?}", self.name, REACHED.with(RefCell::take));
         }
         for name in self.needs {
             self.check_needed(name);
         }
+    }
+
+    fn run_and_tell(&self, (label, scheduler): Labelled) {
+        let started = Instant::now();
+        let Progress { executions, accesses } = self.run(&label, scheduler);
+        assert!(executions > 1, "{}: one execution explores nothing", self.name);
+        println!(
+            "shuttle | {} | {label} | {executions} executions | {} accesses each | {:.2} s",
+            self.name,
+            accesses / executions,
+            started.elapsed().as_secs_f64()
+        );
+    }
+
+    fn never_reached(&self) -> Option<&'static str> {
+        REACHED
+            .with_borrow(|reached| self.reaches.iter().copied().find(|point| !reached.contains_key(*point)))
     }
 
     /// Which operations ran at the same time as which (`sync/running.rs`).
@@ -188,21 +206,25 @@ impl Test {
         file.and_then(|mut file| file.write_all(line.as_bytes())).expect("a report");
     }
 
-    fn searches(&self) -> Vec<(&'static str, Box<dyn Scheduler + Send>)> {
+    /// The searches of one round, each with `times` the test's own number of schedules. All schedules are one round.
+    fn searches(&self, round: u64, times: usize) -> Vec<Labelled> {
         match self.search {
-            Search::Dfs => vec![("every schedule", Box::new(Called(DfsScheduler::new(None, false))))],
+            Search::Dfs if round > 0 => Vec::new(),
+            Search::Dfs => vec![("every schedule".into(), Box::new(Called(DfsScheduler::new(None, false))))],
             Search::Pct(executions) => {
-                let executions =
-                    executions * if std::env::var_os("SPECMM_DEEP").is_some() { DEEP } else { 1 };
-                let draw = |seed, depth| Box::new(PctScheduler::new_from_seed(seed, depth, executions));
-                vec![("PCT, depth 2, seed 2", draw(2, 2)), ("PCT, depth 3, seed 3", draw(3, 3))]
+                let draw = |depth| -> Labelled {
+                    let seed = 2 * round + depth as u64;
+                    let scheduler = PctScheduler::new_from_seed(seed, depth, executions * times);
+                    (format!("PCT, depth {depth}, seed {seed}"), Box::new(scheduler))
+                };
+                vec![draw(2), draw(3)]
             }
         }
     }
 
-    fn run(&self, label: &'static str, scheduler: Box<dyn Scheduler + Send>) -> Progress {
-        PROGRESS.take();
-        SEARCH.set(label);
+    fn run(&self, label: &str, scheduler: Box<dyn Scheduler + Send>) -> Progress {
+        EARLIER.set(EARLIER.get() + PROGRESS.take().executions);
+        SEARCH.set(label.to_owned());
         let mut config = Config::new();
         config.max_steps = MaxSteps::FailAfter(MAX_STEPS);
         config.stack_size = 1 << 18;
@@ -240,21 +262,33 @@ impl Test {
     fn run_mutant(&self) {
         let report = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
-            eprintln!("{DIED}{}, execution {}", SEARCH.get(), PROGRESS.get().executions);
+            let (now, earlier) = (PROGRESS.get().executions, EARLIER.get());
+            eprintln!(
+                "{DIED}{}, execution {now}, schedule {}",
+                SEARCH.with_borrow(String::clone),
+                earlier + now
+            );
             report(panic);
         }));
         eprintln!("{RAN}");
-        for (label, scheduler) in self.searches() {
-            self.run(label, scheduler);
+        for round in 0..ROUNDS {
+            for (label, scheduler) in self.searches(round, 1) {
+                eprintln!("{label}");
+                self.run(&label, scheduler);
+            }
+            assert!(mutant::was_met(), "{NOT_MET}");
         }
-        assert!(mutant::was_met(), "{NOT_MET}");
+        eprintln!("{SURVIVED}{} schedules", EARLIER.get() + PROGRESS.get().executions);
     }
 
     /// Some execution must fail without the named guard, and again when its schedule is replayed. Each try is a separate process:
     /// a broken protocol may abort or hang.
     fn check_needed(&self, name: &str) {
-        let found = Died::of(&child(name, None));
-        let Some(died) = found else { panic!("{}: nothing fails with {name} switched off", self.name) };
+        let first = child(name, None);
+        let Some(died) = Died::of(&first) else {
+            let tried = line_after(&first.1, SURVIVED);
+            panic!("{}: nothing fails with {name} switched off, in {tried}", self.name)
+        };
         println!("shuttle | {} | {name} off | dies: {} | {}", self.name, died.at, died.why);
         let file = std::env::temp_dir().join(format!("specmm-shuttle-{}-{name}", std::process::id()));
         let again = if died.schedule.len() <= SHORT {
@@ -270,6 +304,16 @@ impl Test {
 }
 
 const DIED: &str = "died at ";
+const SURVIVED: &str = "survived ";
+
+/// A scheduler, and how it draws.
+type Labelled = (String, Box<dyn Scheduler + Send>);
+
+/// What follows a mark, to the end of the line.
+fn line_after<'t>(text: &'t str, mark: &str) -> &'t str {
+    let rest = text.split_once(mark).map_or("", |(_, rest)| rest);
+    rest.lines().next().unwrap_or_default().trim()
+}
 
 fn count(change: impl FnOnce(&mut Progress)) {
     let mut progress = PROGRESS.get();
@@ -293,11 +337,11 @@ impl Died {
             return None;
         }
         let after = |mark: &str| text.split_once(mark).map_or("", |(_, rest)| rest);
-        let line = |text: &str| text.lines().next().unwrap_or_default().trim().to_owned();
+        let panic = after(" panicked at ").split_once('\n').map(|(_, rest)| rest.lines().next());
         Some(Self {
-            at: line(after(DIED)),
+            at: line_after(text, DIED).to_owned(),
             // The first panic; a hang or a signal has none.
-            why: line(after(" panicked at ").split_once('\n').map_or("no panic", |(_, rest)| rest)),
+            why: panic.map_or("no panic", Option::unwrap_or_default).trim().to_owned(),
             schedule: after("failing schedule:\n\"").split('"').next().unwrap_or_default().trim().to_owned(),
         })
     }
@@ -316,21 +360,32 @@ fn child(name: &str, replay: Option<&str>) -> (bool, String) {
         command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the test binary runs");
     let mut pipe = child.stderr.take().expect("piped");
     // Read during the wait: a schedule may be longer than a pipe holds.
-    let reader = std::thread::spawn(move || {
-        let mut text = Vec::new();
-        pipe.read_to_end(&mut text).expect("a pipe");
-        String::from_utf8_lossy(&text).into_owned()
-    });
-    let started = Instant::now();
+    let text = Arc::new(Mutex::new(Vec::new()));
+    let reader = {
+        let text = Arc::clone(&text);
+        std::thread::spawn(move || {
+            let mut part = [0; 1 << 12];
+            while let length @ 1.. = pipe.read(&mut part).expect("a pipe") {
+                text.lock().expect("no panic").extend_from_slice(&part[..length]);
+            }
+        })
+    };
+    let (mut heard, mut since) = (0, Instant::now());
     let lived = loop {
+        let length = text.lock().expect("no panic").len();
+        if length > heard {
+            (heard, since) = (length, Instant::now());
+        }
         match child.try_wait().expect("a child to wait for") {
             Some(status) => break status.success(),
-            None if started.elapsed().as_secs() > HANG_SECONDS => {
+            None if since.elapsed().as_secs() > HANG_SECONDS => {
                 child.kill().expect("a child to kill");
                 break false;
             }
             None => std::thread::sleep(std::time::Duration::from_millis(2)),
         }
     };
-    (lived, reader.join().expect("its panic"))
+    reader.join().expect("its panic");
+    let text = text.lock().expect("no panic");
+    (lived, String::from_utf8_lossy(&text).into_owned())
 }
