@@ -1,6 +1,9 @@
 //! Models of RCU itself: here sections and grace periods are explored, with full fences instead of membarrier.
 
-use super::{ArcCell, ReadSection, barrier, call_rcu, elapsed, read, snapshot, synchronize};
+use super::{
+    ArcCell, ReadSection, barrier, call_rcu, elapsed, read, snapshot, synchronize, synchronize_if_much,
+    waiting,
+};
 use crate::loom_harness::{History, Model, Protected, reach, spawn};
 use crate::sync::LifeCell;
 use std::sync::Arc;
@@ -78,6 +81,8 @@ fn a_section_against_a_grace_period() {
             "rcu.exit.release",
             "rcu.batch.elapsed",
             "rcu.seed.dropped_now",
+            "rcu.enter.announced_first",
+            "rcu.scan.fence_first",
         ],
     }
     .check();
@@ -264,7 +269,7 @@ fn work_is_taken_before_the_scan() {
         twin: false,
         body: unlinked_during_a_scan,
         reaches: &[],
-        needs: &["rcu.seed.taken_late"],
+        needs: &["rcu.seed.taken_late", "rcu.take.before_ticket"],
     }
     .check();
 }
@@ -341,16 +346,16 @@ fn batched_for_a_third() {
 }
 
 #[test]
-fn a_ticket_that_elapsed_for_a_third() {
+fn big_a_ticket_that_elapsed_for_a_third() {
     Model {
         name: "RCU: a ticket, another's grace period, and a third's section",
         rows: &[10],
-        preemption_bound: Some(2),
+        preemption_bound: Some(3),
         grace_periods: true,
         twin: false,
         body: batched_for_a_third,
         reaches: &["elapsed", "alive", "gone"],
-        needs: &["rcu.completed.release"],
+        needs: &["rcu.completed.release", "rcu.pass.numbered_first", "rcu.pass.completed_last"],
     }
     .check();
 }
@@ -386,7 +391,7 @@ fn a_barrier_against_another_runner() {
         twin: false,
         body: || barrier_against_runner(|| ()),
         reaches: &[],
-        needs: &["rcu.seed.barrier_runs_ahead"],
+        needs: &["rcu.seed.barrier_runs_ahead", "rcu.synchronize.runs_first"],
     }
     .check();
 }
@@ -402,6 +407,121 @@ fn only_the_runner_takes_work() {
         body: || barrier_against_runner(synchronize),
         reaches: &[],
         needs: &["rcu.take.runner"],
+    }
+    .check();
+}
+
+/// Two threads defer work and wait for it. Claim: each finds its own done, whoever has run it.
+fn barrier_against_barrier() {
+    let history = History::new(0_u32);
+    let defer_and_wait = |history: &History<u32>| {
+        let done = Arc::new(Protected::new());
+        let defer_and_wait = || {
+            let counter = Arc::clone(&done);
+            call_rcu(move || counter.increment());
+            barrier();
+            done.get()
+        };
+        history.call("defer and wait", defer_and_wait, |_, &times| times == 1);
+    };
+    let other = {
+        let history = history.clone();
+        spawn(move || defer_and_wait(&history))
+    };
+    defer_and_wait(&history);
+    other.join().unwrap();
+    history.check();
+}
+
+#[test]
+fn big_a_barrier_against_a_barrier() {
+    Model {
+        name: "RCU: two barriers",
+        rows: &[],
+        preemption_bound: None,
+        grace_periods: true,
+        twin: false,
+        body: barrier_against_barrier,
+        reaches: &[],
+        needs: &["rcu.barrier.runs_first", "rcu.defer.linked_first", "rcu.defer.counted_first"],
+    }
+    .check();
+}
+
+/// Little work waits, much does not: with two pieces, which are much here, deferred by two threads, each of which asks whether
+/// there is much. Claim: the first piece, alone, is not waited for; when both threads have asked, at most one is left.
+fn much_by_two() {
+    let history = History::new(0_u32);
+    let done = Arc::new(Protected::new());
+    let defer = |done: &Arc<Protected>| {
+        let counter = Arc::clone(done);
+        call_rcu(move || counter.increment());
+        synchronize_if_much();
+    };
+    defer(&done);
+    history.call("look", || done.get(), |_, &done| done == 0);
+    let other = {
+        let (history, done) = (history.clone(), Arc::clone(&done));
+        spawn(move || history.call("defer and ask", || defer(&done), |_, ()| true))
+    };
+    history.call("ask", synchronize_if_much, |_, ()| true);
+    other.join().unwrap();
+    history.settle();
+    history.call("count", waiting, |_, &left| left < 2);
+    barrier();
+    history.call("count at rest", || (waiting(), done.get()), |_, &found| found == (0, 2));
+    history.check();
+}
+
+#[test]
+fn big_much_work_is_waited_for() {
+    Model {
+        name: "RCU: much deferred work",
+        rows: &[],
+        preemption_bound: None,
+        grace_periods: true,
+        twin: false,
+        body: much_by_two,
+        reaches: &[],
+        needs: &["rcu.much.enough", "rcu.much.waits"],
+    }
+    .check();
+}
+
+/// Work that defers more work, as the end of a file does. Claim: a barrier runs what was deferred before it; the next one runs
+/// what that deferred, whoever ran it.
+fn work_that_defers() {
+    let history = History::new(0_u32);
+    let (first, second) = (Arc::new(Protected::new()), Arc::new(Protected::new()));
+    let other = {
+        let history = history.clone();
+        spawn(move || history.call("wait", synchronize, |_, ()| true))
+    };
+    let defer = || {
+        let (first, second) = (Arc::clone(&first), Arc::clone(&second));
+        call_rcu(move || {
+            first.increment();
+            call_rcu(move || second.increment());
+        });
+    };
+    history.call("defer", defer, |_, ()| true);
+    history.call("wait for the first", || (barrier(), first.get()).1, |_, &times| times == 1);
+    history.call("wait for the second", || (barrier(), second.get()).1, |_, &times| times == 1);
+    other.join().unwrap();
+    history.check();
+}
+
+#[test]
+fn work_may_defer_work() {
+    Model {
+        name: "RCU: work that defers work",
+        rows: &[],
+        preemption_bound: None,
+        grace_periods: true,
+        twin: false,
+        body: work_that_defers,
+        reaches: &[],
+        needs: &["rcu.seed.barrier_runs_ahead"],
     }
     .check();
 }

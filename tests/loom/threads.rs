@@ -3,7 +3,7 @@
 use super::{ArcCell, read, synchronize};
 use crate::loom_harness::{History, Model, reach, spawn};
 use crate::sync::context::{self, Context};
-use crate::sync::model::set_claims_meet;
+use crate::sync::model::{set_claims_meet, set_first_chunk};
 use crate::sync::{LifeCell, PerProcess, slots};
 use std::sync::Arc;
 
@@ -64,7 +64,7 @@ fn claim_against_late_section() {
 }
 
 #[test]
-fn a_claim_against_a_late_section() {
+fn big_a_claim_against_a_late_section() {
     Model {
         name: "threads: a claim against a late section",
         rows: &[],
@@ -116,15 +116,18 @@ fn the_sections_of_a_child() {
     .check();
 }
 
-/// A thread looks, ends and looks again, late; another frees. Claim: a grace period waits for a late section as for any other.
+/// A thread ends inside a section, in which it looks, and looks again, late; another frees. Claim: a grace period waits for the
+/// section that was open at the end, and for a late one, as for any other.
 fn late_section_against_grace_period() {
     let cell = Arc::new(ArcCell::new(fresh()));
     let history = History::new(true);
     let late = {
         let (cell, history) = (Arc::clone(&cell), history.clone());
         spawn(move || {
-            drop(read());
+            let open = read();
             end_of_thread();
+            look(&cell, &history);
+            drop(open);
             look(&cell, &history);
         })
     };
@@ -143,7 +146,7 @@ fn a_late_section_against_a_grace_period() {
         twin: false,
         body: late_section_against_grace_period,
         reaches: &["alive", "gone"],
-        needs: &[],
+        needs: &["context.end.outside"],
     }
     .check();
 }
@@ -172,7 +175,7 @@ fn scan_against_reuse() {
 }
 
 #[test]
-fn a_scan_against_the_next_owner_of_a_slot() {
+fn big_a_scan_against_the_next_owner_of_a_slot() {
     Model {
         name: "threads: a scan against the next owner of a slot",
         rows: &[10],
@@ -181,13 +184,64 @@ fn a_scan_against_the_next_owner_of_a_slot() {
         twin: false,
         body: scan_against_reuse,
         reaches: &["alive", "gone"],
-        needs: &[],
+        needs: &["slots.claim.free"],
+    }
+    .check();
+}
+
+/// The first chunk has one slot, which this thread has. Others look, in slots of further chunks, and this thread frees. Claim: a
+/// scan comes to every chunk in which a thread may be that it must wait for. Premise: chunks are made in order.
+fn scan_against_later_chunks(looking: usize) {
+    set_first_chunk(1);
+    set_claims_meet(true);
+    let cell = Arc::new(ArcCell::new(fresh()));
+    let history = History::new(true);
+    drop(read());
+    let looking = (0..looking).map(|_| {
+        let (cell, history) = (Arc::clone(&cell), history.clone());
+        spawn(move || look(&cell, &history))
+    });
+    let looking: Vec<_> = looking.collect();
+    free(&cell, &history);
+    for thread in looking {
+        thread.join().unwrap();
+    }
+    history.check();
+}
+
+#[test]
+fn a_scan_against_a_section_of_the_second_chunk() {
+    Model {
+        name: "threads: a scan against a section in the second chunk",
+        rows: &[10],
+        preemption_bound: None,
+        grace_periods: true,
+        twin: false,
+        body: || scan_against_later_chunks(1),
+        reaches: &["alive", "gone"],
+        needs: &["slots.scan.every_chunk"],
+    }
+    .check();
+}
+
+#[test]
+fn big_a_scan_against_two_sections_of_the_second_chunk() {
+    Model {
+        name: "threads: a scan against two who make the second chunk",
+        rows: &[10],
+        preemption_bound: Some(3),
+        grace_periods: true,
+        twin: false,
+        body: || scan_against_later_chunks(2),
+        reaches: &["alive", "gone"],
+        needs: &["slots.scan.every_chunk", "slots.claim.free"],
     }
     .check();
 }
 
 /// No slot is left. Some threads look, and one frees. Claim: the grace period waits for the crowd.
 fn crowd_against_grace_period(looking: usize) {
+    set_first_chunk(1);
     let mut ticket = 1_000_000;
     while slots().claim(ticket, 0).is_some() {
         ticket += 1;
@@ -222,7 +276,7 @@ fn the_crowd_against_a_grace_period() {
 }
 
 #[test]
-fn two_of_the_crowd_against_a_grace_period() {
+fn big_two_of_the_crowd_against_a_grace_period() {
     Model {
         name: "threads: two without a slot against a grace period",
         rows: &[10],
@@ -231,7 +285,7 @@ fn two_of_the_crowd_against_a_grace_period() {
         twin: false,
         body: || crowd_against_grace_period(2),
         reaches: &["alive", "gone"],
-        needs: &[],
+        needs: &["rcu.crowd.counted"],
     }
     .check();
 }

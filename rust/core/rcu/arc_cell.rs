@@ -73,12 +73,16 @@ impl<T: Send + Sync + 'static> ArcCell<T> {
 
     /// The value with its own count, raised inside a section: the borrow from [`ArcCell::load`] cannot outlive the section.
     pub fn get(&self) -> Option<Arc<T>> {
-        let _section = super::read();
+        self.get_inside(&super::read())
+    }
+
+    fn get_inside(&self, _section: &ReadSection) -> Option<Arc<T>> {
         // Pairs as in `load`.
         let pointer = self.pointer.load(ord!("rcu.cell.get.acquire", Acquire)).cast_const();
         if pointer.is_null() {
             return None;
         }
+        seeded!("rcu.cell.get.one_section", bug = super::lapse());
         // SAFETY: it came from Arc::into_raw, and the section keeps the count it stands for; the new one is the result's. Counts
         // lie beside the value: a shared reference to the value would not do.
         unsafe {

@@ -3,7 +3,7 @@
 //! Each piece of work owns something that begins with a [`Head`]: a box with a closure, or an object that carries the room for
 //! deferring its own end, which then allocates nothing.
 
-use crate::sync::{AtomicPtr, LifeCell, Ordering, Tally, ord};
+use crate::sync::{AtomicPtr, AtomicU64, LifeCell, Ordering, in_order, ord};
 use std::cell::UnsafeCell;
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ops::Deref;
@@ -157,17 +157,17 @@ unsafe impl<T: Send + Sync + 'static> Carries for Carried<T> {
 /// What was deferred and not taken yet.
 pub(super) struct Deferred {
     head: AtomicPtr<Head>,
-    /// How much there is, or slightly more: a hint.
-    waiting: Tally,
+    /// How much there is, or slightly more: counted before it is pushed, and taken off after it was taken.
+    waiting: AtomicU64,
 }
 
 impl Deferred {
     pub(super) fn new() -> Self {
-        Self { head: AtomicPtr::new(null_mut()), waiting: Tally::new() }
+        Self { head: AtomicPtr::new(null_mut()), waiting: AtomicU64::new(0) }
     }
 
     pub(super) fn waiting(&self) -> u64 {
-        self.waiting.get()
+        self.waiting.load(Ordering::Relaxed)
     }
 
     /// Whether there is any, as this thread sees it: its own is seen unless somebody has taken it.
@@ -176,19 +176,27 @@ impl Deferred {
     }
 
     pub(super) fn push(&self, work: Work) {
-        self.waiting.add(1);
+        in_order!("rcu.defer.counted_first", self.waiting.fetch_add(1, Ordering::Relaxed), self.link(work));
+    }
+
+    fn link(&self, work: Work) {
         let item = ManuallyDrop::new(work).0;
+        // SAFETY: `item` is not published yet.
+        let life = unsafe { (*item).life };
         let mut head = self.head.load_then_write(Ordering::Relaxed);
         loop {
-            // SAFETY: `item` is not published yet.
-            unsafe { (*item).next = head };
+            let point = || {
+                life.assert_alive();
+                // SAFETY: as above.
+                unsafe { (*item).next = head };
+            };
             // Pairs with the Acquire in `take`.
-            match self.head.compare_exchange(
-                head,
-                item,
-                ord!("rcu.defer.release", Release),
-                Ordering::Relaxed,
-            ) {
+            let publish = || {
+                self.head.compare_exchange(head, item, ord!("rcu.defer.release", Release), Ordering::Relaxed)
+            };
+            let published;
+            in_order!("rcu.defer.linked_first", point(), published = publish());
+            match published {
                 Ok(_) => break,
                 Err(found) => head = found,
             }
@@ -209,7 +217,8 @@ impl Deferred {
             newest = next;
             count += 1;
         }
-        self.waiting.sub(count);
+        let before = self.waiting.fetch_sub(count, Ordering::Relaxed);
+        debug_assert!(before >= count, "{count} taken of {before}");
         Batch { oldest }
     }
 }

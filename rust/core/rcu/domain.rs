@@ -5,10 +5,10 @@
 
 use super::deferred::{Batch, Deferred, Work};
 use super::grace::GracePeriods;
-use crate::sync::{Mutex, context, guard, process_epoch, seeded};
+use crate::sync::{Mutex, context, duty, guard, in_order, process_epoch, seeded};
 
 /// Deferred work that makes [`synchronize_if_much`] act.
-const MUCH: u64 = 256;
+const MUCH: u64 = if cfg!(any(specmm_loom, specmm_shuttle)) { 2 } else { 256 };
 
 pub(super) struct Domain {
     pub(super) grace: GracePeriods,
@@ -26,8 +26,8 @@ impl Domain {
     /// may take it.
     fn grace_period(&self, take: bool) -> [Batch; 2] {
         let take_now = || if take { self.deferred.take() } else { Batch::empty() };
-        let ready = take_now();
-        let more = self.grace.wait(take_now);
+        let (ready, more);
+        in_order!("rcu.take.before_ticket", ready = take_now(), more = self.grace.wait(take_now));
         [ready, more.unwrap_or_else(Batch::empty)]
     }
 }
@@ -75,7 +75,7 @@ pub(super) fn synchronize() {
     // The thread that runs deferred work holds `runner`; the others need only the grace period.
     let runner = domain.runner.try_lock();
     let ready = domain.grace_period(guard!("rcu.take.runner", runner.is_some()));
-    run(ready);
+    in_order!("rcu.synchronize.runs_first", run(ready), drop(runner));
 }
 
 pub(super) fn barrier() {
@@ -85,17 +85,18 @@ pub(super) fn barrier() {
     }
     let domain = domain();
     // What others took before has run when they release the mutex.
-    let _runner =
+    let runner =
         seeded!("rcu.seed.barrier_runs_ahead", Some(domain.runner.lock()), bug = domain.runner.try_lock());
     // Work deferred before the call is in the stack as this thread sees it, or was taken by a former runner.
     if !domain.deferred.is_empty() {
-        run(domain.grace_period(true));
+        let ready = domain.grace_period(true);
+        in_order!("rcu.barrier.runs_first", run(ready), drop(runner));
     }
 }
 
 pub(super) fn synchronize_if_much() {
-    if is_real() && domain().deferred.waiting() >= MUCH {
-        synchronize();
+    if is_real() && guard!("rcu.much.enough", domain().deferred.waiting() >= MUCH) {
+        duty!("rcu.much.waits", synchronize());
     }
 }
 
@@ -110,7 +111,7 @@ pub(super) fn elapsed(ticket: super::grace::Grace) -> bool {
 }
 
 /// Deferred work that nobody has taken yet.
-#[cfg(all(test, specmm_shuttle))]
+#[cfg(all(test, any(specmm_loom, specmm_shuttle)))]
 pub(super) fn waiting() -> u64 {
     domain().deferred.waiting()
 }

@@ -70,28 +70,37 @@ impl GracePeriods {
     /// One grace period. The caller holds `turn`.
     fn pass(&self) {
         // Pairs with the Release in `snapshot`. (The fence that follows would do, but membarrier is no fence of the language.)
-        let number = self.started.fetch_add(1, ord!("rcu.started.acquire", Acquire)) + 1;
-        self.wait_for_readers();
+        let begin = || self.started.fetch_add(1, ord!("rcu.started.acquire", Acquire));
         // Pairs with the Acquire in `elapsed`.
-        self.completed.swap(number, ord!("rcu.completed.release", Release));
+        let end = || self.completed.fetch_add(1, ord!("rcu.completed.release", Release));
+        // A scan serves the tickets that were drawn before it, and no others.
+        in_order!(
+            "rcu.pass.completed_last",
+            in_order!("rcu.pass.numbered_first", begin(), self.wait_for_readers()),
+            end()
+        );
     }
 
     /// Waits for every section that is open now. The caller holds `turn`.
     fn wait_for_readers(&self) {
-        membarrier::heavy();
-        for slot in slots().made() {
-            // Pairs with the Release of the section's end.
-            let seen = slot.count.load(ord!("rcu.scan.acquire", Acquire));
-            if guard!("rcu.scan.waits", seen & 1 == 0) {
-                continue;
-            }
-            wait_while(|| slot.count.load(ord!("rcu.scan.again.acquire", Acquire)) == seen);
-        }
+        in_order!("rcu.scan.fence_first", membarrier::heavy(), wait_for_slots());
+        // Sections have a slot or are of the crowd, so these two scans may come in any order.
         wait_while(|| {
             // Pairs with the Release of each that leaves: a read-modify-write continues the one before.
             let inside = self.crowd.load(ord!("rcu.crowd.scan.acquire", Acquire));
             !guard!("rcu.crowd.waits", inside == 0)
         });
+    }
+}
+
+fn wait_for_slots() {
+    for slot in slots().made() {
+        // Pairs with the Release of the section's end.
+        let seen = slot.count.load(ord!("rcu.scan.acquire", Acquire));
+        if guard!("rcu.scan.waits", seen & 1 == 0) {
+            continue;
+        }
+        wait_while(|| slot.count.load(ord!("rcu.scan.again.acquire", Acquire)) == seen);
     }
 }
 

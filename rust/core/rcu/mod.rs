@@ -72,7 +72,7 @@ pub fn synchronize_if_much() {
 }
 
 /// Deferred work that nobody has taken yet.
-#[cfg(all(test, specmm_shuttle))]
+#[cfg(all(test, any(specmm_loom, specmm_shuttle)))]
 #[must_use]
 pub fn waiting() -> u64 {
     domain::waiting()

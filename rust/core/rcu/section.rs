@@ -7,7 +7,7 @@ use super::domain::{domain, is_real};
 use super::membarrier;
 use crate::sync::context::{self, Context};
 use crate::sync::slots::Slot;
-use crate::sync::{Ordering, guard, in_order, ord};
+use crate::sync::{Ordering, guard, in_order, ord, seeded};
 use std::marker::PhantomData;
 
 /// An open read section; it must not move to another thread.
@@ -40,6 +40,11 @@ pub fn lapse() {
 
 #[inline]
 fn enter(thread: &Context) {
+    in_order!("rcu.enter.announced_first", announce(thread), membarrier::light());
+}
+
+#[inline]
+fn announce(thread: &Context) {
     match thread.slot().or_else(|| claim(thread)) {
         Some(slot) => {
             // Relaxed: only the owner writes it.
@@ -49,7 +54,6 @@ fn enter(thread: &Context) {
         }
         None => join_the_crowd(),
     }
-    membarrier::light();
 }
 
 #[cold]
@@ -89,7 +93,14 @@ fn leave(slot: Option<&Slot>) {
             // Pairs with the scan's Acquire: the section's accesses happen before the grace period ends.
             slot.count.store(count, ord!("rcu.exit.release", Release));
         }
-        // Pairs with the Acquire of the look at the crowd.
-        None => _ = domain().grace.crowd.fetch_sub(1, ord!("rcu.crowd.exit.release", Release)),
+        None => leave_the_crowd(),
     }
+}
+
+#[cold]
+fn leave_the_crowd() {
+    let crowd = &domain().grace.crowd;
+    // Pairs with the Acquire of the look at the crowd.
+    let order = ord!("rcu.crowd.exit.release", Release);
+    seeded!("rcu.crowd.counted", crowd.fetch_sub(1, order), bug = crowd.swap(0, order));
 }

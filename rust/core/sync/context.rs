@@ -51,6 +51,7 @@ impl Context {
     /// none.
     #[cold]
     pub(crate) fn claim(&self) -> Option<&'static Slot> {
+        // Each is unique, which one read-modify-write gives; nothing follows from their order, so the checkers need not see them.
         static TICKETS: Tally = Tally::new();
         self.slot.set(imp::nobodys_slot());
         if !self.late.get() && !imp::announces_end() {
@@ -100,7 +101,7 @@ impl Context {
     /// The thread is about to end. A section may be open, in a value that another thread-local holds.
     pub(crate) fn end(&self) {
         self.late.set(true);
-        if self.nesting.get() == 0 {
+        if guard!("context.end.outside", self.nesting.get() == 0) {
             self.give_back();
         }
     }

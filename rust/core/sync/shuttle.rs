@@ -67,6 +67,10 @@ pub(crate) fn epoch() -> u64 {
     1
 }
 
+pub(crate) const fn first_chunk() -> usize {
+    4
+}
+
 /// The lowest slot that is free.
 pub(crate) fn first_look() -> usize {
     0

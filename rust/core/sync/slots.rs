@@ -11,23 +11,16 @@
 //! were ever at work at once. They lie in chunks, each twice as long as the one before, which are made when needed, never freed,
 //! and wiped in a forked child: there all are free, and no thread is inside a section.
 
-use super::{AtomicPtr, AtomicU64, Ordering, guard, imp, ord};
+use super::{AtomicPtr, AtomicU64, Ordering, guard, imp, ord, seeded};
 
 /// Slots of the first chunk, and the limit of chunks: together more slots than a Linux system can have threads (2^22).
-const FIRST: usize = if cfg!(specmm_loom) {
-    5
-} else if cfg!(specmm_shuttle) {
-    4
-} else {
+#[cfg(not(any(specmm_loom, specmm_shuttle)))]
+const fn first_chunk() -> usize {
     64
-};
-const CHUNKS: usize = if cfg!(specmm_loom) {
-    1
-} else if cfg!(specmm_shuttle) {
-    3
-} else {
-    17
-};
+}
+#[cfg(any(specmm_loom, specmm_shuttle))]
+use imp::first_chunk;
+const CHUNKS: usize = if cfg!(any(specmm_loom, specmm_shuttle)) { 3 } else { 17 };
 
 /// One thread's announcement, on cache lines that it does not share.
 #[derive(Debug)]
@@ -137,7 +130,8 @@ impl Slots {
 
     /// The slots that may have been claimed so far. Chunks are made in order, so the first missing one is the end.
     pub(crate) fn made(&self) -> impl Iterator<Item = &Slot> {
-        self.chunks
+        let chunks = seeded!("slots.scan.every_chunk", CHUNKS, bug = 1);
+        self.chunks[..chunks]
             .iter()
             // Pairs with the Release in `chunk`.
             .map(|head| head.load(ord!("slots.scan.chunk.acquire", Acquire)))
@@ -171,13 +165,13 @@ impl Drop for Slots {
     }
 }
 
-const fn length(chunk: usize) -> usize {
-    FIRST << chunk
+fn length(chunk: usize) -> usize {
+    first_chunk() << chunk
 }
 
 /// Slots in all chunks before.
-const fn length_before(chunk: usize) -> usize {
-    FIRST * ((1 << chunk) - 1)
+fn length_before(chunk: usize) -> usize {
+    first_chunk() * ((1 << chunk) - 1)
 }
 
 /// Chunks as the model checkers need them: their atomics cannot be zeroed memory.

@@ -146,3 +146,56 @@ fn a_value_is_counted_whole() {
     }
     .check();
 }
+
+/// One thread counts itself in on what it finds, and keeps it; one takes the value out and, after a grace period, ends it unless
+/// it was counted. Claim: what was found is alive when it is counted. Premise: the count that the cell held goes after a grace
+/// period.
+fn counted_against_free() {
+    let cell: Slot = Arc::new(ArcCell::new(fresh()));
+    // Declared dead, and never freed: a late count finds that, and not what the allocator put in its place.
+    let kept = cell.get().unwrap();
+    let history = History::new(true);
+    let freer = {
+        let (cell, history, kept) = (Arc::clone(&cell), history.clone(), Arc::clone(&kept));
+        spawn(move || {
+            let free = || {
+                cell.replace(None);
+                synchronize();
+                if Arc::strong_count(&kept) == 2 {
+                    kept.0.kill();
+                }
+            };
+            history.call("free", free, |there, ()| std::mem::replace(there, false));
+            std::mem::forget(kept);
+        })
+    };
+    let get = || {
+        let value = cell.get();
+        reach(if value.is_some() { "alive" } else { "gone" });
+        let got = value.is_some();
+        if let Some(value) = value {
+            value.0.assert_alive();
+            std::mem::forget(value);
+        }
+        got
+    };
+    history.call("get", get, |there, got| there == got);
+    freer.join().unwrap();
+    history.check();
+    std::mem::forget(kept);
+}
+
+#[test]
+fn a_value_is_counted_inside_a_section() {
+    Model {
+        name: "RCU: a count against a grace period",
+        rows: &[10],
+        preemption_bound: None,
+        grace_periods: true,
+        twin: false,
+        body: counted_against_free,
+        reaches: &["alive", "gone"],
+        needs: &["rcu.cell.get.one_section"],
+    }
+    .check();
+}

@@ -35,11 +35,11 @@ pub use std::sync::atomic::Ordering;
 /// Models start no threads of the core.
 pub use std::thread;
 pub(crate) use threads::{
-    ThreadId, announces_end, chunk_of_slots, drop_chunk_of_slots, epoch, first_look, is_this_thread,
-    nobodys_slot, slots, this_thread, thread_number, with_context,
+    ThreadId, announces_end, chunk_of_slots, drop_chunk_of_slots, epoch, first_chunk, first_look,
+    is_this_thread, nobodys_slot, slots, this_thread, thread_number, with_context,
 };
 #[cfg(test)]
-pub(crate) use threads::{set_claims_meet, thread_index};
+pub(crate) use threads::{set_claims_meet, set_first_chunk, thread_index};
 
 use std::cell::Cell;
 

@@ -15,6 +15,7 @@ std::thread_local! {
 pub(super) fn begin_execution() {
     NEXT_THREAD.with(|cell| cell.set(0));
     set_claims_meet(false);
+    set_first_chunk(ALL_THREADS);
 }
 
 /// A number for each model thread.
@@ -69,6 +70,22 @@ pub(crate) fn announces_end() -> bool {
 /// Models do not fork.
 pub(crate) fn epoch() -> u64 {
     1
+}
+
+/// Loom has five threads at most.
+const ALL_THREADS: usize = 5;
+
+std::thread_local! {
+    static FIRST_CHUNK: Cell<usize> = const { Cell::new(ALL_THREADS) };
+}
+
+/// How many slots the first chunk has, until the execution ends: with less than all threads need, there are several chunks.
+pub fn set_first_chunk(slots: usize) {
+    FIRST_CHUNK.with(|cell| cell.set(slots));
+}
+
+pub(crate) fn first_chunk() -> usize {
+    FIRST_CHUNK.with(Cell::get)
 }
 
 std::thread_local! {
