@@ -80,14 +80,13 @@ fn begin(word: &AtomicU64) -> u64 {
 fn word() -> &'static AtomicU64 {
     const BYTES: usize = size_of::<AtomicU64>();
     let mapped = map(BYTES, wipe_word);
+    if mapped.is_none() {
+        // Before another thread can find the word, number it, and fork.
+        wipe_by_hand(wipe_word);
+    }
     let mine = mapped.map_or((&raw const PLAIN).cast_mut(), |page| page.as_ptr().cast());
     let word = match WORD.compare_exchange(null_mut(), mine, Ordering::Relaxed, Ordering::Relaxed) {
-        Ok(_) => {
-            if mapped.is_none() {
-                wipe_by_hand(wipe_word);
-            }
-            mine
-        }
+        Ok(_) => mine,
         Err(faster) => {
             if let Some(page) = mapped {
                 unmap(page, BYTES);
