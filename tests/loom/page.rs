@@ -59,6 +59,7 @@ fn big_two_lockers() {
             "page.lock.acquire",
             "page.seed.waiters_late",
             "page.sleep.last_try",
+            "page.sleep.queue_first",
         ],
     }
     .check();
@@ -69,12 +70,12 @@ fn big_three_lockers() {
     Model {
         name: "page lock, 3 threads",
         rows: &[26, 27],
-        preemption_bound: Some(2),
+        preemption_bound: Some(3),
         grace_periods: false,
         twin: false,
         body: || lockers(3),
         reaches: &[],
-        needs: &["page.wake.last"],
+        needs: &["page.wake.last", "page.wake.cleared_in_queue"],
     }
     .check();
 }
@@ -128,6 +129,7 @@ fn an_owner_against_an_onlooker() {
             "page.wait.recheck.acquire",
             "page.woken.acquire",
             "page.wake.release",
+            "page.wake.told_first",
             "page.seed.touched_late",
         ],
     }
@@ -175,7 +177,7 @@ fn a_thief_against_a_waiter() {
     Model {
         name: "page lock: a thief against a waiter",
         rows: &[27],
-        preemption_bound: Some(3),
+        preemption_bound: Some(5),
         grace_periods: false,
         twin: false,
         body: thief_against_waiter,
@@ -228,11 +230,11 @@ fn two_pages_in_one_queue() {
 }
 
 #[test]
-fn a_wake_up_for_one_of_two_pages() {
+fn big_a_wake_up_for_one_of_two_pages() {
     Model {
         name: "page lock: two pages in one queue",
         rows: &[26],
-        preemption_bound: Some(2),
+        preemption_bound: Some(4),
         grace_periods: false,
         twin: false,
         body: two_pages_in_one_queue,
@@ -326,7 +328,7 @@ fn a_leaver_beside_a_waiter() {
 
 /// With one sleep the leaver may have lost the bit once, and then leaves while the lock is handed to it.
 #[test]
-fn a_leaver_is_owed_the_lock() {
+fn big_a_leaver_is_owed_the_lock() {
     Model {
         name: "page lock: a leaver that is owed the lock",
         rows: &[27, 29],

@@ -1,8 +1,10 @@
-//! Models of the reader-writer semaphore.
+//! Models of the reader-writer semaphore, and of what threads sleep on.
 
+use super::parker::Parker;
 use super::rwsem::RwSem;
 use crate::loom_harness::{History, Model, Protected, spawn};
 use std::sync::Arc;
+use std::time::Duration;
 
 #[derive(Clone)]
 struct Shared {
@@ -79,6 +81,9 @@ fn a_writer_against_a_reader() {
             "rwsem.grant.release",
             "rwsem.grant.last",
             "rwsem.grant.clear",
+            "rwsem.wait.queued_first",
+            "rwsem.wait.announced_first",
+            "rwsem.grant.told_first",
         ],
     }
     .check();
@@ -160,6 +165,74 @@ fn a_downgrade_keeps_writers_out() {
     .check();
 }
 
+/// A writer becomes a reader and stays one until two others, who may have queued up, were in. Claim: neither waits for the other
+/// or for this one to leave.
+fn downgrade_against_two_readers() {
+    let shared = Shared::new();
+    shared.sem.lock_write();
+    let readers: Vec<_> = (0..2)
+        .map(|_| {
+            let shared = shared.clone();
+            spawn(move || shared.read())
+        })
+        .collect();
+    shared.sem.downgrade();
+    for reader in readers {
+        reader.join().unwrap();
+    }
+    shared.sem.unlock_read();
+    shared.finish();
+}
+
+#[test]
+fn big_a_downgrade_lets_all_readers_in() {
+    Model {
+        name: "semaphore: downgrade against two readers",
+        rows: &[42],
+        preemption_bound: Some(3),
+        grace_periods: false,
+        twin: false,
+        body: downgrade_against_two_readers,
+        reaches: &[],
+        needs: &["rwsem.grant.one"],
+    }
+    .check();
+}
+
+/// A reader is inside, a writer and another reader come, and the first leaves: the queue holds both kinds, in either order. Claim:
+/// all get in, and the write is whole.
+fn reader_and_writer_behind_a_reader() {
+    let shared = Shared::new();
+    shared.sem.lock_read();
+    let writer = {
+        let shared = shared.clone();
+        spawn(move || shared.write())
+    };
+    let reader = {
+        let shared = shared.clone();
+        spawn(move || shared.read())
+    };
+    shared.sem.unlock_read();
+    writer.join().unwrap();
+    reader.join().unwrap();
+    shared.finish();
+}
+
+#[test]
+fn a_reader_and_a_writer_queue_behind_a_reader() {
+    Model {
+        name: "semaphore: a writer and a reader behind a reader",
+        rows: &[17],
+        preemption_bound: Some(3),
+        grace_periods: false,
+        twin: false,
+        body: reader_and_writer_behind_a_reader,
+        reaches: &[],
+        needs: &["rwsem.grant.free"],
+    }
+    .check();
+}
+
 /// Two readers and a writer: the last reader out lets the writer in, the writer lets both readers in.
 fn two_readers_and_a_writer() {
     let shared = Shared::new();
@@ -177,16 +250,67 @@ fn two_readers_and_a_writer() {
 }
 
 #[test]
-fn two_readers_against_a_writer() {
+fn big_two_readers_against_a_writer() {
     Model {
         name: "semaphore: two readers and a writer",
         rows: &[17],
-        preemption_bound: Some(2),
+        preemption_bound: Some(3),
         grace_periods: false,
         twin: false,
         body: two_readers_and_a_writer,
         reaches: &[],
         needs: &["rwsem.grant.last"],
+    }
+    .check();
+}
+
+/// Two threads take turns twice, each asleep while the other works; loom reports a sleeper that is not woken, and work of both at
+/// once. Claim: a wake-up that comes before the sleep is kept, and ends one sleep only. Premise: no sleep ends by its time limit.
+fn sleep_in_turns() {
+    let sleep: [fn(&Parker); 2] = [Parker::park, |parker| parker.park_for(Duration::MAX)];
+    let (mine, others) = (Parker::new(), Parker::new());
+    let (count, history) = (Arc::new(Protected::new()), History::new(0));
+    let turn = |count: &Protected, history: &History<u32>| {
+        let turn = || {
+            count.increment();
+            count.get()
+        };
+        history.call("turn", turn, |turns, seen| {
+            *turns += 1;
+            turns == seen
+        });
+    };
+    let other = {
+        let (mine, others) = (mine.clone(), others.clone());
+        let (count, history) = (Arc::clone(&count), history.clone());
+        spawn(move || {
+            for sleep in sleep {
+                sleep(&others);
+                turn(&count, &history);
+                mine.unpark();
+            }
+        })
+    };
+    for sleep in sleep {
+        turn(&count, &history);
+        others.unpark();
+        sleep(&mine);
+    }
+    other.join().unwrap();
+    history.check();
+}
+
+#[test]
+fn threads_sleep_in_turns() {
+    Model {
+        name: "sleep: two threads in turns",
+        rows: &[],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: false,
+        body: sleep_in_turns,
+        reaches: &[],
+        needs: &["park.woken", "park.forgets", "park.told_first"],
     }
     .check();
 }

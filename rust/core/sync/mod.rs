@@ -55,6 +55,8 @@ mod hint;
 #[cfg(not(any(specmm_loom, specmm_shuttle)))]
 #[allow(unsafe_code, reason = "calls of the C library")]
 mod life;
+#[cfg(any(not(any(specmm_loom, specmm_shuttle)), all(test, specmm_loom)))]
+mod parker;
 #[allow(unsafe_code, reason = "values that are never freed")]
 mod per_process;
 #[cfg(any(specmm_loom, specmm_shuttle))]

@@ -1,6 +1,5 @@
 //! The primitives that ship: the standard library's, behind the facade's names, inlined away.
 
-use std::sync::Arc;
 use std::sync::atomic::{self, Ordering};
 
 macro_rules! atomic_integer {
@@ -123,6 +122,7 @@ pub(crate) use super::life::{
 pub use super::lock::{Condvar, Mutex, MutexGuard, OnceLock};
 #[cfg(specmm_mutants)]
 pub(crate) use super::mutant;
+pub use super::parker::Parker;
 #[cfg(specmm_tsan)]
 pub use super::watched::{Condvar, Mutex, MutexGuard, OnceLock};
 pub use std::sync::atomic::fence;
@@ -133,46 +133,6 @@ pub use std::thread;
 #[inline]
 pub fn light_barrier() {
     atomic::compiler_fence(Ordering::SeqCst);
-}
-
-/// What one thread sleeps on; the threads that wake it hold clones. Not the standard library's parking, which cannot be used once
-/// a thread's end has begun.
-#[derive(Debug, Clone, Default)]
-pub struct Parker(Arc<Bed>);
-
-#[derive(Debug, Default)]
-struct Bed {
-    woken: Mutex<bool>,
-    changed: Condvar,
-}
-
-impl Parker {
-    /// For the calling thread.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-    /// Sleeps until some [`Parker::unpark`].
-    pub fn park(&self) {
-        let mut woken = self.0.woken.lock();
-        while !*woken {
-            woken = self.0.changed.wait(woken);
-        }
-        *woken = false;
-    }
-    /// As [`Parker::park`], but with a time limit. It may return early: the caller checks its condition in a loop.
-    pub fn park_for(&self, time: std::time::Duration) {
-        let mut woken = self.0.woken.lock();
-        if !*woken {
-            woken = self.0.changed.wait_for(woken, time);
-        }
-        *woken = false;
-    }
-    /// Wakes the thread, or makes its next [`Parker::park`] return at once.
-    pub fn unpark(&self) {
-        *self.0.woken.lock() = true;
-        self.0.changed.notify_one();
-    }
 }
 
 /// Tells the CPU that this is a spin loop.

@@ -10,7 +10,7 @@
 //! | 30 `WAITERS` | the queue is not empty | under the queue's mutex | under the queue's mutex |
 //! | 0-29 | readers inside | by each reader, or by a releaser for it | by each reader |
 
-use super::{AtomicU32, Mutex, Ordering, Parker, duty, guard, ord, spin_hint};
+use super::{AtomicU32, Mutex, Ordering, Parker, duty, guard, in_order, ord, seeded, spin_hint};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -135,11 +135,17 @@ impl RwSem {
         let waiter = Arc::new(Waiter { granted: AtomicU32::new(0), writer, parker: Parker::new() });
         {
             let mut queue = self.queue.lock();
-            queue.push_back(Arc::clone(&waiter));
-            // From here on a releaser sees WAITERS and takes the queue's mutex; one that left before this line is covered by the
-            // grant right here.
-            duty!("rwsem.wait.announce", _ = self.state.fetch_or(WAITERS, Ordering::Relaxed));
-            duty!("rwsem.wait.grant", self.grant(&mut queue));
+            // A releaser that sees WAITERS comes for the queue and waits for its mutex; one that left before it was set is covered
+            // by the grant right here, which comes last.
+            in_order!(
+                "rwsem.wait.queued_first",
+                queue.push_back(Arc::clone(&waiter)),
+                in_order!(
+                    "rwsem.wait.announced_first",
+                    duty!("rwsem.wait.announce", _ = self.state.fetch_or(WAITERS, Ordering::Relaxed)),
+                    duty!("rwsem.wait.grant", self.grant(&mut queue))
+                )
+            );
         }
         // Pairs with the Release in `grant`, which follows the granter's own Acquire.
         while waiter.granted.load(ord!("rwsem.granted.acquire", Acquire)) == 0 {
@@ -176,8 +182,13 @@ impl RwSem {
             }
             let waiter = queue.pop_front().expect("the head was just seen");
             let parker = waiter.parker.clone();
-            waiter.granted.store(1, ord!("rwsem.grant.release", Release));
-            parker.unpark();
+            in_order!(
+                "rwsem.grant.told_first",
+                waiter.granted.store(1, ord!("rwsem.grant.release", Release)),
+                parker.unpark()
+            );
+            // Readers behind a reader may be waited for by those inside.
+            seeded!("rwsem.grant.one", bug = break);
         }
         if guard!("rwsem.grant.last", queue.is_empty()) {
             duty!("rwsem.grant.clear", _ = self.state.fetch_and(!WAITERS, Ordering::Relaxed));

@@ -9,7 +9,7 @@
 //!
 //! 64 bits: at one write per nanosecond it wraps after 584 years, so a reader never sees an old value come back.
 
-use super::{AtomicU64, Ordering, guard, ord, ordered_fence};
+use super::{AtomicU64, Ordering, guard, in_order, ord, ordered_fence};
 
 /// The count; even while there is no writer.
 #[derive(Debug)]
@@ -43,17 +43,25 @@ impl SeqCount {
     #[must_use]
     pub fn read_check(&self, start: u64) -> bool {
         // Pairs with the fence in `write_begin`: a reader that saw one protected store sees the odd value here.
-        ordered_fence!("seq.check.fence", Acquire);
-        self.sequence.load(Ordering::Relaxed) == start
+        let sequence;
+        in_order!(
+            "seq.check.fence_first",
+            ordered_fence!("seq.check.fence", Acquire),
+            sequence = self.sequence.load(Ordering::Relaxed)
+        );
+        sequence == start
     }
 
     /// Makes the count odd. The caller holds the writers' lock.
     pub fn write_begin(&self) {
         let sequence = self.sequence.load_then_write(Ordering::Relaxed);
         debug_assert!(sequence & 1 == 0, "two writers inside one sequence");
-        self.sequence.store(sequence + 1, Ordering::Relaxed);
         // Pairs with the fence in `read_check`: no protected store becomes visible before the odd value.
-        ordered_fence!("seq.begin.fence", Release);
+        in_order!(
+            "seq.begin.odd_first",
+            self.sequence.store(sequence + 1, Ordering::Relaxed),
+            ordered_fence!("seq.begin.fence", Release)
+        );
     }
 
     /// Makes the count even again.

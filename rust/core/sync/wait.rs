@@ -168,7 +168,6 @@ impl WaitTable {
         let (queue, key) = self.queue(word);
         let waiter;
         {
-            let mut queue = queue.lock();
             let announce = || word.fetch_or(self.bits.waiters, Ordering::Relaxed);
             let is_taken = || {
                 guard!(
@@ -180,9 +179,14 @@ impl WaitTable {
                     }
                 )
             };
-            // WAITERS first, then the last try: an unlocker between the two sees WAITERS.
-            let taken;
-            in_order!("page.seed.waiters_late", announce(), taken = is_taken());
+            // The queue first: a waker that finds nobody there takes WAITERS back. Then WAITERS, and the try last: an unlocker
+            // between the two sees WAITERS.
+            let (mut waiters, taken);
+            in_order!(
+                "page.sleep.queue_first",
+                waiters = queue.lock(),
+                in_order!("page.seed.waiters_late", announce(), taken = is_taken())
+            );
             if !taken {
                 return Slept::Done;
             }
@@ -193,7 +197,7 @@ impl WaitTable {
                 parker: Parker::new(),
                 life: LifeCell::new(),
             });
-            queue.push_back(Arc::clone(&waiter));
+            waiters.push_back(Arc::clone(&waiter));
         }
         let slept = loop {
             // Pairs with the Release in `wake`, which follows the waker's Acquire of the bit.
@@ -246,19 +250,18 @@ impl WaitTable {
             };
             let waiter = queue.remove(at).expect("the index is in range");
             let parker = waiter.parker.clone();
-            let release = || {
-                waiter.state.store(state, ord!("page.wake.release", Release));
-                parker.unpark();
-            };
+            let tell = || waiter.state.store(state, ord!("page.wake.release", Release));
+            let release = || in_order!("page.wake.told_first", tell(), parker.unpark());
             // The store is the last access to the entry: a waiter that sees it may return.
             in_order!("page.seed.touched_late", waiter.life.assert_alive(), release());
             if wants != Wants::Look {
                 break;
             }
         }
-        if guard!("page.wake.last", !queue.iter().any(|waiter| waiter.word == key)) {
-            word.fetch_and(!self.bits.waiters, Ordering::Relaxed);
-        }
+        let last = guard!("page.wake.last", !queue.iter().any(|waiter| waiter.word == key));
+        let clear = || last.then(|| word.fetch_and(!self.bits.waiters, Ordering::Relaxed));
+        // A waiter that queues up between the two would find its announcement taken back.
+        in_order!("page.wake.cleared_in_queue", clear(), drop(queue));
     }
 
     /// Whether no thread sleeps in any queue: true at quiescence.
