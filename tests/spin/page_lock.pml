@@ -187,8 +187,13 @@ inline skip_others() {
 }
 
 inline wake(to) {
+#ifdef WAKE_THEN_TELL
+    token[who] = 1;
+    state[who] = to
+#else
     state[who] = to;
     token[who] = 1
+#endif
 }
 
 #ifndef CLEAR_IN_QUEUE
@@ -217,6 +222,12 @@ inline pass_on() {
        fi
     od;
     atomic { at = 0; skip_others() }
+#ifdef CLEAR_OUTSIDE
+    if
+    :: at == queued -> UNLOCK_QUEUE; word[page] = word[page] & ~WAITERS
+    :: else -> UNLOCK_QUEUE
+    fi
+#else
     if
 #ifdef FORGET_WAITERS
     :: true -> word[page] = word[page] & ~WAITERS
@@ -226,6 +237,7 @@ inline pass_on() {
 #endif
     fi;
     UNLOCK_QUEUE
+#endif
 }
 #else
 inline pass_on() {

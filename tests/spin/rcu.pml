@@ -141,8 +141,13 @@ inline grace_period(take) {
         :: else
         fi;
 #endif
+#ifdef NUMBER_LATE
+        wait_for_readers();
+        d_step { running = 1; counts[0] = 1; counts[1] = 1 }
+#else
         d_step { running = 1; counts[0] = 1; counts[1] = 1 }
         wait_for_readers();
+#endif
         d_step {
             running = 0; served[0] = served[0] | counts[0]; served[1] = served[1] | counts[1];
             counts[0] = 0; counts[1] = 0
@@ -173,8 +178,13 @@ inline synchronize() {
     if
     :: atomic { empty(runner) -> runner!me }
        grace_period(true);
+#ifdef RUN_OUTSIDE
+       runner?eval(me);
+       run_ready()
+#else
        run_ready();
        runner?eval(me)
+#endif
     :: atomic { nempty(runner) -> skip }
        grace_period(false)
     fi;
