@@ -5,8 +5,7 @@ use super::address_space::{Created, Lookup};
 use super::copy_out::{CopyOut, Marked, Short};
 use super::eviction::evict;
 use super::files::new_mapping;
-use super::truncate::shrink_pages;
-use super::truncate::truncate_page;
+use super::truncate::{drop_partial_page, shrink_pages, truncate_page};
 use super::vmscan::shrink_inactive;
 use super::{AddressSpace, File, Io, OpenFile, Shared};
 use crate::loom_harness::{History, Model, reach, spawn};
@@ -366,5 +365,10 @@ impl AddressSpace {
     /// The same without the lock, for models in which no thread creates pages.
     pub(crate) fn shrink_pages(&self, size: u64) {
         shrink_pages(self, size);
+    }
+
+    /// Takes out the page that was the last before the file grew.
+    pub(crate) fn drop_partial_page(&self, size: u64) {
+        drop_partial_page(self, size);
     }
 }

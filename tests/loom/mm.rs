@@ -12,6 +12,10 @@ use std::sync::Arc;
 
 #[path = "mm/around.rs"]
 mod around_models;
+#[path = "mm/close.rs"]
+mod close;
+#[path = "mm/map.rs"]
+mod map;
 #[path = "mm/stores.rs"]
 mod stores;
 #[path = "mm/truncate.rs"]

@@ -349,8 +349,8 @@ fn a_load_against_zap_and_reuse() {
 
 /// One thread stores through a writable entry; one makes it read-only and then reads the bytes twice. Claim: no store lands after
 /// that. Premise: the flush of a write-protection waits for sections, like that of a zap.
-fn store_against_protect() {
-    let (mm, at) = mapped_frame(Use::Private, Pte::PRIVATE | Pte::WRITE | Pte::ACCESSED | Pte::DIRTY);
+fn store_against_protect(used: u64) {
+    let (mm, at) = mapped_frame(Use::Private, Pte::PRIVATE | Pte::WRITE | used);
     // The byte, and whether stores are allowed.
     let history = History::new((OURS, true));
     let protecter = {
@@ -391,9 +391,24 @@ fn a_store_against_protection() {
         preemption_bound: None,
         grace_periods: true,
         twin: false,
-        body: store_against_protect,
+        body: || store_against_protect(Pte::ACCESSED | Pte::DIRTY),
         reaches: &["stored", "refused"],
         needs: &["gather.note_change", "access.write"],
+    }
+    .check();
+}
+
+#[test]
+fn big_a_first_store_against_protection() {
+    Model {
+        name: "first store through an entry against write-protection",
+        rows: &[53],
+        preemption_bound: Some(4),
+        grace_periods: true,
+        twin: false,
+        body: || store_against_protect(0),
+        reaches: &["stored", "refused"],
+        needs: &["access.mark_first"],
     }
     .check();
 }
@@ -452,6 +467,7 @@ fn a_load_against_a_private_copy() {
         body: load_against_copy,
         reaches: &["loaded"],
         needs: &[
+            "do_wp_page.copy_first",
             "do_wp_page.seed.put_at_once",
             "do_wp_page.mapcount.new",
             "do_wp_page.mapcount.old",

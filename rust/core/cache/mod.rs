@@ -88,6 +88,7 @@ mod workingset;
 
 pub(crate) use accessed::mark_accessed;
 pub use address_space::AddressSpace;
+pub(crate) use address_space::HeldPage;
 pub use advice::Advice;
 pub use file::File;
 pub(crate) use i_mmap::MappedRange;

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::page::PAGE_SIZE;
 use crate::rcu;
 use crate::reserve;
-use crate::sync::guard;
+use crate::sync::{guard, in_order};
 
 /// The result of a run of touches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -196,10 +196,13 @@ impl MmInner {
         // Sets accessed and dirty as the processor would, from the present entry that was seen: a cleared entry stays cleared,
         // and the access is tried again.
         let bits = if write { Pte::ACCESSED | Pte::DIRTY } else { Pte::ACCESSED };
-        if !walk.mark(address, pte, bits) {
-            return false;
-        }
-        body(self.shared.frames.page(pte.pfn()).bytes(), (address % PAGE_SIZE as u64) as usize);
+        in_order!(
+            "access.mark_first",
+            if !walk.mark(address, pte, bits) {
+                return false;
+            },
+            body(self.shared.frames.page(pte.pfn()).bytes(), (address % PAGE_SIZE as u64) as usize)
+        );
         true
     }
 }

@@ -22,7 +22,7 @@ use crate::page::{Frames, PAGE_SHIFT, PageHandle};
 use crate::rcu::{ArcCell, Carried, ReadSection};
 use crate::reserve;
 use crate::sync::{
-    AtomicU32, AtomicU64, LifeCell, Ordering, Tally, duty, guard, ord, seeded, spin_hint, yield_now,
+    AtomicU32, AtomicU64, LifeCell, Ordering, Tally, duty, guard, in_order, ord, seeded, spin_hint, yield_now,
 };
 use std::sync::Arc;
 
@@ -275,9 +275,14 @@ impl LeafLocked<'_> {
     #[inline]
     pub(super) fn set(&self, address: u64, page: PageHandle<'_>, bits: u64) {
         debug_assert!(self.get(address).is_none(), "the entry at {address:#x} is taken");
-        duty!("pte.set.mapcount", page.page().add_mapping());
+        let counted = page.page();
+        let pte = Pte::new(page.into_pfn(), bits);
         // No thread read-modify-writes an empty entry, so a store is enough. Pairs with the Acquire in `Walk::get`.
-        self.walk.entry(address).store(Pte::new(page.into_pfn(), bits).0, ord!("pte.set.release", Release));
+        in_order!(
+            "pte.set.count_first",
+            duty!("pte.set.mapcount", counted.add_mapping()),
+            self.walk.entry(address).store(pte.0, ord!("pte.set.release", Release))
+        );
         self.present.set(self.present.get().wrapping_add(1));
     }
 

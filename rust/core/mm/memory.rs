@@ -10,12 +10,12 @@ use super::page_table::{Missing, no_memory_for_a_table};
 use super::vma::{VmFlags, VmaCopy};
 use crate::cache::alloc_page;
 use crate::cache::filemap::{Answer, Blocked, Pass, Step, filemap_fault};
-use crate::cache::{Abort, VmFault};
+use crate::cache::{Abort, HeldPage, VmFault};
 use crate::cache::{filemap_fault_speculative, next_uptodate_page};
 use crate::error::{Error, IoError};
-use crate::page::{PAGE_SIZE, PageHandle, Use};
+use crate::page::{PAGE_SIZE, PageHandle, PageRef, Use};
 use crate::rcu::{self, ReadSection};
-use crate::sync::{duty, guard, seeded};
+use crate::sync::{duty, guard, in_order, seeded};
 
 /// One fault on one mapping (`struct vm_fault`).
 pub(super) struct Fault<'m, 'a> {
@@ -32,7 +32,8 @@ pub(super) struct Fault<'m, 'a> {
 }
 
 /// How setting an entry ended.
-enum Finish {
+#[derive(Debug)]
+pub(super) enum Finish {
     Set,
     /// Another thread set it first.
     Twin,
@@ -100,6 +101,38 @@ impl<'m> Fault<'m, '_> {
         Ok(finish)
     }
 
+    /// Maps the page that was found, or a private copy of it.
+    #[inline]
+    pub(super) fn map_page<'f>(
+        &mut self,
+        mode: Mode<'_, '_>,
+        found: HeldPage<'f>,
+        copy: Option<PageHandle<'f>>,
+    ) -> Result<Finish, Abort> {
+        // The lookup's reference becomes the entry's (or is put if another thread was first, or on an abort: under its lock the
+        // page stays in the cache, which has another reference). A copy's source is put at the end, whatever happens.
+        let HeldPage { lock, handle } = found;
+        let (page, bits, source) = match copy {
+            Some(copy) => (copy, Pte::PRIVATE | Pte::WRITE, Some(handle)),
+            None => (handle, 0, None),
+        };
+        let bytes = page.page().bytes();
+        let finish;
+        // Until the entry is set, the lock keeps the page in the cache.
+        in_order!(
+            "finish_fault.unlock_last",
+            in_order!(
+                "do_cow.copy_first",
+                if let Some(source) = &source {
+                    bytes.copy_from(source.page().bytes());
+                },
+                finish = self.finish_fault(mode, page, bits)
+            ),
+            drop(lock)
+        );
+        finish
+    }
+
     /// Maps every page around the fault that is ready (`do_fault_around`, `filemap_map_pages`). Returns whether the faulting
     /// address was among them.
     fn map_pages(&mut self, mode: Mode<'_, '_>, section: &ReadSection) -> Result<bool, Abort> {
@@ -133,8 +166,11 @@ impl<'m> Fault<'m, '_> {
             if guard!("map_pages.pte_none", locked.get(address).is_none()) {
                 let own = address == self.address;
                 // The reference passes to the entry; the page lock keeps the page in the cache until it is released.
-                locked.set(address, held.handle, if own { Pte::ACCESSED } else { 0 });
-                drop(held.lock);
+                in_order!(
+                    "map_pages.unlock_last",
+                    locked.set(address, held.handle, if own { Pte::ACCESSED } else { 0 }),
+                    drop(held.lock)
+                );
                 self.published += 1;
                 mapped |= own;
             }
@@ -181,22 +217,7 @@ impl<'m> Fault<'m, '_> {
             return Ok(VmFault::NOPAGE);
         }
         let held = filemap_fault_speculative(&self.vma.file().mapping, self.index, section)?;
-        // The lookup's reference becomes the entry's (or is put if another thread was first, or on an abort: under its lock the
-        // page stays in the cache, which has another reference). A copy's source is unlocked and then put at the end, whatever
-        // happens.
-        let _source;
-        let lock = held.lock;
-        let (page, bits) = match copy {
-            Some(copy) => {
-                copy.page().bytes().copy_from(held.handle.page().bytes());
-                _source = held.handle;
-                (copy, Pte::PRIVATE | Pte::WRITE)
-            }
-            None => (held.handle, 0),
-        };
-        let finish = self.finish_fault(mode, page, bits)?;
-        drop(lock);
-        Ok(match finish {
+        Ok(match self.map_page(mode, held, copy)? {
             Finish::Set => VmFault::LOCKED,
             Finish::Twin => VmFault::LOCKED | VmFault::NOPAGE,
         })
@@ -228,36 +249,47 @@ impl<'m> Fault<'m, '_> {
     /// Gives a present entry the bits that the access needs. False if it has changed since it was seen.
     pub(super) fn upgrade(&self, locked: &LeafLocked<'_>, seen: Pte, copy: Option<PageHandle<'_>>) -> bool {
         let frames = &self.mm.shared.frames;
-        let mut now = locked.get(self.address);
-        if let Some(copy) = &copy {
-            // Under the leaf lock the entry's reference keeps the page.
-            if now.is_same(seen) {
+        let now = locked.get(self.address);
+        let replaced;
+        in_order!(
+            "do_wp_page.copy_first",
+            if let (Some(copy), true) = (&copy, now.is_same(seen)) {
+                // Under the leaf lock the entry's reference keeps the page.
                 copy.page().bytes().copy_from(frames.page(seen.pfn()).bytes());
-            }
-        }
-        loop {
-            if !guard!("do_wp_page.pte_same", now.is_same(seen)) {
-                return false;
-            }
-            let next = match &copy {
-                Some(copy) => Pte::new(copy.page().pfn(), Pte::PRIVATE | Pte::WRITE | Pte::ACCESSED),
-                None if self.write => now.with(Pte::WRITE | Pte::ACCESSED),
-                None => now.with(Pte::ACCESSED),
-            };
-            match locked.replace(self.address, now, next) {
-                Ok(()) => break,
-                // A program set the accessed or dirty bit meanwhile.
-                Err(found) => now = found,
-            }
+            },
+            replaced = self.replace(locked, seen, now, copy.as_ref().map(PageHandle::page))
+        );
+        if !replaced {
+            return false;
         }
         if let Some(copy) = copy {
             duty!("do_wp_page.mapcount.new", copy.page().add_mapping());
             let _owned_by_the_entry = copy.into_pfn();
-            let old = frames.page(now.pfn());
+            let old = frames.page(seen.pfn());
             duty!("do_wp_page.mapcount.old", old.remove_mapping());
-            self.put_after_grace_period(now.pfn());
+            self.put_after_grace_period(seen.pfn());
         }
         true
+    }
+
+    /// Replaces an entry that is now `now` if it is still as it was `seen`.
+    #[inline]
+    fn replace(&self, locked: &LeafLocked<'_>, seen: Pte, mut now: Pte, copy: Option<PageRef<'_>>) -> bool {
+        loop {
+            if !guard!("do_wp_page.pte_same", now.is_same(seen)) {
+                return false;
+            }
+            let next = match copy {
+                Some(copy) => Pte::new(copy.pfn(), Pte::PRIVATE | Pte::WRITE | Pte::ACCESSED),
+                None if self.write => now.with(Pte::WRITE | Pte::ACCESSED),
+                None => now.with(Pte::ACCESSED),
+            };
+            match locked.replace(self.address, now, next) {
+                Ok(()) => return true,
+                // A program set the accessed or dirty bit meanwhile.
+                Err(found) => now = found,
+            }
+        }
     }
 
     /// A program may still be reading through the entry that was replaced.
@@ -310,19 +342,9 @@ impl<'m> Fault<'m, '_> {
         }
         let end = match step {
             Step::Locked(held) => {
-                let _source;
-                let _lock = held.lock;
-                let (page, bits) = match copy.take() {
-                    Some(copy) => {
-                        copy.page().bytes().copy_from(held.handle.page().bytes());
-                        _source = held.handle;
-                        (copy, Pte::PRIVATE | Pte::WRITE)
-                    }
-                    None => (held.handle, 0),
-                };
                 let section = rcu::read();
                 let major = if missed { VmFault::MAJOR } else { VmFault::NONE };
-                match self.finish_fault(Mode::Classic(&section), page, bits) {
+                match self.map_page(Mode::Classic(&section), held, copy.take()) {
                     Ok(Finish::Set) => End::Done(VmFault::LOCKED | major),
                     Ok(Finish::Twin) => End::Done(VmFault::LOCKED | VmFault::NOPAGE | major),
                     Err(_no_table) => End::NoMemory(no_memory_for_a_table()),

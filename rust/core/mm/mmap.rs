@@ -166,16 +166,21 @@ impl Mm {
             flags = flags.with(VmFlags::WRITE);
         }
         let lock = inner.lock.write();
-        let mut vmas = inner.vmas.all()?;
+        // Again: whoever closes the address space says so before it takes the lock.
+        duty!("mmap.open_inside", inner.require_open()?);
+        let mut vmas = inner.vmas.all(&lock)?;
         let (at, start) = find_gap(&vmas, length)
             .ok_or_else(|| Error::InvalidArgument(format!("no gap of {length} bytes is left")))?;
         let range = (start, start + length, offset / page);
         let vma = Vma::new(range, flags, open, Arc::clone(&inner.tables));
-        vma.link();
+        let listed = Arc::clone(&vma);
         vmas.insert(at, vma);
-        merge(&mut vmas, start, start + length, &lock);
-        inner.vmas.publish(vmas, &lock);
-        drop(lock);
+        // On its file's list before a fault can set an entry in it: truncation walks that list.
+        in_order!("mmap.link_first", listed.link(), {
+            merge(&mut vmas, start, start + length, &lock);
+            inner.vmas.publish(vmas, &lock);
+            drop(lock);
+        });
         inner.let_go_of_arrays();
         Ok(start)
     }
@@ -211,10 +216,17 @@ impl Mm {
             Prot::ReadWrite => flags.with(VmFlags::WRITE),
         })?;
         let mut gather = MmuGather::new(inner.tables.frames());
-        if prot == Prot::Read {
+        let mut protect = || {
             duty!("mprotect.write_protect", inner.tables.write_protect(range.start, range.end, &mut gather));
-        }
-        drop(lock);
+        };
+        // A thread that was told that the range is read-only, which takes the lock, finds no entry that still allows stores.
+        in_order!(
+            "mprotect.entries_inside",
+            if prot == Prot::Read {
+                protect()
+            },
+            drop(lock)
+        );
         gather.finish();
         inner.let_go_of_arrays();
         Ok(())
@@ -266,7 +278,7 @@ impl MmInner {
     fn munmap(&self, range: Range) -> Result<()> {
         crate::sync::operation!("munmap");
         let lock = self.lock.write();
-        let mut vmas = self.vmas.all()?;
+        let mut vmas = self.vmas.all(&lock)?;
         let (first, last) = overlapping(&vmas, range);
         if first == last {
             return Err(range.unmapped_error("not mapped"));
@@ -321,10 +333,7 @@ impl MmInner {
     fn zap(&self, range: Range) -> Result<()> {
         crate::sync::operation!("madvise");
         let lock = self.lock.read();
-        let section = crate::rcu::read();
-        let covered = is_covered(self.vmas.load(&section), range);
-        drop(section);
-        if !covered {
+        if !is_covered(self.vmas.locked(&lock), range) {
             return Err(range.unmapped_error("not wholly mapped"));
         }
         let mut gather = MmuGather::new(self.tables.frames());
@@ -363,7 +372,7 @@ impl MmInner {
         check: impl Fn(VmFlags) -> Result<()>,
         change: impl Fn(VmFlags) -> VmFlags,
     ) -> Result<()> {
-        let mut vmas = self.vmas.all()?;
+        let mut vmas = self.vmas.all(lock)?;
         if !is_covered(&vmas, range) {
             return Err(range.unmapped_error("not wholly mapped"));
         }
@@ -386,7 +395,8 @@ impl MmInner {
     pub(super) fn unmap_all(&self) {
         crate::sync::operation!("close an address space");
         let lock = self.lock.write();
-        self.detach(lock, self.vmas.array(), Vec::new());
+        let all = self.vmas.array(&lock);
+        self.detach(lock, all, Vec::new());
     }
 }
 
@@ -434,7 +444,7 @@ fn split(vmas: &mut Vec<Arc<Vma>>, address: u64, lock: &MmapWrite<'_>) {
     }
     let upper = vma.part(address, copy.end);
     let shrink = || vma.adjust(copy.start, address, copy.pgoff, lock);
-    in_order!("split.seed.shrinks_first", upper.link(), shrink());
+    in_order!("split.seed.shrinks_first", Arc::clone(&upper).link(), shrink());
     vmas.insert(at + 1, upper);
 }
 

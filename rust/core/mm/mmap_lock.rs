@@ -30,9 +30,12 @@ impl MmapLock {
 
     /// `mmap_write_lock`.
     pub(super) fn write(&self) -> MmapWrite<'_> {
-        self.sem.lock_write();
+        in_order!(
+            "mmap_lock.odd_inside",
+            self.sem.lock_write(),
+            duty!("mmap_lock.write.odd", self.sequence.write_begin())
+        );
         self.events.add(Event::MmapLockWrite);
-        duty!("mmap_lock.write.odd", self.sequence.write_begin());
         MmapWrite { lock: self }
     }
 }

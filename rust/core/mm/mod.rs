@@ -37,7 +37,7 @@ pub use mmap::{Madvise, Prot};
 use crate::cache::{PageCache, Shared};
 use crate::error::{Error, Result};
 use crate::page::PAGE_SIZE;
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::{AtomicU32, Ordering, in_order};
 use events::{Event, Events};
 use mmap_lock::MmapLock;
 use page_table::PageTable;
@@ -211,9 +211,14 @@ impl Mm {
     /// None yet: there is nothing to write back.
     pub fn close(&self) -> Result<()> {
         crate::sync::operation!("close an address space");
-        if self.inner.closed.swap(1, Ordering::Relaxed) == 0 {
-            self.inner.unmap_all();
-        }
+        // The flag first: `mmap` sees it under the lock, or what it has mapped is unmapped here.
+        in_order!(
+            "close.flag_first",
+            if self.inner.closed.swap(1, Ordering::Relaxed) != 0 {
+                return Ok(());
+            },
+            self.inner.unmap_all()
+        );
         Ok(())
     }
 }

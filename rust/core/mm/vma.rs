@@ -159,9 +159,9 @@ impl Vma {
     }
 
     /// Makes the file's truncation visit this mapping.
-    pub(crate) fn link(self: &Arc<Self>) {
-        let range: Arc<dyn MappedRange> = Arc::clone(self) as _;
-        self.file.mapping.i_mmap.link(self.id, range);
+    pub(crate) fn link(self: Arc<Self>) {
+        let file = Arc::clone(&self.file);
+        file.mapping.i_mmap.link(self.id, self);
     }
 
     pub(crate) fn unlink(&self) {
@@ -182,7 +182,7 @@ impl Vma {
             bug = {
                 self.unlink();
                 change();
-                self.link();
+                Arc::clone(self).link();
             }
         );
     }
@@ -262,20 +262,28 @@ impl Vmas {
         array.get(array.partition_point(|vma| vma.end() <= address)).map(|vma| &**vma)
     }
 
-    /// As [`Vmas::find`], while the mmap lock is held: no section is needed, so the caller may sleep.
-    pub(crate) fn find_locked<'l>(&'l self, address: u64, _lock: &'l MmapRead<'_>) -> Option<&'l Vma> {
+    /// The mappings while the mmap lock is held: no section is needed, so the caller may sleep.
+    pub(super) fn locked<'l>(&'l self, _lock: &'l MmapRead<'_>) -> &'l [Arc<Vma>] {
         // SAFETY: the array is replaced only under the mmap lock held for writing, and this borrow ends before the lock held
         // for reading is given back.
         #[allow(unsafe_code, reason = "the lock replaces a read section")]
-        let array = unsafe { self.array.load_unguarded() }?;
+        let array = unsafe { self.array.load_unguarded() };
+        array.map_or(&[], |array| array.as_slice())
+    }
+
+    /// As [`Vmas::find`], while the mmap lock is held.
+    pub(crate) fn find_locked<'l>(&'l self, address: u64, lock: &'l MmapRead<'_>) -> Option<&'l Vma> {
+        let array = self.locked(lock);
         array.get(array.partition_point(|vma| vma.end() <= address)).map(|vma| &**vma)
     }
+
+    // Writers read the array under the lock that they hold, or they would undo each other's changes.
 
     /// All mappings, with references, and room for what one change adds: writers build the next array from them.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
-    pub(super) fn all(&self) -> crate::Result<VmaArray> {
+    pub(super) fn all(&self, _lock: &MmapWrite<'_>) -> crate::Result<VmaArray> {
         let section = crate::rcu::read();
         let vmas = self.load(&section);
         let mut all = reserve::vec(vmas.len() + MOST_ADDED, "the array of mappings")?;
@@ -284,7 +292,7 @@ impl Vmas {
     }
 
     /// The array itself.
-    pub(super) fn array(&self) -> Arc<VmaArray> {
+    pub(super) fn array(&self, _lock: &MmapWrite<'_>) -> Arc<VmaArray> {
         self.array.get().unwrap_or_default()
     }
 
@@ -309,7 +317,8 @@ impl Vmas {
 
     /// Mappings that are not in the next array are freed at once.
     fn declare_dead_without(&self, next: &[Arc<Vma>]) {
-        for vma in self.array().iter().filter(|vma| !next.iter().any(|kept| Arc::ptr_eq(vma, kept))) {
+        let array = self.array.get().unwrap_or_default();
+        for vma in array.iter().filter(|vma| !next.iter().any(|kept| Arc::ptr_eq(vma, kept))) {
             vma.life.kill();
         }
     }

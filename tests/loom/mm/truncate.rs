@@ -172,3 +172,62 @@ fn big_a_fault_around_against_truncate() {
     }
     .check();
 }
+
+/// One thread faults on the last page of a file that has grown; one takes that page out, which does not sweep a second time.
+/// Claim: what has an entry is in the cache. Premise: a page stays locked until its entry is set.
+fn fault_against_drop(around_bytes: u64, fault: fn(&Mm, u64) -> bool) {
+    let (mm, file, at) = around(around_bytes, 1, 1, 0, Prot::Read, true);
+    // Whether the page is cached, and whether it has an entry.
+    let history = History::new((true, false));
+    let dropper = {
+        let (file, history) = (file.open_file().unwrap(), history.clone());
+        spawn(move || {
+            let take = || file.mapping.drop_partial_page(PAGE - 1);
+            history.call("drop the page", take, |state, ()| std::mem::replace(state, (false, false)).0);
+        })
+    };
+    history.call(
+        "fault",
+        || fault(&mm, at),
+        |state, &set| {
+            state.1 |= set;
+            !set || state.0
+        },
+    );
+    dropper.join().unwrap();
+    history.settle();
+    let entry = || mm.pagemap(at, PAGE).unwrap() != [0];
+    history.call("look for the entry", entry, |state, seen| state.1 == *seen);
+    history.check();
+    drop(file);
+}
+
+#[test]
+fn a_fault_against_the_drop_of_its_page() {
+    Model {
+        name: "speculative fault against the drop of its page",
+        rows: &[18, 20],
+        preemption_bound: Some(3),
+        grace_periods: false,
+        twin: false,
+        body: || fault_against_drop(PAGE, |mm, at| attempt(mm, at, false).is_ok()),
+        reaches: &["commit", "FILE_MISS", "FILE_LOCKED", "FILE_MAPPING"],
+        needs: &["finish_fault.unlock_last", "truncate.unmap_locked"],
+    }
+    .check();
+}
+
+#[test]
+fn a_fault_around_against_the_drop_of_a_page() {
+    Model {
+        name: "fault-around against the drop of a page",
+        rows: &[18, 20],
+        preemption_bound: Some(3),
+        grace_periods: false,
+        twin: false,
+        body: || fault_against_drop(2 * PAGE, |mm, at| attempt(mm, at, false).is_ok()),
+        reaches: &["twin", "FILE_MISS"],
+        needs: &["map_pages.unlock_last"],
+    }
+    .check();
+}

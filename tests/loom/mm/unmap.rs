@@ -1,9 +1,10 @@
 //! Models of faults against operations that remove their mapping or their entry: munmap, zapping, reclaim.
 
-use super::super::memory::{Fault, Mode};
+use super::super::events::Event;
+use super::super::memory::{Fault, Finish, Mode};
 use super::super::page_table::Owner;
 use super::*;
-use crate::cache::MmuGather;
+use crate::cache::{HeldPage, MmuGather};
 
 /// One thread faults speculatively, one unmaps. Claim: afterwards no entry maps the page, and only the cache's reference is left.
 /// Premise: munmap bumps the sequence before it takes the leaf lock.
@@ -54,30 +55,27 @@ fn the_last_sequence_check_against_zap() {
     .check();
 }
 
-/// The slice of the model above that the sequence argument rests on, small enough to have no bound. One thread takes the
-/// leaf lock as a speculative fault does and sets the entry; one is inside the mmap lock for writing and then clears the
-/// entry. Claim: afterwards there is none. Premises: the mapping is gone once the sequence has moved; the page stays locked.
+/// The slice of the model above that the sequence argument rests on, small enough to have no bound. One thread ends a speculative
+/// fault: it has the page locked and sets the entry; one unmaps. Claim: afterwards there is no entry.
 fn set_against_zap() {
     let (mm, file, at) = one_page(Prot::Read, true);
     let history = History::new(READY);
     let zapper = {
         let (mm, history) = (mm.clone(), history.clone());
         spawn(move || {
-            let zap = || {
-                drop(mm.inner.lock.write());
-                let mut gather = MmuGather::new(mm.inner.tables.frames());
-                mm.inner.tables.zap(at, at + PAGE, Owner::Any, &mut gather);
-                gather.finish();
-            };
-            history.call("unmap", zap, |place, ()| {
-                *place = Place { mapped: false, entry: false };
-                true
-            });
+            history.call(
+                "unmap",
+                || mm.inner.unmap_all(),
+                |place, ()| {
+                    *place = Place { mapped: false, entry: false };
+                    true
+                },
+            );
         })
     };
     history.call(
         "set",
-        || set_if_unchanged(&mm, at),
+        || end_of_fault(&mm, at),
         |place, &set| {
             place.entry |= set;
             !set || place.mapped
@@ -88,38 +86,30 @@ fn set_against_zap() {
     drop((mm, file));
 }
 
-/// The end of a speculative fault: checks the sequence, takes the leaf lock, checks again, sets the entry.
-fn set_if_unchanged(mm: &Mm, at: u64) -> bool {
-    let Some(sequence) = mm.inner.lock.sequence.read_start() else {
-        reach("odd");
-        return false;
-    };
-    // A snapshot from before the writer means a mapping that was there; one from after would not find it.
-    if sequence != 2 {
-        return false;
-    }
+/// A speculative fault without its lookup in the page cache: the page is at hand.
+fn end_of_fault(mm: &Mm, at: u64) -> bool {
+    mm.inner.count(Event::SpfAttempt);
     let section = rcu::read();
-    let vma = mm.inner.vmas.load(&section)[0].copy();
-    let fault = Fault { mm: &mm.inner, vma, address: at, index: 0, write: false, published: 0 };
-    let Ok(walk) = mm.inner.tables.walk(at, &section) else {
-        reach("missing");
-        return false;
-    };
-    match fault.pte_map_lock(Mode::Speculative { walk: &walk, sequence }) {
-        Ok(locked) => {
-            locked.set(at, cached_page(mm).get(), 0);
-            reach("set");
-            true
-        }
+    let set = mm.inner.find_and_copy(at, false, &section).and_then(|(vma, sequence)| {
+        let Ok(walk) = mm.inner.tables.walk(at, &section) else { return Err(Abort::Pmd) };
+        let handle = cached_page(mm).get();
+        let held = HeldPage { lock: handle.page().try_lock().expect("only this thread locks it"), handle };
+        let mut fault = Fault { mm: &mm.inner, vma, address: at, index: 0, write: false, published: 0 };
+        fault.map_page(Mode::Speculative { walk: &walk, sequence }, held, None)
+    });
+    match set {
+        Ok(Finish::Set) => reach("set"),
+        Ok(Finish::Twin) => panic!("only this thread sets it"),
         Err(cause) => {
+            mm.inner.events.add_abort(cause);
             reach(cause);
-            false
         }
     }
+    set.is_ok()
 }
 
 #[test]
-fn setting_an_entry_against_zap() {
+fn big_setting_an_entry_against_zap() {
     Model {
         name: "setting an entry against zap (slice)",
         rows: &[3, 4],
@@ -127,7 +117,7 @@ fn setting_an_entry_against_zap() {
         grace_periods: false,
         twin: false,
         body: set_against_zap,
-        reaches: &["set", "odd", "PTE_MAP_LOCK_SEQ1", "PTE_MAP_LOCK_SEQ2", "PTE_MAP_LOCK_PTL"],
+        reaches: &["set", "ODD", "PTE_MAP_LOCK_SEQ1", "PTE_MAP_LOCK_SEQ2", "PTE_MAP_LOCK_PTL"],
         needs: &["pte_map_lock.seq2", "pte.set.mapcount", "zap.seed.skips_the_lock"],
     }
     .check();
@@ -151,7 +141,7 @@ fn set_against_reclaim() {
             history.call("zap the other", zap, |_, ()| true);
         })
     };
-    let set = || set_if_unchanged(&mm, at);
+    let set = || end_of_fault(&mm, at);
     history.call("set", set, |place, &set| {
         place.entry |= set;
         true
@@ -170,7 +160,7 @@ fn setting_an_entry_against_reclaim() {
         grace_periods: false,
         twin: false,
         body: set_against_reclaim,
-        reaches: &["set", "missing", "PTE_MAP_LOCK_PMD", "PTE_MAP_LOCK_PTL"],
+        reaches: &["set", "PMD", "PTE_MAP_LOCK_PMD", "PTE_MAP_LOCK_PTL"],
         needs: &["pte_map_lock.pmd"],
     }
     .check();

@@ -107,7 +107,7 @@ fn two_writers_of_the_sequence() {
         twin: false,
         body: two_writers,
         reaches: &[],
-        needs: &["mmap_lock.seed.unlock_first"],
+        needs: &["mmap_lock.seed.unlock_first", "mmap_lock.odd_inside"],
     }
     .check();
 }
