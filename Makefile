@@ -152,7 +152,7 @@ guards: | preflight
 
 # Edits of the sources that have no name: tools/mutants says how. A fresh seed unless MUTANTS="--seed N".
 mutants: .venv-mutants/installed
-	.venv-mutants/bin/python tools/mutants $(MUTANTS)
+	.venv-mutants/bin/python -m tools.mutants $(MUTANTS)
 
 # Without the names the library compiles to the same assembly.
 free: | preflight

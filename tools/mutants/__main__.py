@@ -3,10 +3,12 @@
     make mutants                                     30 edits, a fresh seed, which is printed
     make mutants MUTANTS="--seed 7 --count 200"
     make mutants MUTANTS="--file cache/truncate.rs --operator swap --all"
-    make mutants MUTANTS="--id 0123456789ab"         one, with what each test said
     make mutants MUTANTS="--file mm/vma.rs --list"   what could be drawn
+    make mutants MUTANTS="--id 0123456789ab"         one, with what the test said that killed it
+    make mutants MUTANTS="--all --recheck"           those that tests/mutants/survivors.toml covers
 
-Exits with 1 if an edit survives that tests/mutants/survivors.toml gives no reason for, or if nothing ran.
+An edit that survives and has no reason in tests/mutants/survivors.toml fails the run, and so does a run
+that tried nothing, an entry that covers no edit, and, with --recheck, one whose edit dies.
 """
 
 import argparse
@@ -17,17 +19,31 @@ import secrets
 import sys
 import time
 from collections import Counter
+from dataclasses import dataclass, field
 
-from build import KINDS, PLACE, REFUSED, ROOT, Binary, Written, cargo, function_text, write
-from sites import OPERATORS, Edit, all_edits
-
-from run import Fate, Test, cached, judge_all, key_of_tree, tests_of
+from .build import KINDS, PLACE, REFUSED, ROOT, Binary, Written, cargo, function_text, write
+from .run import Fate, Test, cached, judge_all, key_of_tree, tests_of
+from .sites import OPERATORS, Edit, all_edits
+from .survivors import Entry, entries, ready_made, stale, told
 
 CORE = ROOT / "rust" / "core"
+# Which test killed an edit when it was last asked, to be tried first; `--update` writes it.
+KILLERS = ROOT / "tests" / "mutants" / "killers.json"
+
+# What dies in every build: a reference too many. If it does not, a run finds nothing.
+CONTROL = ("page/refcount.rs", "PageRef::try_get", "constant", "1 -> (1 + 1)")
+
+
+def control(edits: list[Edit]) -> Edit:
+    """The planted edit."""
+    for edit in edits:
+        if (edit.file, edit.function, edit.operator, edit.text) == CONTROL:
+            return edit
+    sys.exit(f"mutants: the sources no longer have the control, {CONTROL}: name another one")
 
 
 def in_drawn_order(edits: list[Edit], seed: int) -> list[Edit]:
-    """By a hash of seed and edit, so that a change of the sources changes few of the first; operators take turns."""
+    """By a hash of seed and edit, so that changed sources change few of the first; operators take turns."""
 
     def place(edit: Edit) -> str:
         return hashlib.sha256(f"{seed}:{edit.id}".encode()).hexdigest()
@@ -43,16 +59,11 @@ def difference(edit: Edit) -> str:
     """A small diff."""
     text = (CORE / edit.file).read_bytes()
     new = text[: edit.start] + edit.new.encode() + text[edit.end :]
+    before, after = text.decode().splitlines(), new.decode().splitlines()
     name = f"rust/core/{edit.file}"
-    lines = difflib.unified_diff(
-        text.decode().splitlines(),
-        new.decode().splitlines(),
-        name,
-        f"{edit.id} {edit.operator}",
-        n=2,
-        lineterm="",
+    return "\n".join(
+        difflib.unified_diff(before, after, name, f"{edit.id} {edit.operator}", n=2, lineterm="")
     )
-    return "\n".join(lines)
 
 
 class Refusals:
@@ -77,45 +88,145 @@ class Refusals:
         REFUSED.write_text(json.dumps(self.known))
 
 
-def built(
-    order: list[Edit], count: int, kinds: list[str]
-) -> tuple[list[Edit], list[Edit], Written, list[Binary]]:
-    """Builds the first `count` that compile, in every kind. Returns them, those refused on the way, the copy and its binaries."""
+@dataclass
+class Built:
+    """What was drawn and compiles in every kind asked for, and what was drawn and does not."""
+
+    chosen: list[Edit]
+    refused: list[Edit]
+    written: Written
+    tests: list[Test]
+
+
+def build(order: list[Edit], count: int, kinds: list[str], planted: Edit) -> Built:
+    """Builds the first `count` that compile."""
     refusals = Refusals()
     while True:
-        chosen, refused = [], []
+        chosen: list[Edit] = []
+        refused: list[Edit] = []
         for edit in order:
-            if any(refusals.has(kind, edit) for kind in kinds):
-                refused.append(edit)
-                continue
-            chosen.append(edit)
             if len(chosen) == count:
                 break
-        written = write(chosen)
+            (refused if any(refusals.has(kind, edit) for kind in kinds) else chosen).append(edit)
+        written = write([*chosen, *([] if planted in chosen else [planted])])
+        chosen = [edit for edit in chosen if edit.id in written.numbers]
         binaries: list[Binary] = []
-        again = False
         for kind in kinds:
             began = time.monotonic()
-            made, guilty = cargo(KINDS[kind], written)
-            print(f"mutants: {kind}: {len(guilty)} refused in {time.monotonic() - began:.0f} s", flush=True)
+            made, guilty = cargo(kind, written)
+            seconds = time.monotonic() - began
             if guilty:
                 refusals.add(kind, [edit for edit in chosen if edit.id in guilty])
-                again = True
+                print(f"mutants: {kind}: the compiler refuses {len(guilty)} ({seconds:.0f} s)", flush=True)
                 break
+            print(f"mutants: {kind} is built ({seconds:.0f} s)", flush=True)
             binaries += made
-        if not again:
-            return chosen, refused, written, binaries
+        else:
+            return Built(chosen, refused, written, [test for binary in binaries for test in tests_of(binary)])
 
 
-def meeting(edits: list[Edit], tests: list[Test]) -> dict[str, list[Test]]:
-    """The tests that meet each edit."""
-    return {edit.id: [test for test in tests if edit.statement in test.met] for edit in edits}
+def baseline(built: Built, tests: list[Test], *, believe_stale: bool) -> None:
+    """Each of these tests passes as the sources are; how long it takes, and what it meets."""
+    began, wrong = time.monotonic(), []
+    key = key_of_tree()
+    for kind in KINDS:
+        mine = [test for test in tests if test.binary.kind == kind]
+        wrong += cached(kind, key, mine, built.written, stale=believe_stale)
+    if wrong:
+        sys.exit("mutants: " + "\n".join(wrong))
+    print(f"mutants: {len(tests)} tests pass without an edit ({time.monotonic() - began:.0f} s)", flush=True)
+
+
+def plant(built: Built, tests: list[Test], planted: Edit) -> None:
+    """The planted edit must die in each kind that is about to be used."""
+    number = built.written.numbers[planted.id]
+    for kind in sorted({test.binary.kind for test in tests}):
+        mine = [test for test in tests if test.binary.kind == kind and planted.statement in test.met]
+        (fate,) = judge_all([planted], {planted.id: number}, {planted.id: mine}, {})
+        if fate.killed_by is None:
+            sys.exit(f"mutants: {kind}: the planted edit survives {fate.tried} tests: {told(planted)}")
+        print(f"mutants: {kind}: the planted edit dies in {fate.killed_by.split()[-1]}", flush=True)
+
+
+@dataclass
+class Outcome:
+    """All that is told at the end."""
+
+    fates: list[Fate] = field(default_factory=list)
+    refused: list[Edit] = field(default_factory=list)
+    covered: list[Edit] = field(default_factory=list)
+
+
+def run_all(
+    order: list[Edit], count: int, arguments: argparse.Namespace, known: list[Entry], planted: Edit
+) -> Outcome:
+    """Draws, builds, and runs."""
+    kinds = arguments.kind or list(KINDS)
+    hints = json.loads(KILLERS.read_text()) if KILLERS.exists() and not arguments.update else {}
+    hints = {
+        edit.id: hints[edit.id] for edit in order if edit.id in hints and hints[edit.id].split()[0] in kinds
+    }
+    outcome = Outcome()
+    if all(edit.id in hints or is_covered(edit, known) for edit in order[:count]) and not arguments.recheck:
+        kinds = sorted({hints[edit.id].split()[0] for edit in order[:count] if edit.id in hints}) or kinds[:1]
+    built = build(order, count, kinds, planted)
+    outcome.refused = built.refused
+    to_run = [edit for edit in built.chosen if arguments.recheck or not is_covered(edit, known)]
+    outcome.covered = [edit for edit in built.chosen if edit not in to_run]
+    numbers = built.written.numbers
+    tests = {test.told: test for test in built.tests}
+
+    # What killed them before is tried first, and needs no knowledge of the other tests.
+    hinted = [edit for edit in to_run if hints.get(edit.id) in tests]
+    if hinted:
+        used = list({hints[edit.id]: tests[hints[edit.id]] for edit in hinted}.values())
+        baseline(built, used, believe_stale=arguments.stale)
+        for fate in judge_all(hinted, numbers, {edit.id: [tests[hints[edit.id]]] for edit in hinted}, {}):
+            if fate.killed_by:
+                outcome.fates.append(fate)
+                show(fate)
+    done = {fate.edit.id for fate in outcome.fates}
+    rest = [edit for edit in to_run if edit.id not in done]
+    if hinted and not rest and built.chosen:
+        plant(
+            built,
+            [test for test in used if planted.statement in test.met] or [with_planted(built, planted)],
+            planted,
+        )
+        return outcome
+    everything = arguments.kind or list(KINDS)
+    if rest and kinds != everything:
+        built = build(rest, len(rest), everything, planted)
+        outcome.refused += built.refused
+        numbers, rest = built.written.numbers, built.chosen
+    if rest:
+        baseline(built, built.tests, believe_stale=arguments.stale)
+        plant(built, built.tests, planted)
+        meeting = {edit.id: [test for test in built.tests if edit.statement in test.met] for edit in rest}
+        for fate in judge_all(rest, numbers, meeting, {}):
+            outcome.fates.append(fate)
+            show(fate)
+    return outcome
+
+
+def is_covered(edit: Edit, known: list[Entry]) -> bool:
+    """Whether it may survive."""
+    return any(entry.covers(edit) for entry in known)
+
+
+def with_planted(built: Built, planted: Edit) -> Test:
+    """A test that meets the planted edit, where none of those used does."""
+    for test in built.tests:
+        baseline(built, [test], believe_stale=False)
+        if planted.statement in test.met:
+            return test
+    sys.exit("mutants: no test meets the planted edit")
 
 
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="make mutants", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seed", type=int, help="decides which are drawn; without it a fresh one")
     parser.add_argument("--count", type=int, default=30, help="how many are drawn that compile (30)")
@@ -129,51 +240,45 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="only show what could be drawn")
     parser.add_argument("--kind", action="append", choices=list(KINDS), help="only tests of this build")
     parser.add_argument(
+        "--recheck", action="store_true", help="only those that an entry covers: none may die"
+    )
+    parser.add_argument("--update", action="store_true", help="remember which test killed each")
+    parser.add_argument(
         "--stale", action="store_true", help="believe what was recorded before the last change"
     )
     arguments = parser.parse_args()
-    edits = [edit for edit in all_edits(CORE) if wanted(edit, arguments)]
+    known, offered = entries(), all_edits(CORE)
+    gone = stale(known, offered)
+    for entry in gone:
+        print(f"mutants: an entry covers no edit: {entry}", file=sys.stderr)
+    edits = [edit for edit in offered if wanted(edit, arguments)]
+    if arguments.recheck:
+        edits = [edit for edit in edits if is_covered(edit, known)]
     if arguments.list:
         for edit in edits:
-            print(edit.id, edit.operator, edit.file, edit.function, edit.text)
+            print(told(edit))
         return 0
+    if not edits:
+        sys.exit("mutants: there is nothing to draw from")
     seed = secrets.randbelow(1 << 32) if arguments.seed is None else arguments.seed
-    print(f"mutants: seed {seed}, {len(edits)} edits to draw from")
+    print(f"mutants: seed {seed}, {len(edits)} edits to draw from", flush=True)
     count = len(edits) if arguments.all or arguments.id else arguments.count
-    kinds = arguments.kind or list(KINDS)
-    chosen, refused, written, binaries = built(in_drawn_order(edits, seed), count, kinds)
-    tests = [test for binary in binaries for test in tests_of(binary)]
-    began, wrong = time.monotonic(), []
-    for kind in kinds:
-        wrong += cached(
-            kind,
-            key_of_tree(),
-            [test for test in tests if test.binary.kind == kind],
-            written,
-            stale=arguments.stale,
-        )
-    if wrong:
-        sys.exit("mutants: " + "\n".join(wrong))
-    print(f"mutants: {len(tests)} tests pass without an edit ({time.monotonic() - began:.0f} s)", flush=True)
-    met = meeting(chosen, tests)
-    fates = []
-    for fate in judge_all(chosen, written.numbers, met, {}):
-        fates.append(fate)
-        show(fate)
-    summary(fates, refused)
-    if not fates:
-        sys.exit("mutants: nothing ran")
-    return 1 if any(fate.killed_by is None for fate in fates) else 0
+    outcome = run_all(in_drawn_order(edits, seed), count, arguments, known, control(offered))
+    if arguments.id:
+        for fate in outcome.fates:
+            print(difference(fate.edit), fate.output, sep="\n")
+    if arguments.update:
+        killers = {fate.edit.id: fate.killed_by for fate in outcome.fates if fate.killed_by}
+        KILLERS.write_text(json.dumps(dict(sorted(killers.items())), indent=1) + "\n")
+    return verdict(outcome, known, len(gone), arguments)
 
 
 def wanted(edit: Edit, arguments: argparse.Namespace) -> bool:
     """Whether the command line asks for it."""
+    files = arguments.file or []
     return (
         (not arguments.id or edit.id in arguments.id)
-        and (
-            not arguments.file
-            or any(edit.file == file or edit.file.startswith(f"{file}/") for file in arguments.file)
-        )
+        and (not files or any(edit.file == file or edit.file.startswith(f"{file}/") for file in files))
         and (not arguments.function or edit.function in arguments.function)
         and (not arguments.operator or edit.operator in arguments.operator)
     )
@@ -182,30 +287,39 @@ def wanted(edit: Edit, arguments: argparse.Namespace) -> bool:
 def show(fate: Fate) -> None:
     """One line for one that died, a diff for one that lives."""
     edit = fate.edit
+    place = f"  {edit.id} {edit.operator:10} {edit.file} {edit.function}:"
     if fate.killed_by:
-        print(
-            f"  {edit.id} {edit.operator:10} {edit.file} {edit.function}: {fate.how} {fate.killed_by} ({fate.seconds:.1f} s)",
-            flush=True,
-        )
-        return
-    print(
-        f"  {edit.id} {edit.operator:10} {edit.file} {edit.function}: SURVIVES {fate.tried} tests ({fate.seconds:.1f} s)"
-    )
-    print(difference(edit), flush=True)
+        print(f"{place} {fate.how} {fate.killed_by} ({fate.seconds:.1f} s)", flush=True)
+    else:
+        print(f"{place} SURVIVES {fate.tried} tests ({fate.seconds:.1f} s)\n{difference(edit)}\n", flush=True)
 
 
-def summary(fates: list[Fate], refused: list[Edit]) -> None:
-    """By operator."""
-    ran, died = (
-        Counter(fate.edit.operator for fate in fates),
-        Counter(fate.edit.operator for fate in fates if fate.killed_by),
-    )
-    no = Counter(edit.operator for edit in refused)
+def verdict(outcome: Outcome, known: list[Entry], gone: int, arguments: argparse.Namespace) -> int:
+    """What was found, by operator; not 0 if something is left to do."""
+    ran = Counter(fate.edit.operator for fate in outcome.fates)
+    died = Counter(fate.edit.operator for fate in outcome.fates if fate.killed_by)
+    covered = Counter(edit.operator for edit in outcome.covered)
+    refused = Counter(edit.operator for edit in outcome.refused)
     for operator in OPERATORS:
         print(
-            f"mutants: {operator:10} {died[operator]:4} of {ran[operator]:4} die, {no[operator]:4} do not compile"
+            f"mutants: {operator:10} {died[operator]:4} of {ran[operator]:4} die,"
+            f" {covered[operator]:4} have a reason, {refused[operator]:4} do not compile"
         )
-    print(f"mutants: {sum(died.values())} of {len(fates)} die")
+    if not outcome.fates and not outcome.covered:
+        sys.exit("mutants: nothing ran")
+    if arguments.recheck:
+        wrong = [fate for fate in outcome.fates if fate.killed_by]
+        for fate in wrong:
+            print(
+                f"mutants: has a reason to live but dies in {fate.killed_by}: {told(fate.edit)}",
+                file=sys.stderr,
+            )
+        return 1 if wrong or gone else 0
+    alive = [fate for fate in outcome.fates if not fate.killed_by]
+    for fate in alive:
+        print(f"\n{ready_made(fate.edit)}", file=sys.stderr)
+    print(f"mutants: {len(alive)} survive without a reason", file=sys.stderr)
+    return 1 if alive or gone else 0
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """One build that has every drawn edit, chosen at run time.
 
-A copy of the tree stands in target/mutants/tree. In it the body of a function becomes a `match` on the number of the edit that
-this run makes: an arm for each edit of the function, which is the whole body with the edit in it, and one for the body as it is.
-So an edit compiles if and only if the edited source would, whatever it does to bindings, borrows and moves. The body as it is
-also marks each of its statements when it is reached, which tells which tests meet an edit.
+A copy of the tree stands in target/mutants/tree. In it the body of a function becomes a `match` on the
+number of the edit that this run makes: an arm for each edit of the function, which is the whole body with
+the edit in it, and one for the body as it is. So an edit compiles if and only if the edited source would,
+whatever it does to bindings, borrows and moves. The body as it is also marks each of its statements when it
+is reached, which tells which tests meet an edit.
 """
 
 import json
@@ -14,7 +15,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sites import Edit, Function, Source, source_files
+from .sites import Edit, Function, Source, source_files
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACE = ROOT / "target" / "mutants"
@@ -31,6 +32,9 @@ COPIED = (
     "benches",
     "tools/surface",
 )
+
+# What the compiler warns of, or refuses for being pointless, an edit may do. No line of its own: lines stay.
+LINTS = b"#![allow(warnings, clippy::all, arithmetic_overflow, overflowing_literals, unconditional_panic)]"
 
 # Appended to the copied facade. No std facility that allocates: tests count and refuse allocations.
 CHOICE = """
@@ -83,27 +87,37 @@ pub(crate) use edits::{edit, met};
 """
 
 
-@dataclass
+@dataclass(frozen=True)
 class Kind:
-    """One configuration of the tree."""
+    """One configuration of the tree, built in the folder that has its dependencies already."""
 
-    name: str
-    cargo: list[str]
+    cargo: tuple[str, ...]
+    target: str
     flags: str = ""
-    run: dict[str, str] = field(default_factory=dict)  # what its tests find in the environment
-
-    @property
-    def target(self) -> Path:
-        """Its folder."""
-        return PLACE / self.name
+    #: What its tests find in the environment, and which of them are run.
+    run: tuple[tuple[str, str], ...] = ()
+    tests: str = ""
 
 
+SUITES = ("faults", "fault_plan", "no_memory", "reader", "reclaim", "teardown", "workload")
 KINDS = {
+    "native": Kind(
+        ("test", "--all-features", "--lib", *(word for suite in SUITES for word in ("--test", suite))),
+        "target",
+    ),
+    # Newest values first: most edits are of logic.
     "loom": Kind(
-        "loom",
-        ["test", "--profile", "loom", "--all-features", "--lib"],
+        ("test", "--profile", "loom", "--all-features", "--lib"),
+        "target/loom",
         "--cfg specmm_loom",
-        {"SPECMM_LOOM_PASS": "B"},
+        (("SPECMM_LOOM_PASS", "B"),),
+    ),
+    "shuttle": Kind(
+        ("test", "--profile", "loom", "--all-features", "--lib"),
+        "target/shuttle",
+        "--cfg specmm_shuttle",
+        (("SPECMM_SHUTTLE_AS_IS", "1"),),
+        tests="shuttle_tests",
     ),
 }
 
@@ -160,6 +174,7 @@ def write(edits: list[Edit], core: Path = ROOT / "rust" / "core") -> Written:
         short = path.relative_to(core).as_posix()
         text = path.read_bytes()
         texts[short] = with_edits(Source(short, text), by_body, written) if short in edited else text
+    texts["lib.rs"] = LINTS + texts["lib.rs"]
     texts["sync/mod.rs"] += CHOICE.replace("MARKS", str(max(len(written.marks), 1))).encode()
     for short, text in texts.items():
         put(TREE / "rust" / "core" / short, text)
@@ -242,13 +257,12 @@ class CompilerError(Exception):
     """The copy does not compile, for a reason outside the edits."""
 
 
-def cargo(kind: Kind, written: Written) -> tuple[list[Binary], set[str]]:
+def cargo(name: str, written: Written) -> tuple[list[Binary], set[str]]:
     """Builds, or returns the edits that the compiler refuses."""
-    environment = os.environ | {
-        "CARGO_TARGET_DIR": str(kind.target),
-        "RUSTFLAGS": f"{kind.flags} --cap-lints allow".strip(),
-        "CARGO_TERM_COLOR": "never",
-    }
+    kind = KINDS[name]
+    environment = os.environ | {"CARGO_TARGET_DIR": str(ROOT / kind.target), "CARGO_TERM_COLOR": "never"}
+    if kind.flags:
+        environment["RUSTFLAGS"] = kind.flags
     command = [
         "cargo",
         *kind.cargo,
@@ -260,7 +274,7 @@ def cargo(kind: Kind, written: Written) -> tuple[list[Binary], set[str]]:
     for line in done.stdout.splitlines():
         message = json.loads(line)
         if message["reason"] == "compiler-artifact" and message.get("executable"):
-            binaries.append(Binary(kind.name, message["target"]["name"], Path(message["executable"])))
+            binaries.append(Binary(name, message["target"]["name"], Path(message["executable"])))
         if message["reason"] == "compiler-message" and message["message"]["level"] == "error":
             guilty = guilty_of(message["message"], written)
             refused |= guilty
@@ -274,7 +288,7 @@ def cargo(kind: Kind, written: Written) -> tuple[list[Binary], set[str]]:
 
 
 def guilty_of(message: dict, written: Written) -> set[str]:
-    """The edits in which an error lies: its first span, where a macro was called rather than where it is written."""
+    """The edits in which an error lies; in a macro, where that was called."""
     guilty = set()
     for span in message["spans"]:
         if not span["is_primary"]:

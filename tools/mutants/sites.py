@@ -1,11 +1,13 @@
 """Which edits the sources offer.
 
-An edit replaces one stretch of a function's body, so it is a text: whatever compiles is a mutant, and the compiler judges the
-rest. What has a name (rust/core/sync/guard.rs) is switched off by `make guards` and is not edited here: the condition of a
-`guard!` as a whole, the step of a `duty!`, the order of an `in_order!`, an ordering. What stands inside of them is.
+An edit replaces one stretch of a function's body, so it is a text: whatever compiles is a mutant, and the
+compiler judges the rest. What has a name (rust/core/sync/guard.rs) is switched off by `make guards` and is
+not edited here: the condition of a `guard!` as a whole, the step of a `duty!`, the order of an `in_order!`,
+an ordering. What stands inside of them is.
 """
 
 import hashlib
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,8 +35,8 @@ OUTSIDE = {
     "cache/audit.rs": "a check that the tests use: an edit of it weakens a test",
 }
 
-# Macros whose arguments are expressions of the code that ships: read as calls. An exclamation mark and an underscore have the same
-# length, so places in the text stay as they are.
+# Macros whose arguments are expressions of the code that ships: read as calls. An underscore is as long as
+# an exclamation mark, so places in the text stay as they are.
 READ_AS_CALLS = re.compile(rb"\b(guard|duty|give_back|in_order|seeded|ord|ordered_fence)!(?=\()")
 NAMED = {"guard_", "duty_", "give_back_", "in_order_", "seeded_", "ord_", "ordered_fence_"}
 # What they say is for people.
@@ -54,9 +56,11 @@ COMPARISONS = {"<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "!=", "!=": "==
 LOCKS = re.compile(r"(?:try_)?(?:lock|read|write)(?:_again|_under_rcu|_patiently|_nested)?$")
 # Functions of values alone.
 PURE = re.compile(
-    r"(?:div_ceil|min|max|(?:saturating|checked|wrapping)_\w+|from|into|len|is_\w+|then_some|count_ones|trailing_zeros)$"
+    r"(?:Ok|Err|Some|div_ceil|min|max|(?:saturating|checked|wrapping)_\w+|from|into|len|is_\w+|then_some|count_ones|trailing_zeros)$"
 )
 ITEMS = re.compile(r"_item$|^use_declaration$|^macro_definition$|comment$")
+# Where a number is not computed at run time.
+FIXED = {"const_item", "static_item", "array_type", "const_block", "let_condition"}
 LEAVES = {"return_expression", "break_expression", "continue_expression"}
 
 
@@ -79,7 +83,7 @@ class Edit:
     @property
     def text(self) -> str:
         """What an entry of survivors.toml may name it by."""
-        return f"{flat(self.old)} -> {flat(self.new)}"
+        return flat(f"{self.old} -> {self.new}")
 
 
 @dataclass
@@ -90,6 +94,7 @@ class Function:
     node: Node
     is_const: bool
     is_opaque: bool  # returns `impl Trait`: one body must be one type
+    number: int = 0  # among those of its name in the file
 
 
 def flat(text: str) -> str:
@@ -124,6 +129,9 @@ class Source:
         self.seen = READ_AS_CALLS.sub(lambda match: match[1] + b"_", text)
         self.tree = parser().parse(self.seen)
         self.functions = list(self._functions(self.tree.root_node, ""))
+        among: dict[str, int] = {}
+        for function in self.functions:
+            function.number = among[function.name] = among.get(function.name, -1) + 1
 
     def of(self, node: Node) -> str:
         """What the file has there."""
@@ -178,13 +186,14 @@ class Source:
         return found
 
     def places(self, function: Function) -> Iterator[tuple[Node, str]]:
-        """Every statement of a function, in whichever block, with a name that holds while the code around it moves."""
+        """Every statement of a function, in whichever block, by a name that stays while code around it moves."""
         among: dict[str, int] = {}
         for node in (function.node, *inside(function.node)):
             if node.type != "block":
                 continue
             for statement in self.statements(node):
-                told = f"{self.file} {function.name} {hashlib.sha256(flat(self.of(statement)).encode()).hexdigest()[:8]}"
+                digest = hashlib.sha256(flat(self.of(statement)).encode()).hexdigest()[:8]
+                told = f"{self.file} {function.name} {function.number} {digest}"
                 among[told] = among.get(told, -1) + 1
                 yield statement, f"{told} {among[told]}"
 
@@ -204,7 +213,9 @@ class Source:
                     continue
                 seen.add((start, end, new))
                 old = self.text[start:end].decode()
-                told = "\0".join((self.file, function.name, operator, flat(old), flat(new)))
+                told = "\0".join(
+                    (self.file, function.name, str(function.number), operator, flat(old), flat(new))
+                )
                 number = among[told] = among.get(told, -1) + 1
                 id_ = hashlib.sha256(f"{told}\0{number}".encode()).hexdigest()[:12]
                 around = [place for place in places if place[0].start_byte <= start < place[0].end_byte]
@@ -240,7 +251,7 @@ class Source:
 
     def _block(self, block: Node) -> Iterator[tuple[str, int, int, str]]:
         statements = self.statements(block)
-        for first, then in zip(statements, statements[1:], strict=False):
+        for first, then in itertools.pairwise(statements):
             yield from self._swap(first, then)
         for statement in statements:
             # What is dropped last is dropped anyway.
@@ -257,7 +268,7 @@ class Source:
         if self._is_pure(first, then) or self._is_pure(then, first):
             return
         gap = self.text[first.end_byte : then.start_byte].decode()
-        if "#[" in gap or (not gap.strip(" \n") == "" and "//" not in gap):
+        if "#[" in gap or (gap.strip(" \n") != "" and "//" not in gap):
             return
         one, two = self.of(first), self.of(then)
         if not two.endswith((";", "}")):
@@ -296,7 +307,7 @@ class Source:
             for node in (statement, *inside(statement))
             if node.type in ("call_expression", "macro_invocation")
         ]
-        return any(not re.match(r"(?:Ok|Err|Some)\b", self.of(call)) for call in calls)
+        return any(call.type != "call_expression" or not PURE.match(self._called(call)) for call in calls)
 
     def _is_pure(self, statement: Node, other: Node) -> bool:
         """A binding that is computed from values which the other statement does not change."""
@@ -443,14 +454,12 @@ class Source:
         if parent.type == "field_expression":
             return
         while parent is not None and parent.type not in ("block", "match_arm", "arguments"):
-            if parent.type.endswith("pattern") or parent.type.startswith("type_") or parent.type in (
-                "const_item", "static_item", "array_type", "const_block", "let_condition",
-            ):  # fmt: skip
-                if (
-                    parent.child_by_field_name("condition") != child
-                    and parent.child_by_field_name("value") != child
-                ):
-                    return
+            is_fixed = (
+                parent.type in FIXED or parent.type.endswith("pattern") or parent.type.startswith("type_")
+            )
+            values = (parent.child_by_field_name("condition"), parent.child_by_field_name("value"))
+            if is_fixed and child not in values:
+                return
             if parent.type == "array_expression" and parent.child_by_field_name("length") == child:
                 return
             child, parent = parent, parent.parent
@@ -492,21 +501,22 @@ class Source:
         dropped = [one for one in after if re.match(rf"drop\({re.escape(name)}\);?$", self.of(one))]
         uses = [at for at, one in enumerate(after) if one not in dropped and word.search(self.of(one))]
         last = uses[-1] + 1 if uses else 0
-        if last >= len(after) or (last == len(after) - 1 and not self._acts(after[last])):
+        if not any(self._acts(one) for one in after[last:] if one not in dropped):
             return
+        line = "\n" + " " * after[last].start_point.column
         if dropped:
             at = after.index(dropped[0])
             # One statement earlier is a swap.
             if at - last < 2:
                 return
             kept = self.text[after[last].start_byte : dropped[0].start_byte].decode().rstrip()
-            yield "release", after[last].start_byte, dropped[0].end_byte, f"drop({name});\n{kept}"
+            yield "release", after[last].start_byte, dropped[0].end_byte, f"drop({name});{line}{kept}"
             return
         yield (
             "release",
             after[last].start_byte,
             after[last].end_byte,
-            f"drop({name});\n{self.of(after[last])}",
+            f"drop({name});{line}{self.of(after[last])}",
         )
 
 
