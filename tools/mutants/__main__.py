@@ -16,13 +16,14 @@ import difflib
 import hashlib
 import json
 import secrets
+import signal
 import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 
 from .build import KINDS, PLACE, REFUSED, ROOT, Binary, Written, cargo, function_text, write
-from .run import Fate, Test, cached, judge_all, key_of_tree, tests_of
+from .run import Fate, Test, cached, end_with_the_runs, judge_all, key_of_tree, tests_of
 from .sites import OPERATORS, Edit, all_edits
 from .survivors import Entry, entries, ready_made, stale, told
 
@@ -247,6 +248,8 @@ def main() -> int:
         "--stale", action="store_true", help="believe what was recorded before the last change"
     )
     arguments = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end_with_the_runs)
     known, offered = entries(), all_edits(CORE)
     gone = stale(known, offered)
     for entry in gone:

@@ -21,6 +21,8 @@ NOT_OURS = re.compile(r"::canaries::|^loom_history::|^shuttle_harness::")
 # A test that takes this many times as long as it does with the sources as they are hangs.
 TIMES, SECONDS = 8, 20
 JOBS = os.cpu_count() or 2
+# Runs under way, each a process group of its own.
+ALIVE: set[int] = set()
 
 
 @dataclass
@@ -58,6 +60,20 @@ def tests_of(binary: Binary) -> list[Test]:
     ]
 
 
+def kill(group: int) -> None:
+    """A run and what it started."""
+    ALIVE.discard(group)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
+
+
+def end_with_the_runs(*_: object) -> None:
+    """For signals that end the tool: nothing it started goes on."""
+    for group in list(ALIVE):
+        kill(group)
+    os._exit(130)
+
+
 def run(test: Test, *, number: int = 0, limit: float = 600, met: Path | None = None) -> End:
     """One test in a process of its own."""
     environment = {
@@ -77,14 +93,14 @@ def run(test: Test, *, number: int = 0, limit: float = 600, met: Path | None = N
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        ALIVE.add(process.pid)
         try:
             code = process.wait(limit)
         except subprocess.TimeoutExpired:
             code = None
         finally:
             # What it started dies with it.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            kill(process.pid)
             process.wait()
         output.seek(0)
         text = output.read()[-4000:]

@@ -186,7 +186,7 @@ class Source:
         return found
 
     def places(self, function: Function) -> Iterator[tuple[Node, str]]:
-        """Every statement of a function, in whichever block, by a name that stays while code around it moves."""
+        """Every statement of a function, in whichever block, by a name that stays when code around it moves."""
         among: dict[str, int] = {}
         for node in (function.node, *inside(function.node)):
             if node.type != "block":
