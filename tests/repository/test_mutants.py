@@ -234,7 +234,7 @@ def tests(tmp_path, monkeypatch):
 )
 def test_the_first_test_that_fails_or_hangs_kills(tests, number, killed_by, how, tried):
     (edit,) = [edit for edit in offered(FUNCTION.format("a(); b()")) if edit.operator == "swap"]
-    fate = run.judge(edit, number, tests, None)
+    fate = run.judge(edit, number, tests)
     assert (fate.killed_by and fate.killed_by.split()[-1], fate.how, fate.tried) == (killed_by, how, tried)
 
 

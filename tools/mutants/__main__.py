@@ -13,6 +13,7 @@ that tried nothing, an entry that covers no edit, and, with --recheck, one whose
 
 import argparse
 import difflib
+import fcntl
 import hashlib
 import json
 import secrets
@@ -28,7 +29,7 @@ from .sites import OPERATORS, Edit, all_edits
 from .survivors import Entry, entries, ready_made, stale, told
 
 CORE = ROOT / "rust" / "core"
-# Which test killed an edit when it was last asked, to be tried first; `--update` writes it.
+# Which test killed an edit of a draw, to be tried first; null if it does not compile. `--update` writes it.
 KILLERS = ROOT / "tests" / "mutants" / "killers.json"
 
 # What dies in every build: a reference too many. If it does not, a run finds nothing.
@@ -110,7 +111,8 @@ def build(order: list[Edit], count: int, kinds: list[str], planted: Edit) -> Bui
                 break
             (refused if any(refusals.has(kind, edit) for kind in kinds) else chosen).append(edit)
         written = write([*chosen, *([] if planted in chosen else [planted])])
-        chosen = [edit for edit in chosen if edit.id in written.numbers]
+        refused += [edit for edit in chosen if edit in written.unbuildable]
+        chosen = [edit for edit in chosen if edit not in written.unbuildable]
         binaries: list[Binary] = []
         for kind in kinds:
             began = time.monotonic()
@@ -126,102 +128,93 @@ def build(order: list[Edit], count: int, kinds: list[str], planted: Edit) -> Bui
             return Built(chosen, refused, written, [test for binary in binaries for test in tests_of(binary)])
 
 
-def baseline(built: Built, tests: list[Test], *, believe_stale: bool) -> None:
+def baseline(built: Built, tests: list[Test], *, stale: bool) -> None:
     """Each of these tests passes as the sources are; how long it takes, and what it meets."""
     began, wrong = time.monotonic(), []
     key = key_of_tree()
     for kind in KINDS:
         mine = [test for test in tests if test.binary.kind == kind]
-        wrong += cached(kind, key, mine, built.written, stale=believe_stale)
+        wrong += cached(kind, key, mine, built.written, stale=stale)
     if wrong:
         sys.exit("mutants: " + "\n".join(wrong))
     print(f"mutants: {len(tests)} tests pass without an edit ({time.monotonic() - began:.0f} s)", flush=True)
 
 
-def plant(built: Built, tests: list[Test], planted: Edit) -> None:
-    """The planted edit must die in each kind that is about to be used."""
-    number = built.written.numbers[planted.id]
+def plant(built: Built, tests: list[Test], planted: Edit, *, stale: bool) -> None:
+    """The planted edit must die in each kind that is about to be used, or the run would find nothing."""
     for kind in sorted({test.binary.kind for test in tests}):
         mine = [test for test in tests if test.binary.kind == kind and planted.statement in test.met]
-        (fate,) = judge_all([planted], {planted.id: number}, {planted.id: mine}, {})
+        others = iter([test for test in built.tests if test.binary.kind == kind and test not in tests])
+        while not mine:
+            one = next(others)
+            baseline(built, [one], stale=stale)
+            mine = [one] if planted.statement in one.met else []
+        (fate,) = judge_all([planted], built.written.numbers, {planted.id: mine})
         if fate.killed_by is None:
             sys.exit(f"mutants: {kind}: the planted edit survives {fate.tried} tests: {told(planted)}")
-        print(f"mutants: {kind}: the planted edit dies in {fate.killed_by.split()[-1]}", flush=True)
+        print(f"mutants: {kind}: the planted edit dies in {fate.killed_by}", flush=True)
 
 
 @dataclass
-class Outcome:
-    """All that is told at the end."""
+class Draw:
+    """A draw on its way: what is undecided, and what became of the others."""
 
-    fates: list[Fate] = field(default_factory=list)
+    known: list[Entry]
+    planted: Edit
+    arguments: argparse.Namespace
+    undecided: list[Edit] = field(default_factory=list)
+    fates: dict[str, Fate] = field(default_factory=dict)
     refused: list[Edit] = field(default_factory=list)
     covered: list[Edit] = field(default_factory=list)
 
+    def run(self, order: list[Edit], count: int, hints: dict[str, str | None]) -> None:
+        """First what killed the edits before, if that is known of all; then all of Rust; then Python."""
+        kinds = self.arguments.kind or list(KINDS)
+        refused = {id_ for id_, test in hints.items() if test is None}
+        first = [edit for edit in order if edit.id not in refused][:count]
+        killers = {
+            edit.id: test for edit in first if (test := hints.get(edit.id)) and test.split()[0] in kinds
+        }
+        if killers and all(edit.id in killers or self._is_covered(edit) for edit in first):
+            self.refused = [edit for edit in order[: order.index(first[-1])] if edit.id in refused]
+            self._stage(first, count, sorted({test.split()[0] for test in killers.values()}), killers)
+            order, count = self.undecided, len(self.undecided)
+        for is_last in (False, True):
+            some = [kind for kind in kinds if (kind == "python") == is_last]
+            if some and order:
+                self._stage(order, count, some, {})
+                order, count = self.undecided, len(self.undecided)
 
-def run_all(
-    order: list[Edit], count: int, arguments: argparse.Namespace, known: list[Entry], planted: Edit
-) -> Outcome:
-    """Draws, builds, and runs."""
-    kinds = arguments.kind or list(KINDS)
-    hints = json.loads(KILLERS.read_text()) if KILLERS.exists() and not arguments.update else {}
-    hints = {
-        edit.id: hints[edit.id] for edit in order if edit.id in hints and hints[edit.id].split()[0] in kinds
-    }
-    outcome = Outcome()
-    if all(edit.id in hints or is_covered(edit, known) for edit in order[:count]) and not arguments.recheck:
-        kinds = sorted({hints[edit.id].split()[0] for edit in order[:count] if edit.id in hints}) or kinds[:1]
-    built = build(order, count, kinds, planted)
-    outcome.refused = built.refused
-    to_run = [edit for edit in built.chosen if arguments.recheck or not is_covered(edit, known)]
-    outcome.covered = [edit for edit in built.chosen if edit not in to_run]
-    numbers = built.written.numbers
-    tests = {test.told: test for test in built.tests}
-
-    # What killed them before is tried first, and needs no knowledge of the other tests.
-    hinted = [edit for edit in to_run if hints.get(edit.id) in tests]
-    if hinted:
-        used = list({hints[edit.id]: tests[hints[edit.id]] for edit in hinted}.values())
-        baseline(built, used, believe_stale=arguments.stale)
-        for fate in judge_all(hinted, numbers, {edit.id: [tests[hints[edit.id]]] for edit in hinted}, {}):
+    def _stage(self, order: list[Edit], count: int, kinds: list[str], killers: dict[str, str]) -> None:
+        built = build(order, count, kinds, self.planted)
+        self.refused += built.refused
+        if not self.arguments.recheck:
+            self.covered += [edit for edit in built.chosen if self._is_covered(edit)]
+        to_run = [edit for edit in built.chosen if edit not in self.covered]
+        tests, stale = built.tests, self.arguments.stale
+        if killers:
+            by_name = {test.told: test for test in tests}
+            meeting = {edit.id: [by_name[killers[edit.id]]] for edit in to_run if killers[edit.id] in by_name}
+            tests = list({test.told: test for mine in meeting.values() for test in mine}.values())
+            baseline(built, tests, stale=stale)
+        else:
+            baseline(built, tests, stale=stale)
+            meeting = {edit.id: [test for test in tests if edit.statement in test.met] for edit in to_run}
+        plant(built, tests, self.planted, stale=stale)
+        for fate in judge_all(
+            [edit for edit in to_run if edit.id in meeting], built.written.numbers, meeting
+        ):
+            before = self.fates.get(fate.edit.id, Fate(fate.edit))
+            fate.tried, fate.seconds = fate.tried + before.tried, fate.seconds + before.seconds
+            self.fates[fate.edit.id] = fate
             if fate.killed_by:
-                outcome.fates.append(fate)
                 show(fate)
-    done = {fate.edit.id for fate in outcome.fates}
-    rest = [edit for edit in to_run if edit.id not in done]
-    if hinted and not rest and built.chosen:
-        plant(
-            built,
-            [test for test in used if planted.statement in test.met] or [with_planted(built, planted)],
-            planted,
-        )
-        return outcome
-    everything = arguments.kind or list(KINDS)
-    if rest and kinds != everything:
-        built = build(rest, len(rest), everything, planted)
-        outcome.refused += built.refused
-        numbers, rest = built.written.numbers, built.chosen
-    if rest:
-        baseline(built, built.tests, believe_stale=arguments.stale)
-        plant(built, built.tests, planted)
-        meeting = {edit.id: [test for test in built.tests if edit.statement in test.met] for edit in rest}
-        for fate in judge_all(rest, numbers, meeting, {}):
-            outcome.fates.append(fate)
-            show(fate)
-    return outcome
+        self.undecided = [
+            edit for edit in to_run if edit.id not in meeting or not self.fates[edit.id].killed_by
+        ]
 
-
-def is_covered(edit: Edit, known: list[Entry]) -> bool:
-    """Whether it may survive."""
-    return any(entry.covers(edit) for entry in known)
-
-
-def with_planted(built: Built, planted: Edit) -> Test:
-    """A test that meets the planted edit, where none of those used does."""
-    for test in built.tests:
-        baseline(built, [test], believe_stale=False)
-        if planted.statement in test.met:
-            return test
-    sys.exit("mutants: no test meets the planted edit")
+    def _is_covered(self, edit: Edit) -> bool:
+        return any(entry.covers(edit) for entry in self.known)
 
 
 def main() -> int:
@@ -254,9 +247,10 @@ def main() -> int:
     gone = stale(known, offered)
     for entry in gone:
         print(f"mutants: an entry covers no edit: {entry}", file=sys.stderr)
+    PLACE.mkdir(parents=True, exist_ok=True)
     edits = [edit for edit in offered if wanted(edit, arguments)]
     if arguments.recheck:
-        edits = [edit for edit in edits if is_covered(edit, known)]
+        edits = [edit for edit in edits if any(entry.covers(edit) for entry in known)]
     if arguments.list:
         for edit in edits:
             print(told(edit))
@@ -264,16 +258,21 @@ def main() -> int:
     if not edits:
         sys.exit("mutants: there is nothing to draw from")
     seed = secrets.randbelow(1 << 32) if arguments.seed is None else arguments.seed
+    alone = (PLACE / "lock").open("w")
+    fcntl.flock(alone, fcntl.LOCK_EX)
     print(f"mutants: seed {seed}, {len(edits)} edits to draw from", flush=True)
     count = len(edits) if arguments.all or arguments.id else arguments.count
-    outcome = run_all(in_drawn_order(edits, seed), count, arguments, known, control(offered))
+    hints = json.loads(KILLERS.read_text()) if KILLERS.exists() and not arguments.update else {}
+    draw = Draw(known, control(offered), arguments)
+    draw.run(in_drawn_order(edits, seed), count, hints)
     if arguments.id:
-        for fate in outcome.fates:
+        for fate in draw.fates.values():
             print(difference(fate.edit), fate.output, sep="\n")
     if arguments.update:
-        killers = {fate.edit.id: fate.killed_by for fate in outcome.fates if fate.killed_by}
+        killers = {edit.id: None for edit in draw.refused}
+        killers |= {id_: fate.killed_by for id_, fate in draw.fates.items() if fate.killed_by}
         KILLERS.write_text(json.dumps(dict(sorted(killers.items())), indent=1) + "\n")
-    return verdict(outcome, known, len(gone), arguments)
+    return verdict(draw, gone, arguments)
 
 
 def wanted(edit: Edit, arguments: argparse.Namespace) -> bool:
@@ -297,28 +296,31 @@ def show(fate: Fate) -> None:
         print(f"{place} SURVIVES {fate.tried} tests ({fate.seconds:.1f} s)\n{difference(edit)}\n", flush=True)
 
 
-def verdict(outcome: Outcome, known: list[Entry], gone: int, arguments: argparse.Namespace) -> int:
+def verdict(draw: Draw, gone: list[Entry], arguments: argparse.Namespace) -> int:
     """What was found, by operator; not 0 if something is left to do."""
-    ran = Counter(fate.edit.operator for fate in outcome.fates)
-    died = Counter(fate.edit.operator for fate in outcome.fates if fate.killed_by)
-    covered = Counter(edit.operator for edit in outcome.covered)
-    refused = Counter(edit.operator for edit in outcome.refused)
+    fates = list(draw.fates.values())
+    alive = [fate for fate in fates if not fate.killed_by]
+    if not arguments.recheck:
+        for fate in alive:
+            show(fate)
+    ran = Counter(fate.edit.operator for fate in fates)
+    died = Counter(fate.edit.operator for fate in fates if fate.killed_by)
+    covered = Counter(edit.operator for edit in draw.covered)
+    refused = Counter(edit.operator for edit in draw.refused)
     for operator in OPERATORS:
         print(
             f"mutants: {operator:10} {died[operator]:4} of {ran[operator]:4} die,"
             f" {covered[operator]:4} have a reason, {refused[operator]:4} do not compile"
         )
-    if not outcome.fates and not outcome.covered:
+    if not fates:
         sys.exit("mutants: nothing ran")
     if arguments.recheck:
-        wrong = [fate for fate in outcome.fates if fate.killed_by]
-        for fate in wrong:
-            print(
-                f"mutants: has a reason to live but dies in {fate.killed_by}: {told(fate.edit)}",
-                file=sys.stderr,
-            )
-        return 1 if wrong or gone else 0
-    alive = [fate for fate in outcome.fates if not fate.killed_by]
+        for fate in fates:
+            if fate.killed_by:
+                print(
+                    f"mutants: has a reason but dies in {fate.killed_by}: {told(fate.edit)}", file=sys.stderr
+                )
+        return 1 if sum(died.values()) or gone else 0
     for fate in alive:
         print(f"\n{ready_made(fate.edit)}", file=sys.stderr)
     print(f"mutants: {len(alive)} survive without a reason", file=sys.stderr)

@@ -10,6 +10,7 @@ is reached, which tells which tests meet an edit.
 import json
 import os
 import re
+import shutil
 import subprocess
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -99,6 +100,8 @@ class Kind:
     tests: str = ""
 
 
+# Of Python's tests those that compare with the model or look at pages, windows and counters.
+SCRIPTS = ("tests/differential/test_differential.py", "tests/files", "tests/mm/test_mm.py")
 SUITES = ("faults", "fault_plan", "no_memory", "reader", "reclaim", "teardown", "workload")
 KINDS = {
     "native": Kind(
@@ -119,7 +122,10 @@ KINDS = {
         (("SPECMM_SHUTTLE_AS_IS", "1"),),
         tests="shuttle_tests",
     ),
+    "python": Kind(("build", "-p", "specmm-py"), "target", run=(("SPECMM_HYPOTHESIS", "ci"),)),
 }
+# With what the tests of Python need; specmm is that of the copy.
+PYTHON = ROOT / ".venv-dev" / "bin" / "python"
 
 
 @dataclass
@@ -281,10 +287,22 @@ def cargo(name: str, written: Written) -> tuple[list[Binary], set[str]]:
             if not guilty and message["message"]["spans"]:
                 elsewhere.append(message["message"]["rendered"])
     if done.returncode == 0:
-        return binaries, set()
+        return (scripts(kind) if name == "python" else binaries), set()
     if refused:
         return [], refused
     raise CompilerError("\n".join(elsewhere) or done.stderr)
+
+
+def scripts(kind: Kind) -> list[Binary]:
+    """The tests of Python, with the extension where they find it."""
+    extension = TREE / "python" / "specmm" / "_core.abi3.so"
+    extension.unlink(missing_ok=True)
+    shutil.copy(ROOT / kind.target / "debug" / "lib_core.so", extension)
+    found = []
+    for script in SCRIPTS:
+        path = TREE / script
+        found += [path] if path.is_file() else sorted(path.glob("test_*.py"))
+    return [Binary("python", path.relative_to(TREE).as_posix(), path) for path in found]
 
 
 def guilty_of(message: dict, written: Written) -> set[str]:

@@ -9,11 +9,12 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .build import KINDS, PLACE, TREE, Binary, Written
+from .build import KINDS, PLACE, PYTHON, TREE, Binary, Written
 from .sites import Edit
 
 # Tests of the checkers themselves, and tests that read sources rather than run them.
@@ -23,6 +24,8 @@ TIMES, SECONDS = 8, 20
 JOBS = os.cpu_count() or 2
 # Runs under way, each a process group of its own.
 ALIVE: set[int] = set()
+# Where threads and clocks are real.
+REAL = ("native", "python")
 
 
 @dataclass
@@ -50,7 +53,9 @@ class End:
 
 
 def tests_of(binary: Binary) -> list[Test]:
-    """Those in a binary."""
+    """Those in a binary; of Python, each file is one."""
+    if binary.kind == "python":
+        return [Test(binary, "all")]
     listed = subprocess.run(
         [binary.path, "--list", "--format", "terse"], cwd=TREE, capture_output=True, text=True, check=True
     )
@@ -83,6 +88,9 @@ def run(test: Test, *, number: int = 0, limit: float = 600, met: Path | None = N
     if met is not None:
         environment["SPECMM_EDITS_MET"] = str(met)
     command = [test.binary.path, "--exact", test.name, "--test-threads=1", "--include-ignored"]
+    if test.binary.kind == "python":
+        environment["PYTHONPATH"] = str(TREE / "python")
+        command = [PYTHON, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", test.binary.path]
     began = time.monotonic()
     with tempfile.TemporaryFile("w+", errors="replace") as output:
         process = subprocess.Popen(
@@ -106,7 +114,7 @@ def run(test: Test, *, number: int = 0, limit: float = 600, met: Path | None = N
         text = output.read()[-4000:]
     seconds = time.monotonic() - began
     ran = re.search(r"^running 1 test$", text, re.MULTILINE) or len(text) >= 4000
-    if code == 0 and not ran:
+    if code == 0 and not ran and test.binary.kind != "python":
         raise RuntimeError(f"{test.told} ran nothing:\n{text}")
     return End("hung" if code is None else "failed" if code else "passed", seconds, text)
 
@@ -133,6 +141,8 @@ def record(tests: list[Test], marks: list[str]) -> list[str]:
 def cached(kind: str, key: str, tests: list[Test], written: Written, *, stale: bool) -> list[str]:
     """As `record`, from the file of the last time if nothing has changed, or although something has."""
     path = PLACE / f"met-{kind}.json"
+    if not tests:
+        return []
     known = json.loads(path.read_text()) if path.exists() else {}
     if known.get("key") != key and not stale:
         known = {"key": key, "tests": {}}
@@ -171,15 +181,15 @@ class Fate:
     output: str = ""
 
 
-def judge(edit: Edit, number: int, tests: list[Test], hint: str | None) -> Fate:
+def judge(edit: Edit, number: int, tests: list[Test]) -> Fate:
     """Runs what meets an edit, cheapest first, up to the first that fails."""
     fate = Fate(edit)
-    for test in sorted(tests, key=lambda test: (test.told != hint, test.seconds)):
+    for test in sorted(tests, key=lambda test: test.seconds):
         limit = max(SECONDS, TIMES * test.seconds)
         end = run(test, number=number, limit=limit)
         fate.tried += 1
         fate.seconds += end.seconds
-        if end.how != "passed" and (test.binary.kind != "native" or fails_again(test, number, limit)):
+        if end.how != "passed" and (test.binary.kind not in REAL or fails_again(test, number, limit)):
             fate.killed_by, fate.how, fate.output = test.told, end.how, end.output
             break
     return fate
@@ -190,13 +200,9 @@ def fails_again(test: Test, number: int, limit: float) -> bool:
     return run(test, number=number, limit=limit).how != "passed"
 
 
-def judge_all(
-    edits: list[Edit], numbers: dict[str, int], meeting: dict[str, list[Test]], hints: dict[str, str]
-):
+def judge_all(edits: list[Edit], numbers: dict[str, int], meeting: dict[str, list[Test]]) -> Iterator[Fate]:
     """All of them, as they end."""
     with ThreadPoolExecutor(JOBS) as pool:
-        jobs = [
-            pool.submit(judge, edit, numbers[edit.id], meeting[edit.id], hints.get(edit.id)) for edit in edits
-        ]
+        jobs = [pool.submit(judge, edit, numbers[edit.id], meeting[edit.id]) for edit in edits]
         for job in as_completed(jobs):
             yield job.result()

@@ -56,7 +56,8 @@ COMPARISONS = {"<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "!=", "!=": "==
 LOCKS = re.compile(r"(?:try_)?(?:lock|read|write)(?:_again|_under_rcu|_patiently|_nested)?$")
 # Functions of values alone.
 PURE = re.compile(
-    r"(?:Ok|Err|Some|div_ceil|min|max|(?:saturating|checked|wrapping)_\w+|from|into|len|is_\w+|then_some|count_ones|trailing_zeros)$"
+    r"(?:Ok|Err|Some|from|into|len|min|max|div_ceil|then_some|count_ones|trailing_zeros|is_\w+"
+    r"|(?:saturating|checked|wrapping)_\w+)$"
 )
 ITEMS = re.compile(r"_item$|^use_declaration$|^macro_definition$|comment$")
 # Where a number is not computed at run time.
@@ -186,7 +187,7 @@ class Source:
         return found
 
     def places(self, function: Function) -> Iterator[tuple[Node, str]]:
-        """Every statement of a function, in whichever block, by a name that stays when code around it moves."""
+        """Every statement of a function, in whichever block, with a name that outlives moves around it."""
         among: dict[str, int] = {}
         for node in (function.node, *inside(function.node)):
             if node.type != "block":
