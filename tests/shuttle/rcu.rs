@@ -1,6 +1,6 @@
 //! RCU under shuttle: many sections against several threads that free.
 
-use super::{ArcCell, barrier, call_rcu, elapsed, read, snapshot, synchronize};
+use super::{ArcCell, barrier, call_rcu, elapsed, read, snapshot, synchronize, synchronize_if_much};
 use crate::shuttle_harness::{Search, Test, reach, together};
 use crate::sync::context::{self, Context};
 use crate::sync::{LifeCell, Tally};
@@ -112,6 +112,50 @@ fn threads_end_and_slots_go_on() {
         body: threads_that_end,
         reaches: &["in time", "late"],
         needs: &["slots.claim.free", "rcu.scan.waits"],
+    }
+    .check();
+}
+
+/// Three threads defer two pieces of work each, ask whether there is much, and wait for their own with a barrier; two wait for grace
+/// periods and may run it. Claims: after a barrier the thread's own work has run, once; nothing is left at the end.
+fn many_defer() {
+    let mut threads: Vec<Box<dyn FnOnce() + Send>> = Vec::new();
+    for _ in 0..3 {
+        threads.push(Box::new(|| {
+            let done = Arc::new(Tally::new());
+            for _ in 0..2 {
+                let (counter, life) = (Arc::clone(&done), LifeCell::new());
+                call_rcu(move || {
+                    life.assert_alive();
+                    life.kill();
+                    counter.add(1);
+                });
+                synchronize_if_much();
+            }
+            reach(if done.get() == 2 { "run before" } else { "not run before" });
+            barrier();
+            assert_eq!(done.get(), 2, "a barrier returned before deferred work had run");
+        }));
+    }
+    for _ in 0..2 {
+        threads.push(Box::new(synchronize));
+    }
+    together(threads);
+}
+
+#[test]
+fn many_defer_and_wait() {
+    Test {
+        name: "RCU: many who defer work, and barriers",
+        search: Search::Pct(500),
+        body: many_defer,
+        reaches: &["run before", "not run before"],
+        needs: &[
+            "rcu.barrier.runs_first",
+            "rcu.synchronize.runs_first",
+            "rcu.defer.linked_first",
+            "rcu.defer.counted_first",
+        ],
     }
     .check();
 }

@@ -86,3 +86,6 @@ mod canaries;
 #[cfg(all(test, specmm_loom))]
 #[path = "../../../tests/loom/sync.rs"]
 mod models;
+#[cfg(all(test, specmm_shuttle))]
+#[path = "../../../tests/shuttle/sync.rs"]
+mod shuttle_tests;
