@@ -1,8 +1,8 @@
 //! Models of RCU itself: here sections and grace periods are explored, with full fences instead of membarrier.
 
 use super::{
-    ArcCell, ReadSection, barrier, call_rcu, elapsed, read, snapshot, synchronize, synchronize_if_much,
-    waiting,
+    ArcCell, ReadSection, barrier, call_rcu, elapsed, ended, read, snapshot, synchronize,
+    synchronize_if_much, waiting,
 };
 use crate::loom_harness::{History, Model, Protected, reach, spawn};
 use crate::sync::LifeCell;
@@ -316,6 +316,38 @@ fn a_ticket_that_elapsed() {
         body: batched,
         reaches: &["elapsed", "alive", "gone"],
         needs: &["rcu.seed.ticket", "rcu.snapshot.release", "rcu.elapsed.acquire"],
+    }
+    .check();
+}
+
+/// Two threads wait for a grace period. Claim: there is at least one and at most two, and one may serve both: tickets are drawn
+/// before the turn is waited for.
+fn two_wait() {
+    let history = History::new(0_u64);
+    let wait = |history: &History<u64>| history.call("wait", synchronize, |_, ()| true);
+    let other = {
+        let history = history.clone();
+        spawn(move || wait(&history))
+    };
+    wait(&history);
+    other.join().unwrap();
+    history.settle();
+    let ended = history.ask("count", ended, |_, ended| (1..=2).contains(ended));
+    reach(if ended == 1 { "one for both" } else { "one for each" });
+    history.check();
+}
+
+#[test]
+fn a_grace_period_may_serve_two() {
+    Model {
+        name: "RCU: two who wait for a grace period",
+        rows: &[],
+        preemption_bound: None,
+        grace_periods: true,
+        twin: false,
+        body: two_wait,
+        reaches: &["one for both", "one for each"],
+        needs: &[],
     }
     .check();
 }

@@ -4,7 +4,7 @@ use super::{ArcCell, read, synchronize};
 use crate::loom_harness::{History, Model, reach, spawn};
 use crate::sync::context::{self, Context};
 use crate::sync::model::{set_claims_meet, set_first_chunk};
-use crate::sync::{LifeCell, PerProcess, slots};
+use crate::sync::{LifeCell, PerProcess, Tally, slots};
 use std::sync::Arc;
 
 struct Value(LifeCell);
@@ -83,18 +83,23 @@ fn big_a_claim_against_a_late_section() {
     .check();
 }
 
-/// The thread of a forked child, which had a slot in its parent, has a section; so has another that began in the child. Claim: a
-/// slot of the parent belongs to no thread. Premise: the kernel wipes slots in the child.
-fn sections_of_a_child() {
+/// The thread of a forked child, which had a slot in its parent, has a section, and before that it may end; another thread, which
+/// began in the child, has a section too. Claim: a slot of the parent belongs to no thread, and nobody waits for a section that
+/// was open there. Premise: the kernel wipes slots in the child.
+fn sections_of_a_child(ends: bool) {
     set_claims_meet(true);
     let history = History::new(0_u32);
     let pass = |history: &History<u32>| history.call("pass", || drop(read()), |_, ()| true);
     drop(read());
+    spawn(|| std::mem::forget(read())).join().unwrap();
     slots().wipe();
     let other = {
         let history = history.clone();
         spawn(move || pass(&history))
     };
+    if ends {
+        end_of_thread();
+    }
     pass(&history);
     other.join().unwrap();
     synchronize();
@@ -109,9 +114,24 @@ fn the_sections_of_a_child() {
         preemption_bound: None,
         grace_periods: true,
         twin: false,
-        body: sections_of_a_child,
+        body: || sections_of_a_child(false),
         reaches: &[],
-        needs: &["context.owned"],
+        needs: &["context.owned", "slots.wipe.count"],
+    }
+    .check();
+}
+
+#[test]
+fn the_end_in_a_child() {
+    Model {
+        name: "threads: an end in the child of a fork",
+        rows: &[],
+        preemption_bound: None,
+        grace_periods: true,
+        twin: false,
+        body: || sections_of_a_child(true),
+        reaches: &[],
+        needs: &["context.give_back.owned"],
     }
     .check();
 }
@@ -290,15 +310,35 @@ fn big_two_of_the_crowd_against_a_grace_period() {
     .check();
 }
 
-/// Two threads get the value of their process, which has not been made yet. Claim: one value is kept, and both see it whole.
+static VALUES: Tally = Tally::new();
+
+/// What a process has one of; counts how many there are.
+struct Counted(LifeCell);
+
+impl Counted {
+    fn new() -> Self {
+        VALUES.add(1);
+        Self(LifeCell::new())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        VALUES.sub(1);
+    }
+}
+
+/// Two threads get the value of their process, which has not been made yet. Claim: one value is kept, and both see it whole; the
+/// other is dropped.
 fn two_make_a_value() {
-    let value: &'static PerProcess<LifeCell> = Box::leak(Box::new(PerProcess::new(LifeCell::new)));
+    VALUES.set(0);
+    let value: &'static PerProcess<Counted> = Box::leak(Box::new(PerProcess::new(Counted::new)));
     let history = History::new(None);
     let get = |history: &History<Option<usize>>| {
         let get = || {
-            let life = value.get();
-            life.assert_alive();
-            std::ptr::from_ref(life).addr()
+            let value = value.get();
+            value.0.assert_alive();
+            std::ptr::from_ref(value).addr()
         };
         history.call("get", get, |value, seen| *value.get_or_insert(*seen) == *seen);
     };
@@ -309,6 +349,7 @@ fn two_make_a_value() {
     get(&history);
     other.join().unwrap();
     history.check();
+    assert_eq!(VALUES.get(), 1);
 }
 
 #[test]

@@ -110,6 +110,11 @@ pub(super) fn elapsed(ticket: super::grace::Grace) -> bool {
     domain().grace.elapsed(ticket)
 }
 
+#[cfg(all(test, specmm_loom))]
+pub(super) fn ended() -> u64 {
+    domain().grace.ended()
+}
+
 /// Deferred work that nobody has taken yet.
 #[cfg(all(test, any(specmm_loom, specmm_shuttle)))]
 pub(super) fn waiting() -> u64 {
@@ -185,6 +190,17 @@ mod tests {
                 });
             }
         });
+    }
+
+    #[test]
+    fn work_runs_in_the_order_in_which_it_was_deferred() {
+        let done = Arc::new(crate::sync::Mutex::new(Vec::new()));
+        for number in 0..5 {
+            let done = Arc::clone(&done);
+            call_rcu(move || done.lock().push(number));
+        }
+        barrier();
+        assert_eq!(*done.lock(), [0, 1, 2, 3, 4]);
     }
 
     #[test]

@@ -16,6 +16,8 @@
 //! zero once.
 
 use super::membarrier;
+#[cfg(all(test, specmm_loom))]
+use crate::sync::Ordering;
 use crate::sync::{AtomicU64, Mutex, guard, in_order, ord, seeded, slots, spin_hint, yield_now};
 
 pub(super) struct GracePeriods {
@@ -50,6 +52,12 @@ impl GracePeriods {
     pub(super) fn elapsed(&self, ticket: Grace) -> bool {
         // Pairs with the Release in `pass`.
         self.completed.load(ord!("rcu.elapsed.acquire", Acquire)) >= ticket.0
+    }
+
+    /// Grace periods that have ended.
+    #[cfg(all(test, specmm_loom))]
+    pub(super) fn ended(&self) -> u64 {
+        self.completed.load(Ordering::Relaxed)
     }
 
     /// Waits for the end of a grace period that begins now or later. `before` runs just before the scan, and what it takes has

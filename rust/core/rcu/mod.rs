@@ -27,6 +27,8 @@ pub use section::ReadSection;
 #[cfg(any(specmm_loom, specmm_shuttle))]
 pub use section::lapse;
 
+#[cfg(all(test, specmm_loom))]
+use domain::ended;
 #[cfg(all(test, any(specmm_loom, specmm_shuttle)))]
 use domain::{elapsed, snapshot};
 

@@ -110,7 +110,7 @@ impl Context {
     fn give_back(&self) {
         // What another process claimed was wiped.
         let slot = self.slot.replace(imp::nobodys_slot());
-        if slot.is_owned_by(self.ticket.get()) {
+        if guard!("context.give_back.owned", slot.is_owned_by(self.ticket.get())) {
             slot.give_back();
         }
     }

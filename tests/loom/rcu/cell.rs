@@ -36,26 +36,32 @@ fn a_value_is_published_whole() {
     .check();
 }
 
-/// Two threads fill an empty cell. Claim: one value wins, and both see it whole.
+/// Two threads fill an empty cell. Claim: one value wins, and both see it whole; the cell has the one count of it, until the cell
+/// ends, and no other value has one.
 fn insert_against_insert() {
     let cell: Slot = Arc::new(ArcCell::empty());
     let history = History::new(None);
     let insert = |cell: &ArcCell<Value>, history: &History<Option<usize>>| {
+        let mut made = None;
         let insert = || {
             let section = read();
-            let value = cell.load_or_insert(&section, fresh);
+            let value = cell.load_or_insert(&section, || Arc::clone(made.insert(fresh())));
             value.0.assert_alive();
             std::ptr::from_ref(value).addr()
         };
         history.call("insert", insert, |value, seen| *value.get_or_insert(*seen) == *seen);
+        made
     };
     let other = {
         let (cell, history) = (Arc::clone(&cell), history.clone());
         spawn(move || insert(&cell, &history))
     };
-    insert(&cell, &history);
-    other.join().unwrap();
+    let made = [insert(&cell, &history), other.join().unwrap()];
     history.check();
+    let counts = || made.iter().flatten().map(|value| Arc::strong_count(value) - 1).sum::<usize>();
+    assert_eq!(counts(), 1, "counts that the cell has");
+    drop(cell);
+    assert_eq!(counts(), 0, "counts that nobody has");
 }
 
 /// One thread puts a value in; one takes out what it finds and drops it, and nothing else orders the two: no fence of a grace
