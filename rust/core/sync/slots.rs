@@ -11,7 +11,7 @@
 //! were ever at work at once. They lie in chunks, each twice as long as the one before, which are made when needed, never freed,
 //! and wiped in a forked child: there all are free, and no thread is inside a section.
 
-use super::{AtomicPtr, AtomicU64, Ordering, duty, guard, imp, ord, seeded};
+use super::{AtomicPtr, AtomicU64, Ordering, guard, imp, ord, seeded};
 
 /// Slots of the first chunk, and the limit of chunks: together more slots than a Linux system can have threads (2^22).
 #[cfg(not(any(specmm_loom, specmm_shuttle)))]
@@ -146,7 +146,7 @@ impl Slots {
     pub(crate) fn wipe(&self) {
         for slot in self.made() {
             slot.owner.swap(0, Ordering::Relaxed);
-            duty!("slots.wipe.count", _ = slot.count.swap(0, Ordering::Relaxed));
+            super::duty!("slots.wipe.count", _ = slot.count.swap(0, Ordering::Relaxed));
         }
     }
 }
