@@ -77,8 +77,9 @@ impl<const N: usize> Sharded<N> {
     /// The sum of counter `event`.
     #[must_use]
     pub fn sum(&self, event: usize) -> u64 {
-        let shards = self.shards.iter().filter_map(OnceLock::get).map(|shard| shard[0].counts[event].get());
-        self.overflow[0].counts[event].get() + shards.sum::<u64>()
+        let shards =
+            self.shards.iter().filter_map(OnceLock::get).map(|shard| shard[0].counts[event].tallied());
+        self.overflow[0].counts[event].tallied() + shards.sum::<u64>()
     }
 }
 

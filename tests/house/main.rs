@@ -59,6 +59,76 @@ fn models_have_no_atomics_of_their_own() {
     assert_eq!(offenders("tests/shuttle", &needles, &[]), [""; 0]);
 }
 
+/// Who reads a word that the model checker does not see: reports of statistics, and audits, which hold them against what is there.
+const REPORTS: [&str; 6] = [
+    "/core/sync/tally.rs",
+    "/core/stats.rs",
+    "/core/cache/audit.rs",
+    "/core/cache/shared.rs",
+    "/core/store/faulty.rs",
+    "/tests.rs",
+];
+
+#[test]
+fn nothing_is_decided_on_a_statistic() {
+    let readers = [".tallied()", ".drawn()"];
+    assert_eq!(
+        offenders("rust/core", &readers, &REPORTS),
+        [""; 0],
+        "what decides is an atomic of the facade"
+    );
+    for report in REPORTS.iter().filter(|file| **file != "/core/sync/tally.rs") {
+        let found = offenders("rust/core", &readers, &[]);
+        assert!(found.iter().any(|line| line.contains(report)), "{report} reads none any more");
+    }
+    // In a file that also does other things, only in a function that reports.
+    let functions = [
+        ("cache/shared.rs", "fn snapshot("),
+        ("stats.rs", "fn sum("),
+        ("store/faulty.rs", "fn reads("),
+        ("store/faulty.rs", "fn fired("),
+    ];
+    for file in ["cache/shared.rs", "stats.rs", "store/faulty.rs"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("rust/core").join(file);
+        let text = std::fs::read_to_string(path).unwrap();
+        let mut function = "";
+        for line in text.lines().take_while(|line| !line.starts_with("#[cfg(all(test")) {
+            if line.contains(" fn ") {
+                function = line;
+            }
+            if readers.iter().any(|reader| line.contains(reader)) {
+                let reports = functions.iter().any(|(there, name)| *there == file && function.contains(name));
+                assert!(reports, "{file}: {} reads a statistic", function.trim());
+            }
+        }
+    }
+}
+
+/// Words that steer a policy, which the model checker does not see either: where they are, and why any value of them is right.
+const GUESSES: [(&str, &str); 5] = [
+    ("/core/page/mod.rs", "usage: which pages reclaim takes first"),
+    ("/core/cache/window.rs", "again: how much of a failed window one request asks for"),
+    ("/core/cache/workingset.rs", "age: whether a page that came back is active, and which shadows go first"),
+    (
+        "/core/cache/shared.rs",
+        "page_tables: whether a fault reclaims tables first, which the next access makes again",
+    ),
+    ("/core/mm/leaf.rs", "own, all: as above"),
+];
+
+#[test]
+fn every_guess_has_a_reason() {
+    let fields = |allowed: &[&str]| -> Vec<String> {
+        let found = offenders("rust/core", &["Hint,", "Guess,", "Guess>,", "(Guess)", "(Hint)"], allowed);
+        found.into_iter().filter(|line| !line.contains(": use ") && !line.contains("pub use")).collect()
+    };
+    let allowed: Vec<&str> = GUESSES.iter().map(|(file, _)| *file).collect();
+    assert_eq!(fields(&allowed), [""; 0], "why is any value right?");
+    for file in allowed {
+        assert!(fields(&[]).iter().any(|line| line.contains(file)), "{file} guesses nothing any more");
+    }
+}
+
 #[test]
 fn rooms_do_not_name_rooms_above_them() {
     // From the bottom up.

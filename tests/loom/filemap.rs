@@ -12,7 +12,7 @@ use super::super::fill::read_page;
 use super::super::speculation;
 use super::super::speculation::next_uptodate_page;
 use super::*;
-use crate::sync::Tally;
+use crate::sync::Numbers;
 
 /// A page that a fault got must be ours as long as it is locked. Returns its first byte.
 pub(super) fn is_ours(ours: &AddressSpace, held: HeldPage<'_>) -> u8 {
@@ -411,7 +411,7 @@ fn a_classic_fault_against_truncate() {
 }
 
 /// A store whose every read returns different bytes: the number of the read.
-struct Changing(Tally);
+struct Changing(Numbers);
 
 impl Store for Changing {
     fn read_at(&self, buf: &mut [u8], _offset: u64) -> std::io::Result<usize> {
@@ -423,7 +423,7 @@ impl Store for Changing {
 /// Two threads want a page that is there but was not read; one of them may have to wait. Claims: each gets bytes that the file
 /// has; bytes that were seen stay. Premise: the bytes of a page change under its lock.
 fn two_readers(pass: Pass) {
-    let file = open_file(Arc::new(Changing(Tally::new())));
+    let file = open_file(Arc::new(Changing(Numbers::new())));
     let Created::New(held) = file.mapping.add_page(0) else { panic!("a frame is free") };
     drop(held);
     // The state: the page's bytes, once a thread has seen them.
@@ -480,7 +480,7 @@ fn two_classic_faults_read_once() {
 /// seen stay; no lock is left behind. Premise: the bytes of a page change under its lock.
 fn window_asked_again() {
     let shared = Shared::new(8, Io::Inline).unwrap();
-    let file = File::in_memory(&shared, Arc::new(Changing(Tally::new())), 2 * PAGE).open_file().unwrap();
+    let file = File::in_memory(&shared, Arc::new(Changing(Numbers::new())), 2 * PAGE).open_file().unwrap();
     for index in 0..2 {
         let Created::New(held) = file.mapping.add_page(index) else { panic!("a frame is free") };
         drop(held);

@@ -5,7 +5,7 @@
 //! and are compiled only under `--cfg specmm_loom`. A model calls the functions that ship and adds no atomics.
 
 use crate::rcu;
-use crate::sync::Tally;
+use crate::sync::Numbers;
 use crate::sync::model::{Pass, begin_execution, coverage, mutant, set_pass, trace};
 use crate::sync::running::take_pairs;
 use std::cell::Cell;
@@ -125,12 +125,12 @@ impl Model {
     pub(crate) fn verdict(&self, pass: Pass, off: Option<&str>) -> Result<u64, Failure> {
         mutant::switch_off(off);
         let explore = |traced| {
-            let executions = Arc::new(Tally::new());
+            let executions = Arc::new(Numbers::new());
             let explored = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 self.explore_counting(pass, &executions, traced);
             }));
             rcu::model::forget();
-            (executions.get(), explored)
+            (executions.drawn(), explored)
         };
         let (number, explored) = explore(None);
         let verdict = explored.map(|()| number).map_err(|panic| {
@@ -145,14 +145,14 @@ impl Model {
     }
 
     fn explore(&self, pass: Pass) -> Explored {
-        let executions = Arc::new(Tally::new());
+        let executions = Arc::new(Numbers::new());
         report_death(&executions);
         let traced = std::env::var(TRACE).ok().map(|number| number.parse().expect("a number"));
         MOST_ALIVE.set(1);
         let _what_came_before = (coverage::take(), History::take_outcomes());
         self.explore_counting(pass, &executions, traced);
         Explored {
-            executions: executions.get(),
+            executions: executions.drawn(),
             threads: MOST_ALIVE.get(),
             outcomes: History::take_outcomes(),
             reached: coverage::take(),
@@ -160,7 +160,7 @@ impl Model {
     }
 
     /// Records the steps of the execution numbered `traced`.
-    fn explore_counting(&self, pass: Pass, executions: &Arc<Tally>, traced: Option<u64>) {
+    fn explore_counting(&self, pass: Pass, executions: &Arc<Numbers>, traced: Option<u64>) {
         let (body, grace_periods) = (self.body, self.grace_periods);
         set_pass(pass);
         rcu::model::set_real(grace_periods);
@@ -229,13 +229,13 @@ impl Model {
 }
 
 /// Makes a run with something switched off report in which execution it failed and, on request, by which steps.
-fn report_death(executions: &Arc<Tally>) {
+fn report_death(executions: &Arc<Numbers>) {
     if std::env::var_os(OFF).is_none() {
         return;
     }
     let executions = Arc::clone(executions);
     std::panic::set_hook(Box::new(move |panic| {
-        let mut text = format!("loom: died in execution {}\nloom: {panic}\n", executions.get());
+        let mut text = format!("loom: died in execution {}\nloom: {panic}\n", executions.drawn());
         for step in trace::take() {
             let _ = writeln!(text, "step: {step}");
         }

@@ -44,7 +44,7 @@ fn isolate_against_pin(unpins: bool) {
     };
     history.call(
         "pin",
-        || frames.pin(handle.page()),
+        || assert!(frames.pin(handle.page())),
         |place, ()| {
             *place = Place { listed: false, pinned: true };
             true

@@ -1,7 +1,7 @@
 //! Models of pins: against the truncation that cuts their page in two, and against reclaim.
 
-use super::super::Pinned;
 use super::super::size_change::change_size;
+use super::super::{PageCache, Pinned};
 use super::*;
 use crate::error::Error;
 
@@ -64,7 +64,7 @@ fn pin_against_cut() {
     // The page is in no file any more: the pin is its last owner.
     drop(pinned);
     file.mapping.frames().audit(&[]).unwrap();
-    assert_eq!(file.pins.get(), 0);
+    assert_eq!(file.pins.count(), 0);
 }
 
 #[test]
@@ -78,6 +78,95 @@ fn a_pin_against_a_cut() {
         body: pin_against_cut,
         reaches: &["pinned", "beyond"],
         needs: &["zero_tail.pinned", "pin.size", "pin.seed.after_unlock", "unpin.seed.put_first"],
+    }
+    .check();
+}
+
+/// What a close did: whether it succeeded.
+fn closed(result: crate::Result<()>) -> bool {
+    match result {
+        Ok(()) => {
+            reach("closed");
+            true
+        }
+        Err(Error::Pinned(_)) => {
+            reach("refused");
+            false
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// One thread pins our page, one closes. Claims: a close succeeds if there are no pins and fails if there is one; after it, no
+/// pin begins. Premise: one word, or one mutex, has both the pins and whether more may begin.
+fn pin_against_close(file: &File, close: impl FnOnce() -> bool + 'static) {
+    // The state: whether it is open, and how many pins there are.
+    let history = History::new((true, 0));
+    let closer = {
+        let history = history.clone();
+        spawn(move || {
+            history.call("close", close, |(open, pins), &closed| {
+                *open &= !closed;
+                closed == (*pins == 0)
+            });
+        })
+    };
+    let mut pinned = None;
+    let take = || match file.pin(0, PAGE_SIZE) {
+        Ok(pin) => pinned.insert(pin).len() == PAGE_SIZE,
+        Err(Error::Closed(_)) => false,
+        Err(error) => panic!("{error}"),
+    };
+    history.call("pin", take, |(open, pins), &pinned| {
+        *pins += u32::from(pinned);
+        pinned == *open
+    });
+    closer.join().unwrap();
+    history.check();
+    reach(if pinned.is_some() { "pinned" } else { "too late" });
+}
+
+/// A cache of two frames, and a file of one page in it.
+fn cache_and_file() -> (PageCache, File) {
+    let cache = PageCache::new(2 * PAGE, Io::Inline).unwrap();
+    let file = cache.open_store(Arc::new(MemoryStore::new(vec![OURS; PAGE_SIZE])), PAGE).unwrap();
+    cache_page(&file.open_file().unwrap().mapping, 0, OURS);
+    (cache, file)
+}
+
+#[test]
+fn a_pin_against_the_close_of_its_file() {
+    Model {
+        name: "pin against the close of its file",
+        rows: &[56],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: false,
+        body: || {
+            let (_cache, file) = cache_and_file();
+            let closing = file.clone();
+            pin_against_close(&file, move || closed(closing.close()));
+        },
+        reaches: &["pinned", "too late", "closed", "refused"],
+        needs: &["pin.open", "close.pins"],
+    }
+    .check();
+}
+
+#[test]
+fn a_pin_against_the_close_of_its_cache() {
+    Model {
+        name: "pin against the close of its cache",
+        rows: &[56],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: false,
+        body: || {
+            let (cache, file) = cache_and_file();
+            pin_against_close(&file, move || closed(cache.close()));
+        },
+        reaches: &["pinned", "too late", "closed", "refused"],
+        needs: &["pin.accepted", "refuse_pins.none"],
     }
     .check();
 }
@@ -131,7 +220,7 @@ fn a_pin_against_reclaim() {
     Model {
         name: "pin against reclaim and reuse",
         rows: &[14, 56],
-        preemption_bound: Some(2),
+        preemption_bound: Some(3),
         grace_periods: false,
         twin: false,
         body: pin_against_reclaim,

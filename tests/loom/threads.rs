@@ -4,7 +4,8 @@ use super::{ArcCell, read, synchronize};
 use crate::loom_harness::{History, Model, reach, spawn};
 use crate::sync::context::{self, Context};
 use crate::sync::model::{set_claims_meet, set_first_chunk};
-use crate::sync::{LifeCell, PerProcess, Tally, slots};
+use crate::sync::{LifeCell, PerProcess, slots};
+use std::cell::Cell;
 use std::sync::Arc;
 
 struct Value(LifeCell);
@@ -310,21 +311,24 @@ fn big_two_of_the_crowd_against_a_grace_period() {
     .check();
 }
 
-static VALUES: Tally = Tally::new();
+std::thread_local! {
+    /// All threads of a model are coroutines of one thread.
+    static VALUES: Cell<u64> = const { Cell::new(0) };
+}
 
 /// What a process has one of; counts how many there are.
 struct Counted(LifeCell);
 
 impl Counted {
     fn new() -> Self {
-        VALUES.add(1);
+        VALUES.set(VALUES.get() + 1);
         Self(LifeCell::new())
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        VALUES.sub(1);
+        VALUES.set(VALUES.get() - 1);
     }
 }
 

@@ -51,7 +51,7 @@ fn sections_against_grace_periods() {
                 counter.add(1);
             });
             barrier();
-            assert_eq!(done.get(), 1, "a barrier returned before deferred work had run");
+            assert_eq!(done.tallied(), 1, "a barrier returned before deferred work had run");
         }));
     }
     threads.push(Box::new(barrier));
@@ -132,9 +132,9 @@ fn many_defer() {
                 });
                 synchronize_if_much();
             }
-            reach(if done.get() == 2 { "run before" } else { "not run before" });
+            reach(if done.tallied() == 2 { "run before" } else { "not run before" });
             barrier();
-            assert_eq!(done.get(), 2, "a barrier returned before deferred work had run");
+            assert_eq!(done.tallied(), 2, "a barrier returned before deferred work had run");
         }));
     }
     for _ in 0..2 {

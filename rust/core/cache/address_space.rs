@@ -20,7 +20,7 @@ use crate::page::{Frames, LockedPage, PAGE_SHIFT, PAGE_SIZE, PageHandle, PageRef
 use crate::rcu::ReadSection;
 use crate::store::{ReadBy, Store};
 use crate::sync::rwsem::RwSem;
-use crate::sync::{AtomicU64, Tally, duty, guard, ord, seeded, spin_hint, yield_now};
+use crate::sync::{AtomicU64, Numbers, duty, guard, ord, seeded, spin_hint, yield_now};
 use crate::xarray::{Entry, XArray};
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
@@ -49,7 +49,7 @@ pub struct AddressSpace {
     /// of the store that a truncation has ended (Linux 5.15; file systems' own locks before).
     pub(super) invalidate_lock: RwSem,
     /// Threads waiting for reads of a store that may stall, before they take `invalidate_lock` for writing.
-    pub(super) truncaters: Tally,
+    pub(super) truncaters: AtomicU64,
     /// How much of a failed window is requested again.
     pub(super) again: Again,
     pub(crate) i_mmap: Ranges,
@@ -74,7 +74,7 @@ pub(super) enum Created<'f> {
 
 impl AddressSpace {
     pub(crate) fn new(store: Arc<dyn Store>, size: u64, name: &OsStr, shared: Arc<Shared>) -> Self {
-        static LAST: Tally = Tally::new();
+        static LAST: Numbers = Numbers::new();
         Self {
             version: Version::new(store.look()),
             // Never reused, so a stale page never looks like this file's.
@@ -82,7 +82,7 @@ impl AddressSpace {
             i_size: AtomicU64::new(size),
             pages: XArray::new(Arc::clone(&shared.xarray_nodes)),
             invalidate_lock: RwSem::new(),
-            truncaters: Tally::new(),
+            truncaters: AtomicU64::new(0),
             again: Again::default(),
             i_mmap: Ranges::default(),
             // Without workers the caller reads, and waits, whatever the store asks for. (Models have no workers, but must still

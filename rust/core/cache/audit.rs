@@ -40,7 +40,7 @@ pub(super) fn check(shared: &Shared) -> Result<()> {
 
 /// Checks what grows beside the frames against its count and its limit.
 fn audit_growth(shared: &Shared, census: Census, page_tables: u64) -> Result<()> {
-    let counted = (shared.xarray_nodes.get(), shared.page_tables.get(), shared.in_flight.bytes());
+    let counted = (shared.xarray_nodes.tallied(), shared.page_tables.get(), shared.in_flight.bytes());
     // Buffers of abandoned reads are still in use.
     let in_flight = if shared.io.abandoned() > 0 { counted.2 } else { 0 };
     if counted != (census.nodes, page_tables, in_flight) {

@@ -113,14 +113,10 @@ impl File {
         {
             let section = crate::rcu::read();
             let open = self.handle.open.load(&section);
-            let pins = open.map_or(0, |open| open.pins.get());
-            if pins > 0 {
-                return Err(Error::Pinned(format!(
-                    "file {:?} cannot be closed: it has {pins} live pins",
-                    self.name()
-                )));
-            }
             if let Some(open) = open {
+                open.pins.close().map_err(|pins| {
+                    Error::Pinned(format!("file {:?} cannot be closed: it has {pins} live pins", self.name()))
+                })?;
                 open.closed.close();
             }
         }

@@ -7,7 +7,7 @@
 use crate::error::Result;
 use crate::page::PAGE_SIZE;
 use crate::reserve;
-use crate::sync::Tally;
+use crate::sync::{AtomicU64, Ordering};
 use std::sync::Arc;
 
 /// Largest read of a store (1 MiB).
@@ -18,7 +18,7 @@ const LEAST: usize = 32 * PAGE_SIZE;
 /// The buffers of one cache.
 #[derive(Debug)]
 pub(crate) struct InFlight {
-    bytes: Tally,
+    bytes: AtomicU64,
     most: u64,
 }
 
@@ -26,12 +26,12 @@ impl InFlight {
     /// Buffers for a cache of `frames`: a 16th of its bytes, and at least one piece.
     pub(super) fn new(frames: usize) -> Arc<Self> {
         let most = (frames / 16 * PAGE_SIZE).max(PIECE) as u64;
-        Arc::new(Self { bytes: Tally::new(), most })
+        Arc::new(Self { bytes: AtomicU64::new(0), most })
     }
 
     /// Total bytes of the buffers in use.
     pub(super) fn bytes(&self) -> u64 {
-        self.bytes.get()
+        self.bytes.load(Ordering::Relaxed)
     }
 
     /// A zeroed buffer for the first piece of a window of `wanted` bytes, whole pages.
@@ -40,9 +40,9 @@ impl InFlight {
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
     pub(super) fn buffer(self: &Arc<Self>, wanted: usize) -> Result<Buffer> {
         let mut claim = Claim { of: Arc::clone(self), bytes: wanted.min(PIECE) };
-        self.bytes.add(claim.bytes as u64);
         // Claimed before the total is checked, so that concurrent claims cannot exceed the limit.
-        let over = usize::try_from(self.bytes.get().saturating_sub(self.most)).unwrap_or(usize::MAX);
+        let total = self.bytes.fetch_add(claim.bytes as u64, Ordering::Relaxed) + claim.bytes as u64;
+        let over = usize::try_from(total.saturating_sub(self.most)).unwrap_or(usize::MAX);
         claim.give_back(over.min(claim.bytes.saturating_sub(LEAST)));
         Ok(Buffer { bytes: reserve::zeros(claim.bytes, "a window")?, _claim: claim })
     }
@@ -57,7 +57,7 @@ struct Claim {
 
 impl Claim {
     fn give_back(&mut self, bytes: usize) {
-        self.of.bytes.sub(bytes as u64);
+        self.of.bytes.fetch_sub(bytes as u64, Ordering::Relaxed);
         self.bytes -= bytes;
     }
 }

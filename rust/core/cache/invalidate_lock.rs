@@ -9,7 +9,7 @@ use super::patience::Closed;
 use super::wait::Wait;
 use crate::error::Error;
 use crate::sync::rwsem::{ReadGuard, WriteGuard};
-use crate::sync::{Tally, guard};
+use crate::sync::{AtomicU64, Ordering, guard};
 
 /// Takes `invalidate_lock` for reading. If the store may stall, only when that is possible at once and no thread waits to
 /// truncate.
@@ -18,7 +18,11 @@ pub(super) fn stable(mapping: &AddressSpace) -> Option<ReadGuard<'_>> {
         return Some(mapping.invalidate_lock.read_guard());
     }
     // So that successive readers cannot starve a truncation. Missing one that starts right now costs it another round.
-    if mapping.truncaters.get() > 0 { None } else { mapping.invalidate_lock.try_read_guard() }
+    if mapping.truncaters.load(Ordering::Relaxed) > 0 {
+        None
+    } else {
+        mapping.invalidate_lock.try_read_guard()
+    }
 }
 
 /// Takes `invalidate_lock` for writing, at a moment when no store that may stall is reading pages from `first` on. None starts
@@ -45,17 +49,17 @@ pub(super) fn quiet<'f>(
 }
 
 /// Counts a waiting thread while this exists.
-struct Waiting<'a>(&'a Tally);
+struct Waiting<'a>(&'a AtomicU64);
 
 impl<'a> Waiting<'a> {
-    fn new(count: &'a Tally) -> Self {
-        count.add(1);
+    fn new(count: &'a AtomicU64) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
         Self(count)
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.sub(1);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

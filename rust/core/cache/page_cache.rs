@@ -193,12 +193,9 @@ impl PageCache {
     /// [`Error::Pinned`] while a page is pinned; the cache then stays open.
     pub fn close(&self) -> Result<()> {
         crate::sync::operation!("close the cache");
-        let pinned = self.shared().frames.usage().pinned;
-        if pinned > 0 {
-            return Err(Error::Pinned(format!(
-                "the page cache cannot be closed: {pinned} of its pages are pinned"
-            )));
-        }
+        self.shared().frames.refuse_pins().map_err(|pinned| {
+            Error::Pinned(format!("the page cache cannot be closed: {pinned} of its pages are pinned"))
+        })?;
         self.shared().closed.swap(1, Ordering::Relaxed);
         self.shared().io.close();
         // Frees the index nodes that evictions emptied.

@@ -113,15 +113,21 @@ pub(super) fn pin(open: &Arc<OpenFile>, offset: u64, within: Range<usize>) -> Re
         }
         debug_assert!(page.flags().has(PageFlags::UPTODATE), "our reference kept {page:?}");
         // Truncation checks for pins under the page lock, before it changes bytes.
-        in_order!("pin.seed.after_unlock", mapping.frames().pin(page), drop(lock));
+        let is_pinned;
+        in_order!("pin.seed.after_unlock", is_pinned = mapping.frames().pin(page), drop(lock));
+        if !is_pinned {
+            return Err(Error::Closed("the page cache".into()));
+        }
         accessed::touch(&mapping.shared, page);
-        return Ok(hold(open, handle.into_pfn(), within));
+        return hold(open, handle.into_pfn(), within);
     }
 }
 
-fn hold(open: &Arc<OpenFile>, pfn: u32, within: Range<usize>) -> Pinned {
-    open.pins.add(1);
-    Pinned { open: Arc::clone(open), pfn, within }
+/// Takes over a pinned frame and its reference, unless the file was closed meanwhile.
+fn hold(open: &Arc<OpenFile>, pfn: u32, within: Range<usize>) -> Result<Pinned> {
+    let is_open = open.pins.begin();
+    let pinned = Pinned { open: Arc::clone(open), pfn, within };
+    if is_open { Ok(pinned) } else { Err(Error::Closed(format!("file {:?}", open.mapping.name))) }
 }
 
 /// A pin of a frame that is not a page of the file, filled by [`read_twice`]: for a file whose state differs at every look, so
@@ -156,8 +162,10 @@ fn pin_past_the_cache(open: &Arc<OpenFile>, offset: u64, within: Range<usize>) -
         return Err(Error::Bus { index, offset, size: start + read as u64, cause: None });
     }
     handle.page().bytes().write(0, &bytes);
-    mapping.frames().pin(handle.page());
-    Ok(hold(open, handle.into_pfn(), within))
+    if !mapping.frames().pin(handle.page()) {
+        return Err(Error::Closed("the page cache".into()));
+    }
+    hold(open, handle.into_pfn(), within)
 }
 
 impl Pinned {
@@ -210,7 +218,7 @@ impl Drop for Pinned {
         let page = reference.page();
         // A truncated page has no other reference, and a frame must not be freed while it is pinned.
         in_order!("unpin.seed.put_first", frames.unpin(page), drop(reference));
-        self.open.pins.sub(1);
+        self.open.pins.end();
     }
 }
 

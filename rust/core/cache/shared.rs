@@ -10,7 +10,7 @@ use super::stats::{CacheStats, Counters, Gauges, Stat};
 use super::workingset::Workingset;
 use crate::error::{Error, Holders, Result};
 use crate::page::Frames;
-use crate::sync::{AtomicU32, Ordering, Tally};
+use crate::sync::{AtomicU32, AtomicU64, Guess, Ordering, Tally};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,12 +19,12 @@ pub(crate) struct Shared {
     pub(crate) frames: Frames,
     pub(super) xarray_nodes: Arc<Tally>,
     /// Page tables of all address spaces.
-    pub(crate) page_tables: Arc<Tally>,
+    pub(crate) page_tables: Arc<Guess>,
     pub(super) io: IoQueue,
     pub(super) in_flight: Arc<InFlight>,
     pub(super) workingset: Workingset,
     /// References of replaced entries that await a grace period.
-    pub(crate) deferred_puts: Tally,
+    pub(crate) deferred_puts: AtomicU64,
     /// How long a request waits for a frame when none can be freed.
     pub(super) frame_timeout: Duration,
     stats: Counters,
@@ -43,11 +43,11 @@ impl Shared {
         Ok(Arc::new(Self {
             frames: Frames::new(frames)?,
             xarray_nodes: Arc::new(Tally::new()),
-            page_tables: Arc::new(Tally::new()),
+            page_tables: Arc::new(Guess::new()),
             io: IoQueue::new(io)?,
             in_flight: InFlight::new(frames),
-            workingset: Workingset::default(),
-            deferred_puts: Tally::new(),
+            workingset: Workingset::new(),
+            deferred_puts: AtomicU64::new(0),
             frame_timeout,
             stats: Counters::new()?,
             closed: AtomicU32::new(0),
@@ -69,7 +69,7 @@ impl Shared {
                 usage: self.frames.usage(),
                 shadows: self.workingset.shadows(),
                 reads_abandoned: self.io.abandoned(),
-                xarray_nodes: self.xarray_nodes.get(),
+                xarray_nodes: self.xarray_nodes.tallied(),
                 page_tables: self.page_tables.get(),
                 bytes_in_flight: self.in_flight.bytes(),
             },

@@ -6,7 +6,7 @@
 //! The epoch advances under `invalidate_lock` held for writing, when no page of another version is left; it may be read anywhere.
 
 use crate::store::{Change, Look};
-use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, Tally, guard, ord};
+use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, guard, ord};
 use std::fmt;
 use std::io;
 
@@ -32,7 +32,7 @@ pub(super) struct Version {
     /// Set when a fill found that the file has grown. Relaxed: a hint to look again soon.
     behind: AtomicU32,
     /// Consecutive unconfirmed fills. One after which only the ctime had moved counts as one, any other as [`TOUCHED_FILLS`].
-    unvouched: Tally,
+    unvouched: AtomicU64,
 }
 
 /// States of the store.
@@ -53,7 +53,7 @@ impl Version {
             epoch: AtomicU64::new(0),
             rewrites: AtomicU64::new(0),
             behind: AtomicU32::new(0),
-            unvouched: Tally::new(),
+            unvouched: AtomicU64::new(0),
         }
     }
 
@@ -93,14 +93,19 @@ impl Version {
     pub(super) fn vouches(&self, expected: &Look, now: &Look) -> bool {
         let change = now.since(expected);
         let vouches = self.is_of(change, now);
-        let fills = if change == Change::Touched { 1 } else { TOUCHED_FILLS };
-        self.unvouched.set(if vouches { 0 } else { self.unvouched.get() + fills });
+        if !vouches {
+            let fills = if change == Change::Touched { 1 } else { TOUCHED_FILLS };
+            self.unvouched.fetch_add(fills, Ordering::Relaxed);
+        } else if self.unvouched.load_then_write(Ordering::Relaxed) != 0 {
+            // A read-modify-write, as the other: two threads may be here.
+            self.unvouched.swap(0, Ordering::Relaxed);
+        }
         vouches
     }
 
     /// Whether a fault, or another caller that depends on fills alone, should retry after an unconfirmed fill.
     pub(super) fn may_vouch(&self) -> bool {
-        self.unvouched.get() <= FILLS
+        self.unvouched.load(Ordering::Relaxed) <= FILLS
     }
 
     fn is_of(&self, change: Change, now: &Look) -> bool {

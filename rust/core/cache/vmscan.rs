@@ -20,7 +20,7 @@ use super::requests::MakesRoom;
 use super::shared::Shared;
 use super::stats::Stat;
 use crate::page::{Batch, List, LockedPage, PageHandle, PageRef, Use, usage};
-use crate::sync::{duty, guard, pause, seeded};
+use crate::sync::{Ordering, duty, guard, pause, seeded};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -57,8 +57,8 @@ pub(crate) fn alloc_page(shared: &Arc<Shared>, purpose: Use) -> Option<PageHandl
     // Allocation creates RCU garbage, so it also frees it, in case nothing reclaims or unmaps.
     crate::rcu::synchronize_if_much();
     loop {
-        if let Some(page) = shared.frames.alloc(purpose) {
-            if shared.frames.available() < low_watermark(shared) {
+        if let Some((page, left)) = shared.frames.alloc_counting(purpose) {
+            if left < low_watermark(shared) {
                 shared.io.submit_reclaim(shared);
             }
             return Some(page);
@@ -124,7 +124,7 @@ pub(super) fn reclaim(shared: &Shared, target: usize) -> usize {
 /// grace period ended. (References that another thread is about to put are left to it: reclaim does not wait for other threads'
 /// work.)
 fn put_deferred(shared: &Shared) {
-    if shared.deferred_puts.get() > 0 {
+    if shared.deferred_puts.load(Ordering::Relaxed) > 0 {
         crate::rcu::synchronize();
     }
 }

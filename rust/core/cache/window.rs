@@ -4,7 +4,7 @@
 //! of a cache is [`Neighbours`]. Mirrors `mm/readahead.c` of Linux 5.12: `get_init_ra_size`, `get_next_ra_size`,
 //! `ondemand_readahead`. The window's owner synchronises it.
 
-use crate::sync::Tally;
+use crate::sync::Guess;
 
 /// Pages that a big read may request at once even if the window is smaller (`bdi->io_pages`): 1 MiB.
 pub const IO_PAGES: u64 = 256;
@@ -151,7 +151,7 @@ impl Window {
 
 /// How many pages a reader may request at once where a window failed. A guess, so races do no harm.
 #[derive(Debug, Default)]
-pub(super) struct Again(Tally);
+pub(super) struct Again(Guess);
 
 impl Again {
     /// That number.
@@ -164,7 +164,7 @@ impl Again {
         let (pages, most) = (pages as u64, self.0.get());
         let now = if failed { pages / 2 } else { most.max(2 * pages).min(IO_PAGES) };
         if now != most {
-            self.0.set(now);
+            self.0.put(now);
         }
     }
 }

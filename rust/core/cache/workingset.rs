@@ -13,7 +13,7 @@
 use super::registry::Registry;
 use super::stats::Stat;
 use crate::page::{Frames, List, PageRef, usage};
-use crate::sync::{Mutex, Tally, guard};
+use crate::sync::{AtomicU64, Guess, Mutex, Numbers, Ordering, guard};
 use crate::xarray::{Entry, FANOUT, Locked, MAX_VALUE, XArray};
 use std::collections::VecDeque;
 
@@ -21,14 +21,14 @@ use std::collections::VecDeque;
 const FEW_NODES: usize = 64;
 
 /// The age of a cache, and its shadows.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Workingset {
     /// Evictions and activations so far (`nonresident_age`).
-    age: Tally,
-    shadows: Tally,
+    age: Guess,
+    shadows: AtomicU64,
     /// Nodes that came to hold only shadows, in that order. Since then a node may have got a page, or have been freed.
     nodes: Mutex<VecDeque<NotedNode>>,
-    notes: Tally,
+    notes: Numbers,
 }
 
 /// A noted index node.
@@ -42,9 +42,18 @@ struct NotedNode {
 }
 
 impl Workingset {
+    pub(super) fn new() -> Self {
+        Self {
+            age: Guess::new(),
+            shadows: AtomicU64::new(0),
+            nodes: Mutex::new(VecDeque::new()),
+            notes: Numbers::new(),
+        }
+    }
+
     /// Number of shadows in all files.
     pub(crate) fn shadows(&self) -> u64 {
-        self.shadows.get()
+        self.shadows.load(Ordering::Relaxed)
     }
 
     /// Called when a page has just left `index`: notes its node if it now holds only shadows. If there is no memory for the note,
@@ -83,10 +92,10 @@ impl Workingset {
 
     /// The shadow of a page that is about to be evicted, if another is allowed.
     pub(super) fn eviction(&self, capacity: usize) -> Entry {
-        let age = self.age.next() & MAX_VALUE;
+        let age = self.age.add(1) & MAX_VALUE;
         // Counted first, so that concurrent evictions cannot exceed the limit.
-        if self.shadows.next() > capacity as u64 {
-            self.shadows.sub(1);
+        if self.shadows.fetch_add(1, Ordering::Relaxed) >= capacity as u64 {
+            self.shadows.fetch_sub(1, Ordering::Relaxed);
             return Entry::EMPTY;
         }
         Entry::value(age)
@@ -95,7 +104,7 @@ impl Workingset {
     /// Uncounts a shadow that was overwritten or erased, or whose page was not evicted after all.
     pub(super) fn forget(&self, entry: Entry) {
         if entry.as_value().is_some() {
-            self.shadows.sub(1);
+            self.shadows.fetch_sub(1, Ordering::Relaxed);
         }
     }
 

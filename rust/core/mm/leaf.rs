@@ -22,7 +22,7 @@ use crate::page::{Frames, PAGE_SHIFT, PageHandle};
 use crate::rcu::{ArcCell, Carried, ReadSection};
 use crate::reserve;
 use crate::sync::{
-    AtomicU32, AtomicU64, LifeCell, Ordering, Tally, duty, guard, in_order, ord, seeded, spin_hint, yield_now,
+    AtomicU32, AtomicU64, Guess, LifeCell, Ordering, duty, guard, in_order, ord, seeded, spin_hint, yield_now,
 };
 use std::sync::Arc;
 
@@ -86,8 +86,8 @@ pub(super) fn leaf_range(address: u64) -> (u64, u64) {
 /// How many tables there are below the root, in one address space and in all that share a cache, including those that still await
 /// a grace period.
 pub(super) struct Tables {
-    pub(super) own: Tally,
-    pub(super) all: Arc<Tally>,
+    pub(super) own: Guess,
+    pub(super) all: Arc<Guess>,
 }
 
 /// Counts a table as long as it lives, and tells the model checker when it is freed.

@@ -15,7 +15,7 @@ use crate::cache::{filemap_fault_speculative, next_uptodate_page};
 use crate::error::{Error, IoError};
 use crate::page::{PAGE_SIZE, PageHandle, PageRef, Use};
 use crate::rcu::{self, ReadSection};
-use crate::sync::{duty, guard, in_order, seeded};
+use crate::sync::{Ordering, duty, guard, in_order, seeded};
 
 /// One fault on one mapping (`struct vm_fault`).
 pub(super) struct Fault<'m, 'a> {
@@ -295,10 +295,10 @@ impl<'m> Fault<'m, '_> {
     /// A program may still be reading through the entry that was replaced.
     fn put_after_grace_period(&self, pfn: u32) {
         let shared = std::sync::Arc::clone(&self.mm.shared);
-        shared.deferred_puts.add(1);
+        shared.deferred_puts.fetch_add(1, Ordering::Relaxed);
         let put = move || {
             drop(shared.frames.page(pfn).adopt());
-            shared.deferred_puts.sub(1);
+            shared.deferred_puts.fetch_sub(1, Ordering::Relaxed);
         };
         seeded!("do_wp_page.seed.put_at_once", rcu::call_rcu(put), bug = put());
     }

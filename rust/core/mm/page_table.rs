@@ -23,7 +23,7 @@ use crate::cache::{MmuGather, Shared};
 use crate::error::{Error, Result};
 use crate::page::{Batch, Frames, PAGE_SHIFT, PAGE_SIZE};
 use crate::rcu::{self, Carried, ReadSection};
-use crate::sync::{AtomicU64, Mutex, Ordering, Tally, guard, seeded};
+use crate::sync::{AtomicU64, Guess, Mutex, Ordering, guard, seeded};
 use std::sync::Arc;
 
 /// Where the address space ends (2^47).
@@ -166,7 +166,7 @@ pub(super) struct PageTable {
 
 impl PageTable {
     pub(super) fn new(shared: Arc<Shared>) -> Result<Self> {
-        let tables = Arc::new(Tables { own: Tally::new(), all: Arc::clone(&shared.page_tables) });
+        let tables = Arc::new(Tables { own: Guess::new(), all: Arc::clone(&shared.page_tables) });
         let root = Pgd::new(Gauge::new(&tables, 0))?;
         Ok(Self { root, populating: Mutex::new(()), hand: AtomicU64::new(0), shared, tables })
     }

@@ -11,7 +11,7 @@ use crate::cache::{MappedRange, MmuGather, OpenFile};
 use crate::page::{PAGE_SHIFT, PAGE_SIZE};
 use crate::rcu::{ArcCell, ReadSection};
 use crate::reserve;
-use crate::sync::{AtomicU64, LifeCell, Ordering, Tally, seeded};
+use crate::sync::{AtomicU64, LifeCell, Numbers, Ordering, seeded};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -124,7 +124,7 @@ impl Vma {
         file: Arc<OpenFile>,
         tables: Arc<PageTable>,
     ) -> Arc<Self> {
-        static LAST: Tally = Tally::new();
+        static LAST: Numbers = Numbers::new();
         Arc::new(Self {
             id: LAST.next(),
             start: AtomicU64::new(start),

@@ -8,7 +8,7 @@ use super::memory::Zeroed;
 use super::{Page, PageFlags, PageHandle, PageRef, buddy::Buddy, usage};
 use crate::error::{Error, Result};
 use crate::sync::wait::WaitTable;
-use crate::sync::{AtomicU64, Hint, Mutex, Ordering, Tally, duty, guard};
+use crate::sync::{AtomicU64, Mutex, Numbers, Ordering, duty, guard};
 
 /// What a frame is taken for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,8 +27,6 @@ pub struct Frames {
     words: Zeroed<[AtomicU64; WORDS]>,
     pub(super) waits: WaitTable,
     zone: Mutex<Zone>,
-    /// The zone's free frames, as a hint.
-    available: Hint,
     /// Tells caches apart.
     pub(super) number: u64,
 }
@@ -42,6 +40,8 @@ struct Zone {
     pins: Zeroed<u32>,
     /// How many frames are pinned.
     pinned: u32,
+    /// The cache is closed: no frame is pinned any more.
+    refuses_pins: bool,
     private: u32,
 }
 
@@ -83,12 +83,13 @@ impl Frames {
     }
 
     fn allocate(count: usize) -> Result<Self> {
-        static LAST: Tally = Tally::new();
+        static LAST: Numbers = Numbers::new();
         let zone = Zone {
             buddy: Buddy::new(count as u32)?,
             lru: Lru::new(count)?,
             pins: Zeroed::new(count, "the counts of pins")?,
             pinned: 0,
+            refuses_pins: false,
             private: 0,
         };
         Ok(Self {
@@ -97,7 +98,6 @@ impl Frames {
             words: Zeroed::new(count, "the frames")?,
             waits: WaitTable::new(LOCK_BITS)?,
             zone: Mutex::new(zone),
-            available: Hint::new(count as u32),
         })
     }
 
@@ -120,9 +120,9 @@ impl Frames {
         }
     }
 
-    /// Recent number of free frames.
+    /// Number of free frames.
     pub(crate) fn available(&self) -> usize {
-        self.available.get() as usize
+        self.zone.lock().buddy.available() as usize
     }
 
     /// Limit on private copies.
@@ -172,8 +172,16 @@ impl Frames {
     /// A frame with one reference, or `None` when none is free (or, for [`Use::Private`], the limit is reached).
     #[must_use]
     pub fn alloc(&self, purpose: Use) -> Option<PageHandle<'_>> {
-        let pfn = self.take(&mut self.zone.lock(), purpose)?;
-        Some(self.hand_out(pfn, 0, purpose))
+        self.alloc_counting(purpose).map(|(page, _)| page)
+    }
+
+    /// As [`Frames::alloc`], with the number of frames that are left free.
+    pub(crate) fn alloc_counting(&self, purpose: Use) -> Option<(PageHandle<'_>, usize)> {
+        let mut zone = self.zone.lock();
+        let pfn = self.take(&mut zone, purpose)?;
+        let left = zone.buddy.available() as usize;
+        drop(zone);
+        Some((self.hand_out(pfn, 0, purpose), left))
     }
 
     /// As [`Frames::alloc`], but gives up where it would wait for another thread.
@@ -192,7 +200,6 @@ impl Frames {
         }
         let mut zone = self.zone.lock();
         let pfn = zone.buddy.alloc(order)?;
-        self.available.put(zone.buddy.available());
         drop(zone);
         Some(self.hand_out(pfn, order, Use::File))
     }
@@ -202,7 +209,6 @@ impl Frames {
             return None;
         }
         let pfn = zone.buddy.alloc(0)?;
-        self.available.put(zone.buddy.available());
         match purpose {
             // Listed at once, which saves taking the mutex again: until the page is published, reclaim skips it.
             Use::File => zone.lru.push(List::Inactive, pfn),
@@ -237,7 +243,6 @@ impl Frames {
         });
         zone.private -= u32::from(before & PageFlags::PRIVATE != 0);
         zone.buddy.free(page.pfn(), order);
-        self.available.put(zone.buddy.available());
     }
 
     /// Takes up to `most` pages off the old end of a list, each with a reference (`isolate_lru_pages`).
@@ -273,15 +278,31 @@ impl Frames {
         }
     }
 
-    /// Pins a page of a file; the caller keeps its reference until it unpins. Reclaim does not see the page meanwhile.
-    pub(crate) fn pin(&self, page: PageRef<'_>) {
+    /// Pins a page of a file; the caller keeps its reference until it unpins. Reclaim does not see the page meanwhile. False: pins
+    /// are refused.
+    #[must_use]
+    pub(crate) fn pin(&self, page: PageRef<'_>) -> bool {
         let mut zone = self.zone.lock();
+        if !guard!("pin.accepted", !zone.refuses_pins) {
+            return false;
+        }
         let pins = &mut zone.pins[page.pfn() as usize];
         *pins += 1;
         zone.pinned += u32::from(*pins == 1);
         duty!("pin.unlink", {
             zone.lru.unlink(page.pfn());
         });
+        true
+    }
+
+    /// Refuses pins from now on, unless there are some: the number of pinned frames.
+    pub(crate) fn refuse_pins(&self) -> std::result::Result<(), u32> {
+        let mut zone = self.zone.lock();
+        if !guard!("refuse_pins.none", zone.pinned == 0) {
+            return Err(zone.pinned);
+        }
+        zone.refuses_pins = true;
+        Ok(())
     }
 
     /// Ends one pin. The caller still has its reference.
@@ -412,7 +433,7 @@ mod tests {
                 });
             }
         });
-        assert_eq!(value.get(), 8000);
+        assert_eq!(value.tallied(), 8000);
         drop(handle);
         frames.audit(&[]).unwrap();
     }

@@ -1,7 +1,7 @@
 //! A store that fails as planned.
 
 use super::{Look, ReadBy, Store};
-use crate::sync::{Mutex, Tally, pause};
+use crate::sync::{Mutex, Numbers, Tally, pause};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -52,7 +52,7 @@ pub struct Plan {
 pub struct FaultyStore {
     inner: Arc<dyn Store>,
     plan: Mutex<Plan>,
-    reads: Tally,
+    reads: Numbers,
     fired: Tally,
 }
 
@@ -60,7 +60,7 @@ impl FaultyStore {
     /// `inner`, except for what `plan` says.
     #[must_use]
     pub fn new(inner: Arc<dyn Store>, plan: Plan) -> Self {
-        Self { inner, plan: Mutex::new(plan), reads: Tally::new(), fired: Tally::new() }
+        Self { inner, plan: Mutex::new(plan), reads: Numbers::new(), fired: Tally::new() }
     }
 
     /// Replaces the plan; reads are still counted from the beginning.
@@ -71,13 +71,13 @@ impl FaultyStore {
     /// Reads so far.
     #[must_use]
     pub fn reads(&self) -> u64 {
-        self.reads.get()
+        self.reads.drawn()
     }
 
     /// How many reads failed as planned.
     #[must_use]
     pub fn fired(&self) -> u64 {
-        self.fired.get()
+        self.fired.tallied()
     }
 }
 

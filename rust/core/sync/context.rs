@@ -8,7 +8,7 @@
 //! checks it each time: what a forked child remembers of its parent's slots is void.
 
 use super::slots::Slot;
-use super::{Ordering, Tally, guard, imp};
+use super::{Numbers, Ordering, guard, imp};
 use std::cell::Cell;
 
 /// One thread's words.
@@ -51,8 +51,7 @@ impl Context {
     /// none.
     #[cold]
     pub(crate) fn claim(&self) -> Option<&'static Slot> {
-        // Each is unique, which one read-modify-write gives; nothing follows from their order, so the checkers need not see them.
-        static TICKETS: Tally = Tally::new();
+        static TICKETS: Numbers = Numbers::new();
         self.slot.set(imp::nobodys_slot());
         if !self.late.get() && !imp::announces_end() {
             self.late.set(true);

@@ -75,10 +75,10 @@ mod wiped;
 pub(crate) use context::thread_number;
 #[allow(unused_imports, reason = "not every build plants every kind")]
 pub(crate) use guard::{duty, give_back, guard, in_order, operation, ord, ordered_fence, seeded};
-pub use hint::Hint;
+pub use hint::{Guess, Hint};
 pub(crate) use imp::{epoch as process_epoch, is_this_thread, slots};
 pub use per_process::PerProcess;
-pub use tally::Tally;
+pub use tally::{Numbers, Tally};
 
 #[cfg(all(test, specmm_loom))]
 #[path = "../../../tests/loom/canaries.rs"]

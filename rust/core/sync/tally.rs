@@ -1,11 +1,12 @@
-//! A plain statistics counter.
+//! Words that decide nothing: statistics, and numbers that are drawn.
 //!
-//! Statistics order nothing and guard nothing, so the model checker does not see them: under loom a tally is the standard atomic,
-//! which costs no exploration.
+//! The model checker does not see them: under loom they are the standard library's atomics, which cost no exploration. So nothing
+//! may depend on their values. A value is read out by a method that only reports and audits may call, which a test in
+//! `tests/house` checks. What decides is an atomic of the facade, or a [`super::Guess`] if any value is right.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A monotone counter; relaxed, because nothing depends on it while threads run.
+/// A counter or gauge for reports.
 #[derive(Debug, Default)]
 #[repr(transparent)]
 pub struct Tally(AtomicU64);
@@ -21,27 +22,40 @@ impl Tally {
     pub fn add(&self, n: u64) {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
-    /// Adds one and returns the new value: a source of identities.
-    pub fn next(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::Relaxed) + 1
-    }
     /// Subtracts `n`, for gauges.
     #[inline]
     pub fn sub(&self, n: u64) {
         self.0.fetch_sub(n, Ordering::Relaxed);
     }
-    /// Adds one where the caller is the only thread that ever writes this counter: no read-modify-write.
+    /// Adds `n` where the caller is the only thread that ever writes this counter: no read-modify-write.
     #[inline]
     pub fn add_exclusive(&self, n: u64) {
         self.0.store(self.0.load(Ordering::Relaxed) + n, Ordering::Relaxed);
     }
-    /// Sets it, for hints that may be lost.
-    pub fn set(&self, value: u64) {
-        self.0.store(value, Ordering::Relaxed);
-    }
-    /// The value now.
+    /// The value now, for a report.
     #[must_use]
-    pub fn get(&self) -> u64 {
+    pub fn tallied(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A source of numbers, from 1 on, each drawn once: one word's read-modify-writes need no model.
+#[derive(Debug, Default)]
+pub struct Numbers(AtomicU64);
+
+impl Numbers {
+    /// None is drawn yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+    /// A number that no other call returns.
+    pub fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed) + 1
+    }
+    /// How many were drawn, for a report.
+    #[must_use]
+    pub fn drawn(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }

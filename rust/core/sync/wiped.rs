@@ -4,7 +4,7 @@
 //! fork without calling it. Memory that the kernel wipes always tells (`MADV_WIPEONFORK`, Linux 4.14); where the kernel does not
 //! know that advice, a handler of `pthread_atfork` wipes, which misses only forks that bypass the C library.
 
-use super::{AtomicPtr, AtomicU64, Ordering, Tally};
+use super::{AtomicPtr, AtomicU64, Numbers, Ordering};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 use std::ptr::{NonNull, null_mut};
 
@@ -51,7 +51,7 @@ static WORD: AtomicPtr<AtomicU64> = AtomicPtr::new(null_mut());
 static PLAIN: AtomicU64 = AtomicU64::new(0);
 
 /// The greatest number given out in this process or, before its fork, in an ancestor.
-static LAST: Tally = Tally::new();
+static LAST: Numbers = Numbers::new();
 
 /// The number of this process among its ancestors and itself: greater than each of theirs. The first call in a child of a
 /// fork, however it was made, gives it one.

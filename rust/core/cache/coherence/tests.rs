@@ -122,21 +122,25 @@ fn a_miss_looks_once_before_and_once_after() {
         let (cache, file) = open(&store, ra_pages);
         let mut page = [0; PAGE_SIZE];
         for (offset, windows) in [(20 * PAGE, 1), (3 * PAGE, 1), (11 * PAGE, 1)] {
-            let (looks, reads) = (store.looks.get(), store.reads.get());
+            let (looks, reads) = (store.looks.tallied(), store.reads.tallied());
             file.pread(&mut page, offset).unwrap();
-            assert_eq!(store.reads.get() - reads, windows);
-            assert_eq!(store.looks.get() - looks, 2, "one more than before pages were read of one version");
+            assert_eq!(store.reads.tallied() - reads, windows);
+            assert_eq!(
+                store.looks.tallied() - looks,
+                2,
+                "one more than before pages were read of one version"
+            );
             file.pread(&mut page, offset).unwrap();
-            assert_eq!(store.looks.get() - looks, 2, "a hit does not look");
+            assert_eq!(store.looks.tallied() - looks, 2, "a hit does not look");
         }
         // Of several misses in one call, the look after one is the look before the next.
-        let (looks, reads) = (store.looks.get(), store.reads.get());
+        let (looks, reads) = (store.looks.tallied(), store.reads.tallied());
         file.pread(&mut vec![0; 6 * PAGE_SIZE], 30 * PAGE).unwrap();
-        assert_eq!(store.looks.get() - looks, 1 + store.reads.get() - reads);
+        assert_eq!(store.looks.tallied() - looks, 1 + store.reads.tallied() - reads);
         // Past the known end: once.
-        let looks = store.looks.get();
+        let looks = store.looks.tallied();
         assert_eq!(file.pread(&mut page, PAGES * PAGE).unwrap(), 0);
-        assert_eq!(store.looks.get() - looks, 1);
+        assert_eq!(store.looks.tallied() - looks, 1);
         cache.check().unwrap();
     }
 }
@@ -148,7 +152,7 @@ fn a_store_that_says_nothing_is_not_asked() {
     read(&file).unwrap();
     gather(&file).unwrap();
     file.pread(&mut [0], PAGES * PAGE).unwrap();
-    assert_eq!(store.looks.get(), 1);
+    assert_eq!(store.looks.tallied(), 1);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Real threads that wait for a store that may stall, and give up.
 
 use crate::store::{ReadBy, Store};
-use crate::sync::{Condvar, Mutex, Tally};
+use crate::sync::{Condvar, Mutex, Numbers, Tally};
 use crate::{Error, File, Io, PAGE_SIZE, PageCache, StoreOptions};
 use std::io;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ const LONG: Duration = Duration::from_secs(20);
 struct Gate {
     timeout: Option<Duration>,
     one_in: u64,
-    reads: Tally,
+    reads: Numbers,
     standing: Tally,
     open: Mutex<bool>,
     opened: Condvar,
@@ -24,7 +24,7 @@ struct Gate {
 
 impl Gate {
     fn new(timeout: Option<Duration>, one_in: u64) -> Arc<Self> {
-        let (reads, standing) = (Tally::new(), Tally::new());
+        let (reads, standing) = (Numbers::new(), Tally::new());
         Arc::new(Self { timeout, one_in, reads, standing, open: Mutex::new(false), opened: Condvar::new() })
     }
 
@@ -34,7 +34,7 @@ impl Gate {
     }
 
     fn until_standing(&self, reads: u64) {
-        soon(|| self.standing.get() >= reads);
+        soon(|| self.standing.tallied() >= reads);
     }
 }
 
@@ -122,7 +122,7 @@ fn closing_a_file_or_its_cache_ends_the_waits() {
             gate.until_standing(3);
             // The truncation waits for those reads, and later readers wait for it.
             readers.push(scope.spawn(|| file.truncate(0)));
-            soon(|| file.open_file().unwrap().mapping.truncaters.get() > 0);
+            soon(|| file.open_file().unwrap().mapping.truncaters.load(crate::sync::Ordering::Relaxed) > 0);
             readers.push(read(60));
             let started = Instant::now();
             if close_cache { cache.close() } else { file.close() }.unwrap();
@@ -171,7 +171,7 @@ fn readers_do_not_keep_a_truncation_out() {
             let (file, cache, done, reads) = (&file, &cache, &done, &reads);
             scope.spawn(move || {
                 for index in (0..PAGES).cycle().skip(number * 8).step_by(5) {
-                    if done.get() > 0 {
+                    if done.tallied() > 0 {
                         break;
                     }
                     cache.drop_caches().unwrap();
@@ -183,8 +183,8 @@ fn readers_do_not_keep_a_truncation_out() {
         for _ in 0..20 {
             file.truncate(0).unwrap();
             file.truncate(PAGES * PAGE).unwrap();
-            let before = reads.get();
-            soon(|| reads.get() > before);
+            let before = reads.tallied();
+            soon(|| reads.tallied() > before);
         }
         done.add(1);
     });
@@ -200,7 +200,7 @@ fn windows_of_a_store_that_stalls_keep_two_workers() {
     }
     gate.until_standing(2);
     std::thread::sleep(Duration::from_millis(20));
-    assert_eq!(gate.standing.get(), 2);
+    assert_eq!(gate.standing.tallied(), 2);
     // A window at the end of the queue goes first once a thread waits for one of its pages.
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| file.pread(&mut [0], (PAGES - 1) * PAGE));
@@ -264,7 +264,7 @@ fn many_threads_leave_and_come_back() {
             }
         });
     });
-    assert!(left.get() > 0, "nobody left");
+    assert!(left.tallied() > 0, "nobody left");
     gate.open();
     soon(|| cache.stats().reads_abandoned == 0);
     cache.check().unwrap();
