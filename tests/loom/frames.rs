@@ -1,6 +1,6 @@
 //! Models of frames: which thread may still take a reference, which one frees the frame, which one meets a marker.
 
-use super::{Frames, PageHandle, Use};
+use super::{Frames, PageFlags, PageHandle, Use};
 use crate::loom_harness::{History, Model, reach, spawn};
 use std::sync::Arc;
 
@@ -122,6 +122,65 @@ fn put_against_another_put() {
         body: put_against_put,
         reaches: &[],
         needs: &["page.put.release", "page.put.last.fence"],
+    }
+    .check();
+}
+
+/// One thread puts the last reference to a page of both frames; one takes them for its own, if they are free, and makes a page that
+/// is up to date of them. Claim: what the first owner left behind, and how it was cleared, does not touch the second's. Premise:
+/// a frame is taken from the free lists under their mutex.
+fn free_against_alloc() {
+    let frames = Arc::new(Frames::new(2).unwrap());
+    let fill = |frames: &Frames| {
+        let handle = frames.alloc_compound(1)?;
+        handle.page().try_lock().expect("nobody else knows a fresh page").set_uptodate();
+        Some(handle.into_pfn())
+    };
+    let first = fill(&frames).expect("both are free");
+    // The state is whether the frames are taken.
+    let history = History::new(true);
+    let freer = {
+        let (frames, history) = (Arc::clone(&frames), history.clone());
+        spawn(move || {
+            history.call(
+                "put",
+                || drop(frames.page(first).adopt()),
+                |taken, ()| std::mem::replace(taken, false),
+            );
+        })
+    };
+    let second = history.ask(
+        "take",
+        || fill(&frames),
+        |taken, second| second.is_none() || !std::mem::replace(taken, true),
+    );
+    freer.join().unwrap();
+    history.settle();
+    let look = || frames.usage().in_use;
+    history.call("look", look, |&mut taken, &used| used == if taken { 2 } else { 0 });
+    history.check();
+    frames.audit(&[]).unwrap();
+    if let Some(second) = second {
+        reach("taken again");
+        let page = frames.page(second);
+        assert!(page.flags().has(PageFlags::UPTODATE), "its flags were cleared by another");
+        assert_eq!(page.order(), 1, "its frames were untied by another");
+        drop(page.adopt());
+        frames.audit(&[]).unwrap();
+    }
+}
+
+#[test]
+fn a_free_against_the_next_alloc() {
+    Model {
+        name: "free against the frame's next life",
+        rows: &[14],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: false,
+        body: free_against_alloc,
+        reaches: &["taken again"],
+        needs: &["free.forgotten_first"],
     }
     .check();
 }

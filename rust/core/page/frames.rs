@@ -8,7 +8,7 @@ use super::memory::Zeroed;
 use super::{Page, PageFlags, PageHandle, PageRef, buddy::Buddy, usage};
 use crate::error::{Error, Result};
 use crate::sync::wait::WaitTable;
-use crate::sync::{AtomicU64, Mutex, Numbers, Ordering, duty, guard};
+use crate::sync::{AtomicU64, Mutex, Numbers, Ordering, duty, guard, seeded};
 
 /// What a frame is taken for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -228,20 +228,30 @@ impl Frames {
         page.adopt()
     }
 
-    /// Frees a frame whose count is zero. WAITERS is left alone: it belongs to the queue's mutex.
+    /// Frees a frame whose count is zero.
     pub(super) fn free(&self, page: PageRef<'_>) {
         // `free_pages_prepare`: whoever mapped, cached or locked the page has undone it before giving up a reference.
         debug_assert_eq!(page.mapcount(), 0, "freeing a mapped page");
         debug_assert!(!page.is_cached(), "freeing a cached page: {page:?}");
-        let before = page.page.flags.fetch_and(PageFlags::WAITERS, Ordering::Relaxed);
-        debug_assert!(before & PageFlags::LOCKED == 0, "freeing a locked page");
-        let order = page.untie();
+        // Forgotten first: once it is on a free list, the frame is its next owner's.
+        seeded!(
+            "free.forgotten_first",
+            self.list_free(page, page.forget()),
+            bug = {
+                self.list_free(page, (page.flags(), page.order()));
+                page.forget();
+            }
+        );
+    }
+
+    /// Puts a frame that had these flags, or several, on the free lists.
+    fn list_free(&self, page: PageRef<'_>, (flags, order): (PageFlags, u32)) {
         let mut zone = self.zone.lock();
         debug_assert!(zone.pins[page.pfn() as usize] == 0, "freeing a pinned page");
         duty!("free.unlink", {
             zone.lru.unlink(page.pfn());
         });
-        zone.private -= u32::from(before & PageFlags::PRIVATE != 0);
+        zone.private -= u32::from(flags.has(PageFlags::PRIVATE));
         zone.buddy.free(page.pfn(), order);
     }
 

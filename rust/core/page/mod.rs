@@ -184,6 +184,14 @@ impl<'f> PageRef<'f> {
         debug_assert!(before > 0, "page {} had no mapping to remove", self.pfn());
     }
 
+    /// Clears what a free frame has not; returns the flags, and log2 of the number of frames, as they were. WAITERS is left alone:
+    /// it belongs to the queue's mutex.
+    fn forget(self) -> (PageFlags, u32) {
+        let before = self.page.flags.fetch_and(PageFlags::WAITERS, Ordering::Relaxed);
+        debug_assert!(before & PageFlags::LOCKED == 0, "freeing a locked page");
+        (PageFlags(before), self.untie())
+    }
+
     /// How the page was recently used.
     #[inline]
     pub(crate) fn usage(self) -> &'f Hint {
