@@ -15,6 +15,8 @@ use crate::store::{MemoryStore, Store};
 use crate::xarray::Entry;
 use std::sync::Arc;
 
+#[path = "close.rs"]
+mod close;
 #[path = "coherence.rs"]
 mod coherence;
 #[path = "copy_out.rs"]

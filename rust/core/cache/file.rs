@@ -14,6 +14,7 @@ use super::shared::Shared;
 use super::{coherence, size_change};
 use crate::error::{Error, IoError, Result};
 use crate::rcu::{ArcCell, ReadSection};
+use crate::sync::duty;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
@@ -110,19 +111,19 @@ impl File {
     /// [`Error::Pinned`] while pins made through this handle exist; the file then stays open.
     pub fn close(&self) -> Result<()> {
         crate::sync::operation!("close a file");
-        {
+        loop {
             let section = crate::rcu::read();
-            let open = self.handle.open.load(&section);
-            if let Some(open) = open {
-                open.pins.close().map_err(|pins| {
-                    Error::Pinned(format!("file {:?} cannot be closed: it has {pins} live pins", self.name()))
-                })?;
-                open.closed.close();
+            let Some(open) = self.handle.open.load(&section) else { return Ok(()) };
+            open.pins.close().map_err(|pins| {
+                Error::Pinned(format!("file {:?} cannot be closed: it has {pins} live pins", self.name()))
+            })?;
+            open.closed.close();
+            // If it was replaced meanwhile, its replacement is closed.
+            if self.handle.open.replace_if(open, None) {
+                break;
             }
         }
-        if self.handle.open.replace(None) {
-            crate::rcu::barrier();
-        }
+        duty!("close.barrier", crate::rcu::barrier());
         Ok(())
     }
 
@@ -203,14 +204,23 @@ impl File {
     }
 
     fn follow(&self, drop_all: bool) -> Result<u64> {
-        let open = self.open_file()?;
-        if let Some(replacement) = self.replacement(&open)? {
+        loop {
+            let open = self.open_file()?;
+            let Some(replacement) = self.replacement(&open)? else {
+                return coherence::revalidate(&open.mapping, drop_all);
+            };
             let size = replacement.mapping.i_size();
-            self.handle.open.replace(Some(Arc::new(replacement)));
-            crate::rcu::barrier();
-            return Ok(size);
+            if self.reopen(&open, replacement) {
+                return Ok(size);
+            }
         }
-        coherence::revalidate(&open.mapping, drop_all)
+    }
+
+    /// Puts another open in the place of one; false if that was closed or replaced meanwhile.
+    pub(super) fn reopen(&self, open: &OpenFile, replacement: OpenFile) -> bool {
+        let replaced = self.handle.open.replace_if(open, Some(Arc::new(replacement)));
+        crate::rcu::barrier();
+        replaced
     }
 
     /// As [`File::revalidate`], but always drops every cached page: for changes that cannot be detected, such as a rewrite that

@@ -38,47 +38,6 @@ pub(crate) struct OpenFile {
     pub(super) pins: Pins,
 }
 
-/// How many pins were made through one open and have not ended. One word, so that each pin either is seen by the close of the
-/// handle, which then fails, or sees that close.
-#[derive(Debug)]
-pub(super) struct Pins(AtomicU64);
-
-/// Beyond any number of pins: the handle is closed.
-const CLOSED: u64 = 1 << 63;
-
-impl Pins {
-    fn new() -> Self {
-        Self(AtomicU64::new(0))
-    }
-
-    /// Counts one; false if the handle is closed: then the caller ends it at once.
-    #[must_use]
-    pub(super) fn begin(&self) -> bool {
-        // Relaxed, here and below: which came first is a matter of this word alone, and it guards no other.
-        guard!("pin.open", self.0.fetch_add(1, Ordering::Relaxed) & CLOSED == 0)
-    }
-
-    /// Uncounts one.
-    pub(super) fn end(&self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// Lets no more begin, unless there are some: their number.
-    pub(super) fn close(&self) -> Result<(), u64> {
-        match self.0.compare_exchange(0, CLOSED, Ordering::Relaxed, Ordering::Relaxed) {
-            Err(pins) if guard!("close.pins", pins & CLOSED != 0) => Ok(()),
-            Err(pins) => Err(pins),
-            Ok(_) => Ok(()),
-        }
-    }
-
-    /// How many there are.
-    #[cfg(all(test, specmm_loom))]
-    pub(super) fn count(&self) -> u64 {
-        self.0.load(Ordering::Relaxed) & !CLOSED
-    }
-}
-
 impl OpenFile {
     pub(super) fn new(
         mapping: Arc<AddressSpace>,
@@ -192,6 +151,47 @@ impl OpenFile {
                 Err(found) => misses = found,
             }
         }
+    }
+}
+
+/// How many pins were made through one open and have not ended. One word, so that each pin either is seen by the close of the
+/// handle, which then fails, or sees that close.
+#[derive(Debug)]
+pub(super) struct Pins(AtomicU64);
+
+/// Beyond any number of pins: the handle is closed.
+const CLOSED: u64 = 1 << 63;
+
+impl Pins {
+    fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    /// Counts one; false if the handle is closed: then the caller ends it at once.
+    #[must_use]
+    pub(super) fn begin(&self) -> bool {
+        // Relaxed, here and below: which came first is a matter of this word alone, and it guards no other.
+        guard!("pin.open", self.0.fetch_add(1, Ordering::Relaxed) & CLOSED == 0)
+    }
+
+    /// Uncounts one.
+    pub(super) fn end(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Lets no more begin, unless there are some: their number.
+    pub(super) fn close(&self) -> Result<(), u64> {
+        match self.0.compare_exchange(0, CLOSED, Ordering::Relaxed, Ordering::Relaxed) {
+            Err(pins) if guard!("close.pins", pins & CLOSED != 0) => Ok(()),
+            Err(pins) => Err(pins),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    /// How many there are.
+    #[cfg(all(test, any(specmm_loom, specmm_shuttle)))]
+    pub(super) fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed) & !CLOSED
     }
 }
 

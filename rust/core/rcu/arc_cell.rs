@@ -96,6 +96,31 @@ impl<T: Send + Sync + 'static> ArcCell<T> {
         self.swap(value, |old| call_rcu(move || drop(old)))
     }
 
+    /// Replaces the value if it is `expected`, which the caller keeps; the old one is dropped after a grace period. Returns whether
+    /// it was.
+    pub fn replace_if(&self, expected: &T, value: Option<Arc<T>>) -> bool {
+        let fresh = value.map_or(std::ptr::null_mut(), |value| Arc::into_raw(value).cast_mut());
+        let expected = std::ptr::from_ref(expected).cast_mut();
+        // Release publishes the new value. The caller's own load has acquired the old one.
+        let order = ord!("rcu.cell.replace_if.release", Release);
+        let replaced = seeded!(
+            "rcu.cell.is_expected",
+            self.pointer.compare_exchange(expected, fresh, order, Ordering::Relaxed),
+            bug = Ok(self.pointer.swap(fresh, order))
+        );
+        if let Ok(old) = replaced {
+            // SAFETY: the exchange took over the count that the cell held, if it held a value.
+            let old = (!old.is_null()).then(|| unsafe { Arc::from_raw(old) });
+            call_rcu(move || drop(old));
+            return true;
+        }
+        if !fresh.is_null() {
+            // SAFETY: never published, so the count is still ours.
+            drop(unsafe { Arc::from_raw(fresh) });
+        }
+        false
+    }
+
     fn swap(&self, value: Option<Arc<T>>, drop_later: impl FnOnce(Arc<T>)) -> bool {
         let fresh = value.map_or(std::ptr::null_mut(), |value| Arc::into_raw(value).cast_mut());
         // Release publishes the new value; Acquire because the old one is dropped by whoever runs the deferred work.

@@ -36,6 +36,48 @@ fn a_value_is_published_whole() {
     .check();
 }
 
+/// Two threads replace the value that both expect, one of them by nothing. Claim: one of them does; who sees the new value sees it
+/// whole. Premise: both keep the value that they expect.
+fn replace_where_expected() {
+    let first = fresh();
+    let cell: Slot = Arc::new(ArcCell::new(Arc::clone(&first)));
+    // Whether the first value is there, and whether any is.
+    let history = History::new((true, true));
+    let other = {
+        let (cell, first, history) = (Arc::clone(&cell), Arc::clone(&first), history.clone());
+        spawn(move || {
+            let put = || cell.replace_if(&first, Some(fresh()));
+            history.call("put", put, |state, put| std::mem::replace(&mut state.0, false) == *put);
+        })
+    };
+    history.call("look", || look_inside(&cell, &read()), |state, seen| state.1 == *seen);
+    let take_out = || cell.replace_if(&first, None);
+    history.call("take out", take_out, |state, &out| {
+        let right = std::mem::replace(&mut state.0, false) == out;
+        state.1 &= !out;
+        right
+    });
+    other.join().unwrap();
+    history.settle();
+    history.call("look at rest", || look_inside(&cell, &read()), |state, seen| state.1 == *seen);
+    history.check();
+}
+
+#[test]
+fn a_value_is_replaced_where_it_is_expected() {
+    Model {
+        name: "RCU: a cell replaced where two expect its value",
+        rows: &[],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: true,
+        body: replace_where_expected,
+        reaches: &["alive", "gone"],
+        needs: &["rcu.cell.replace_if.release", "rcu.cell.is_expected"],
+    }
+    .check();
+}
+
 /// Two threads fill an empty cell. Claim: one value wins, and both see it whole; the cell has the one count of it, until the cell
 /// ends, and no other value has one.
 fn insert_against_insert() {

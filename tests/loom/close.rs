@@ -1,0 +1,254 @@
+//! Models of the end of an open file: against the calls that use it, and against another open in its place.
+
+use super::super::Advice;
+use super::*;
+use crate::error::{Error, Result};
+use crate::page::PAGE_SIZE;
+
+/// A file of one cached page.
+fn one_page() -> (Arc<Shared>, File) {
+    let shared = Shared::new(4, Io::Inline).unwrap();
+    let store = Arc::new(MemoryStore::new(vec![OURS; PAGE_SIZE]));
+    let file = File::in_memory(&shared, store, PAGE);
+    cache_page(&file.open_file().unwrap().mapping, 0, OURS);
+    (shared, file)
+}
+
+#[derive(Debug, Clone, Copy)]
+struct State {
+    open: bool,
+    pins: u32,
+}
+
+const OPEN: State = State { open: true, pins: 0 };
+
+/// Closes the file, unless it has pins.
+fn close(file: &File, history: &History<State>) {
+    let close = || match file.close() {
+        Ok(()) => true,
+        Err(Error::Pinned(_)) => {
+            reach("pinned");
+            false
+        }
+        Err(error) => panic!("{error}"),
+    };
+    history.call("close", close, |state, &closed| {
+        let right = closed == (state.pins == 0);
+        state.open &= !closed;
+        right
+    });
+}
+
+/// Whether a call found the file open.
+fn found_open<T>(answer: Result<T>) -> bool {
+    let open = match answer {
+        Ok(_) => true,
+        Err(Error::Closed(_)) => false,
+        Err(error) => panic!("{error}"),
+    };
+    reach(if open { "open" } else { "closed" });
+    open
+}
+
+/// One thread closes the file; one makes `call`. Claims: the call finds the file open or closed, as a whole; no lock and no
+/// reference is left. Premise: who uses the file counts as a user of it.
+fn close_against(call: fn(&File) -> Result<()>) {
+    let (shared, file) = one_page();
+    let history = History::new(OPEN);
+    let closer = {
+        let (file, history) = (file.clone(), history.clone());
+        spawn(move || close(&file, &history))
+    };
+    history.call("call", || found_open(call(&file)), |state, open| state.open == *open);
+    closer.join().unwrap();
+    history.settle();
+    history.call("call at rest", || found_open(call(&file)), |state, open| state.open == *open);
+    history.check();
+    drop(file);
+    shared.frames.audit(&[]).unwrap();
+}
+
+fn check(name: &'static str, body: fn()) {
+    Model {
+        name,
+        rows: &[],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: false,
+        body,
+        reaches: &["open", "closed"],
+        needs: &[],
+    }
+    .check();
+}
+
+#[test]
+fn a_close_against_a_read() {
+    check("close of a file against a read", || {
+        close_against(|file| {
+            let mut bytes = [0; PAGE_SIZE];
+            let read = file.pread(&mut bytes, 0);
+            assert!(read.is_err() || bytes == [OURS; PAGE_SIZE]);
+            read.map(drop)
+        });
+    });
+}
+
+#[test]
+fn a_close_against_a_fault() {
+    check("close of a file against a fault", || {
+        close_against(|file| file.filemap_fault(0, false).map(drop));
+    });
+}
+
+#[test]
+fn a_close_against_a_truncation() {
+    check("close of a file against truncation", || {
+        close_against(|file| file.truncate(PAGE / 2));
+    });
+}
+
+#[test]
+fn a_close_against_readahead() {
+    check("close of a file against readahead", || {
+        close_against(|file| file.advise(Advice::WillNeed, 0, None));
+    });
+}
+
+#[test]
+fn a_close_against_a_revalidation() {
+    check("close of a file against a look at its store", || {
+        close_against(|file| file.revalidate().map(drop));
+    });
+}
+
+/// One thread closes the file; one pins its page. Claim: a file with a pin is not closed, and a closed one gets
+/// no pin. Premise: one word counts the pins and says whether the file takes more.
+fn close_against_pin() {
+    let (shared, file) = one_page();
+    let history = History::new(OPEN);
+    let closer = {
+        let (file, history) = (file.clone(), history.clone());
+        spawn(move || close(&file, &history))
+    };
+    let mut pin = None;
+    let take = || {
+        let taken = file.pin(0, PAGE_SIZE);
+        match taken {
+            Ok(taken) => {
+                pin = Some(taken);
+                found_open(Ok(()))
+            }
+            Err(error) => found_open::<()>(Err(error)),
+        }
+    };
+    history.call("pin", take, |state, &pinned| {
+        state.pins += u32::from(pinned);
+        state.open == pinned
+    });
+    closer.join().unwrap();
+    history.settle();
+    let end = |state: &mut State, (): &()| {
+        state.pins = 0;
+        true
+    };
+    history.call("unpin", || drop(pin), end);
+    close(&file, &history);
+    history.check();
+    drop(file);
+    shared.frames.audit(&[]).unwrap();
+}
+
+#[test]
+fn a_close_against_a_pin() {
+    Model {
+        name: "close of a file against a pin",
+        rows: &[56],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: false,
+        body: close_against_pin,
+        reaches: &["open", "closed", "pinned"],
+        needs: &["pin.open", "close.pins"],
+    }
+    .check();
+}
+
+/// One thread closes the file; one finds that its path names another one now, and puts an open of that in its place. Claim: what
+/// was closed stays closed. Premise: none.
+fn close_against_reopening() {
+    let (shared, file) = one_page();
+    let history = History::new(OPEN);
+    let closer = {
+        let (file, history) = (file.clone(), history.clone());
+        spawn(move || close(&file, &history))
+    };
+    let reopen = || {
+        let Ok(open) = file.open_file() else { return found_open::<()>(Err(Error::Closed(String::new()))) };
+        let another = open.again(Arc::clone(&open.mapping), Arc::clone(open.store()));
+        let reopened = file.reopen(&open, another);
+        reach(if reopened { "open" } else { "closed" });
+        reopened
+    };
+    history.call("reopen", reopen, |state, reopened| state.open == *reopened);
+    closer.join().unwrap();
+    history.settle();
+    history.call("look", || file.is_closed(), |state, closed| state.open != *closed);
+    history.check();
+    drop(file);
+    shared.frames.audit(&[]).unwrap();
+}
+
+#[test]
+fn a_close_against_a_reopening() {
+    Model {
+        name: "close of a file against another open in its place",
+        rows: &[],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: false,
+        body: close_against_reopening,
+        reaches: &["open", "closed"],
+        needs: &["rcu.cell.is_expected"],
+    }
+    .check();
+}
+
+/// One thread closes the file; one reads it without a lock. Claim: the last user gone, a close leaves no page. Premise: a hit holds
+/// no reference.
+fn close_against_hit() {
+    let (shared, file) = one_page();
+    let history = History::new(OPEN);
+    let reader = {
+        let (file, history) = (file.clone(), history.clone());
+        spawn(move || {
+            let hit = || {
+                let mut bytes = [0; PAGE_SIZE];
+                let hit = file.read_cached(&mut bytes, 0);
+                reach(if hit.is_some() { "open" } else { "closed" });
+                assert!(hit.is_none() || bytes == [OURS; PAGE_SIZE]);
+                hit.is_some()
+            };
+            history.call("hit", hit, |state, hit| state.open == *hit);
+        })
+    };
+    close(&file, &history);
+    history.call("pages", || shared.frames.usage().in_use, |_, &pages| pages == 0);
+    reader.join().unwrap();
+    history.check();
+}
+
+#[test]
+fn a_close_against_a_hit() {
+    Model {
+        name: "close of a file against a hit",
+        rows: &[],
+        preemption_bound: None,
+        grace_periods: true,
+        twin: false,
+        body: close_against_hit,
+        reaches: &["open", "closed"],
+        needs: &["close.barrier"],
+    }
+    .check();
+}
