@@ -25,6 +25,10 @@ mod copy_out;
 mod filemap;
 #[path = "pin.rs"]
 mod pin;
+#[path = "reads.rs"]
+mod reads;
+#[path = "sizes.rs"]
+mod sizes;
 #[path = "truncate.rs"]
 mod truncate;
 #[path = "vmscan.rs"]
@@ -198,6 +202,7 @@ fn lookup_against_removal_and_reuse() {
             "page.get.acquire",
             "page.unfreeze.release",
             "remove_mapping.clear_mapping",
+            "remove_mapping.unfreeze_last",
         ],
     }
     .check();
@@ -252,7 +257,7 @@ fn lookup_against_removal_and_return() {
         twin: false,
         body: lookup_against_return,
         reaches: &["found", "again"],
-        needs: &["xarray.reload.acquire"],
+        needs: &["xarray.reload.acquire", "insert.identity_first"],
     }
     .check();
 }
@@ -307,7 +312,7 @@ fn eviction_against_reuse() {
         twin: false,
         body: evict_against_truncate_and_reuse,
         reaches: &["found", "absent", "truncated", "not truncated"],
-        needs: &["evict.mapping", "evict.put"],
+        needs: &["evict.mapping", "evict.put", "evict.unlock_first"],
     }
     .check();
 }
@@ -352,7 +357,7 @@ fn two_creators_of_one_page() {
         twin: false,
         body: twins,
         reaches: &["exists"],
-        needs: &["insert.slot_free", "insert.lost.clear_mapping"],
+        needs: &["insert.slot_free", "insert.lost.clear_mapping", "insert.lost.unlock_first"],
     }
     .check();
 }

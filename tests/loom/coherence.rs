@@ -2,36 +2,38 @@
 
 use super::super::coherence::adopt;
 use super::super::coherence::follow_changes;
+use super::super::coherence::{look_at_the_end, settle};
 use super::super::copy_out;
 use super::super::read::buffered_read;
+use super::super::version::Seen;
 use super::*;
 use crate::error::Error;
 use crate::page::Out;
 use crate::store::Look;
 use crate::sync::Mutex;
 
-const OLD: u8 = 0x11;
-const NEW: u8 = 0x22;
-const TWO: usize = 2 * PAGE_SIZE;
+pub(super) const OLD: u8 = 0x11;
+pub(super) const NEW: u8 = 0x22;
+pub(super) const TWO: usize = 2 * PAGE_SIZE;
 
 /// A file of which other programs make another version: each of its bytes tells its version.
-struct Others {
+pub(super) struct Others {
     file: Mutex<(Vec<u8>, u64)>,
     has_times: bool,
 }
 
 impl Others {
-    fn new(bytes: usize, has_times: bool) -> Arc<Self> {
+    pub(super) fn new(bytes: usize, has_times: bool) -> Arc<Self> {
         Arc::new(Self { file: Mutex::new((vec![OLD; bytes], 1)), has_times })
     }
 
     /// Another version, of this length.
-    fn write(&self, bytes: usize) {
+    pub(super) fn write(&self, bytes: usize) {
         *self.file.lock() = (vec![NEW; bytes], 2);
     }
 
     /// More bytes, of the same version.
-    fn append(&self, bytes: usize) {
+    pub(super) fn append(&self, bytes: usize) {
         self.file.lock().0.resize(bytes, OLD);
     }
 
@@ -56,6 +58,11 @@ impl Store for Others {
         Ok(n)
     }
 
+    fn truncate(&self, size: u64) -> std::io::Result<()> {
+        self.file.lock().0.resize(size as usize, 0);
+        Ok(())
+    }
+
     fn look(&self) -> std::io::Result<Look> {
         let file = self.file.lock();
         let changed = self.has_times.then_some(file.1);
@@ -64,9 +71,9 @@ impl Store for Others {
 }
 
 /// What a read returned: of which version, and how much of it. Nothing is always right.
-type Answer = Option<(u8, usize)>;
+pub(super) type Answer = Option<(u8, usize)>;
 
-fn told(bytes: &[u8]) -> (u8, usize) {
+pub(super) fn told(bytes: &[u8]) -> (u8, usize) {
     let first = *bytes.first().expect("the file is not empty");
     // 0: of no version.
     let version = if bytes.iter().all(|&byte| byte == first) { first } else { 0 };
@@ -79,17 +86,21 @@ fn told(bytes: &[u8]) -> (u8, usize) {
 }
 
 /// The state: the versions that have existed, and their lengths.
-type Versions = Vec<(u8, usize)>;
+pub(super) type Versions = Vec<(u8, usize)>;
 
 #[allow(clippy::ptr_arg, clippy::trivially_copy_pass_by_ref, reason = "as histories pass answers")]
-fn existed(versions: &mut Versions, answer: &Answer) -> bool {
+pub(super) fn existed(versions: &mut Versions, answer: &Answer) -> bool {
     answer.is_none_or(|answer| versions.contains(&answer))
 }
 
-fn open(store: &Arc<Others>, bytes: usize) -> Arc<OpenFile> {
+pub(super) fn open(store: &Arc<Others>, bytes: usize) -> Arc<OpenFile> {
+    handle(store, bytes).open_file().unwrap()
+}
+
+pub(super) fn handle(store: &Arc<Others>, bytes: usize) -> File {
     let shared = Shared::new(4, Io::Inline).unwrap();
     let store = Arc::clone(store) as Arc<dyn Store>;
-    File::in_memory(&shared, store, bytes as u64).open_file().unwrap()
+    File::in_memory(&shared, store, bytes as u64)
 }
 
 fn read_cached(file: &OpenFile) -> Answer {
@@ -97,11 +108,12 @@ fn read_cached(file: &OpenFile) -> Answer {
     let n = copy_out::read_cached(&file.mapping, Out::from(&mut buf[..]), 0, Short::Serve, &rcu::read());
     if n.is_none() {
         reach("nothing");
+        assert_eq!(buf, [0; TWO], "a failed hit leaves nothing");
     }
     n.map(|n| told(&buf[..n]))
 }
 
-fn pread(file: &Arc<OpenFile>) -> Answer {
+pub(super) fn pread(file: &Arc<OpenFile>) -> Answer {
     let mut buf = [0; TWO];
     match buffered_read(file, Out::from(&mut buf[..]), 0) {
         Ok(n) => Some(told(&buf[..n])),
@@ -150,7 +162,12 @@ fn a_hit_of_two_pages_against_a_change() {
         twin: false,
         body: || hit_against_change(TWO),
         reaches: &["new", "nothing"],
-        needs: &["read_cached.one_version", "epoch.release", "adopt.seed.epoch_first"],
+        needs: &[
+            "read_cached.one_version",
+            "epoch.release",
+            "adopt.seed.epoch_first",
+            "read_cached.changed.wipe",
+        ],
     }
     .check();
 }
@@ -215,6 +232,107 @@ fn a_hit_against_growth() {
     .check();
 }
 
+/// The file is longer than is known. Two threads look before they read past its known end. Claim: each reads to the end. Premise:
+/// the file became longer before both.
+fn read_past_the_known_end(known: usize, bytes: usize, version: u8) {
+    let store = Others::new(known, false);
+    let file = open(&store, known);
+    assert!(known == 0 || pread(&file).is_some());
+    if version == OLD {
+        store.append(bytes);
+    } else {
+        store.write(bytes);
+    }
+    let history = History::new(());
+    let read = move |file: &Arc<OpenFile>| {
+        if !look_at_the_end(&file.mapping, 0, bytes).unwrap() {
+            reach("known");
+        }
+        pread(file)
+    };
+    let right = move |(): &mut (), answer: &Answer| *answer == Some((version, bytes));
+    let other = {
+        let (file, history) = (Arc::clone(&file), history.clone());
+        spawn(move || {
+            let follow = || follow_changes(&file.mapping).unwrap();
+            history.call("follow", follow, |(), ()| true);
+        })
+    };
+    history.call("read", || read(&file), right);
+    other.join().unwrap();
+    history.check();
+}
+
+#[test]
+fn a_read_past_the_known_end_against_growth() {
+    Model {
+        name: "read past the known end against growth that another follows",
+        rows: &[],
+        preemption_bound: Some(3),
+        grace_periods: false,
+        twin: false,
+        body: || read_past_the_known_end(PAGE_SIZE / 2, PAGE_SIZE, OLD),
+        reaches: &["known"],
+        needs: &["adopt.grown.noted_last"],
+    }
+    .check();
+}
+
+#[test]
+fn a_read_past_the_known_end_against_a_change() {
+    Model {
+        name: "read past the known end against a change that another follows",
+        rows: &[],
+        preemption_bound: Some(3),
+        grace_periods: false,
+        twin: false,
+        body: || read_past_the_known_end(0, PAGE_SIZE, NEW),
+        reaches: &["known"],
+        needs: &["adopt.noted_last"],
+    }
+    .check();
+}
+
+/// Two pages were read of a version that was still being written: one is of it, one of the version before. It is old now. One thread
+/// finds that, and so drops them; one reads both without a lock. Claim: a read returns the version whole, or nothing. Premise: a
+/// version that is old is whole.
+fn hit_against_trust() {
+    let store = Others::new(TWO, false);
+    let file = open(&store, TWO);
+    store.write(TWO);
+    adopt(&file.mapping, false).unwrap();
+    let look = store.look().unwrap();
+    // As found when it was young; of its age models know nothing.
+    file.mapping.version.note(Seen { look, young: Some(look) });
+    file.mapping.version.move_on(true, true);
+    assert!(cache_page(&file.mapping, 0, NEW) && cache_page(&file.mapping, 1, OLD));
+    let history: History<Versions> = History::new(vec![(NEW, TWO)]);
+    let reader = {
+        let (file, history) = (Arc::clone(&file), history.clone());
+        spawn(move || history.call("hit", || read_cached(&file), existed))
+    };
+    history.call("settle", || settle(&file.mapping, true).unwrap(), |_, ()| true);
+    reader.join().unwrap();
+    history.settle();
+    history.call("read at rest", || pread(&file), |_, read| *read == Some((NEW, TWO)));
+    history.check();
+}
+
+#[test]
+fn a_hit_against_trust() {
+    Model {
+        name: "hit against the trust in a version that was young",
+        rows: &[],
+        preemption_bound: Some(3),
+        grace_periods: false,
+        twin: false,
+        body: hit_against_trust,
+        reaches: &["nothing"],
+        needs: &["trust.epoch_last"],
+    }
+    .check();
+}
+
 /// Two pages are read, of which the first is cached, while another program writes another version. Claim: a read returns one of
 /// the two versions, whole; and so does a later hit. Premise: each read of the store is of one version.
 fn fill_against_change() {
@@ -251,7 +369,7 @@ fn a_fill_against_a_change() {
         twin: false,
         body: fill_against_change,
         reaches: &["old", "new"],
-        needs: &["fill.one_version", "read.one_version"],
+        needs: &["fill.one_version", "read.one_version", "fill.looks_last"],
     }
     .check();
 }

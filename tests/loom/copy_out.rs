@@ -5,7 +5,6 @@ use super::super::copy_out::copy_out;
 use super::super::copy_out::read_cached;
 use super::super::fill::read_page;
 use super::super::size_change::change_size;
-use super::super::truncate::zero_tail;
 use super::*;
 use crate::page::Out;
 
@@ -86,7 +85,12 @@ fn big_copy_out_against_removal_and_reuse() {
         twin: false,
         body: || copy_against_reuse(Removal::Evict),
         reaches: &["copied", "unavailable", "changed"],
-        needs: &["remove_mapping.generation", "copy_out.slot"],
+        needs: &[
+            "remove_mapping.generation",
+            "copy_out.slot",
+            "remove_mapping.generation_last",
+            "copy_out.generation_first",
+        ],
     }
     .check();
 }
@@ -101,7 +105,7 @@ fn big_copy_out_against_truncation_and_reuse() {
         twin: false,
         body: || copy_against_reuse(Removal::Truncate),
         reaches: &["copied", "unavailable", "changed"],
-        needs: &["delete.generation"],
+        needs: &["delete.generation", "delete.generation_last"],
     }
     .check();
 }
@@ -182,32 +186,31 @@ fn copy_out_against_zeroing() {
             "page.generation.acquire",
             "page.advance.release",
             "page.bytes.fence",
+            "zero_tail.generation_first",
         ],
     }
     .check();
 }
 
-/// Truncation has set a size of half a page. One thread reads the file from its beginning; one continues the truncation, which
-/// zeroes the rest of the page, and then lets the file grow by a quarter. Claim: the part by which the file has grown reads as
-/// zeros: a thread that sees the size sees the bytes. Premise: bytes change before the size that shows them.
+/// One thread reads the file from its beginning; one cuts it to half a page and lets it grow by a quarter. Claim: the part by which
+/// the file has grown reads as zeros: a thread that sees the size sees the bytes. Premise: bytes change before the size that shows
+/// them.
 fn read_against_growth() {
     const HALF: u64 = PAGE / 2;
     const GROWN: u64 = PAGE * 3 / 4;
     let (ours, _) = two_files(1);
-    ours.i_size_write(HALF);
     // The state is the file.
-    let history = History::new(vec![OURS; HALF as usize]);
+    let history = History::new(vec![OURS; PAGE_SIZE]);
     let grower = {
         let (ours, history) = (Arc::clone(&ours), history.clone());
         spawn(move || {
-            let grow = || {
-                zero_tail(&ours, HALF);
-                ours.i_size_write(GROWN);
-            };
-            history.call("grow", grow, |file, ()| {
-                file.resize(GROWN as usize, 0);
-                true
-            });
+            for size in [HALF, GROWN] {
+                let resize = || change_size(&ours, size, None, |_| Ok(())).unwrap();
+                history.call("resize", resize, move |file, ()| {
+                    file.resize(size as usize, 0);
+                    true
+                });
+            }
         })
     };
     let read = || {
@@ -228,11 +231,11 @@ fn a_read_against_growth() {
     Model {
         name: "read against growth",
         rows: &[50, 52],
-        preemption_bound: None,
+        preemption_bound: Some(3),
         grace_periods: false,
         twin: false,
         body: read_against_growth,
-        reaches: &["nothing", "8 bytes", "12 bytes"],
+        reaches: &["nothing", "8 bytes", "12 bytes", "16 bytes"],
         needs: &["i_size.acquire", "i_size.release"],
     }
     .check();
@@ -272,7 +275,7 @@ fn copy_out_against_the_read_that_fills() {
         twin: false,
         body: copy_against_read,
         reaches: &["copied", "unavailable"],
-        needs: &["copy_out.uptodate", "page.uptodate.release", "page.flags.acquire"],
+        needs: &["copy_out.uptodate", "page.uptodate.release", "page.flags.acquire", "fill.bytes_first"],
     }
     .check();
 }

@@ -9,6 +9,7 @@ use super::super::filemap::hold_waiting;
 use super::super::filemap::hold_without_waiting;
 use super::super::filemap::{Pass, Pattern, Step};
 use super::super::fill::read_page;
+use super::super::size_change::change_size;
 use super::super::speculation;
 use super::super::speculation::next_uptodate_page;
 use super::*;
@@ -472,6 +473,64 @@ fn two_classic_faults_read_once() {
         body: || two_readers(Pass::Tried),
         reaches: &["locked"],
         needs: &["read_page.not_uptodate"],
+    }
+    .check();
+}
+
+/// One thread faults on a page that was not read, and reads it; one changes the size of the file, and of its store, within the page.
+/// Claim: the fault gets the page, which ends in zeros where the shorter file ends. Premise: the store is whole before and after.
+fn fault_against_resize(from: u64, to: u64) {
+    let shared = Shared::new(2, Io::Inline).unwrap();
+    let store = Arc::new(MemoryStore::new(vec![OURS; from as usize]));
+    let file = File::in_memory(&shared, store, from).open_file().unwrap();
+    let Created::New(held) = file.mapping.add_page(0) else { panic!("a frame is free") };
+    drop(held);
+    let history = History::new(());
+    let changer = {
+        let (file, history) = (Arc::clone(&file), history.clone());
+        spawn(move || {
+            let change = || change_size(&file.mapping, to, None, |size| file.store().truncate(size)).unwrap();
+            history.call("change", change, |(), ()| true);
+        })
+    };
+    let mine = Some(hold(&file.mapping).into_pfn());
+    let fault = || classic(&file, Pass::Tried, mine);
+    history.call("fault", fault, |(), answer| *answer == Classic::Locked(OURS));
+    changer.join().unwrap();
+    history.check();
+    let mut bytes = [0; PAGE_SIZE];
+    hold(&file.mapping).page().bytes().read(0, &mut bytes);
+    let (inside, beyond) = bytes.split_at(from.min(to) as usize);
+    assert!(inside.iter().all(|&byte| byte == OURS) && beyond.iter().all(|&byte| byte == 0), "{bytes:?}");
+    file.mapping.frames().audit(&[]).unwrap();
+}
+
+#[test]
+fn a_fault_that_reads_against_a_cut() {
+    Model {
+        name: "classic fault that reads against truncation in its page",
+        rows: &[19, 50],
+        preemption_bound: Some(3),
+        grace_periods: false,
+        twin: false,
+        body: || fault_against_resize(PAGE, PAGE / 2),
+        reaches: &["locked"],
+        needs: &["fill.short_again", "truncate.shrunk_before_store"],
+    }
+    .check();
+}
+
+#[test]
+fn a_fault_that_reads_against_growth() {
+    Model {
+        name: "classic fault that reads against growth in its page",
+        rows: &[19, 50],
+        preemption_bound: Some(3),
+        grace_periods: false,
+        twin: false,
+        body: || fault_against_resize(PAGE / 2, PAGE),
+        reaches: &["locked"],
+        needs: &["truncate.grown_after_store"],
     }
     .check();
 }

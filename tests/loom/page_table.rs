@@ -347,6 +347,45 @@ fn a_load_against_zap_and_reuse() {
     .check();
 }
 
+/// One thread loads through an entry and looks, in the same section, how many frames are in use; one clears the entry. Claim: the
+/// frame that was loaded from is in use as long as the section. Premise as above.
+fn section_against_zap() {
+    let (mm, at) = mapped_frame(Use::File, Pte::ACCESSED);
+    let used = |mm: &Mm| mm.inner.shared.frames.usage().in_use;
+    let before = used(&mm);
+    let history = History::new(Some(OURS));
+    let zapper = {
+        let (mm, history) = (mm.clone(), history.clone());
+        spawn(move || history.call("zap", || zap(&mm, at), |byte, ()| byte.take().is_some()))
+    };
+    let load = || {
+        let _section = rcu::read();
+        (load(&mm, at), used(&mm))
+    };
+    history.call("load", load, move |byte, (loaded, used)| {
+        loaded == byte && (loaded.is_none() || *used == before)
+    });
+    zapper.join().unwrap();
+    history.settle();
+    history.call("frames at rest", || used(&mm), move |_, &used| used == before - 1);
+    history.check();
+}
+
+#[test]
+fn a_section_against_zap() {
+    Model {
+        name: "frame of an entry in a section against zap",
+        rows: &[54],
+        preemption_bound: Some(3),
+        grace_periods: true,
+        twin: false,
+        body: section_against_zap,
+        reaches: &["loaded", "no entry"],
+        needs: &["gather.waits_first"],
+    }
+    .check();
+}
+
 /// One thread stores through a writable entry; one makes it read-only and then reads the bytes twice. Claim: no store lands after
 /// that. Premise: the flush of a write-protection waits for sections, like that of a zap.
 fn store_against_protect(used: u64) {

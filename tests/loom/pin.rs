@@ -1,5 +1,6 @@
 //! Models of pins: against the truncation that cuts their page in two, and against reclaim.
 
+use super::super::coherence::revalidate;
 use super::super::size_change::change_size;
 use super::super::{PageCache, Pinned};
 use super::*;
@@ -167,6 +168,49 @@ fn a_pin_against_the_close_of_its_cache() {
         },
         reaches: &["pinned", "too late", "closed", "refused"],
         needs: &["pin.accepted", "refuse_pins.none"],
+    }
+    .check();
+}
+
+/// The file ends within its page, and has grown since. One thread follows that; one pins the whole page. Claim: a pin is of the
+/// whole page or fails: it never shows the zeros after the old end. Premise: the page goes before the size that shows more of it.
+fn pin_against_growth() {
+    let store = Arc::new(MemoryStore::new(vec![OURS; PAGE_SIZE]));
+    let shared = Shared::new(2, Io::Inline).unwrap();
+    let file = File::in_memory(&shared, Arc::clone(&store) as Arc<dyn Store>, PAGE / 2).open_file().unwrap();
+    let mut half = [OURS; PAGE_SIZE];
+    half[PAGE_SIZE / 2..].fill(0);
+    cache_page(&file.mapping, 0, OURS);
+    hold(&file.mapping).page().bytes().write(0, &half);
+    let history = History::new(PAGE / 2);
+    let follower = {
+        let (file, history) = (Arc::clone(&file), history.clone());
+        spawn(move || {
+            let follow = || revalidate(&file.mapping, false).unwrap();
+            history.call("follow", follow, |size, &after| std::mem::replace(size, PAGE) < after);
+        })
+    };
+    let take = || pin(&file).map(|pinned| whole(bytes(&pinned)));
+    history.call("pin", take, |&mut size, byte| *byte == (size == PAGE).then_some(OURS));
+    follower.join().unwrap();
+    history.settle();
+    history.call("pin at rest", take, |_, byte| *byte == Some(OURS));
+    history.check();
+    file.mapping.frames().audit(&[]).unwrap();
+    assert_eq!(file.pins.count(), 0);
+}
+
+#[test]
+fn a_pin_against_growth() {
+    Model {
+        name: "pin against growth by others in its page",
+        rows: &[56],
+        preemption_bound: Some(3),
+        grace_periods: false,
+        twin: false,
+        body: pin_against_growth,
+        reaches: &["pinned", "beyond"],
+        needs: &["resize.seed.size_first"],
     }
     .check();
 }

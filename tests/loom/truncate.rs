@@ -1,12 +1,16 @@
 //! Models of truncation as a whole: against mapping, eviction and creation of pages.
 
-use super::super::arrival::bring;
+use super::super::again::read_again;
+use super::super::arrival::{bring, wait_for_answer};
 use super::super::creation::{FoundOrCreated, find_or_create};
 use super::super::invalidate_lock::quiet;
+use super::super::io::Submitted;
 use super::super::readahead::will_need;
+use super::super::requests::{Answer, Request};
 use super::super::size_change::change_size;
 use super::super::speculation;
 use super::super::truncate::shrink_pages;
+use super::super::wait::Wait;
 use super::super::{MappedRange, MmuGather};
 use super::*;
 use crate::store::{ReadBy, Store};
@@ -361,14 +365,23 @@ impl Store for Stalling {
     }
 }
 
+/// A file of three pages over such a store; two of them have frames, but were not read.
+fn stalling() -> (Arc<Stalling>, Arc<OpenFile>) {
+    let store = Arc::new(Stalling { reading: Mutex::new(false) });
+    let shared = Shared::new(8, Io::Inline).unwrap();
+    let file = File::in_memory(&shared, Arc::clone(&store) as Arc<dyn Store>, 3 * PAGE).open_file().unwrap();
+    for index in 0..2 {
+        assert!(matches!(find_or_create(&file.mapping, index), FoundOrCreated::Page(_)), "there is room");
+    }
+    (store, file)
+}
+
 /// One thread has a page read by a store that may stall; one enters the file as a truncation does. Claim: while it is inside, no
 /// thread is in the store: so a truncation, and any thread that waits for it, waits for no store. Premise: nothing else reads
 /// pages.
-fn read_against_quiet() {
-    let store = Arc::new(Stalling { reading: Mutex::new(false) });
-    let file = open_file(Arc::clone(&store) as Arc<dyn Store>);
+fn read_against_quiet(read: fn(&Arc<OpenFile>) -> bool) {
+    let (store, file) = stalling();
     let history = History::new(());
-    let FoundOrCreated::Page(handle) = find_or_create(&file.mapping, 0) else { panic!("there is room") };
     let truncater = {
         let (file, history, store) = (Arc::clone(&file), history.clone(), Arc::clone(&store));
         spawn(move || {
@@ -382,11 +395,9 @@ fn read_against_quiet() {
             history.call("enter", enter, |(), reading| *reading == [false; 2]);
         })
     };
-    let bring = || bring(&file.mapping, handle.page(), 0, None).is_ok_and(|here| here);
-    history.call("bring", bring, |(), &brought| brought);
+    history.call("read", || read(&file), |(), &right| right);
     truncater.join().unwrap();
     history.check();
-    drop(handle);
     file.mapping.frames().audit(&[]).unwrap();
 }
 
@@ -398,9 +409,99 @@ fn a_read_that_may_stall_against_truncate() {
         preemption_bound: None,
         grace_periods: false,
         twin: false,
-        body: read_against_quiet,
+        body: || {
+            read_against_quiet(|file| {
+                let handle = hold(&file.mapping);
+                bring(&file.mapping, handle.page(), 0, None).is_ok_and(|here| here)
+            });
+        },
         reaches: &["read"],
-        needs: &["bring.stable", "quiet.none_began"],
+        needs: &["bring.stable", "quiet.none_began", "bring.submitted_inside"],
+    }
+    .check();
+}
+
+#[test]
+fn readahead_that_may_stall_against_truncate() {
+    Model {
+        name: "readahead that may stall against truncate",
+        rows: &[17],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: false,
+        body: || {
+            read_against_quiet(|file| {
+                will_need(file, 2, 2);
+                true
+            });
+        },
+        reaches: &["read"],
+        needs: &["readahead.submitted_inside"],
+    }
+    .check();
+}
+
+#[test]
+fn a_window_asked_again_that_may_stall_against_truncate() {
+    Model {
+        name: "window asked for again that may stall against truncate",
+        rows: &[17],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: false,
+        body: || {
+            read_against_quiet(|file| {
+                file.mapping.again.note(4, true);
+                read_again(file, 0);
+                true
+            });
+        },
+        reaches: &["read"],
+        needs: &["again.submitted_inside"],
+    }
+    .check();
+}
+
+/// One thread reads a page for another, which waits for it. Claim: who sees the page unlocked has the answer. Premise: none.
+fn answer_against_wait() {
+    let (_store, file) = stalling();
+    let answer = Arc::new(Answer::new());
+    let errand = {
+        let handle = hold(&file.mapping);
+        let pfns = vec![handle.page().lock().into_pfn()];
+        let source = Arc::<AddressSpace>::clone(&file.mapping);
+        let request = Request { source, first: 0, pfns, answer: Some(Arc::clone(&answer)) };
+        match file.mapping.shared.io.submit(request) {
+            Submitted::Yours(errand) => errand,
+            Submitted::Queued | Submitted::Refused => panic!("there are no workers"),
+        }
+    };
+    let history = History::new(());
+    let reader = {
+        let history = history.clone();
+        spawn(move || history.call("read", || errand.run(), |(), ()| true))
+    };
+    let wait = || {
+        let handle = hold(&file.mapping);
+        wait_for_answer(handle.page(), &answer, &Wait::new(&file.mapping, None)) && answer.get().is_some()
+    };
+    history.call("wait", wait, |(), &answered| answered);
+    reader.join().unwrap();
+    history.check();
+    file.mapping.frames().audit(&[]).unwrap();
+}
+
+#[test]
+fn an_answer_against_the_wait_for_it() {
+    Model {
+        name: "answer of a read against the wait for it",
+        rows: &[],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: false,
+        body: answer_against_wait,
+        reaches: &["read"],
+        needs: &["fill.answer_first"],
     }
     .check();
 }

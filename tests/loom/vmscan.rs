@@ -85,7 +85,7 @@ fn fault_around_against_reclaim() {
         twin: false,
         body: || against_reclaim_and_reuse(around),
         reaches: &["locked", "skipped", "freed", "kept", "reused"],
-        needs: &[],
+        needs: &["remove_mapping.unfreeze_last"],
     }
     .check();
 }
@@ -101,7 +101,7 @@ fn big_copy_out_against_reclaim() {
         twin: false,
         body: || against_reclaim_and_reuse(copy),
         reaches: &["copied", "unavailable", "changed", "freed", "reused"],
-        needs: &[],
+        needs: &["remove_mapping.generation_last"],
     }
     .check();
 }
@@ -270,7 +270,7 @@ fn the_final_truncation_against_reclaim() {
         twin: false,
         body: final_truncate_against_reclaim,
         reaches: &["freed", "kept"],
-        needs: &[],
+        needs: &["truncate.shadow"],
     }
     .check();
 }
@@ -395,7 +395,7 @@ fn the_last_user_against_reclaim() {
         twin: false,
         body: last_user_against_reclaim,
         reaches: &["found", "absent", "freed", "kept"],
-        needs: &[],
+        needs: &["drop.unlock_first"],
     }
     .check();
 }

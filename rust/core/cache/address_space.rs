@@ -20,7 +20,7 @@ use crate::page::{Frames, LockedPage, PAGE_SHIFT, PAGE_SIZE, PageHandle, PageRef
 use crate::rcu::ReadSection;
 use crate::store::{ReadBy, Store};
 use crate::sync::rwsem::RwSem;
-use crate::sync::{AtomicU64, Numbers, duty, guard, ord, seeded, spin_hint, yield_now};
+use crate::sync::{AtomicU64, Numbers, duty, guard, in_order, ord, seeded, spin_hint, yield_now};
 use crate::xarray::{Entry, XArray};
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
@@ -191,20 +191,15 @@ impl AddressSpace {
         let page = handle.page();
         // Locked before it can be found: a thread that finds it waits for its bytes.
         let lock = page.try_lock().expect("nobody else knows a fresh page");
-        lock.set_identity(self.id, index);
-        let mut pages = self.pages.lock();
-        let stored = if guard!("insert.slot_free", pages.get(index).as_page().is_none()) {
-            let of_the_cache = page.get();
-            pages.store(index, Entry::page(page.pfn())).map(|old| {
-                let _kept_by_the_slot = of_the_cache.into_pfn();
-                Some(old)
-            })
-        } else {
-            Ok(None)
-        };
-        drop(pages);
+        let stored;
+        in_order!(
+            "insert.identity_first",
+            lock.set_identity(self.id, index),
+            stored = self.store(index, page)
+        );
         let Ok(Some(old)) = stored else {
             duty!("insert.lost.clear_mapping", lock.clear_mapping());
+            in_order!("insert.lost.unlock_first", drop(lock), drop(handle));
             return stored.map(|_| None);
         };
         let shared = &self.shared;
@@ -212,18 +207,35 @@ impl AddressSpace {
         Ok(Some(HeldPage { lock, handle }))
     }
 
+    /// Puts a page into its slot, with a reference of the cache's; returns what was there, or None if the slot is taken.
+    fn store(&self, index: u64, page: PageRef<'_>) -> Result<Option<Entry>> {
+        let mut pages = self.pages.lock();
+        if !guard!("insert.slot_free", pages.get(index).as_page().is_none()) {
+            return Ok(None);
+        }
+        let of_the_cache = page.get();
+        let old = pages.store(index, Entry::page(page.pfn()))?;
+        let _kept_by_the_slot = of_the_cache.into_pfn();
+        Ok(Some(old))
+    }
+
     /// Takes a page out of the cache (`page_cache_delete`) and hands the cache's reference to the caller, which puts it. Slot and
     /// mapping change before the generation, and the generation before any later byte.
     pub(super) fn delete<'f>(&'f self, held: &LockedPage<'f>) -> PageHandle<'f> {
+        in_order!(
+            "delete.generation_last",
+            self.erase(held),
+            duty!("delete.generation", held.advance_generation())
+        );
+        held.page().adopt()
+    }
+
+    fn erase(&self, held: &LockedPage<'_>) {
         let page = held.page();
-        {
-            let mut pages = self.pages.lock();
-            let old = pages.erase(page.index());
-            debug_assert_eq!(old.as_page(), Some(page.pfn()), "the slot holds another page");
-            duty!("delete.clear_mapping", held.clear_mapping());
-        }
-        duty!("delete.generation", held.advance_generation());
-        page.adopt()
+        let mut pages = self.pages.lock();
+        let old = pages.erase(page.index());
+        debug_assert_eq!(old.as_page(), Some(page.pfn()), "the slot holds another page");
+        duty!("delete.clear_mapping", held.clear_mapping());
     }
 
     /// Takes a locked page out of the cache if there is no other reference (`__remove_mapping`), leaving `shadow` in its slot.
@@ -235,12 +247,20 @@ impl AddressSpace {
         if !page.freeze(CACHE_ONLY) {
             return false;
         }
-        pages.replace(page.index(), shadow);
-        duty!("remove_mapping.clear_mapping", lock.clear_mapping());
-        self.shared.workingset.note_node(self.id(), &mut pages, page.index());
-        drop(pages);
-        duty!("remove_mapping.generation", lock.advance_generation());
-        page.unfreeze(CACHE_ONLY);
+        in_order!(
+            "remove_mapping.unfreeze_last",
+            in_order!(
+                "remove_mapping.generation_last",
+                {
+                    pages.replace(page.index(), shadow);
+                    duty!("remove_mapping.clear_mapping", lock.clear_mapping());
+                    self.shared.workingset.note_node(self.id(), &mut pages, page.index());
+                    drop(pages);
+                },
+                duty!("remove_mapping.generation", lock.advance_generation())
+            ),
+            page.unfreeze(CACHE_ONLY)
+        );
         true
     }
 
@@ -291,8 +311,7 @@ impl Drop for AddressSpace {
             if let Some(pfn) = entry.as_page() {
                 let lock = self.frames().page(pfn).lock();
                 let reference = self.delete(&lock);
-                drop(lock);
-                drop(reference);
+                in_order!("drop.unlock_first", drop(lock), drop(reference));
             } else {
                 self.shared.workingset.forget_shadow(&self.pages, index);
             }

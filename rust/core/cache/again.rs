@@ -14,6 +14,7 @@ use super::invalidate_lock::stable;
 use super::open_file::OpenFile;
 use super::readahead::{io_pages, submit_window};
 use crate::page::{LockedPage, PageFlags, PageRef};
+use crate::sync::in_order;
 use std::sync::Arc;
 
 /// Requests the part of a failed window that begins at `index` again, if it is more than that page. Never waits.
@@ -32,7 +33,7 @@ pub(super) fn read_again(open: &Arc<OpenFile>, index: u64) {
     }
     let errand = {
         // Reads begin under this lock: see `invalidate_lock::quiet`.
-        let Some(_stable) = stable(mapping) else { return };
+        let Some(stable) = stable(mapping) else { return };
         let mut pfns = Vec::new();
         while (pfns.len() as u64) < most && pfns.try_reserve(1).is_ok() {
             let Some(lock) = lock_unread(mapping, index + pfns.len() as u64) else { break };
@@ -41,7 +42,9 @@ pub(super) fn read_again(open: &Arc<OpenFile>, index: u64) {
         if pfns.is_empty() {
             return;
         }
-        submit_window(mapping, index, pfns)
+        let errand;
+        in_order!("again.submitted_inside", errand = submit_window(mapping, index, pfns), drop(stable));
+        errand
     };
     if let Some(errand) = errand {
         errand.run();

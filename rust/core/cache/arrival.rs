@@ -12,7 +12,7 @@ use super::requests::{Answer, Request};
 use super::wait::{NotRead, Wait};
 use crate::error::{Error, IoError};
 use crate::page::{LockedPage, PageFlags, PageRef};
-use crate::sync::guard;
+use crate::sync::{guard, in_order};
 use std::sync::Arc;
 
 /// Waits for the bytes of a page to which the caller holds a reference, and if necessary reads them or has them read. False: the
@@ -63,18 +63,15 @@ fn have_brought(
         let answer = Arc::new(Answer::new());
         let source = Arc::<AddressSpace>::clone(mapping);
         let pfns = vec![lock.into_pfn()];
-        let submitted = io.submit(Request { source, first: index, pfns, answer: Some(Arc::clone(&answer)) });
-        drop(inside);
+        let request = Request { source, first: index, pfns, answer: Some(Arc::clone(&answer)) };
+        let submitted;
+        in_order!("bring.submitted_inside", submitted = io.submit(request), drop(inside));
         match submitted {
             Submitted::Yours(errand) => errand.run(),
             Submitted::Queued => {
-                // A thread that unlocked the page earlier may send its wake-up late and so wake this one: check whether the page
-                // is still locked.
-                while answer.get().is_none() && page.flags().has(PageFlags::LOCKED) {
-                    if !page.wait_unlocked_patiently(&|| wait.nap()) {
-                        io.abandon(mapping.id(), index, Some(&answer));
-                        return Err(NotRead::Left(wait.error(index)));
-                    }
+                if !wait_for_answer(page, &answer, &wait) {
+                    io.abandon(mapping.id(), index, Some(&answer));
+                    return Err(NotRead::Left(wait.error(index)));
                 }
             }
             Submitted::Refused => {}
@@ -85,6 +82,18 @@ fn have_brought(
             None => Err(NotRead::Left(unanswered(mapping))),
         };
     }
+}
+
+/// Waits for a worker to unlock the page, and so for its answer. False: the wait has ended.
+pub(super) fn wait_for_answer(page: PageRef<'_>, answer: &Answer, wait: &Wait<'_>) -> bool {
+    // A thread that unlocked the page earlier may send its wake-up late and so wake this one: check whether the page is still
+    // locked.
+    while answer.get().is_none() && page.flags().has(PageFlags::LOCKED) {
+        if !page.wait_unlocked_patiently(&|| wait.nap()) {
+            return false;
+        }
+    }
+    true
 }
 
 /// Locks a page that may be part of a read under way.

@@ -100,28 +100,31 @@ pub(super) fn adopt(mapping: &AddressSpace, drop_all: bool) -> Result<u64> {
     let change = look.since(&seen.look);
     let written = drop_all || change == Change::Written;
     if !written && change != Change::Touched {
-        mapping.version.note_look(look);
-        resize(mapping, before, after);
+        // Whoever finds the look noted takes the size for followed.
+        in_order!("adopt.grown.noted_last", resize(mapping, before, after), mapping.version.note_look(look));
         return Ok(after);
     }
     let found = if change == Change::Written { Some(look) } else { seen.young };
     let young = found.filter(|found| found.unsettled().is_some());
     let drop_pages = || mapping.shared.count(Stat::Invalidated, truncate::truncate_pages(mapping, 0));
-    let note = || mapping.version.move_on(Seen { look, young }, written);
+    let move_on = || mapping.version.move_on(young.is_some(), written);
     let resize = || resize(mapping, before, after);
     seeded!("adopt.seed.size_first", bug = resize());
     // A thread that starts with the new epoch finds no page of the old version; one that sees a page of the new version, or its
     // size, sees the new epoch.
-    in_order!("adopt.seed.epoch_first", drop_pages(), note());
-    resize();
+    in_order!("adopt.seed.epoch_first", drop_pages(), move_on());
+    in_order!("adopt.noted_last", resize(), mapping.version.note(Seen { look, young }));
     Ok(after)
 }
 
 /// Takes over a size that others gave the store.
 fn resize(mapping: &AddressSpace, before: u64, after: u64) {
     if after < before {
-        truncate::shrink_pages(mapping, after);
-        truncate::zero_tail(mapping, after);
+        in_order!(
+            "resize.shrunk_first",
+            truncate::shrink_pages(mapping, after),
+            truncate::zero_tail(mapping, after)
+        );
     } else if after > before {
         in_order!(
             "resize.seed.size_first",
@@ -169,8 +172,8 @@ fn trust(mapping: &AddressSpace) -> Result<()> {
     let is_old = |young: Option<Look>| young.is_none_or(|found| found.unsettled().is_none());
     let young = mapping.version.seen().young;
     if Version::is_young(mapping.version.epoch()) && is_old(young) {
-        mapping.shared.count(Stat::Invalidated, truncate::truncate_pages(mapping, 0));
-        mapping.version.trust();
+        let drop_pages = || mapping.shared.count(Stat::Invalidated, truncate::truncate_pages(mapping, 0));
+        in_order!("trust.epoch_last", drop_pages(), mapping.version.trust());
     }
     Ok(())
 }

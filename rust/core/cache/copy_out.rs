@@ -17,7 +17,7 @@ use super::stats::Stat;
 use super::version::Version;
 use crate::page::{Out, PAGE_SIZE, PageFlags, PageRef};
 use crate::rcu::ReadSection;
-use crate::sync::guard;
+use crate::sync::{duty, guard, in_order};
 
 /// The outcome of a copy-out attempt.
 #[derive(Debug, Clone, Copy)]
@@ -73,10 +73,15 @@ pub(super) fn copy_out<'f>(
     let found = mapping.pages.find(index_of(offset), section);
     let Some(pfn) = found.entry.as_page() else { return CopyOut::Unavailable };
     let page = mapping.frames().page(pfn);
-    let generation = page.generation();
-    // After the generation: if the slot, or anything that `copy` checks, is stale, a removal or truncation was in progress, and
-    // the generation changes before the bytes do.
-    if !guard!("copy_out.slot", found.is_unchanged()) {
+    let (generation, is_unchanged);
+    // If the slot, or anything that `copy` checks, is stale, a removal or truncation was in progress, and the generation changes
+    // before the bytes do.
+    in_order!(
+        "copy_out.generation_first",
+        generation = page.generation(),
+        is_unchanged = guard!("copy_out.slot", found.is_unchanged())
+    );
+    if !is_unchanged {
         return CopyOut::Changed;
     }
     let room = out.len();
@@ -84,7 +89,7 @@ pub(super) fn copy_out<'f>(
     match answer {
         CopyOut::Copied(copied) if !guard!("copy_out.slot_again", found.is_unchanged()) => {
             // These bytes may be another file's.
-            out.part(0..copied.length).zero();
+            duty!("copy_out.slot.wipe", out.part(0..copied.length).zero());
             CopyOut::Changed
         }
         answer => answer,
@@ -140,7 +145,7 @@ fn copy<'f>(
         CopyOut::Copied(Copied { page, length, size })
     } else {
         // These bytes may be another file's.
-        out.part(0..length).zero();
+        duty!("copy_out.wipe", out.part(0..length).zero());
         CopyOut::Changed
     }
 }
@@ -195,7 +200,7 @@ fn read_cached_pages(
         let may_be = if pages == 0 { short } else { Short::Refuse };
         let Some(copied) = hit(mapping, at, out.part(done..done + step), may_be, section) else {
             // All or nothing: the caller gets no part of a failed read.
-            out.part(0..done).zero();
+            duty!("read_cached.missed.wipe", out.part(0..done).zero());
             return (pages == 0 && is_past_the_end(mapping, offset, short)).then_some(0);
         };
         if pages == 0 {
@@ -205,14 +210,14 @@ fn read_cached_pages(
         done += copied.length;
         pages += 1;
         if short == Short::Refuse && wanted < out.len() {
-            out.part(0..done).zero();
+            duty!("read_cached.short.wipe", out.part(0..done).zero());
             return None;
         }
     }
     // One page may be of a later version than another.
     if !guard!("read_cached.one_version", mapping.version.epoch() == epoch) {
         mapping.shared.count(Stat::Retries, 1);
-        out.part(0..done).zero();
+        duty!("read_cached.changed.wipe", out.part(0..done).zero());
         return None;
     }
     // Only now: otherwise a read that starts over would touch each page twice.

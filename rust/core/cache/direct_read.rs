@@ -11,6 +11,7 @@ use super::stats::Stat;
 use crate::error::{Error, IoError, Result};
 use crate::page::{Out, PAGE_SIZE};
 use crate::store::Change;
+use crate::sync::guard;
 use std::hash::{DefaultHasher, Hasher};
 
 /// Reads `length` bytes at each offset past the cache, twice. If both reads agree and meanwhile the file was at most touched (its
@@ -35,7 +36,7 @@ pub(super) fn read_twice(
     let second = read_past_the_cache(open, offsets, length, end, None)?;
     let after = look(&open.mapping)?;
     let stood_still = between.since(&before) != Change::Written && after.since(&between) != Change::Written;
-    if first == second && stood_still {
+    if guard!("read_twice.agree", first == second) && guard!("read_twice.stood_still", stood_still) {
         return Ok(Some(first.1));
     }
     count_rewritten(&open.mapping, call)?;

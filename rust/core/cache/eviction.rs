@@ -13,7 +13,7 @@ use super::registry::{CachedFile, Findings};
 use super::stats::Stat;
 use crate::page::LockedPage;
 use crate::rcu::ReadSection;
-use crate::sync::{give_back, guard};
+use crate::sync::{give_back, guard, in_order};
 use crate::xarray::Entry;
 
 impl CachedFile for AddressSpace {
@@ -81,8 +81,7 @@ fn remove_locked<'f>(
         return Err(lock);
     }
     let reference = page.adopt();
-    drop(lock);
-    give_back!("evict.put", reference);
+    in_order!("evict.unlock_first", drop(lock), give_back!("evict.put", reference));
     Ok(())
 }
 

@@ -14,7 +14,7 @@ use crate::error::{IoError, ShortRead};
 use crate::page::{Frames, LockedPage, PAGE_SIZE, PageFlags};
 use crate::reserve;
 use crate::store::ReadBy;
-use crate::sync::guard;
+use crate::sync::{duty, guard, in_order, seeded};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -31,9 +31,10 @@ impl Source for AddressSpace {
         crate::sync::operation!("readahead");
         let mut locks = Locks { frames: self.frames(), pfns: pfns.into_iter() };
         if let Some(answer) = answer {
-            // Set before the page is unlocked: a thread that sees it unlocked expects the answer.
             for page in &mut locks {
-                answer.get_or_init(|| read_page(self, &page, first));
+                let read = read_page(self, &page, first);
+                // A thread that sees the page unlocked expects the answer.
+                in_order!("fill.answer_first", _ = answer.get_or_init(|| read), drop(page));
             }
             return;
         }
@@ -117,6 +118,8 @@ fn read_run(
 ) -> Result<(), IoError> {
     let offset = first * PAGE_SIZE as u64;
     let version = mapping.version.expected();
+    let look = || mapping.store.look();
+    let early = seeded!("fill.looks_last", None, bug = version.map(|_| look()));
     let room = buffer.len();
     let (size, expected, read) = loop {
         let size = mapping.i_size();
@@ -128,8 +131,9 @@ fn read_run(
         mapping.shared.count(Stat::IoNanoseconds, nanoseconds);
         // Truncation waits for the locks of the pages that it removes, not for that of the page it cuts in two. It sets the size
         // before it changes the store: a read that is short for the old size may be complete for the new one.
-        if matches!(read, Ok(n) if n < expected) && mapping.i_size() != size {
-            buffer.fill(0);
+        let is_short = matches!(read, Ok(n) if n < expected);
+        if is_short && seeded!("fill.short_again", mapping.i_size() != size, bug = false) {
+            duty!("fill.wipe", buffer.fill(0));
             continue;
         }
         break (size, expected, read);
@@ -151,16 +155,15 @@ fn read_run(
         }
     }
     if let Some(version) = version {
-        let look = || mapping.store.look();
-        let now = look().and_then(|now| now.past_an_append(&version, look));
+        let now = early.unwrap_or_else(look);
+        let now = now.and_then(|now| now.past_an_append(&version, look));
         let now = now.map_err(|error| IoError::new(error, &mapping.name))?;
         if !guard!("fill.one_version", mapping.version.vouches(&version, &now)) {
             return Err(IoError::changed(&mapping.name));
         }
     }
     for (page, bytes) in pages.iter().zip(buffer.chunks_exact(PAGE_SIZE)) {
-        page.page().bytes().write(0, bytes);
-        page.set_uptodate();
+        in_order!("fill.bytes_first", page.page().bytes().write(0, bytes), page.set_uptodate());
     }
     Ok(())
 }

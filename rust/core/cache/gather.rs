@@ -14,6 +14,7 @@ use super::read::try_read;
 use crate::error::{Error, Result};
 use crate::page::{Out, PAGE_SIZE};
 use crate::rcu::ReadSection;
+use crate::sync::guard;
 use std::sync::Arc;
 
 /// What one read section copies at most, in reads and in bytes: grace periods wait for it.
@@ -116,8 +117,8 @@ impl File {
             gather_in_section(self.current(section)?, batch, length, room, section)
         })?;
         // If the file was found to have changed meanwhile, nothing is served.
-        let is_current = self.current(&crate::rcu::read())?.mapping.version.epoch() == epoch;
-        Ok(if is_current { done } else { 0 })
+        let now = self.current(&crate::rcu::read())?.mapping.version.epoch();
+        Ok(if guard!("gather_cached.one_version", now == epoch) { done } else { 0 })
     }
 }
 

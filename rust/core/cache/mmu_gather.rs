@@ -70,11 +70,18 @@ impl<'f> MmuGather<'f> {
         if self.length == 0 && !self.changed {
             return;
         }
-        crate::sync::duty!("gather.flush", crate::rcu::synchronize());
+        crate::sync::in_order!(
+            "gather.waits_first",
+            crate::sync::duty!("gather.flush", crate::rcu::synchronize()),
+            self.put()
+        );
+        self.changed = false;
+    }
+
+    fn put(&mut self) {
         let few = std::mem::take(&mut self.length);
         for pfn in self.few[..few].iter().copied().chain(self.many.drain(..)) {
             drop(self.frames.page(pfn).adopt());
         }
-        self.changed = false;
     }
 }

@@ -13,7 +13,7 @@ use super::requests;
 use super::stats::Stat;
 use super::window::{IO_PAGES, Neighbours, Plan, Request};
 use crate::page::{PAGE_SIZE, PageHandle, PageRef, usage};
-use crate::sync::seeded;
+use crate::sync::{in_order, seeded};
 use std::sync::Arc;
 
 impl Neighbours for OpenFile {
@@ -128,7 +128,7 @@ fn submit(open: &Arc<OpenFile>, plan: Plan, wanted: Option<u64>) -> Option<PageH
     {
         // Truncation must not come between the size check and the insertion.
         let stable = seeded!("readahead.invalidate_lock", stable(mapping).map(Some), bug = Some(None));
-        let _stable = stable?;
+        let stable = stable?;
         let pages = mapping.i_size().div_ceil(PAGE_SIZE as u64);
         if plan.start >= pages {
             return None;
@@ -160,12 +160,10 @@ fn submit(open: &Arc<OpenFile>, plan: Plan, wanted: Option<u64>) -> Option<PageH
                 Created::NoFrame | Created::NoMemory(_) => break,
             }
         }
-        // Still under the lock: see `invalidate_lock::quiet`.
-        errands.extend(
-            runs.into_iter()
-                .filter(|(_, run)| !run.is_empty())
-                .filter_map(|(first, pfns)| submit_window(mapping, first, pfns)),
-        );
+        let runs = runs.into_iter().filter(|(_, run)| !run.is_empty());
+        let submitted = runs.filter_map(|(first, pfns)| submit_window(mapping, first, pfns));
+        // Under the lock: see `invalidate_lock::quiet`.
+        in_order!("readahead.submitted_inside", errands.extend(submitted), drop(stable));
     }
     errands.into_iter().for_each(Errand::run);
     handed_back

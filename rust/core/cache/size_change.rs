@@ -11,7 +11,7 @@ use super::patience::Closed;
 use super::{coherence, truncate};
 use crate::error::{Error, IoError, Result};
 use crate::store::MAX_SIZE;
-use crate::sync::seeded;
+use crate::sync::{duty, in_order, seeded};
 use std::io;
 
 /// Changes the size; `change_store` changes the store's. If that fails, the old size is restored; nothing is lost, because the
@@ -34,18 +34,41 @@ pub(super) fn change_size(
     // before the next read.)
     let _met_again = coherence::follow_changes_inside(mapping);
     let before = mapping.i_size();
-    if size < before {
-        truncate::shrink_pages(mapping, size);
-    }
-    let result = change_store(size).map_err(|error| Error::Io(IoError::new(error, &mapping.name)));
-    if result.is_ok() {
-        truncate::zero_tail(mapping, size);
-        mapping.i_size_write(size);
-    } else {
-        mapping.i_size_write(before);
-    }
-    coherence::note_own_change(mapping);
-    drop(stable);
+    let shrink = || {
+        if size < before {
+            truncate::shrink_pages(mapping, size);
+        }
+    };
+    seeded!("truncate.grown_after_store", bug = mapping.i_size_write(before.max(size)));
+    let result;
+    // A read that the store cuts short asks for the size again (`fill`).
+    in_order!("truncate.shrunk_before_store", shrink(), result = change_store(size));
+    let end =
+        || if result.is_ok() { set_size(mapping, before, size) } else { restore_size(mapping, before, size) };
+    in_order!(
+        "truncate.ended_inside",
+        end(),
+        in_order!("truncate.noted_inside", coherence::note_own_change(mapping), drop(stable))
+    );
     crate::rcu::barrier();
-    result
+    result.map_err(|error| Error::Io(IoError::new(error, &mapping.name)))
+}
+
+fn set_size(mapping: &AddressSpace, before: u64, size: u64) {
+    if size < before {
+        truncate::zero_tail(mapping, size);
+    } else {
+        mapping.i_size_write(size);
+    }
+}
+
+/// The store has refused to change. Whoever read the page at the refused end meanwhile took what follows for zeros.
+fn restore_size(mapping: &AddressSpace, before: u64, refused: u64) {
+    if refused < before {
+        in_order!(
+            "truncate.refused.page_first",
+            duty!("truncate.refused.page", truncate::drop_partial_page(mapping, refused)),
+            mapping.i_size_write(before)
+        );
+    }
 }

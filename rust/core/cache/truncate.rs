@@ -8,9 +8,9 @@
 //!
 //! The caller holds `invalidate_lock` for writing.
 
-use super::address_space::AddressSpace;
+use super::address_space::{AddressSpace, index_of};
 use crate::page::{LockedPage, PAGE_SIZE};
-use crate::sync::{duty, give_back, guard};
+use crate::sync::{duty, give_back, guard, in_order};
 
 /// Last page of a range without an end.
 const TO_THE_END: u64 = u64::MAX;
@@ -27,13 +27,12 @@ pub(super) fn shrink_pages(mapping: &AddressSpace, size: u64) {
     duty!("truncate.unmap_again", mapping.unmap(first, TO_THE_END, true));
 }
 
+/// Takes the page in which the file ends at `size` out of the cache: its bytes after that end are zeros, and no longer the file's.
 pub(super) fn drop_partial_page(mapping: &AddressSpace, size: u64) {
     if size % PAGE_SIZE as u64 == 0 {
         return;
     }
-    let index = size / PAGE_SIZE as u64;
-    mapping.unmap(index, index, false);
-    let Some(handle) = mapping.find_get_page(index, &crate::rcu::read()) else { return };
+    let Some(handle) = mapping.find_get_page(index_of(size), &crate::rcu::read()) else { return };
     let lock = handle.page().lock();
     truncate_page(mapping, &lock);
     drop(lock);
@@ -84,7 +83,7 @@ pub(super) fn truncate_page(mapping: &AddressSpace, lock: &LockedPage<'_>) {
 /// Zeroes the part of the last page past the end, if the page is cached.
 pub(super) fn zero_tail(mapping: &AddressSpace, size: u64) {
     crate::sync::operation!("truncate");
-    let (index, within) = (size / PAGE_SIZE as u64, (size % PAGE_SIZE as u64) as usize);
+    let (index, within) = (index_of(size), (size % PAGE_SIZE as u64) as usize);
     if within == 0 {
         return;
     }
@@ -96,7 +95,10 @@ pub(super) fn zero_tail(mapping: &AddressSpace, size: u64) {
     if !guard!("zero_tail.pinned", mapping.frames().pins(page) == 0) {
         return truncate_page(mapping, &lock);
     }
-    duty!("zero_tail.generation", lock.advance_generation());
-    page.bytes().zero_from(within);
+    in_order!(
+        "zero_tail.generation_first",
+        duty!("zero_tail.generation", lock.advance_generation()),
+        page.bytes().zero_from(within)
+    );
     drop(lock);
 }

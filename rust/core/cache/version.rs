@@ -147,14 +147,18 @@ impl Version {
         self.rewrites.load(Ordering::Relaxed)
     }
 
+    /// Notes the store's state, and since when it has been young; everything that follows from it has been done.
+    pub(super) fn note(&self, seen: Seen) {
+        *self.seen.lock() = seen;
+    }
+
     /// Moves to a new version, rewritten or only touched. The caller holds `invalidate_lock` for writing, and no page of another
     /// version is left.
-    pub(super) fn move_on(&self, seen: Seen, rewritten: bool) {
-        *self.seen.lock() = seen;
+    pub(super) fn move_on(&self, young: bool, rewritten: bool) {
         if rewritten {
             self.rewrites.store(self.rewrites() + 1, Ordering::Relaxed);
         }
-        self.next_epoch(seen.young.is_some());
+        self.next_epoch(young);
     }
 
     /// The version is old enough to be trusted, and the pages read before are gone. The caller holds `invalidate_lock` for
