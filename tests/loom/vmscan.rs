@@ -85,7 +85,7 @@ fn fault_around_against_reclaim() {
         twin: false,
         body: || against_reclaim_and_reuse(around),
         reaches: &["locked", "skipped", "freed", "kept", "reused"],
-        needs: &["remove_mapping.unfreeze_last"],
+        needs: &["filemap.slot_recheck"],
     }
     .check();
 }
@@ -101,7 +101,7 @@ fn big_copy_out_against_reclaim() {
         twin: false,
         body: || against_reclaim_and_reuse(copy),
         reaches: &["copied", "unavailable", "changed", "freed", "reused"],
-        needs: &["remove_mapping.generation_last"],
+        needs: &["copy_out.wipe", "page.bytes.fence"],
     }
     .check();
 }
