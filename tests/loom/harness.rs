@@ -6,9 +6,10 @@
 
 use crate::rcu;
 use crate::sync::Numbers;
-use crate::sync::model::{Pass, begin_execution, coverage, mutant, set_pass, trace};
+use crate::sync::model::{
+    Pass, begin_execution, begin_pass, counted, coverage, most_alive, mutant, set_pass, trace,
+};
 use crate::sync::running::take_pairs;
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -148,12 +149,12 @@ impl Model {
         let executions = Arc::new(Numbers::new());
         report_death(&executions);
         let traced = std::env::var(TRACE).ok().map(|number| number.parse().expect("a number"));
-        MOST_ALIVE.set(1);
+        begin_pass();
         let _what_came_before = (coverage::take(), History::take_outcomes());
         self.explore_counting(pass, &executions, traced);
         Explored {
             executions: executions.drawn(),
-            threads: MOST_ALIVE.get(),
+            threads: most_alive(),
             outcomes: History::take_outcomes(),
             reached: coverage::take(),
         }
@@ -173,7 +174,6 @@ impl Model {
                 trace::restart();
             }
             begin_execution();
-            ALIVE.set(1);
             let checked = History::<()>::checked();
             body();
             rcu::model::drain();
@@ -269,20 +269,9 @@ impl Protected {
     }
 }
 
-std::thread_local! {
-    static ALIVE: Cell<usize> = const { Cell::new(1) };
-    static MOST_ALIVE: Cell<usize> = const { Cell::new(1) };
-}
-
 /// A thread of the model.
 pub(crate) fn spawn<T: 'static>(body: impl FnOnce() -> T + 'static) -> loom::thread::JoinHandle<T> {
-    ALIVE.set(ALIVE.get() + 1);
-    MOST_ALIVE.set(MOST_ALIVE.get().max(ALIVE.get()));
-    loom::thread::spawn(move || {
-        let answer = body();
-        ALIVE.set(ALIVE.get() - 1);
-        answer
-    })
+    loom::thread::spawn(counted(body))
 }
 
 /// This execution has reached the named point.

@@ -4,8 +4,8 @@
 //! than the main one forked, the process ends when that thread's function has returned and no thread is left. So in a child, a
 //! worker that was idle for a moment ends, and the next request starts another.
 
-use crate::sync::{Condvar, MutexGuard, process_epoch};
-use std::time::{Duration, Instant};
+use crate::sync::{Condvar, Instant, MutexGuard, process_epoch};
+use std::time::Duration;
 
 /// How long a child's worker is idle before it ends, and so how much longer than the forking thread a child may live.
 const MOMENT: Duration = Duration::from_millis(100);

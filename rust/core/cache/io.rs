@@ -13,9 +13,11 @@ use super::hire::hire;
 use super::idle::wait_for_work;
 use super::patience::{LOOK_AGAIN, should_give_up};
 use super::requests::{Answer, Job, MAX_WORKERS, MakesRoom, Request, Requests};
-use crate::sync::{Condvar, Mutex, is_this_thread};
+use crate::sync::{
+    Condvar, Instant, Mutex, MutexGuard, duty, guard, in_order, is_this_thread, seeded, thread,
+};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Which threads read the stores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +29,7 @@ pub enum Io {
 }
 
 /// How long a closing cache waits for stores that may stall.
-const CLOSING: Duration = Duration::from_millis(500);
+const CLOSING: Duration = if cfg!(specmm_loom) { LOOK_AGAIN } else { Duration::from_millis(500) };
 
 /// The queue of one cache.
 pub(crate) struct IoQueue {
@@ -83,7 +85,7 @@ impl IoQueue {
             return Submitted::Yours(Errand { request, underway: None });
         }
         let mut requests = self.queue.requests.lock();
-        if requests.stopping && stalls {
+        if !guard!("submit.open", !(requests.stopping && stalls)) {
             drop(requests);
             request.cancel();
             return Submitted::Refused;
@@ -92,15 +94,16 @@ impl IoQueue {
         if self.mode == Io::Inline || requests.stopping || !requests.reserve() {
             return Submitted::Yours(self.queue.errand(&mut requests, request, false, None));
         }
-        requests.queue(request);
-        self.queue.put_to_work(requests).map_or(Submitted::Queued, Submitted::Yours)
+        let urgent = request.answer.is_some();
+        self.queue.put_to_work(requests, request, urgent).map_or(Submitted::Queued, Submitted::Yours)
     }
 
     /// A thread is waiting for a page: a queued readahead request that contains it moves to the front. Some: there is no worker
     /// for it, so the caller must run it.
     pub(super) fn hurry(&self, file: u64, index: u64) -> Option<Errand> {
         let mut requests = self.queue.requests.lock();
-        if requests.hurry(file, index) { self.queue.put_to_work(requests) } else { None }
+        let request = requests.unqueue_window(file, index)?;
+        self.queue.put_to_work(requests, request, true)
     }
 
     /// Starts background reclaim, unless it is running (`wakeup_kswapd`). Without workers, requests that need a frame reclaim
@@ -110,7 +113,7 @@ impl IoQueue {
             return;
         }
         let mut requests = self.queue.requests.lock();
-        if requests.stopping || requests.reclaiming {
+        if requests.stopping || !guard!("submit_reclaim.once", !requests.reclaiming) {
             return;
         }
         self.queue.make_workers(&mut requests);
@@ -120,14 +123,14 @@ impl IoQueue {
         requests.reclaiming = true;
         requests.reclaim = Some(Arc::<R>::clone(cache));
         drop(requests);
-        self.queue.work.notify_one();
+        duty!("submit_reclaim.notify", self.queue.work.notify_one());
     }
 
     /// A thread has stopped waiting for a page. If only that thread asked for its read (`answer`) and it has not begun, it is
     /// cancelled.
     pub(super) fn abandon(&self, file: u64, index: u64, answer: Option<&Arc<Answer>>) {
         let unread = self.queue.requests.lock().abandon(file, index, answer);
-        unread.into_iter().for_each(Request::cancel);
+        duty!("abandon.cancel", unread.into_iter().for_each(Request::cancel));
     }
 
     /// Whether pages of a file from `first` on are queued or being read.
@@ -166,7 +169,7 @@ impl IoQueue {
                 requests = self.queue.ended.wait_for(requests, LOOK_AGAIN);
             }
             drop(requests);
-            unread.into_iter().for_each(Request::cancel);
+            duty!("io.cancel", unread.into_iter().for_each(Request::cancel));
             if is_there {
                 return true;
             }
@@ -200,33 +203,42 @@ impl IoQueue {
 
     /// Finishes the queued reads and ends the workers, except those stuck in a store. Later requests are read by their callers.
     pub(crate) fn stop(&self) {
-        let workers = {
-            let mut requests = self.queue.requests.lock();
-            requests.stopping = true;
-            let mut workers = std::mem::take(&mut requests.workers);
-            workers.append(&mut requests.retired);
-            let may_wait = |(number, _): &(u64, _)| !requests.is_stuck(*number);
-            workers.into_iter().filter(may_wait).collect::<Vec<_>>()
-        };
-        self.queue.work.notify_all();
+        let workers;
+        in_order!("stop.tell_last", workers = self.dismiss(), self.queue.work.notify_all());
         for (_, worker) in workers {
             // A worker that drops the last user of a cache gets here, and must not wait for itself.
-            if !is_this_thread(&worker) {
+            if guard!("stop.others", !is_this_thread(&worker)) {
                 let _ended = worker.join();
             }
         }
     }
+
+    /// Lets no worker wait for more work; returns those that will end.
+    fn dismiss(&self) -> Vec<(u64, thread::JoinHandle<()>)> {
+        let mut requests = self.queue.requests.lock();
+        requests.stopping = true;
+        let mut workers = std::mem::take(&mut requests.workers);
+        workers.append(&mut requests.retired);
+        workers.retain(|(number, _)| guard!("stop.stuck", !requests.is_stuck(*number)));
+        workers
+    }
 }
 
 impl Queue {
-    /// Ensures that the queued requests are read. Some: the last one, which no worker may ever reach.
-    fn put_to_work(self: &Arc<Self>, mut requests: crate::sync::MutexGuard<'_, Requests>) -> Option<Errand> {
+    /// Queues a request and ensures that it is read. Some: no worker may ever reach it.
+    fn put_to_work(
+        self: &Arc<Self>,
+        mut requests: MutexGuard<'_, Requests>,
+        request: Request,
+        urgent: bool,
+    ) -> Option<Errand> {
+        requests.queue(request, urgent);
         self.make_workers(&mut requests);
         if let Some((request, ahead)) = requests.unqueue_if_stuck() {
             return Some(self.errand(&mut requests, request, ahead, None));
         }
         drop(requests);
-        self.work.notify_one();
+        duty!("io.notify", self.work.notify_one());
         None
     }
 
@@ -258,11 +270,26 @@ impl Queue {
         Errand { request, underway: Some(Underway { queue: Arc::clone(self), number }) }
     }
 
+    fn end_reclaim(&self) {
+        in_order!(
+            "io.end_reclaim.tell_last",
+            self.requests.lock().reclaiming = false,
+            self.ended.notify_all(),
+        );
+    }
+
     fn work(self: Arc<Self>, number: u64) {
         crate::sync::operation!("work for I/O");
         loop {
             let mut requests = self.requests.lock();
             let job = loop {
+                // What is queued is read before a worker ends.
+                seeded!(
+                    "io.seed.stop_first",
+                    bug = if requests.stopping {
+                        return;
+                    }
+                );
                 if let Some(job) = requests.take() {
                     break job;
                 }
@@ -271,15 +298,28 @@ impl Queue {
                 }
                 let is_idle;
                 (requests, is_idle) = wait_for_work(&self.work, requests);
-                if is_idle && requests.is_empty() && !requests.stopping {
-                    return requests.retire(number);
+                if is_idle && guard!("io.idle", requests.is_empty()) && !requests.stopping {
+                    duty!("io.retire", requests.retire(number));
+                    return;
                 }
             };
             match job {
                 Job::Read(request, ahead) => {
-                    let errand = self.errand(&mut requests, request, ahead, Some(number));
-                    // If a store may block this worker, another takes its place.
-                    self.make_workers(&mut requests);
+                    // In the step that took it from the queue: until it has ended, a read is either queued or under way.
+                    seeded!(
+                        "io.seed.lost_between",
+                        bug = {
+                            drop(requests);
+                            requests = self.requests.lock();
+                        }
+                    );
+                    let errand;
+                    in_order!(
+                        "io.replace_last",
+                        errand = self.errand(&mut requests, request, ahead, Some(number)),
+                        // If a store may block this worker, another takes its place.
+                        self.make_workers(&mut requests),
+                    );
                     drop(requests);
                     // A store that panics must not end the worker: a thread that needs the page gets an error, or reads again and
                     // meets the panic itself.
@@ -287,30 +327,37 @@ impl Queue {
                 }
                 Job::Reclaim(cache) => {
                     drop(requests);
-                    let _met_again =
-                        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| cache.balance()));
-                    drop(cache);
-                    self.requests.lock().reclaiming = false;
-                    self.ended.notify_all();
+                    in_order!("io.reclaim_first", reclaim(cache), self.end_reclaim());
                 }
             }
         }
     }
 }
 
+/// Reclaims in a cache, and then lets go of it, whose last user this may be.
+fn reclaim(cache: Arc<dyn MakesRoom>) {
+    let _met_again = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| cache.balance()));
+}
+
 impl Drop for Underway {
     fn drop(&mut self) {
-        self.queue.requests.lock().end(self.number);
-        self.queue.ended.notify_all();
+        in_order!(
+            "io.end.tell_last",
+            self.queue.requests.lock().end(self.number),
+            self.queue.ended.notify_all(),
+        );
     }
 }
 
 impl Errand {
-    pub(super) fn run(self) {
-        let Self { request, underway } = self;
-        let Request { source, first, pfns, answer } = request;
-        source.fill(first, pfns, answer);
-        drop(source);
-        drop(underway);
+    pub(super) fn run(mut self) {
+        seeded!("errand.seed.ended_first", bug = drop(self.underway.take()));
+        self.request.read();
+        // This may be the file's last user: when all reads have ended, its pages are gone.
+        in_order!("errand.file_first", drop(self.request), drop(self.underway));
     }
 }
+
+#[cfg(all(test, specmm_loom))]
+#[path = "../../../tests/loom/io.rs"]
+mod models;

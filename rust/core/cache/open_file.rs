@@ -189,7 +189,7 @@ impl Pins {
     }
 
     /// How many there are.
-    #[cfg(all(test, any(specmm_loom, specmm_shuttle)))]
+    #[cfg(all(test, specmm_loom))]
     pub(super) fn count(&self) -> u64 {
         self.0.load(Ordering::Relaxed) & !CLOSED
     }

@@ -11,17 +11,16 @@
 use crate::error::{IoError, Result};
 use crate::reserve;
 use crate::store::ReadBy;
-use crate::sync::{OnceLock, thread};
+use crate::sync::{Instant, OnceLock, thread};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// Number of threads that read, as long as no store stalls.
-pub(super) const WORKERS: usize = 2;
+pub(super) const WORKERS: usize = if cfg!(specmm_loom) { 1 } else { 2 };
 
 /// Maximum number of threads that read.
-pub(super) const MAX_WORKERS: usize = 32;
+pub(super) const MAX_WORKERS: usize = if cfg!(specmm_loom) { 3 } else { 32 };
 
 /// The result of a read that a thread waits for; set before its pages are unlocked.
 pub(super) type Answer = OnceLock<std::result::Result<(), IoError>>;
@@ -64,6 +63,11 @@ impl Request {
 
     pub(super) fn pages(&self) -> Range<u64> {
         self.first..self.first + self.pfns.len() as u64
+    }
+
+    /// Reads the pages and unlocks them.
+    pub(super) fn read(&mut self) {
+        self.source.fill(self.first, std::mem::take(&mut self.pfns), self.answer.take());
     }
 
     /// Unlocks the pages, unread.
@@ -147,22 +151,18 @@ impl Requests {
         }
     }
 
-    pub(super) fn queue(&mut self, request: Request) {
-        if request.answer.is_some() {
+    pub(super) fn queue(&mut self, request: Request, urgent: bool) {
+        if urgent {
             self.urgent.push_back(request);
         } else {
             self.windows.push_back(request);
         }
     }
 
-    /// Makes the queued readahead request that contains a page urgent, because a thread now waits for the page. False if there is
-    /// none.
-    pub(super) fn hurry(&mut self, file: u64, index: u64) -> bool {
+    /// Takes back the queued readahead request that contains a page.
+    pub(super) fn unqueue_window(&mut self, file: u64, index: u64) -> Option<Request> {
         let has = |request: &Request| request.source.id() == file && request.pages().contains(&index);
-        let found = self.windows.iter().position(has).and_then(|at| self.windows.remove(at));
-        let moved = found.is_some();
-        self.urgent.extend(found);
-        moved
+        self.windows.iter().position(has).and_then(|at| self.windows.remove(at))
     }
 
     /// Takes back the last request if no worker may ever reach it: each is inside a store that may stall, or will be, and no

@@ -20,9 +20,8 @@ use super::requests::MakesRoom;
 use super::shared::Shared;
 use super::stats::Stat;
 use crate::page::{Batch, List, LockedPage, PageHandle, PageRef, Use, usage};
-use crate::sync::{Ordering, duty, guard, pause, seeded};
+use crate::sync::{Instant, Ordering, duty, guard, pause, seeded};
 use std::sync::Arc;
-use std::time::Instant;
 
 /// Limit of one call, in scans per page: one to clear each mark of use, and one to take the page.
 const LOOKS: usize = 4;

@@ -6,9 +6,9 @@
 use super::address_space::AddressSpace;
 use super::patience::{Closed, LOOK_AGAIN, NAP, should_give_up};
 use crate::error::{Error, IoError};
-use crate::sync::pause;
+use crate::sync::{Instant, pause};
 use std::cell::Cell;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Why a page was not read.
 #[derive(Debug)]

@@ -9,6 +9,9 @@
 //! consistent: where a store-load order is needed there is a named fence, because the model checker treats
 //! sequentially consistent accesses as acquire-release.
 
+#[cfg(any(specmm_loom, specmm_shuttle))]
+#[cfg_attr(any(specmm_shuttle, not(test)), allow(dead_code, reason = "models under loom steer it"))]
+pub mod clock;
 #[cfg(not(any(specmm_loom, specmm_shuttle, specmm_tsan)))]
 mod lock;
 #[cfg(specmm_loom)]
@@ -41,6 +44,8 @@ pub(crate) use native as imp;
 #[cfg(specmm_shuttle)]
 pub(crate) use shuttle as imp;
 
+#[cfg(any(specmm_loom, specmm_shuttle))]
+pub use clock::Instant;
 pub use imp::{
     AtomicPtr, AtomicU32, AtomicU64, Condvar, LifeCell, Mutex, MutexGuard, OnceLock, Parker, fence, pause,
     spin_hint, thread, yield_now,
@@ -48,6 +53,8 @@ pub use imp::{
 #[cfg(not(any(specmm_loom, specmm_shuttle)))]
 pub use native::light_barrier;
 pub use std::sync::atomic::Ordering;
+#[cfg(not(any(specmm_loom, specmm_shuttle)))]
+pub use std::time::Instant;
 
 pub(crate) mod context;
 mod guard;

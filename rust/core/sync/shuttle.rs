@@ -273,7 +273,7 @@ pub fn spin_hint() {
 
 /// Sleeps: for waiting for an event that is not announced.
 pub fn pause(time: std::time::Duration) {
-    let _ = time;
+    super::clock::advance(time);
     yield_now();
 }
 
@@ -294,6 +294,7 @@ std::thread_local! {
 
 /// Called first in every execution.
 pub fn begin_execution() {
+    super::clock::begin_execution();
     LIVES.with(|lives| lives.borrow_mut().clear());
     super::running::begin_execution();
 }

@@ -1,10 +1,31 @@
-//! Loom's mutex, condition variable and notification behind the facade's names. Models have no time: a nap lets others run.
+//! Loom's mutex, condition variable and notification behind the facade's names. A nap lets others run.
 
-pub use loom::sync::MutexGuard;
+use super::super::clock;
+use std::ops::{Deref, DerefMut};
 
 /// Loom's mutex without poisoning.
 #[derive(Debug)]
 pub struct Mutex<T>(loom::sync::Mutex<T>);
+
+/// Loom's guard, and what it guards, for a sleep that ends by itself.
+#[derive(Debug)]
+pub struct MutexGuard<'a, T> {
+    guard: loom::sync::MutexGuard<'a, T>,
+    mutex: &'a Mutex<T>,
+}
+
+impl<T> Deref for MutexGuard<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.guard
+    }
+}
+
+impl<T> DerefMut for MutexGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.guard
+    }
+}
 
 impl<T: Default> Default for Mutex<T> {
     fn default() -> Self {
@@ -20,12 +41,12 @@ impl<T> Mutex<T> {
     /// Waits for the mutex.
     #[track_caller]
     pub fn lock(&self) -> MutexGuard<'_, T> {
-        self.0.lock().unwrap()
+        MutexGuard { guard: self.0.lock().unwrap(), mutex: self }
     }
     /// Takes the mutex if it is free.
     #[track_caller]
     pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
-        self.0.try_lock().ok()
+        self.0.try_lock().ok().map(|guard| MutexGuard { guard, mutex: self })
     }
 }
 
@@ -46,12 +67,17 @@ impl Condvar {
     }
     /// Releases the mutex, sleeps until notified, and takes the mutex again.
     pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
-        self.0.wait(guard).unwrap()
+        MutexGuard { guard: self.0.wait(guard.guard).unwrap(), mutex: guard.mutex }
     }
-    /// As [`Condvar::wait`]: in models time never passes.
+    /// Where time passes, all of `time` does before others had a chance to run; elsewhere as [`Condvar::wait`].
     pub fn wait_for<'a, T>(&self, guard: MutexGuard<'a, T>, time: std::time::Duration) -> MutexGuard<'a, T> {
-        let _ = time;
-        self.wait(guard)
+        if !clock::passes() {
+            return self.wait(guard);
+        }
+        let mutex = guard.mutex;
+        drop(guard);
+        pause(time);
+        mutex.lock()
     }
     /// Wakes one waiter.
     pub fn notify_one(&self) {
@@ -99,7 +125,7 @@ pub fn spin_hint() {
 
 /// Sleeps: for waiting for an event that is not announced.
 pub fn pause(time: std::time::Duration) {
-    let _ = time;
+    clock::advance(time);
     yield_now();
 }
 

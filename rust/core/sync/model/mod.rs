@@ -32,14 +32,20 @@ pub use life::LifeCell;
 pub use loom::lazy_static;
 pub use std::sync::OnceLock;
 pub use std::sync::atomic::Ordering;
-/// Models start no threads of the core.
-pub use std::thread;
 pub(crate) use threads::{
     ThreadId, announces_end, chunk_of_slots, drop_chunk_of_slots, epoch, first_chunk, first_look,
     is_this_thread, nobodys_slot, slots, this_thread, thread_number, with_context,
 };
 #[cfg(test)]
-pub(crate) use threads::{set_claims_meet, set_first_chunk, thread_index};
+pub(crate) use threads::{become_a_child, set_claims_meet, set_first_chunk, thread_index};
+#[cfg(test)]
+pub use threads::{begin_pass, counted, most_alive};
+
+/// The threads of the core.
+pub mod thread {
+    pub use super::threads::Builder;
+    pub use loom::thread::JoinHandle;
+}
 
 use std::cell::Cell;
 
@@ -79,6 +85,7 @@ pub fn set_pass(pass: Pass) {
 /// Called first in every execution.
 pub fn begin_execution() {
     STALE_LEFT.with(|cell| cell.set(STALE_FAILURES));
+    super::clock::begin_execution();
     threads::begin_execution();
     super::running::begin_execution();
     coverage::begin_execution();

@@ -4,9 +4,8 @@ use super::super::context::Context;
 pub(crate) use super::super::slots::boxed::{chunk_of_slots, drop_chunk_of_slots};
 use super::super::slots::{Slot, Slots};
 pub(crate) use loom::thread::ThreadId;
-use loom::{lazy_static, thread_local};
+use loom::{lazy_static, thread, thread_local};
 use std::cell::Cell;
-use std::thread;
 
 std::thread_local! {
     static NEXT_THREAD: Cell<usize> = const { Cell::new(0) };
@@ -14,8 +13,63 @@ std::thread_local! {
 
 pub(super) fn begin_execution() {
     NEXT_THREAD.with(|cell| cell.set(0));
+    ALIVE.set(1);
+    EPOCH.set(1);
     set_claims_meet(false);
     set_first_chunk(ALL_THREADS);
+}
+
+std::thread_local! {
+    static ALIVE: Cell<usize> = const { Cell::new(1) };
+    static MOST_ALIVE: Cell<usize> = const { Cell::new(1) };
+}
+
+/// Called first in every pass.
+pub fn begin_pass() {
+    MOST_ALIVE.set(1);
+}
+
+/// The most threads that were alive at once in this pass.
+pub fn most_alive() -> usize {
+    MOST_ALIVE.get()
+}
+
+/// What a thread runs that is about to be spawned: it counts as alive until it ends.
+pub fn counted<T>(body: impl FnOnce() -> T) -> impl FnOnce() -> T {
+    ALIVE.set(ALIVE.get() + 1);
+    MOST_ALIVE.set(MOST_ALIVE.get().max(ALIVE.get()));
+    move || {
+        let answer = body();
+        ALIVE.set(ALIVE.get() - 1);
+        answer
+    }
+}
+
+/// Starts a thread of the core ([`thread::Builder`]).
+#[derive(Debug)]
+pub struct Builder(thread::Builder);
+
+#[allow(missing_docs, reason = "each method is the standard one of that name")]
+#[allow(clippy::new_without_default, reason = "as what ships")]
+impl Builder {
+    #[must_use]
+    pub fn new() -> Self {
+        Self(thread::Builder::new())
+    }
+    #[must_use]
+    pub fn name(self, name: String) -> Self {
+        Self(self.0.name(name))
+    }
+    #[must_use]
+    pub fn stack_size(self, size: usize) -> Self {
+        Self(self.0.stack_size(size))
+    }
+    pub fn spawn<T: Send + 'static>(
+        self,
+        body: impl FnOnce() -> T + Send + 'static,
+    ) -> std::io::Result<thread::JoinHandle<T>> {
+        self.0.spawn(counted(body))
+    }
 }
 
 /// A number for each model thread.
@@ -67,9 +121,17 @@ pub(crate) fn announces_end() -> bool {
     true
 }
 
-/// Models do not fork.
+std::thread_local! {
+    static EPOCH: Cell<u64> = const { Cell::new(1) };
+}
+
+/// As if the process were a child of a fork.
+pub fn become_a_child() {
+    EPOCH.set(2);
+}
+
 pub(crate) fn epoch() -> u64 {
-    1
+    EPOCH.get()
 }
 
 /// Loom has five threads at most.
