@@ -232,20 +232,36 @@ def tests(tmp_path, monkeypatch):
     ("number", "killed_by", "how", "tried"),
     [(1, "quick", "failed", 1), (2, "slow", "failed", 2), (3, "quick", "hung", 1), (4, None, "", 2)],
 )
-def test_the_first_test_that_fails_or_hangs_kills(tests, number, killed_by, how, tried):
+def test_the_first_test_that_fails_or_hangs_kills(tests, tmp_path, number, killed_by, how, tried):
+    records = run.Records([], "key", tmp_path / "records.json")
+    records.known = {test.told: {"key": "key", "seconds": test.seconds, "met": []} for test in tests}
     (edit,) = [edit for edit in offered(FUNCTION.format("a(); b()")) if edit.operator == "swap"]
-    fate = run.judge(edit, number, tests)
+    fate = run.judge(edit, number, tests, records)
     assert (fate.killed_by and fate.killed_by.split()[-1], fate.how, fate.tried) == (killed_by, how, tried)
 
 
-def test_what_a_test_meets_is_recorded(tests):
-    assert run.record(tests, ["a statement"]) == []
-    assert [test.met for test in tests] == [{"a statement"}, {"a statement"}]
+def test_what_a_test_meets_is_recorded_once(tests, tmp_path):
+    (edit,) = [edit for edit in offered(FUNCTION.format("a(); b()")) if edit.operator == "swap"]
+    for runs in (2, 0):
+        assert run.Records([edit.statement], "key", tmp_path / "records.json").fill(tests) == runs
+        assert [test.met for test in tests] == [{edit.statement}, {edit.statement}]
+        assert run.meeting(edit, tests) == tests
 
 
-def test_a_test_that_fails_without_an_edit_is_no_evidence(tests):
+def test_a_new_statement_runs_in_the_tests_of_its_function(tests):
+    (edit,) = [edit for edit in offered(FUNCTION.format("a(); b()")) if edit.operator == "swap"]
+    tests[0].met, tests[1].met = {"room/file.rs|f|0|other|0"}, {"room/file.rs|g|0|other|0"}
+    assert run.meeting(edit, tests) == tests[:1]
+    tests[0].met = {"elsewhere.rs|f|0|other|0"}
+    assert run.meeting(edit, tests) == tests[1:]
+
+
+def test_a_test_that_fails_without_an_edit_is_no_evidence(tests, tmp_path):
+    (edit,) = [edit for edit in offered(FUNCTION.format("a(); b()")) if edit.operator == "swap"]
+    run.Records([edit.statement], "before", tmp_path / "records.json").fill(tests)
     tests[0].binary.path.write_text("#!/bin/sh\necho 'running 1 test'\nexit 101\n")
-    assert len(run.record(tests, [])) == 2
+    with pytest.raises(run.NoEvidenceError, match="failed without an edit"):
+        run.judge(edit, 1, tests, run.Records([edit.statement], "after", tmp_path / "records.json"))
 
 
 def test_a_test_that_is_not_there_is_no_evidence(tests):

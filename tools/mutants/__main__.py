@@ -23,8 +23,18 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
-from .build import KINDS, PLACE, REFUSED, ROOT, Binary, Written, cargo, function_text, write
-from .run import Fate, Test, cached, end_with_the_runs, judge_all, key_of_tree, tests_of
+from .build import KINDS, PLACE, REFUSED, ROOT, Binary, CompilerError, Written, cargo, function_text, write
+from .run import (
+    Fate,
+    NoEvidenceError,
+    Records,
+    Test,
+    end_with_the_runs,
+    judge_all,
+    key_of_tree,
+    meeting,
+    tests_of,
+)
 from .sites import OPERATORS, Edit, all_edits
 from .survivors import Entry, entries, ready_made, stale, told
 
@@ -128,28 +138,24 @@ def build(order: list[Edit], count: int, kinds: list[str], planted: Edit) -> Bui
             return Built(chosen, refused, written, [test for binary in binaries for test in tests_of(binary)])
 
 
-def baseline(built: Built, tests: list[Test], *, stale: bool) -> None:
-    """Each of these tests passes as the sources are; how long it takes, and what it meets."""
-    began, wrong = time.monotonic(), []
-    key = key_of_tree()
-    for kind in KINDS:
-        mine = [test for test in tests if test.binary.kind == kind]
-        wrong += cached(kind, key, mine, built.written, stale=stale)
-    if wrong:
-        sys.exit("mutants: " + "\n".join(wrong))
-    print(f"mutants: {len(tests)} tests pass without an edit ({time.monotonic() - began:.0f} s)", flush=True)
+def look_up(records: Records, tests: list[Test]) -> None:
+    """What is known of these tests; the others run as the sources are, and must pass."""
+    began = time.monotonic()
+    fresh = records.fill(tests)
+    if fresh:
+        print(f"mutants: {fresh} tests pass without an edit ({time.monotonic() - began:.0f} s)", flush=True)
 
 
-def plant(built: Built, tests: list[Test], planted: Edit, *, stale: bool) -> None:
+def plant(built: Built, tests: list[Test], planted: Edit, records: Records) -> None:
     """The planted edit must die in each kind that is about to be used, or the run would find nothing."""
     for kind in sorted({test.binary.kind for test in tests}):
         mine = [test for test in tests if test.binary.kind == kind and planted.statement in test.met]
         others = iter([test for test in built.tests if test.binary.kind == kind and test not in tests])
         while not mine:
             one = next(others)
-            baseline(built, [one], stale=stale)
+            look_up(records, [one])
             mine = [one] if planted.statement in one.met else []
-        (fate,) = judge_all([planted], built.written.numbers, {planted.id: mine})
+        (fate,) = judge_all([planted], built.written.numbers, {planted.id: mine}, records)
         if fate.killed_by is None:
             sys.exit(f"mutants: {kind}: the planted edit survives {fate.tried} tests: {told(planted)}")
         print(f"mutants: {kind}: the planted edit dies in {fate.killed_by}", flush=True)
@@ -191,19 +197,18 @@ class Draw:
         if not self.arguments.recheck:
             self.covered += [edit for edit in built.chosen if self._is_covered(edit)]
         to_run = [edit for edit in built.chosen if edit not in self.covered]
-        tests, stale = built.tests, self.arguments.stale
+        tests, records = built.tests, Records(built.written.marks, key_of_tree())
         if killers:
             by_name = {test.told: test for test in tests}
-            meeting = {edit.id: [by_name[killers[edit.id]]] for edit in to_run if killers[edit.id] in by_name}
-            tests = list({test.told: test for mine in meeting.values() for test in mine}.values())
-            baseline(built, tests, stale=stale)
+            to_try = {edit.id: [by_name[killers[edit.id]]] for edit in to_run if killers[edit.id] in by_name}
+            tests = list({test.told: test for mine in to_try.values() for test in mine}.values())
+            look_up(records, tests)
         else:
-            baseline(built, tests, stale=stale)
-            meeting = {edit.id: [test for test in tests if edit.statement in test.met] for edit in to_run}
-        plant(built, tests, self.planted, stale=stale)
-        for fate in judge_all(
-            [edit for edit in to_run if edit.id in meeting], built.written.numbers, meeting
-        ):
+            look_up(records, tests)
+            to_try = {edit.id: meeting(edit, tests) for edit in to_run}
+        plant(built, tests, self.planted, records)
+        to_run = [edit for edit in to_run if edit.id in to_try]
+        for fate in judge_all(to_run, built.written.numbers, to_try, records):
             before = self.fates.get(fate.edit.id, Fate(fate.edit))
             fate.tried, fate.seconds = fate.tried + before.tried, fate.seconds + before.seconds
             self.fates[fate.edit.id] = fate
@@ -264,7 +269,12 @@ def main() -> int:
     count = len(edits) if arguments.all or arguments.id else arguments.count
     hints = json.loads(KILLERS.read_text()) if KILLERS.exists() and not arguments.update else {}
     draw = Draw(known, control(offered), arguments)
-    draw.run(in_drawn_order(edits, seed), count, hints)
+    if arguments.record:
+        (PLACE / "records.json").unlink(missing_ok=True)
+    try:
+        draw.run(in_drawn_order(edits, seed), count, hints)
+    except (NoEvidenceError, CompilerError) as why:
+        sys.exit(f"mutants: {why}")
     if arguments.id:
         for fate in draw.fates.values():
             print(difference(fate.edit), fate.output, sep="\n")

@@ -8,13 +8,14 @@ import re
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .build import KINDS, PLACE, PYTHON, TREE, Binary, Written
+from .build import KINDS, PLACE, PYTHON, TREE, Binary
 from .sites import Edit
 
 # Tests of the checkers themselves, and tests that read sources rather than run them.
@@ -119,43 +120,68 @@ def run(test: Test, *, number: int = 0, limit: float = 600, met: Path | None = N
     return End("hung" if code is None else "failed" if code else "passed", seconds, text)
 
 
-def record(tests: list[Test], marks: list[str]) -> list[str]:
-    """How long each takes and what it meets, as the sources are. Returns what failed."""
-    wrong = []
+class NoEvidenceError(Exception):
+    """A test fails as the sources are: what it says of an edit is no evidence."""
 
-    def one(test: Test) -> None:
+
+class Records:
+    """How long each test takes as the sources are, and which statements it meets.
+
+    Kept from run to run, since only two things depend on them: which tests an edit is tried in, and when one
+    of them hangs. That the sources pass a test is made sure of anew before it counts that an edit does not.
+    """
+
+    def __init__(self, marks: list[str], key: str, path: Path = PLACE / "records.json") -> None:
+        self.marks, self.key, self.path = marks, key, path
+        self.known = json.loads(path.read_text()) if path.exists() else {}
+        self.mutex = threading.Lock()
+        self.turns: dict[str, threading.Lock] = {}
+
+    def fill(self, tests: list[Test]) -> int:
+        """Looks the tests up; runs those that are not known, and says how many."""
+        fresh = [test for test in tests if test.told not in self.known]
+        with ThreadPoolExecutor(JOBS) as pool:
+            list(pool.map(self.take, fresh))
+        self.save()
+        for test in tests:
+            about = self.known[test.told]
+            test.seconds, test.met = about["seconds"], set(about["met"])
+        return len(fresh)
+
+    def take(self, test: Test) -> None:
+        """Runs one as the sources are."""
         with tempfile.TemporaryDirectory() as folder:
             met = Path(folder) / "met"
             end = run(test, met=met)
             if end.how != "passed":
-                wrong.append(f"{test.told} {end.how} without an edit:\n{end.output}")
-                return
-            test.seconds = end.seconds
-            test.met = {marks[int(line)] for line in met.read_text().split()} if met.exists() else set()
+                raise NoEvidenceError(f"{test.told} {end.how} without an edit:\n{end.output}")
+            lines = met.read_text().split() if met.exists() else []
+        about = {"key": self.key, "seconds": round(end.seconds, 3)}
+        self.known[test.told] = about | {"met": sorted({self.marks[int(line)] for line in lines})}
 
-    with ThreadPoolExecutor(JOBS) as pool:
-        list(pool.map(one, tests))
-    return wrong
+    def verify(self, test: Test) -> None:
+        """That the sources of today pass it."""
+        with self.mutex:
+            turn = self.turns.setdefault(test.told, threading.Lock())
+        with turn:
+            if self.known[test.told]["key"] != self.key:
+                self.take(test)
+                self.save()
+
+    def save(self) -> None:
+        """For the next run."""
+        with self.mutex:
+            self.path.write_text(json.dumps(self.known))
 
 
-def cached(kind: str, key: str, tests: list[Test], written: Written, *, stale: bool) -> list[str]:
-    """As `record`, from the file of the last time if nothing has changed, or although something has."""
-    path = PLACE / f"met-{kind}.json"
-    if not tests:
-        return []
-    known = json.loads(path.read_text()) if path.exists() else {}
-    if known.get("key") != key and not stale:
-        known = {"key": key, "tests": {}}
-    fresh = [test for test in tests if test.told not in known["tests"]]
-    wrong = record(fresh, written.marks)
-    for test in fresh:
-        known["tests"][test.told] = {"seconds": round(test.seconds, 3), "met": sorted(test.met)}
-    if not wrong:
-        path.write_text(json.dumps(known))
-    for test in tests:
-        about = known["tests"][test.told]
-        test.seconds, test.met = about["seconds"], set(about["met"])
-    return wrong
+def meeting(edit: Edit, tests: list[Test]) -> list[Test]:
+    """The tests that meet an edit's statement; if none is known to, its function, or its file."""
+    found = [test for test in tests if edit.statement in test.met]
+    for parts in (2, 1):
+        if not found:
+            place = "|".join(edit.statement.split("|")[:parts]) + "|"
+            found = [test for test in tests if any(one.startswith(place) for one in test.met)]
+    return found
 
 
 def key_of_tree() -> str:
@@ -181,7 +207,7 @@ class Fate:
     output: str = ""
 
 
-def judge(edit: Edit, number: int, tests: list[Test]) -> Fate:
+def judge(edit: Edit, number: int, tests: list[Test], records: Records) -> Fate:
     """Runs what meets an edit, cheapest first, up to the first that fails."""
     fate = Fate(edit)
     for test in sorted(tests, key=lambda test: test.seconds):
@@ -190,6 +216,7 @@ def judge(edit: Edit, number: int, tests: list[Test]) -> Fate:
         fate.tried += 1
         fate.seconds += end.seconds
         if end.how != "passed" and (test.binary.kind not in REAL or fails_again(test, number, limit)):
+            records.verify(test)
             fate.killed_by, fate.how, fate.output = test.told, end.how, end.output
             break
     return fate
@@ -200,9 +227,11 @@ def fails_again(test: Test, number: int, limit: float) -> bool:
     return run(test, number=number, limit=limit).how != "passed"
 
 
-def judge_all(edits: list[Edit], numbers: dict[str, int], meeting: dict[str, list[Test]]) -> Iterator[Fate]:
+def judge_all(
+    edits: list[Edit], numbers: dict[str, int], to_try: dict[str, list[Test]], records: Records
+) -> Iterator[Fate]:
     """All of them, as they end."""
     with ThreadPoolExecutor(JOBS) as pool:
-        jobs = [pool.submit(judge, edit, numbers[edit.id], meeting[edit.id]) for edit in edits]
+        jobs = [pool.submit(judge, edit, numbers[edit.id], to_try[edit.id], records) for edit in edits]
         for job in as_completed(jobs):
             yield job.result()

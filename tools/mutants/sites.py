@@ -194,9 +194,9 @@ class Source:
                 continue
             for statement in self.statements(node):
                 digest = hashlib.sha256(flat(self.of(statement)).encode()).hexdigest()[:8]
-                told = f"{self.file} {function.name} {function.number} {digest}"
+                told = f"{self.file}|{function.name}|{function.number}|{digest}"
                 among[told] = among.get(told, -1) + 1
-                yield statement, f"{told} {among[told]}"
+                yield statement, f"{told}|{among[told]}"
 
     # --- edits
 
