@@ -212,6 +212,7 @@ case "$SPECMM_EDIT $2" in
     "1 "*) exit 101;;
     "2 slow") exit 101;;
     "3 "*) sleep 60;;
+    "5 slow") while :; do :; done;;
 esac
 """
 
@@ -223,18 +224,25 @@ def tests(tmp_path, monkeypatch):
     path.write_text(SCRIPT)
     path.chmod(0o755)
     monkeypatch.setattr(run, "TREE", tmp_path)
-    monkeypatch.setattr(run, "SECONDS", 1)
+    monkeypatch.setattr(run, "SECONDS", 5)
+    monkeypatch.setattr(run, "CPU_SECONDS", 0)
     binary = build.Binary("loom", "binary", path)
-    return [run.Test(binary, "quick", 0.01), run.Test(binary, "slow", 0.05)]
+    return [run.Test(binary, "quick", 0.1, 0.01), run.Test(binary, "slow", 0.1, 0.05)]
 
 
 @pytest.mark.parametrize(
     ("number", "killed_by", "how", "tried"),
-    [(1, "quick", "failed", 1), (2, "slow", "failed", 2), (3, "quick", "hung", 1), (4, None, "", 2)],
+    [
+        (1, "quick", "failed", 1),
+        (2, "slow", "failed", 2),
+        (3, "quick", "hung", 1),
+        (5, "slow", "hung", 2),
+        (4, None, "", 2),
+    ],
 )
 def test_the_first_test_that_fails_or_hangs_kills(tests, tmp_path, number, killed_by, how, tried):
     records = run.Records([], "key", tmp_path / "records.json")
-    records.known = {test.told: {"key": "key", "seconds": test.seconds, "met": []} for test in tests}
+    records.known = {test.told: {"key": "key", "seconds": 0.1, "cpu": test.cpu, "met": []} for test in tests}
     (edit,) = [edit for edit in offered(FUNCTION.format("a(); b()")) if edit.operator == "swap"]
     fate = run.judge(edit, number, tests, records)
     assert (fate.killed_by and fate.killed_by.split()[-1], fate.how, fate.tried) == (killed_by, how, tried)

@@ -16,6 +16,7 @@ import difflib
 import fcntl
 import hashlib
 import json
+import resource
 import secrets
 import signal
 import sys
@@ -78,6 +79,21 @@ def difference(edit: Edit) -> str:
     )
 
 
+class Clock:
+    """What has passed since, and what of it children had of the processors, which many may share."""
+
+    def __init__(self) -> None:
+        self.began, self.used = time.monotonic(), self._used()
+
+    @staticmethod
+    def _used() -> float:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    def __str__(self) -> str:
+        return f"{time.monotonic() - self.began:.0f} s, {self._used() - self.used:.0f} s of CPU"
+
+
 class Refusals:
     """Edits that the compiler refused, remembered as long as their function stays."""
 
@@ -125,14 +141,13 @@ def build(order: list[Edit], count: int, kinds: list[str], planted: Edit) -> Bui
         chosen = [edit for edit in chosen if edit not in written.unbuildable]
         binaries: list[Binary] = []
         for kind in kinds:
-            began = time.monotonic()
+            began = Clock()
             made, guilty = cargo(kind, written)
-            seconds = time.monotonic() - began
             if guilty:
                 refusals.add(kind, [edit for edit in chosen if edit.id in guilty])
-                print(f"mutants: {kind}: the compiler refuses {len(guilty)} ({seconds:.0f} s)", flush=True)
+                print(f"mutants: {kind}: the compiler refuses {len(guilty)} ({began})", flush=True)
                 break
-            print(f"mutants: {kind} is built ({seconds:.0f} s)", flush=True)
+            print(f"mutants: {kind} is built ({began})", flush=True)
             binaries += made
         else:
             return Built(chosen, refused, written, [test for binary in binaries for test in tests_of(binary)])
@@ -140,10 +155,10 @@ def build(order: list[Edit], count: int, kinds: list[str], planted: Edit) -> Bui
 
 def look_up(records: Records, tests: list[Test]) -> None:
     """What is known of these tests; the others run as the sources are, and must pass."""
-    began = time.monotonic()
+    began = Clock()
     fresh = records.fill(tests)
     if fresh:
-        print(f"mutants: {fresh} tests pass without an edit ({time.monotonic() - began:.0f} s)", flush=True)
+        print(f"mutants: {fresh} tests pass without an edit ({began})", flush=True)
 
 
 def plant(built: Built, tests: list[Test], planted: Edit, records: Records) -> None:
@@ -267,6 +282,7 @@ def main() -> int:
     fcntl.flock(alone, fcntl.LOCK_EX)
     print(f"mutants: seed {seed}, {len(edits)} edits to draw from", flush=True)
     count = len(edits) if arguments.all or arguments.id else arguments.count
+    began = Clock()
     hints = json.loads(KILLERS.read_text()) if KILLERS.exists() and not arguments.update else {}
     draw = Draw(known, control(offered), arguments)
     if arguments.record:
@@ -282,7 +298,7 @@ def main() -> int:
         killers = {edit.id: None for edit in draw.refused}
         killers |= {id_: fate.killed_by for id_, fate in draw.fates.items() if fate.killed_by}
         KILLERS.write_text(json.dumps(dict(sorted(killers.items())), indent=1) + "\n")
-    return verdict(draw, gone, arguments)
+    return verdict(draw, gone, arguments, began)
 
 
 def wanted(edit: Edit, arguments: argparse.Namespace) -> bool:
@@ -306,7 +322,7 @@ def show(fate: Fate) -> None:
         print(f"{place} SURVIVES {fate.tried} tests ({fate.seconds:.1f} s)\n{difference(edit)}\n", flush=True)
 
 
-def verdict(draw: Draw, gone: list[Entry], arguments: argparse.Namespace) -> int:
+def verdict(draw: Draw, gone: list[Entry], arguments: argparse.Namespace, began: Clock) -> int:
     """What was found, by operator; not 0 if something is left to do."""
     fates = list(draw.fates.values())
     alive = [fate for fate in fates if not fate.killed_by]
@@ -333,7 +349,7 @@ def verdict(draw: Draw, gone: list[Entry], arguments: argparse.Namespace) -> int
         return 1 if sum(died.values()) or gone else 0
     for fate in alive:
         print(f"\n{ready_made(fate.edit)}", file=sys.stderr)
-    print(f"mutants: {len(alive)} survive without a reason", file=sys.stderr)
+    print(f"mutants: {len(alive)} survive without a reason ({began})", file=sys.stderr)
     return 1 if alive or gone else 0
 
 

@@ -3,8 +3,10 @@
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
+import resource
 import signal
 import subprocess
 import tempfile
@@ -20,8 +22,9 @@ from .sites import Edit
 
 # Tests of the checkers themselves, and tests that read sources rather than run them.
 NOT_OURS = re.compile(r"::canaries::|^loom_history::|^shuttle_harness::")
-# A test that takes this many times as long as it does with the sources as they are hangs.
-TIMES, SECONDS = 8, 20
+# A test hangs if it uses this many times the processor that it does with the sources as they are, or takes
+# this many times as long, which on a busy machine says little: at least so many seconds.
+TIMES, CPU_SECONDS, SECONDS = 8, 10, 60
 JOBS = os.cpu_count() or 2
 # Runs under way, each a process group of its own.
 ALIVE: set[int] = set()
@@ -36,6 +39,7 @@ class Test:
     binary: Binary
     name: str
     seconds: float = 0.0
+    cpu: float = 0.0  # of those seconds
     met: set[str] = field(default_factory=set)
 
     @property
@@ -50,6 +54,7 @@ class End:
 
     how: str  # passed, failed, hung
     seconds: float
+    cpu: float
     output: str
 
 
@@ -80,8 +85,8 @@ def end_with_the_runs(*_: object) -> None:
     os._exit(130)
 
 
-def run(test: Test, *, number: int = 0, limit: float = 600, met: Path | None = None) -> End:
-    """One test in a process of its own."""
+def run(test: Test, *, number: int = 0, met: Path | None = None) -> End:
+    """One test in a process of its own, as long as it may take: what is not known yet may take its time."""
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("SPECMM_", "LOOM_"))
     }
@@ -103,21 +108,34 @@ def run(test: Test, *, number: int = 0, limit: float = 600, met: Path | None = N
             start_new_session=True,
         )
         ALIVE.add(process.pid)
-        try:
-            code = process.wait(limit)
-        except subprocess.TimeoutExpired:
-            code = None
-        finally:
-            # What it started dies with it.
-            kill(process.pid)
-            process.wait()
+        if test.cpu:
+            most = int(max(CPU_SECONDS, TIMES * test.cpu)) + 1
+            resource.prlimit(process.pid, resource.RLIMIT_CPU, (most, most))
+        code, cpu = ended(process, began + max(SECONDS, TIMES * test.seconds) if test.seconds else math.inf)
         output.seek(0)
         text = output.read()[-4000:]
     seconds = time.monotonic() - began
     ran = re.search(r"^running 1 test$", text, re.MULTILINE) or len(text) >= 4000
     if code == 0 and not ran and test.binary.kind != "python":
         raise RuntimeError(f"{test.told} ran nothing:\n{text}")
-    return End("hung" if code is None else "failed" if code else "passed", seconds, text)
+    hung = (None, -signal.SIGKILL, -signal.SIGXCPU)
+    return End("hung" if code in hung else "failed" if code else "passed", seconds, cpu, text)
+
+
+def ended(process: subprocess.Popen, deadline: float) -> tuple[int | None, float]:
+    """How a process ended, with the processor time that it used; None if it had to be ended."""
+    done, status, usage = os.wait4(process.pid, os.WNOHANG)
+    nap = 0.001
+    while not done and time.monotonic() < deadline:
+        time.sleep(nap)
+        nap = min(2 * nap, 0.05)
+        done, status, usage = os.wait4(process.pid, os.WNOHANG)
+    # What it started dies with it.
+    kill(process.pid)
+    if not done:
+        _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode if done else None, usage.ru_utime + usage.ru_stime
 
 
 class NoEvidenceError(Exception):
@@ -145,7 +163,7 @@ class Records:
         self.save()
         for test in tests:
             about = self.known[test.told]
-            test.seconds, test.met = about["seconds"], set(about["met"])
+            test.seconds, test.cpu, test.met = about["seconds"], about["cpu"], set(about["met"])
         return len(fresh)
 
     def take(self, test: Test) -> None:
@@ -156,7 +174,7 @@ class Records:
             if end.how != "passed":
                 raise NoEvidenceError(f"{test.told} {end.how} without an edit:\n{end.output}")
             lines = met.read_text().split() if met.exists() else []
-        about = {"key": self.key, "seconds": round(end.seconds, 3)}
+        about = {"key": self.key, "seconds": round(end.seconds, 3), "cpu": round(end.cpu, 3)}
         self.known[test.told] = about | {"met": sorted({self.marks[int(line)] for line in lines})}
 
     def verify(self, test: Test) -> None:
@@ -210,21 +228,20 @@ class Fate:
 def judge(edit: Edit, number: int, tests: list[Test], records: Records) -> Fate:
     """Runs what meets an edit, cheapest first, up to the first that fails."""
     fate = Fate(edit)
-    for test in sorted(tests, key=lambda test: test.seconds):
-        limit = max(SECONDS, TIMES * test.seconds)
-        end = run(test, number=number, limit=limit)
+    for test in sorted(tests, key=lambda test: test.cpu):
+        end = run(test, number=number)
         fate.tried += 1
         fate.seconds += end.seconds
-        if end.how != "passed" and (test.binary.kind not in REAL or fails_again(test, number, limit)):
+        if end.how != "passed" and (test.binary.kind not in REAL or fails_again(test, number)):
             records.verify(test)
             fate.killed_by, fate.how, fate.output = test.told, end.how, end.output
             break
     return fate
 
 
-def fails_again(test: Test, number: int, limit: float) -> bool:
+def fails_again(test: Test, number: int) -> bool:
     """Real threads and clocks may fail a test once on a busy machine."""
-    return run(test, number=number, limit=limit).how != "passed"
+    return run(test, number=number).how != "passed"
 
 
 def judge_all(
