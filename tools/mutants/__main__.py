@@ -223,9 +223,10 @@ class Draw:
             to_try = {edit.id: meeting(edit, tests) for edit in to_run}
         plant(built, tests, self.planted, records)
         to_run = [edit for edit in to_run if edit.id in to_try]
-        for fate in judge_all(to_run, built.written.numbers, to_try, records):
+        for fate in judge_all(to_run, built.written.numbers, to_try, records, self.arguments.budget):
             before = self.fates.get(fate.edit.id, Fate(fate.edit))
-            fate.tried, fate.seconds = fate.tried + before.tried, fate.seconds + before.seconds
+            fate.tried, fate.left = fate.tried + before.tried, fate.left + before.left
+            fate.seconds += before.seconds
             self.fates[fate.edit.id] = fate
             if fate.killed_by:
                 show(fate)
@@ -315,11 +316,15 @@ def wanted(edit: Edit, arguments: argparse.Namespace) -> bool:
 def show(fate: Fate) -> None:
     """One line for one that died, a diff for one that lives."""
     edit = fate.edit
+    left = f" of {fate.tried + fate.left}" if fate.left else ""
     place = f"  {edit.id} {edit.operator:10} {edit.file} {edit.function}:"
     if fate.killed_by:
         print(f"{place} {fate.how} {fate.killed_by} ({fate.seconds:.1f} s)", flush=True)
     else:
-        print(f"{place} SURVIVES {fate.tried} tests ({fate.seconds:.1f} s)\n{difference(edit)}\n", flush=True)
+        print(
+            f"{place} SURVIVES {fate.tried} tests{left} ({fate.seconds:.1f} s)\n{difference(edit)}\n",
+            flush=True,
+        )
 
 
 def verdict(draw: Draw, gone: list[Entry], arguments: argparse.Namespace, began: Clock) -> int:

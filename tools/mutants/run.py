@@ -221,14 +221,20 @@ class Fate:
     killed_by: str | None = None
     how: str = ""
     tried: int = 0
+    left: int = 0  # tests that met it and were too dear
     seconds: float = 0.0
     output: str = ""
 
 
-def judge(edit: Edit, number: int, tests: list[Test], records: Records) -> Fate:
-    """Runs what meets an edit, cheapest first, up to the first that fails."""
+def judge(edit: Edit, number: int, tests: list[Test], records: Records, budget: float = math.inf) -> Fate:
+    """Runs what meets an edit, cheapest first, up to the first that fails, or until the budget is spent."""
     fate = Fate(edit)
+    spent = 0.0
     for test in sorted(tests, key=lambda test: test.cpu):
+        spent += test.cpu
+        if spent > budget:
+            fate.left += 1
+            continue
         end = run(test, number=number)
         fate.tried += 1
         fate.seconds += end.seconds
@@ -245,10 +251,16 @@ def fails_again(test: Test, number: int) -> bool:
 
 
 def judge_all(
-    edits: list[Edit], numbers: dict[str, int], to_try: dict[str, list[Test]], records: Records
+    edits: list[Edit],
+    numbers: dict[str, int],
+    to_try: dict[str, list[Test]],
+    records: Records,
+    budget: float = math.inf,
 ) -> Iterator[Fate]:
     """All of them, as they end."""
     with ThreadPoolExecutor(JOBS) as pool:
-        jobs = [pool.submit(judge, edit, numbers[edit.id], to_try[edit.id], records) for edit in edits]
+        jobs = [
+            pool.submit(judge, edit, numbers[edit.id], to_try[edit.id], records, budget) for edit in edits
+        ]
         for job in as_completed(jobs):
             yield job.result()
