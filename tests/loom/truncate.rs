@@ -1,4 +1,5 @@
-//! Models of truncation as a whole: against mapping, eviction and creation of pages.
+//! Models of truncation as a whole: against eviction and creation of pages. Against faults it is modelled where page tables are
+//! (`tests/loom/mm/truncate.rs`).
 
 use super::super::again::read_again;
 use super::super::arrival::{bring, wait_for_answer};
@@ -8,185 +9,11 @@ use super::super::io::Submitted;
 use super::super::readahead::will_need;
 use super::super::requests::{Answer, Request};
 use super::super::size_change::change_size;
-use super::super::speculation;
 use super::super::truncate::shrink_pages;
 use super::super::wait::Wait;
-use super::super::{MappedRange, MmuGather};
 use super::*;
 use crate::store::{ReadBy, Store};
 use crate::sync::Mutex;
-use std::collections::BTreeSet;
-
-/// A substitute for page tables: one place, under its leaf lock.
-struct Place {
-    shared: Arc<Shared>,
-    entry: Mutex<Option<Mapped>>,
-}
-
-/// The states of the place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mapped {
-    File(u32),
-    Private,
-}
-
-impl MappedRange for Place {
-    fn unmap(&self, _first: u64, _last: u64, even_cows: bool, gather: &mut MmuGather<'_>) {
-        let mut entry = self.entry.lock();
-        match *entry {
-            Some(Mapped::File(pfn)) => {
-                self.shared.frames.page(pfn).remove_mapping();
-                gather.take(pfn);
-            }
-            Some(Mapped::Private) if even_cows => {}
-            _ => return,
-        }
-        *entry = None;
-    }
-
-    fn referenced(&self, _index: u64) -> u32 {
-        0
-    }
-
-    fn audit_tables(&self, _seen: &mut BTreeSet<usize>) -> Result<u64, String> {
-        Ok(0)
-    }
-}
-
-/// Empties the place.
-fn unmap(place: &Place) {
-    let mut gather = MmuGather::new(&place.shared.frames);
-    place.unmap(0, 0, true, &mut gather);
-    gather.finish();
-}
-
-/// Our file, mapped at one place.
-fn mapped() -> (Arc<AddressSpace>, Arc<Place>) {
-    let (ours, _) = two_files(1);
-    let place = Arc::new(Place { shared: Arc::clone(&ours.shared), entry: Mutex::new(None) });
-    ours.i_mmap.link(1, Arc::clone(&place) as Arc<dyn MappedRange>);
-    (ours, place)
-}
-
-/// The state of our page's place: whether the page is in the file, and whether there is an entry.
-#[derive(Debug, Clone, Copy)]
-struct State {
-    inside: bool,
-    entry: bool,
-}
-
-fn no_entry_is_left(history: &History<State>, ours: &AddressSpace, place: &Place) {
-    history.settle();
-    history.call("look", || place.entry.lock().is_some(), |state, &seen| state.entry == seen);
-    history.check();
-    ours.i_mmap.unlink(1);
-    ours.frames().audit(&[]).unwrap();
-}
-
-/// One thread faults: it sets an entry for our page under the page lock. One truncates the page, after the bulk unmap has passed
-/// it. Claim: afterwards a page out of the file has no entry. Premises: a fault sets its entry while it holds the page locked;
-/// truncation finds every range that maps the file.
-fn set_against_truncate() {
-    let (ours, place) = mapped();
-    let history = History::new(State { inside: true, entry: false });
-    let [mine, others] = [(); 2].map(|()| hold(&ours).into_pfn());
-    let truncater = {
-        let (ours, history) = (Arc::clone(&ours), history.clone());
-        spawn(move || {
-            history.call(
-                "truncate",
-                || truncate_found(&ours, others),
-                |state, &truncated| {
-                    if truncated {
-                        *state = State { inside: false, entry: false };
-                    }
-                    true
-                },
-            );
-        })
-    };
-    let fault = || {
-        let Ok(held) = speculation::hold(&ours, ours.frames().page(mine).adopt(), 0) else {
-            return false;
-        };
-        let mut entry = place.entry.lock();
-        held.handle.page().add_mapping();
-        *entry = Some(Mapped::File(held.handle.into_pfn()));
-        drop(entry);
-        drop(held.lock);
-        reach("set");
-        true
-    };
-    history.call("fault", fault, |state, &set| {
-        state.entry |= set;
-        !set || state.inside
-    });
-    truncater.join().unwrap();
-    no_entry_is_left(&history, &ours, &place);
-    unmap(&place);
-}
-
-/// One thread makes a private copy of our page, which it holds locked, and sets an entry for it. One truncates the file to nothing.
-/// Claim: afterwards there is no entry. Premises as above.
-fn private_copy_against_truncate() {
-    let (ours, place) = mapped();
-    let history = History::new(State { inside: true, entry: false });
-    let held = speculation::hold(&ours, hold(&ours), 0).expect("it is ours");
-    let truncater = {
-        let (ours, history) = (Arc::clone(&ours), history.clone());
-        spawn(move || {
-            history.call(
-                "truncate",
-                || shrink_pages(&ours, 0),
-                |state, ()| {
-                    *state = State { inside: false, entry: false };
-                    true
-                },
-            );
-        })
-    };
-    let fault = || {
-        *place.entry.lock() = Some(Mapped::Private);
-        drop(held);
-    };
-    history.call("fault", fault, |state, ()| {
-        state.entry = true;
-        state.inside
-    });
-    truncater.join().unwrap();
-    no_entry_is_left(&history, &ours, &place);
-    assert_eq!(ours.frames().usage().in_use, 0);
-}
-
-#[test]
-fn a_fault_of_a_page_against_truncate() {
-    Model {
-        name: "setting an entry against truncate",
-        rows: &[18, 20],
-        preemption_bound: None,
-        grace_periods: false,
-        twin: false,
-        body: set_against_truncate,
-        reaches: &["set", "truncated", "not truncated"],
-        needs: &["truncate.unmap_locked"],
-    }
-    .check();
-}
-
-#[test]
-fn a_private_copy_against_truncate() {
-    Model {
-        name: "making a private copy against truncate",
-        rows: &[22],
-        preemption_bound: None,
-        grace_periods: false,
-        twin: false,
-        body: private_copy_against_truncate,
-        reaches: &[],
-        needs: &["truncate.unmap_again"],
-    }
-    .check();
-}
 
 /// The contents of a slot of the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -336,7 +163,7 @@ fn readahead_against_truncate() {
     Model {
         name: "readahead against truncate",
         rows: &[23, 41],
-        preemption_bound: Some(3),
+        preemption_bound: Some(5),
         grace_periods: false,
         twin: false,
         body: || create_against_truncate(Creator::Readahead),
