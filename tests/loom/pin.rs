@@ -73,7 +73,7 @@ fn a_pin_against_a_cut() {
     Model {
         name: "pin against truncation in its page",
         rows: &[56],
-        preemption_bound: Some(3),
+        preemption_bound: Some(4),
         grace_periods: false,
         twin: false,
         body: pin_against_cut,
@@ -228,15 +228,20 @@ fn pin_against_reclaim() {
     };
     let shared = Arc::clone(&file.mapping.shared);
     cache_page(&file.mapping, 0, OURS);
-    // The state is whether a pin is held.
-    let history = History::new(false);
+    // The state is whether a pin is held, and whether another file has a page.
+    let history = History::new((false, false));
     let reclaimer = {
-        let (shared, history) = (Arc::clone(&shared), history.clone());
+        let (shared, strangers, history) = (Arc::clone(&shared), Arc::clone(&strangers), history.clone());
         spawn(move || {
-            let freed = history.ask("reclaim", || shrink(&shared), |pinned, &freed| !freed || !*pinned);
-            if freed && cache_page(&strangers.mapping, 0, STRANGERS) {
-                reach("reused");
+            if !history.ask("reclaim", || shrink(&shared), |(pinned, _), &freed| !freed || !*pinned) {
+                return;
             }
+            let reuse = || {
+                let reused = cache_page(&strangers.mapping, 0, STRANGERS);
+                reach(if reused { "reused" } else { "no frame" });
+                reused
+            };
+            history.call("reuse", reuse, |(_, is_reused), &reused| !std::mem::replace(is_reused, reused));
         })
     };
     let mut pinned = None;
@@ -244,15 +249,15 @@ fn pin_against_reclaim() {
         pinned = pin(&file);
         pinned.as_ref().map(|pinned| whole(bytes(pinned)))
     };
-    history.call("pin", take, |pinned, byte| {
+    history.call("pin", take, |(pinned, _), byte| {
         *pinned = true;
         *byte == Some(OURS)
     });
     reclaimer.join().unwrap();
     history.settle();
+    history.call("reclaim at rest", || shrink(&shared), |(_, reused), &freed| freed == *reused);
     let again = || (pinned.as_ref().map(|pinned| whole(bytes(pinned))), shared.frames.usage().pinned);
     history.call("look again", again, |_, &seen| seen == (Some(OURS), 1));
-    history.call("reclaim at rest", || shared.frames.usage().inactive, |_, _| true);
     history.check();
     shared.frames.audit(&[]).unwrap();
     drop(pinned);

@@ -138,6 +138,17 @@ fn nested_sections_against_a_grace_period() {
     .check();
 }
 
+/// A grace period when no thread is inside: the ticket of before has elapsed after it.
+pub(super) fn grace_period_at_rest<S: Clone + std::fmt::Debug + Send + 'static>(history: &History<S>) {
+    history.settle();
+    let wait = || {
+        let ticket = snapshot();
+        synchronize();
+        elapsed(ticket)
+    };
+    history.call("a grace period at rest", wait, |_, &over| over);
+}
+
 /// Two threads open the domain's first sections. Claim: both use the same slots, and find them initialised.
 fn first_sections() {
     let history = History::new(0_u32);
@@ -148,6 +159,7 @@ fn first_sections() {
     };
     pass(&history);
     other.join().unwrap();
+    grace_period_at_rest(&history);
     history.check();
 }
 
@@ -176,6 +188,7 @@ fn scan_against_first_section() {
     };
     history.call("pass", || drop(read()), |_, ()| true);
     other.join().unwrap();
+    grace_period_at_rest(&history);
     history.check();
 }
 
@@ -558,18 +571,25 @@ fn work_may_defer_work() {
     .check();
 }
 
-/// Deferred work itself waits for deferred work, as the end of a file does. Claim: it does not wait for itself.
+/// Deferred work itself waits for deferred work, as the end of a file does. Claims: it does not wait for itself; whoever waits for the
+/// work waits for its end.
 fn barrier_inside_work() {
+    let done = Arc::new(Protected::new());
     let history = History::new(0_u32);
     let other = {
         let history = history.clone();
         spawn(move || history.call("wait", synchronize, |_, ()| true))
     };
     let wait_inside = || {
-        call_rcu(barrier);
+        let counter = Arc::clone(&done);
+        call_rcu(move || {
+            barrier();
+            counter.increment();
+        });
         barrier();
+        done.get()
     };
-    history.call("wait inside work", wait_inside, |_, ()| true);
+    history.call("wait inside work", wait_inside, |_, &times| times == 1);
     other.join().unwrap();
     history.check();
 }

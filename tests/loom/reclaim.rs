@@ -63,12 +63,12 @@ fn a_load_against_reclaim() {
     Model {
         name: "load through an entry against reclaim and reuse",
         rows: &[54],
-        preemption_bound: Some(3),
+        preemption_bound: Some(4),
         grace_periods: true,
         twin: false,
         body: load_against_reclaim,
         reaches: &["loaded", "no entry", "freed", "kept", "reused"],
-        needs: &[],
+        needs: &["gather.flush"],
     }
     .check();
 }
@@ -117,12 +117,12 @@ fn a_fault_against_reclaim() {
     Model {
         name: "speculative fault against reclaim, whole",
         rows: &[14, 15, 18, 25],
-        preemption_bound: Some(3),
+        preemption_bound: Some(6),
         grace_periods: false,
         twin: false,
         body: || fault_against_reclaim(false),
         reaches: &["commit", "FILE_MISS", "FILE_LOCKED", "freed", "kept", "reused"],
-        needs: &[],
+        needs: &["page.freeze.expected", "page.get.unless_zero"],
     }
     .check();
 }
@@ -132,12 +132,12 @@ fn a_fault_against_reclaim_of_a_mapped_page() {
     Model {
         name: "speculative fault against reclaim of a mapped page",
         rows: &[14, 15, 18, 25],
-        preemption_bound: Some(3),
+        preemption_bound: Some(4),
         grace_periods: false,
         twin: false,
         body: || fault_against_reclaim(true),
         reaches: &["commit", "FILE_MISS", "FILE_LOCKED", "freed", "reused"],
-        needs: &[],
+        needs: &["page.freeze.expected", "page.get.unless_zero"],
     }
     .check();
 }
@@ -177,12 +177,12 @@ fn fault_around_against_reclaim() {
     Model {
         name: "fault-around against reclaim, whole",
         rows: &[18, 25, 38],
-        preemption_bound: Some(3),
+        preemption_bound: Some(6),
         grace_periods: false,
         twin: false,
         body: around_against_reclaim,
         reaches: &["twin", "freed", "kept", "one is mapped", "both are mapped"],
-        needs: &[],
+        needs: &["page.freeze.expected"],
     }
     .check();
 }

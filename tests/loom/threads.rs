@@ -1,5 +1,6 @@
 //! Models of slots, of threads without one, and of threads that end.
 
+use super::models::grace_period_at_rest;
 use super::{ArcCell, read, synchronize};
 use crate::loom_harness::{History, Model, reach, spawn};
 use crate::sync::context::{self, Context};
@@ -60,7 +61,7 @@ fn claim_against_late_section() {
     };
     pass(&history);
     late.join().unwrap();
-    synchronize();
+    grace_period_at_rest(&history);
     history.check();
 }
 
@@ -103,7 +104,7 @@ fn sections_of_a_child(ends: bool) {
     }
     pass(&history);
     other.join().unwrap();
-    synchronize();
+    grace_period_at_rest(&history);
     history.check();
 }
 

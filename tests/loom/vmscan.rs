@@ -40,12 +40,12 @@ fn a_lookup_against_reclaim() {
     Model {
         name: "lookup against reclaim and reuse",
         rows: &[14, 15, 40],
-        preemption_bound: Some(3),
+        preemption_bound: Some(6),
         grace_periods: false,
         twin: false,
         body: || against_reclaim_and_reuse(|ours| look_up(ours).unwrap_or(None)),
         reaches: &["found", "absent", "interfered", "freed", "kept", "reused"],
-        needs: &[],
+        needs: &["page.get.unless_zero", "page.get.acquire", "page.unfreeze.release", "filemap.slot_recheck"],
     }
     .check();
 }
@@ -56,7 +56,7 @@ fn a_speculative_fault_against_reclaim() {
     Model {
         name: "speculation against reclaim and reuse",
         rows: &[14, 15, 16, 17, 25],
-        preemption_bound: Some(4),
+        preemption_bound: Some(6),
         grace_periods: false,
         twin: false,
         body: || {
@@ -80,7 +80,7 @@ fn fault_around_against_reclaim() {
     Model {
         name: "fault-around against reclaim and reuse",
         rows: &[14, 15, 16, 17, 25],
-        preemption_bound: Some(4),
+        preemption_bound: Some(6),
         grace_periods: false,
         twin: false,
         body: || against_reclaim_and_reuse(around),
@@ -180,12 +180,12 @@ fn the_frames_next_life_against_reclaim() {
     Model {
         name: "next life of a frame against reclaim",
         rows: &[14, 15],
-        preemption_bound: Some(3),
+        preemption_bound: Some(6),
         grace_periods: false,
         twin: false,
         body: next_life_against_reclaim,
         reaches: &["freed", "kept", "created", "no frame"],
-        needs: &[],
+        needs: &["page.freeze.expected", "page.get.unless_zero"],
     }
     .check();
 }
@@ -265,7 +265,7 @@ fn the_final_truncation_against_reclaim() {
     Model {
         name: "truncation to nothing against reclaim",
         rows: &[41],
-        preemption_bound: Some(4),
+        preemption_bound: Some(6),
         grace_periods: false,
         twin: false,
         body: final_truncate_against_reclaim,
@@ -317,8 +317,8 @@ fn a_shadow_against_the_pages_return() {
     .check();
 }
 
-/// Two threads reclaim; there are two pages. Claims: each page is reclaimed once and leaves one shadow; a page that stays is
-/// found again.
+/// Two threads reclaim; there are two pages, and one of the threads looks ours up before. Claims: each page is reclaimed at most once
+/// and leaves one shadow; a page that stays, because the other had a reference, is found again.
 fn two_reclaimers() {
     let (ours, strangers) = two_files(2);
     cache_page(&strangers, 0, STRANGERS);
@@ -331,6 +331,11 @@ fn two_reclaimers() {
         let (shared, history) = (Arc::clone(&ours.shared), history.clone());
         spawn(move || history.call("reclaim", || shrink(&shared), right))
     };
+    history.call(
+        "look up",
+        || look_up(&ours).unwrap_or(None),
+        |_, &found| found.is_none_or(|byte| byte == OURS),
+    );
     history.call("reclaim", || shrink(&ours.shared), right);
     other.join().unwrap();
     history.settle();
@@ -345,12 +350,12 @@ fn reclaim_against_reclaim() {
     Model {
         name: "reclaim against reclaim",
         rows: &[14],
-        preemption_bound: None,
+        preemption_bound: Some(5),
         grace_periods: false,
         twin: false,
         body: two_reclaimers,
-        reaches: &["freed"],
-        needs: &[],
+        reaches: &["freed", "kept", "found", "absent", "interfered"],
+        needs: &["page.freeze.expected"],
     }
     .check();
 }
@@ -390,7 +395,7 @@ fn the_last_user_against_reclaim() {
     Model {
         name: "last user of a file against reclaim",
         rows: &[14],
-        preemption_bound: Some(4),
+        preemption_bound: Some(6),
         grace_periods: false,
         twin: false,
         body: last_user_against_reclaim,

@@ -39,7 +39,7 @@ fn fault_around_keeps_within_its_borders() {
     Model {
         name: "two fault-arounds at borders",
         rows: &[38, 39],
-        preemption_bound: Some(2),
+        preemption_bound: Some(4),
         grace_periods: false,
         twin: false,
         body: around_borders,
@@ -89,7 +89,7 @@ fn two_fault_arounds() {
     Model {
         name: "two fault-arounds in one table",
         rows: &[24, 44],
-        preemption_bound: Some(2),
+        preemption_bound: Some(3),
         grace_periods: false,
         twin: false,
         body: around_twins,

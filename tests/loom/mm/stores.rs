@@ -49,7 +49,7 @@ fn a_store_against_mprotect() {
     Model {
         name: "speculative store against mprotect",
         rows: &[3, 43],
-        preemption_bound: Some(2),
+        preemption_bound: Some(4),
         grace_periods: false,
         twin: false,
         body: || store_against_mprotect(|mm, at| attempt(mm, at, true).is_ok()),
@@ -113,7 +113,7 @@ fn copies_are_prepared_for() {
     Model {
         name: "store where no copy was prepared for",
         rows: &[43, 45],
-        preemption_bound: Some(2),
+        preemption_bound: Some(5),
         grace_periods: false,
         twin: false,
         body: unprepared_store,

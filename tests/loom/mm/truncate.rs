@@ -33,7 +33,7 @@ fn a_fault_against_truncate() {
     Model {
         name: "speculative fault against truncate",
         rows: &[18, 20, 43, 44],
-        preemption_bound: Some(3),
+        preemption_bound: Some(4),
         grace_periods: false,
         twin: false,
         body: fault_against_truncate,
@@ -86,7 +86,7 @@ fn big_a_classic_fault_against_truncate() {
         twin: false,
         body: ending_against_truncate,
         reaches: &["mapped", "failed"],
-        needs: &[],
+        needs: &["truncate.unmap_locked"],
     }
     .check();
 }

@@ -26,7 +26,7 @@ fn two_faults_on_one_page() {
     Model {
         name: "two speculative faults on one page",
         rows: &[24, 44],
-        preemption_bound: Some(3),
+        preemption_bound: Some(4),
         grace_periods: false,
         twin: false,
         body: twins,
@@ -75,12 +75,12 @@ fn two_faults_in_one_table() {
     Model {
         name: "two speculative faults in one table",
         rows: &[8, 17, 44],
-        preemption_bound: Some(3),
+        preemption_bound: Some(4),
         grace_periods: false,
         twin: false,
         body: neighbours,
         reaches: &["commit", "PTE_MAP_LOCK_PTL"],
-        needs: &[],
+        needs: &["leaf.trylock.was_free"],
     }
     .check();
 }
@@ -122,7 +122,7 @@ fn two_stores_through_one_entry() {
     Model {
         name: "two speculative stores through one entry",
         rows: &[24, 43],
-        preemption_bound: Some(3),
+        preemption_bound: Some(4),
         grace_periods: false,
         twin: false,
         body: two_stores,
@@ -162,12 +162,12 @@ fn a_speculative_and_a_classic_fault() {
     Model {
         name: "a speculative and a classic fault on one page",
         rows: &[24, 45],
-        preemption_bound: Some(3),
+        preemption_bound: Some(4),
         grace_periods: false,
         twin: false,
         body: mixed_twins,
         reaches: &["commit"],
-        needs: &[],
+        needs: &["leaf.trylock.was_free"],
     }
     .check();
 }
@@ -205,7 +205,7 @@ fn hits_are_credited_once() {
     Model {
         name: "two credits of hits",
         rows: &[33, 34, 44],
-        preemption_bound: Some(3),
+        preemption_bound: Some(4),
         grace_periods: false,
         twin: false,
         body: credits,

@@ -37,7 +37,7 @@ fn the_last_sequence_check_against_zap() {
     Model {
         name: "last sequence check against zap",
         rows: &[3, 9, 17, 43, 44],
-        preemption_bound: Some(3),
+        preemption_bound: Some(4),
         grace_periods: false,
         twin: false,
         body: fault_against_munmap,
@@ -196,7 +196,7 @@ fn a_file_outlives_its_fault() {
     Model {
         name: "a fault's file against munmap",
         rows: &[10, 11, 12, 13],
-        preemption_bound: Some(2),
+        preemption_bound: Some(4),
         grace_periods: true,
         twin: false,
         body: file_against_munmap,
@@ -258,12 +258,12 @@ fn a_fault_ends_beside_munmap() {
     Model {
         name: "speculative, then classic fault against munmap",
         rows: &[44, 45],
-        preemption_bound: Some(2),
+        preemption_bound: Some(3),
         grace_periods: false,
         twin: false,
         body: || ending_against_munmap(|mm, at| mm.fault(at, false).result),
         reaches: &["mapped", "failed"],
-        needs: &[],
+        needs: &["pte_map_lock.seq2"],
     }
     .check();
 }
