@@ -177,7 +177,7 @@ fn a_hit_against_a_shorter_version() {
     Model {
         name: "hit against a shorter version that is found",
         rows: &[],
-        preemption_bound: Some(3),
+        preemption_bound: Some(4),
         grace_periods: false,
         twin: false,
         body: || hit_against_change(PAGE_SIZE),
@@ -222,7 +222,7 @@ fn a_hit_against_growth() {
     Model {
         name: "hit against growth that is found",
         rows: &[],
-        preemption_bound: Some(3),
+        preemption_bound: Some(6),
         grace_periods: false,
         twin: false,
         body: hit_against_growth,

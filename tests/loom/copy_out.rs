@@ -138,7 +138,7 @@ fn copy_out_against_a_private_copy() {
     Model {
         name: "copy-out against a private copy in its frame",
         rows: &[49],
-        preemption_bound: Some(3),
+        preemption_bound: Some(4),
         grace_periods: false,
         twin: false,
         body: copy_against_private_copy,

@@ -120,7 +120,7 @@ fn fault_around_against_truncate() {
     Model {
         name: "fault-around against truncate",
         rows: &[16, 17, 18],
-        preemption_bound: Some(5),
+        preemption_bound: Some(6),
         grace_periods: false,
         twin: false,
         body: || fault_against_truncate(Form::Around),
@@ -452,7 +452,7 @@ fn a_first_pass_against_the_read_that_fills() {
     Model {
         name: "first classic pass against the read that fills the page",
         rows: &[19],
-        preemption_bound: Some(3),
+        preemption_bound: None,
         grace_periods: false,
         twin: false,
         body: || two_readers(Pass::First),
@@ -467,7 +467,7 @@ fn two_classic_faults_read_once() {
     Model {
         name: "two classic faults read a page once",
         rows: &[19],
-        preemption_bound: Some(3),
+        preemption_bound: Some(7),
         grace_periods: false,
         twin: false,
         body: || two_readers(Pass::Tried),
@@ -569,7 +569,7 @@ fn a_window_asked_again_against_a_classic_fault() {
     Model {
         name: "window asked for again against a classic fault",
         rows: &[19],
-        preemption_bound: Some(3),
+        preemption_bound: Some(6),
         grace_periods: false,
         twin: false,
         body: window_asked_again,

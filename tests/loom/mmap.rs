@@ -54,7 +54,7 @@ fn munmap_against_truncate() {
     Model {
         name: "munmap against truncate",
         rows: &[20],
-        preemption_bound: Some(2),
+        preemption_bound: Some(3),
         grace_periods: false,
         twin: false,
         body: || against_truncate(nothing, |mm, at| mm.munmap(at, 2 * PAGE).unwrap()),
@@ -69,7 +69,7 @@ fn split_against_truncate() {
     Model {
         name: "split of a mapping against truncate",
         rows: &[20],
-        preemption_bound: Some(2),
+        preemption_bound: Some(3),
         grace_periods: false,
         twin: false,
         body: || against_truncate(nothing, split),
@@ -84,7 +84,7 @@ fn merge_against_truncate() {
     Model {
         name: "merge of mappings against truncate",
         rows: &[20],
-        preemption_bound: Some(2),
+        preemption_bound: Some(3),
         grace_periods: false,
         twin: false,
         body: || against_truncate(split, merge),

@@ -353,7 +353,7 @@ fn find_against_the_end_of_a_node() {
     Model {
         name: "index: find against the end of a node",
         rows: &[10, 46],
-        preemption_bound: Some(3),
+        preemption_bound: Some(6),
         grace_periods: true,
         twin: false,
         body: || {
