@@ -307,7 +307,7 @@ fn eviction_against_reuse() {
     Model {
         name: "eviction against reuse",
         rows: &[14, 15],
-        preemption_bound: Some(7),
+        preemption_bound: None,
         grace_periods: false,
         twin: false,
         body: evict_against_truncate_and_reuse,

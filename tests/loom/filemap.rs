@@ -467,7 +467,7 @@ fn two_classic_faults_read_once() {
     Model {
         name: "two classic faults read a page once",
         rows: &[19],
-        preemption_bound: Some(7),
+        preemption_bound: None,
         grace_periods: false,
         twin: false,
         body: || two_readers(Pass::Tried),
