@@ -70,7 +70,7 @@ fn big_three_lockers() {
     Model {
         name: "page lock, 3 threads",
         rows: &[26, 27],
-        preemption_bound: Some(3),
+        preemption_bound: Some(4),
         grace_periods: false,
         twin: false,
         body: || lockers(3),
@@ -173,11 +173,11 @@ fn thief_against_waiter() {
 }
 
 #[test]
-fn a_thief_against_a_waiter() {
+fn big_a_thief_against_a_waiter() {
     Model {
         name: "page lock: a thief against a waiter",
         rows: &[27],
-        preemption_bound: Some(5),
+        preemption_bound: Some(7),
         grace_periods: false,
         twin: false,
         body: thief_against_waiter,
@@ -234,7 +234,7 @@ fn big_a_wake_up_for_one_of_two_pages() {
     Model {
         name: "page lock: two pages in one queue",
         rows: &[26],
-        preemption_bound: Some(4),
+        preemption_bound: None,
         grace_periods: false,
         twin: false,
         body: two_pages_in_one_queue,
@@ -312,11 +312,11 @@ fn leaver_among_lockers(naps: u32, others: u32, again: u32) {
 }
 
 #[test]
-fn a_leaver_beside_a_waiter() {
+fn big_a_leaver_beside_a_waiter() {
     Model {
         name: "page lock: a leaver beside a waiter",
         rows: &[29],
-        preemption_bound: Some(3),
+        preemption_bound: Some(5),
         grace_periods: false,
         twin: false,
         body: || leaver_among_lockers(0, 1, 0),

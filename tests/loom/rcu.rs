@@ -395,7 +395,7 @@ fn big_a_ticket_that_elapsed_for_a_third() {
     Model {
         name: "RCU: a ticket, another's grace period, and a third's section",
         rows: &[10],
-        preemption_bound: Some(3),
+        preemption_bound: Some(4),
         grace_periods: true,
         twin: false,
         body: batched_for_a_third,

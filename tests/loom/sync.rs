@@ -1,8 +1,9 @@
 //! Models of the reader-writer semaphore, and of what threads sleep on.
 
+use super::Mutex;
 use super::parker::Parker;
 use super::rwsem::RwSem;
-use crate::loom_harness::{History, Model, Protected, spawn};
+use crate::loom_harness::{History, Model, Protected, reach, spawn};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -189,7 +190,7 @@ fn big_a_downgrade_lets_all_readers_in() {
     Model {
         name: "semaphore: downgrade against two readers",
         rows: &[42],
-        preemption_bound: Some(3),
+        preemption_bound: Some(4),
         grace_periods: false,
         twin: false,
         body: downgrade_against_two_readers,
@@ -219,11 +220,11 @@ fn reader_and_writer_behind_a_reader() {
 }
 
 #[test]
-fn a_reader_and_a_writer_queue_behind_a_reader() {
+fn big_a_reader_and_a_writer_queue_behind_a_reader() {
     Model {
         name: "semaphore: a writer and a reader behind a reader",
         rows: &[17],
-        preemption_bound: Some(3),
+        preemption_bound: Some(4),
         grace_periods: false,
         twin: false,
         body: reader_and_writer_behind_a_reader,
@@ -265,9 +266,8 @@ fn big_two_readers_against_a_writer() {
 }
 
 /// Two threads take turns twice, each asleep while the other works; loom reports a sleeper that is not woken, and work of both at
-/// once. Claim: a wake-up that comes before the sleep is kept, and ends one sleep only. Premise: no sleep ends by its time limit.
+/// once. Claim: a wake-up that comes before the sleep is kept, and ends one sleep only.
 fn sleep_in_turns() {
-    let sleep: [fn(&Parker); 2] = [Parker::park, |parker| parker.park_for(Duration::MAX)];
     let (mine, others) = (Parker::new(), Parker::new());
     let (count, history) = (Arc::new(Protected::new()), History::new(0));
     let turn = |count: &Protected, history: &History<u32>| {
@@ -284,17 +284,17 @@ fn sleep_in_turns() {
         let (mine, others) = (mine.clone(), others.clone());
         let (count, history) = (Arc::clone(&count), history.clone());
         spawn(move || {
-            for sleep in sleep {
-                sleep(&others);
+            for _ in 0..2 {
+                others.park();
                 turn(&count, &history);
                 mine.unpark();
             }
         })
     };
-    for sleep in sleep {
+    for _ in 0..2 {
         turn(&count, &history);
         others.unpark();
-        sleep(&mine);
+        mine.park();
     }
     other.join().unwrap();
     history.check();
@@ -311,6 +311,49 @@ fn threads_sleep_in_turns() {
         body: sleep_in_turns,
         reaches: &[],
         needs: &["park.woken", "park.forgets", "park.told_first"],
+    }
+    .check();
+}
+
+/// One thread does something and wakes another, which looks whether it is done before each sleep. Claim: no sleep misses the
+/// wake-up; it may end without one. Premise: no time limit ends it.
+fn sleep_with_a_limit() {
+    let (parker, done, history) = (Parker::new(), Arc::new(Mutex::new(false)), History::new(0_u32));
+    let other = {
+        let (parker, done, history) = (parker.clone(), Arc::clone(&done), history.clone());
+        spawn(move || {
+            let act = || {
+                *done.lock() = true;
+                parker.unpark();
+            };
+            history.call("act", act, |acts, ()| {
+                *acts += 1;
+                true
+            });
+        })
+    };
+    let wait = || {
+        while !*done.lock() {
+            reach("asleep");
+            parker.park_for(Duration::MAX);
+        }
+    };
+    history.call("wait", wait, |acts, ()| *acts == 1);
+    other.join().unwrap();
+    history.check();
+}
+
+#[test]
+fn a_thread_sleeps_with_a_limit() {
+    Model {
+        name: "sleep: with a time limit",
+        rows: &[],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: false,
+        body: sleep_with_a_limit,
+        reaches: &["asleep"],
+        needs: &["park.told_first"],
     }
     .check();
 }
