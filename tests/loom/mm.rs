@@ -16,6 +16,8 @@ mod around_models;
 mod close;
 #[path = "mm/map.rs"]
 mod map;
+#[path = "mm/spaces.rs"]
+mod spaces;
 #[path = "mm/stores.rs"]
 mod stores;
 #[path = "mm/truncate.rs"]

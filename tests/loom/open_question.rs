@@ -245,19 +245,20 @@ fn fails_in(name: &'static str, body: fn(), off: Option<&str>) -> Vec<Pass> {
 
 #[test]
 fn the_page_lock_suffices() {
-    model("open question: page lock", || race(PAGE_LOCK)).check();
+    Model { needs: &["pte.set.mapcount"], ..model("open question: page lock", || race(PAGE_LOCK)) }.check();
 }
 
 #[test]
 fn the_mapcount_suffices_with_two_full_fences() {
-    model("open question: mapcount", || race(MAPCOUNT)).check();
+    Model { needs: &["page.flags.acquire"], ..model("open question: mapcount", || race(MAPCOUNT)) }.check();
 }
 
 /// Two address spaces map the page while it is taken out: a mapcount that the other mapper has raised for a moment.
 #[test]
 fn big_the_mapcount_suffices_for_two_mappers() {
     let body = || race_with(MAPCOUNT, 2);
-    Model { preemption_bound: Some(2), ..model("open question: mapcount, two mappers", body) }.check();
+    let needs = &["page.flags.acquire", "pte.clear.mapcount"];
+    Model { preemption_bound: Some(2), needs, ..model("open question: mapcount, two mappers", body) }.check();
 }
 
 /// The mapcount is then no longer the number of entries: a thread that has unmapped a page under its lock may still see it

@@ -68,7 +68,7 @@ fn a_load_against_reclaim() {
         twin: false,
         body: load_against_reclaim,
         reaches: &["loaded", "no entry", "freed", "kept", "reused"],
-        needs: &["gather.flush"],
+        needs: &["gather.flush", "rcu.scan.waits"],
     }
     .check();
 }
@@ -122,7 +122,7 @@ fn a_fault_against_reclaim() {
         twin: false,
         body: || fault_against_reclaim(false),
         reaches: &["commit", "FILE_MISS", "FILE_LOCKED", "freed", "kept", "reused"],
-        needs: &["page.freeze.expected", "page.get.unless_zero"],
+        needs: &["remove_mapping.clear_mapping", "page.freeze.expected", "page.get.unless_zero"],
     }
     .check();
 }
@@ -137,7 +137,7 @@ fn a_fault_against_reclaim_of_a_mapped_page() {
         twin: false,
         body: || fault_against_reclaim(true),
         reaches: &["commit", "FILE_MISS", "FILE_LOCKED", "freed", "reused"],
-        needs: &["page.freeze.expected", "page.get.unless_zero"],
+        needs: &["pte_map_lock.pmd", "pte.clear.mapcount", "page.freeze.expected", "page.get.unless_zero"],
     }
     .check();
 }
@@ -182,7 +182,7 @@ fn fault_around_against_reclaim() {
         twin: false,
         body: around_against_reclaim,
         reaches: &["twin", "freed", "kept", "one is mapped", "both are mapped"],
-        needs: &["page.freeze.expected"],
+        needs: &["pte.set.mapcount", "page.freeze.expected"],
     }
     .check();
 }

@@ -275,13 +275,12 @@ impl LeafLocked<'_> {
     #[inline]
     pub(super) fn set(&self, address: u64, page: PageHandle<'_>, bits: u64) {
         debug_assert!(self.get(address).is_none(), "the entry at {address:#x} is taken");
-        let counted = page.page();
-        let pte = Pte::new(page.into_pfn(), bits);
+        let (entry, counted) = (self.walk.entry(address), page.page());
         // No thread read-modify-writes an empty entry, so a store is enough. Pairs with the Acquire in `Walk::get`.
         in_order!(
             "pte.set.count_first",
             duty!("pte.set.mapcount", counted.add_mapping()),
-            self.walk.entry(address).store(pte.0, ord!("pte.set.release", Release))
+            entry.store(Pte::new(page.into_pfn(), bits).0, ord!("pte.set.release", Release))
         );
         self.present.set(self.present.get().wrapping_add(1));
     }

@@ -82,7 +82,7 @@ impl<'m> Fault<'m, '_> {
     }
 
     /// Sets the entry unless another thread has (`finish_fault`).
-    #[inline]
+    #[inline(always)]
     fn finish_fault(&mut self, mode: Mode<'_, '_>, page: PageHandle<'_>, bits: u64) -> Result<Finish, Abort> {
         let locked = self.pte_map_lock(mode).inspect_err(|_| {
             // Where the patch series credits, the attempt may still abort: then the fault is credited twice.
@@ -101,35 +101,33 @@ impl<'m> Fault<'m, '_> {
         Ok(finish)
     }
 
-    /// Maps the page that was found, or a private copy of it.
+    /// Maps the page that was found. Its lock keeps it in the cache until the entry is set. The lookup's reference becomes the
+    /// entry's (or is put if another thread was first, or on an abort: under its lock the page stays in the cache, which has
+    /// another reference).
     #[inline]
-    pub(super) fn map_page<'f>(
+    pub(super) fn map_page(&mut self, mode: Mode<'_, '_>, found: HeldPage<'_>) -> Result<Finish, Abort> {
+        let HeldPage { lock, handle } = found;
+        let finish;
+        in_order!("finish_fault.unlock_last", finish = self.finish_fault(mode, handle, 0), drop(lock));
+        finish
+    }
+
+    /// Maps a private copy of the page that was found, which is unlocked and then put at the end, whatever happens.
+    #[inline]
+    fn map_copy(
         &mut self,
         mode: Mode<'_, '_>,
-        found: HeldPage<'f>,
-        copy: Option<PageHandle<'f>>,
+        found: HeldPage<'_>,
+        copy: PageHandle<'_>,
     ) -> Result<Finish, Abort> {
-        // The lookup's reference becomes the entry's (or is put if another thread was first, or on an abort: under its lock the
-        // page stays in the cache, which has another reference). A copy's source is put at the end, whatever happens.
-        let HeldPage { lock, handle } = found;
-        let (page, bits, source) = match copy {
-            Some(copy) => (copy, Pte::PRIVATE | Pte::WRITE, Some(handle)),
-            None => (handle, 0, None),
-        };
-        let bytes = page.page().bytes();
+        let (source, filled) = (found.handle.page().bytes(), copy.page().bytes());
         let finish;
-        // Until the entry is set, the lock keeps the page in the cache.
         in_order!(
-            "finish_fault.unlock_last",
-            in_order!(
-                "do_cow.copy_first",
-                if let Some(source) = &source {
-                    bytes.copy_from(source.page().bytes());
-                },
-                finish = self.finish_fault(mode, page, bits)
-            ),
-            drop(lock)
+            "do_cow.copy_first",
+            filled.copy_from(source),
+            finish = self.finish_fault(mode, copy, Pte::PRIVATE | Pte::WRITE)
         );
+        drop(found);
         finish
     }
 
@@ -217,7 +215,11 @@ impl<'m> Fault<'m, '_> {
             return Ok(VmFault::NOPAGE);
         }
         let held = filemap_fault_speculative(&self.vma.file().mapping, self.index, section)?;
-        Ok(match self.map_page(mode, held, copy)? {
+        let finish = match copy {
+            Some(copy) => self.map_copy(mode, held, copy),
+            None => self.map_page(mode, held),
+        };
+        Ok(match finish? {
             Finish::Set => VmFault::LOCKED,
             Finish::Twin => VmFault::LOCKED | VmFault::NOPAGE,
         })
@@ -344,7 +346,12 @@ impl<'m> Fault<'m, '_> {
             Step::Locked(held) => {
                 let section = rcu::read();
                 let major = if missed { VmFault::MAJOR } else { VmFault::NONE };
-                match self.map_page(Mode::Classic(&section), held, copy.take()) {
+                let mode = Mode::Classic(&section);
+                let finish = match copy.take() {
+                    Some(copy) => self.map_copy(mode, held, copy),
+                    None => self.map_page(mode, held),
+                };
+                match finish {
                     Ok(Finish::Set) => End::Done(VmFault::LOCKED | major),
                     Ok(Finish::Twin) => End::Done(VmFault::LOCKED | VmFault::NOPAGE | major),
                     Err(_no_table) => End::NoMemory(no_memory_for_a_table()),

@@ -86,7 +86,7 @@ fn big_a_classic_fault_against_truncate() {
         twin: false,
         body: ending_against_truncate,
         reaches: &["mapped", "failed"],
-        needs: &["truncate.unmap_locked"],
+        needs: &["truncate.size_first", "finish_fault.unlock_last", "truncate.unmap_locked"],
     }
     .check();
 }

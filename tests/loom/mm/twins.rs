@@ -167,7 +167,7 @@ fn a_speculative_and_a_classic_fault() {
         twin: false,
         body: mixed_twins,
         reaches: &["commit"],
-        needs: &["leaf.trylock.was_free"],
+        needs: &["finish_fault.pte_none", "leaf.trylock.was_free"],
     }
     .check();
 }

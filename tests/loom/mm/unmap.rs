@@ -2,6 +2,7 @@
 
 use super::super::events::Event;
 use super::super::memory::{Fault, Finish, Mode};
+use super::super::mmap::Madvise;
 use super::super::page_table::Owner;
 use super::*;
 use crate::cache::{HeldPage, MmuGather};
@@ -95,7 +96,7 @@ fn end_of_fault(mm: &Mm, at: u64) -> bool {
         let handle = cached_page(mm).get();
         let held = HeldPage { lock: handle.page().try_lock().expect("only this thread locks it"), handle };
         let mut fault = Fault { mm: &mm.inner, vma, address: at, index: 0, write: false, published: 0 };
-        fault.map_page(Mode::Speculative { walk: &walk, sequence }, held, None)
+        fault.map_page(Mode::Speculative { walk: &walk, sequence }, held)
     });
     match set {
         Ok(Finish::Set) => reach("set"),
@@ -263,7 +264,70 @@ fn a_fault_ends_beside_munmap() {
         twin: false,
         body: || ending_against_munmap(|mm, at| mm.fault(at, false).result),
         reaches: &["mapped", "failed"],
-        needs: &["pte_map_lock.seq2"],
+        needs: &["pte_map_lock.seq2", "classic.mapped"],
+    }
+    .check();
+}
+
+/// One thread faults on a page, one zaps it and the only entry of its table, without changing the mapping. Claims: an entry that was
+/// set stays where faults find it, or was cleared; each page counts the entries that map it.
+fn fault_against_zap(fault: fn(&Mm, u64) -> bool) {
+    let (mm, file, at) = mapped(2, Prot::Read, true);
+    attempt(&mm, at + PAGE, false).unwrap();
+    let history = History::new(READY);
+    let zapper = {
+        let (mm, history) = (mm.clone(), history.clone());
+        spawn(move || {
+            let zap = || mm.madvise(at, 2 * PAGE, Madvise::DontNeed).unwrap();
+            history.call("zap", zap, |place, ()| {
+                place.entry = false;
+                true
+            });
+        })
+    };
+    history.call(
+        "fault",
+        || fault(&mm, at),
+        |place, &set| {
+            place.entry |= set;
+            true
+        },
+    );
+    zapper.join().unwrap();
+    look(&history, &mm, at);
+    for page in (0..FRAMES).map(|pfn| mm.inner.shared.frames.page(pfn)).filter(|page| page.is_cached()) {
+        let entries = u32::from(mm.pagemap(at + page.index() * PAGE, PAGE).unwrap() != [0]);
+        assert_eq!((page.mapcount(), page.refcount()), (entries, 1 + entries), "{page:?}");
+    }
+    drop(file);
+}
+
+#[test]
+fn a_fault_against_madvise() {
+    Model {
+        name: "speculative fault against madvise",
+        rows: &[6, 44],
+        preemption_bound: Some(3),
+        grace_periods: false,
+        twin: false,
+        body: || fault_against_zap(|mm, at| attempt(mm, at, false).is_ok()),
+        reaches: &["commit", "PMD", "PTE_MAP_LOCK_PMD", "PTE_MAP_LOCK_PTL"],
+        needs: &["pte_map_lock.pmd", "leaf.trylock.was_free"],
+    }
+    .check();
+}
+
+#[test]
+fn a_classic_fault_against_madvise() {
+    Model {
+        name: "classic fault against madvise",
+        rows: &[6, 45],
+        preemption_bound: Some(3),
+        grace_periods: false,
+        twin: false,
+        body: || fault_against_zap(|mm, at| !classic(mm, at, false).has(VmFault::ERROR)),
+        reaches: &[],
+        needs: &["leaf.lock.current"],
     }
     .check();
 }
