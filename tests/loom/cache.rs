@@ -98,6 +98,14 @@ pub(crate) fn shrink(shared: &Shared) -> bool {
     freed > 0
 }
 
+/// What truncation does to the first page, once the size has changed.
+pub(crate) fn truncate_first_page(file: &AddressSpace) {
+    let handle = hold(file);
+    let lock = handle.page().lock();
+    truncate_page(file, &lock);
+    drop(lock);
+}
+
 /// A reference to the page at index 0.
 fn hold(file: &AddressSpace) -> PageHandle<'_> {
     file.find_get_page(0, &rcu::read()).expect("the page is cached")
@@ -252,7 +260,7 @@ fn lookup_against_removal_and_return() {
     Model {
         name: "lookup against removal and return",
         rows: &[15],
-        preemption_bound: None,
+        preemption_bound: Some(3),
         grace_periods: false,
         twin: false,
         body: lookup_against_return,

@@ -506,7 +506,7 @@ fn fault_against_resize(from: u64, to: u64) {
 }
 
 #[test]
-fn a_fault_that_reads_against_a_cut() {
+fn big_a_fault_that_reads_against_a_cut() {
     Model {
         name: "classic fault that reads against truncation in its page",
         rows: &[19, 50],

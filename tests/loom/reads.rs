@@ -48,11 +48,11 @@ fn cached_rows_against_change() {
 }
 
 #[test]
-fn a_gather_of_cached_rows_against_a_change() {
+fn big_a_gather_of_cached_rows_against_a_change() {
     Model {
         name: "gather of cached rows against a change that is found",
         rows: &[],
-        preemption_bound: Some(3),
+        preemption_bound: Some(2),
         grace_periods: false,
         twin: false,
         body: cached_rows_against_change,
@@ -98,7 +98,7 @@ fn rows_against_change() {
 }
 
 #[test]
-fn a_gather_against_a_change() {
+fn big_a_gather_against_a_change() {
     Model {
         name: "gather against a change that another finds",
         rows: &[],

@@ -85,7 +85,7 @@ fn cut_against_growth() {
 }
 
 #[test]
-fn a_truncation_against_a_truncation() {
+fn big_a_truncation_against_a_truncation() {
     Model {
         name: "truncation against truncation",
         rows: &[50],
@@ -154,11 +154,11 @@ fn read_against_refusal() {
 }
 
 #[test]
-fn a_read_against_a_truncation_that_is_refused() {
+fn big_a_read_against_a_truncation_that_is_refused() {
     Model {
         name: "read against a truncation that the store refuses",
         rows: &[],
-        preemption_bound: Some(3),
+        preemption_bound: Some(2),
         grace_periods: false,
         twin: false,
         body: read_against_refusal,
@@ -240,11 +240,11 @@ fn hit_of_two_pages_against_eviction() {
 }
 
 #[test]
-fn a_hit_of_two_pages_against_eviction() {
+fn big_a_hit_of_two_pages_against_eviction() {
     Model {
         name: "hit of two pages against eviction",
         rows: &[49],
-        preemption_bound: Some(3),
+        preemption_bound: Some(2),
         grace_periods: false,
         twin: false,
         body: hit_of_two_pages_against_eviction,
@@ -275,7 +275,7 @@ fn copy_against_followed_cut() {
 }
 
 #[test]
-fn a_copy_against_a_cut_that_is_followed() {
+fn big_a_copy_against_a_cut_that_is_followed() {
     Model {
         name: "copy-out against a cut by others that is followed",
         rows: &[50],

@@ -43,6 +43,45 @@ fn a_fault_against_truncate() {
     .check();
 }
 
+/// One thread faults speculatively, one truncates the page away, after the bulk unmap has passed it. Claim and premise as above.
+fn fault_against_truncation_of_its_page() {
+    let (mm, file, at) = one_page(Prot::Read, true);
+    let history = History::new(READY);
+    let truncater = {
+        let (file, history) = (file.open_file().unwrap(), history.clone());
+        spawn(move || {
+            history.call(
+                "truncate",
+                || crate::cache::models::truncate_first_page(&file.mapping),
+                |place, ()| {
+                    *place = Place { mapped: false, entry: false };
+                    true
+                },
+            );
+        })
+    };
+    history.call("fault", || attempt(&mm, at, false), attempt_is_right);
+    truncater.join().unwrap();
+    look(&history, &mm, at);
+    assert_eq!(mm.inner.shared.frames.usage().in_use, 0);
+    drop((mm, file));
+}
+
+#[test]
+fn big_a_fault_against_truncation_of_its_page() {
+    Model {
+        name: "speculative fault against truncation of its page",
+        rows: &[18, 20],
+        preemption_bound: Some(3),
+        grace_periods: false,
+        twin: false,
+        body: fault_against_truncation_of_its_page,
+        reaches: &["commit", "FILE_MISS", "FILE_LOCKED", "FILE_MAPPING"],
+        needs: &["truncate.unmap_locked"],
+    }
+    .check();
+}
+
 /// One thread faults on the classic path, one truncates the file to nothing. Claims: the fault ends, with SIGBUS only if the
 /// file ends before the page; afterwards there is no entry. Premise: the size changes before page locks are taken.
 fn ending_against_truncate() {
