@@ -27,6 +27,8 @@ mod filemap;
 mod pin;
 #[path = "reads.rs"]
 mod reads;
+#[path = "room.rs"]
+mod room;
 #[path = "sizes.rs"]
 mod sizes;
 #[path = "truncate.rs"]

@@ -227,7 +227,12 @@ fn truncation_against_reclaim() {
         twin: false,
         body: truncate_against_reclaim,
         reaches: &["freed", "kept", "truncated", "not truncated"],
-        needs: &["vmscan.seed.mapping_before_lock", "vmscan.busy"],
+        needs: &[
+            "vmscan.seed.mapping_before_lock",
+            "vmscan.busy",
+            "vmscan.busy.put_back_first",
+            "vmscan.keep.put_back_first",
+        ],
     }
     .check();
 }
@@ -400,7 +405,7 @@ fn the_last_user_against_reclaim() {
         twin: false,
         body: last_user_against_reclaim,
         reaches: &["found", "absent", "freed", "kept"],
-        needs: &["drop.unlock_first"],
+        needs: &["drop.unlock_first", "vmscan.seed.files_let_go"],
     }
     .check();
 }

@@ -7,7 +7,7 @@
 use crate::error::Result;
 use crate::page::PAGE_SIZE;
 use crate::reserve;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, duty};
 use std::sync::Arc;
 
 /// Largest read of a store (1 MiB).
@@ -18,6 +18,7 @@ const LEAST: usize = 32 * PAGE_SIZE;
 /// The buffers of one cache.
 #[derive(Debug)]
 pub(crate) struct InFlight {
+    /// Bytes of all buffers. Relaxed: it bounds itself, and orders nothing.
     bytes: AtomicU64,
     most: u64,
 }
@@ -40,10 +41,10 @@ impl InFlight {
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
     pub(super) fn buffer(self: &Arc<Self>, wanted: usize) -> Result<Buffer> {
         let mut claim = Claim { of: Arc::clone(self), bytes: wanted.min(PIECE) };
-        // Claimed before the total is checked, so that concurrent claims cannot exceed the limit.
+        // Claimed in the step that sees the others' claims, so that together they cannot exceed the limit.
         let total = self.bytes.fetch_add(claim.bytes as u64, Ordering::Relaxed) + claim.bytes as u64;
         let over = usize::try_from(total.saturating_sub(self.most)).unwrap_or(usize::MAX);
-        claim.give_back(over.min(claim.bytes.saturating_sub(LEAST)));
+        duty!("in_flight.bounded", claim.give_back(over.min(claim.bytes.saturating_sub(LEAST))));
         Ok(Buffer { bytes: reserve::zeros(claim.bytes, "a window")?, _claim: claim })
     }
 }
@@ -73,6 +74,15 @@ impl Drop for Claim {
 pub(super) struct Buffer {
     pub(super) bytes: Vec<u8>,
     _claim: Claim,
+}
+
+#[cfg(all(test, specmm_loom))]
+impl InFlight {
+    pub(super) const LEAST: usize = LEAST;
+
+    pub(super) fn most(&self) -> u64 {
+        self.most
+    }
 }
 
 #[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]

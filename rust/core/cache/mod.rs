@@ -110,7 +110,7 @@ pub(crate) use shared::Shared;
 pub(crate) use speculation::{filemap_fault_speculative, next_uptodate_page};
 pub use stats::{CacheStats, Counter, CounterValue};
 pub use vm_fault::{Abort, VmFault};
-pub(crate) use vmscan::{alloc_page, wait_for_frame};
+pub(crate) use vmscan::{alloc_page, put_after_grace_period, wait_for_frame};
 pub(crate) use wait::NotRead;
 
 #[cfg(not(any(specmm_loom, specmm_shuttle)))]

@@ -20,14 +20,14 @@ use super::requests::MakesRoom;
 use super::shared::Shared;
 use super::stats::Stat;
 use crate::page::{Batch, List, LockedPage, PageHandle, PageRef, Use, usage};
-use crate::sync::{Instant, Ordering, duty, guard, pause, seeded};
+use crate::sync::{Instant, Ordering, duty, guard, in_order, pause, seeded};
 use std::sync::Arc;
 
 /// Limit of one call, in scans per page: one to clear each mark of use, and one to take the page.
 const LOOKS: usize = 4;
 
 /// Largest capacity, in frames, of a cache without background reclaim.
-const SMALL: usize = 256;
+const SMALL: usize = if cfg!(specmm_loom) { 2 } else { 256 };
 
 /// Number of naps between checks whether to give up.
 const NAPS_BETWEEN_CHECKS: u32 = 50;
@@ -48,7 +48,7 @@ fn batch(shared: &Shared) -> usize {
 /// Number of free frames below which background reclaim starts; it stops at twice as many. Small caches have none.
 fn low_watermark(shared: &Shared) -> usize {
     let capacity = shared.frames.capacity();
-    if capacity <= SMALL { 0 } else { (capacity / 128).min(1024) }
+    if capacity <= SMALL { 0 } else { (capacity / 128).clamp(1, 1024) }
 }
 
 /// Allocates a frame, evicting pages if necessary (`alloc_pages`, direct reclaim). Must not be called inside a read section.
@@ -58,7 +58,7 @@ pub(crate) fn alloc_page(shared: &Arc<Shared>, purpose: Use) -> Option<PageHandl
     loop {
         if let Some((page, left)) = shared.frames.alloc_counting(purpose) {
             if left < low_watermark(shared) {
-                shared.io.submit_reclaim(shared);
+                duty!("alloc.wake", shared.io.submit_reclaim(shared));
             }
             return Some(page);
         }
@@ -67,7 +67,14 @@ pub(crate) fn alloc_page(shared: &Arc<Shared>, purpose: Use) -> Option<PageHandl
             return None;
         }
         shared.count(Stat::DirectReclaims, 1);
-        if reclaim(shared, batch(shared)) == 0 && shared.frames.available() == 0 {
+        let (freed, available);
+        // Reclaim may put references that were deferred, and so free frames that it does not count.
+        in_order!(
+            "alloc.look_last",
+            freed = reclaim(shared, batch(shared)),
+            available = shared.frames.available(),
+        );
+        if freed == 0 && available == 0 {
             return None;
         }
     }
@@ -82,13 +89,17 @@ pub(crate) fn wait_for_frame(shared: &Shared) -> bool {
     shared.count(Stat::FrameWaits, 1);
     let mut naps = 0_u32;
     loop {
-        // References awaiting a grace period keep pages in use.
-        crate::rcu::barrier();
-        if shared.frames.available() > 0 || reclaim(shared, 1) > 0 {
+        let (is_over, has_frame);
+        // A frame that was freed before the time was over is found.
+        in_order!(
+            "wait_for_frame.look_last",
+            is_over = deadline.is_some_and(|deadline| Instant::now() >= deadline),
+            has_frame = find_frame(shared),
+        );
+        if has_frame {
             return true;
         }
         naps = naps.wrapping_add(1);
-        let is_over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
         if is_over || (naps % NAPS_BETWEEN_CHECKS == 0 && should_give_up()) {
             return false;
         }
@@ -96,10 +107,17 @@ pub(crate) fn wait_for_frame(shared: &Shared) -> bool {
     }
 }
 
+/// Whether a frame is free, or can be made so.
+fn find_frame(shared: &Shared) -> bool {
+    // References awaiting a grace period keep pages in use.
+    duty!("wait_for_frame.barrier", crate::rcu::barrier());
+    shared.frames.available() > 0 || reclaim(shared, 1) > 0
+}
+
 /// Evicts up to `target` pages, least recently used first (`shrink_node`). Returns how many frames were freed.
 pub(super) fn reclaim(shared: &Shared, target: usize) -> usize {
     crate::sync::operation!("reclaim");
-    put_deferred(shared);
+    duty!("reclaim.put_deferred", put_deferred(shared));
     let frames = shared.frames.usage();
     let mut looks = LOOKS * (frames.active + frames.inactive);
     let mut freed = 0;
@@ -119,6 +137,17 @@ pub(super) fn reclaim(shared: &Shared, target: usize) -> usize {
     freed
 }
 
+/// Puts the reference of an entry that was replaced, through which a program may still be reading.
+pub(crate) fn put_after_grace_period(shared: &Arc<Shared>, pfn: u32) {
+    let shared = Arc::clone(shared);
+    shared.deferred_puts.fetch_add(1, Ordering::Relaxed);
+    let put = move || {
+        drop(shared.frames.page(pfn).adopt());
+        shared.deferred_puts.fetch_sub(1, Ordering::Relaxed);
+    };
+    seeded!("do_wp_page.seed.put_at_once", crate::rcu::call_rcu(put), bug = put());
+}
+
 /// Puts deferred references: otherwise pages whose turn it is would look busy, and which page is evicted would depend on when a
 /// grace period ended. (References that another thread is about to put are left to it: reclaim does not wait for other threads'
 /// work.)
@@ -130,21 +159,28 @@ fn put_deferred(shared: &Shared) {
 
 /// Moves the oldest active pages to the inactive list, except those used since their last scan (`shrink_active_list`). Returns
 /// how many were scanned.
-fn shrink_active(shared: &Shared) -> usize {
+pub(super) fn shrink_active(shared: &Shared) -> usize {
     crate::sync::operation!("reclaim");
     let pages = shared.frames.isolate(List::Active, batch(shared));
-    for handle in pages.iter() {
+    let looked = pages.len();
+    for handle in pages {
         let page = handle.page();
-        if was_used(shared, page) {
-            shared.frames.put_back(page, List::Active);
+        let list = if was_used(shared, page) {
+            List::Active
         } else {
             page.usage().clear(usage::ACTIVE);
-            shared.frames.put_back(page, List::Inactive);
             shared.count(Stat::Deactivations, 1);
-        }
+            List::Inactive
+        };
+        // The reference keeps the frame from being freed, and so from being on a list when it is.
+        in_order!(
+            "shrink_active.put_back_first",
+            duty!("shrink_active.put_back", shared.frames.put_back(page, list)),
+            drop(handle),
+        );
     }
-    shared.count(Stat::Scanned, pages.len() as u64);
-    pages.len()
+    shared.count(Stat::Scanned, looked as u64);
+    looked
 }
 
 /// Whether an active page was used since its last scan; clears its marks of use.
@@ -172,17 +208,21 @@ pub(super) fn shrink_inactive(shared: &Shared, most: usize) -> (usize, usize) {
     let mut doomed = Batch::new();
     let looked = pages.len();
     for handle in pages {
-        match judge(shared, handle.page(), &mut mappings, &mut gather) {
-            Verdict::Keep(list) => {
-                duty!("vmscan.keep", shared.frames.put_back(handle.page(), list));
-            }
+        let page = handle.page();
+        match judge(shared, page, &mut mappings, &mut gather) {
+            Verdict::Keep(list) => in_order!(
+                "vmscan.keep.put_back_first",
+                duty!("vmscan.keep", shared.frames.put_back(page, list)),
+                drop(handle),
+            ),
+            // The page is locked and in the cache, so ours is not the last reference.
             Verdict::Take(lock, mapping) => {
                 doomed.push((lock, mapping));
             }
         }
-        // A page to be evicted is locked and in the cache, so ours is not the last reference.
     }
     gather.finish();
+    let mappings = seeded!("vmscan.seed.files_let_go", mappings, bug = found_again(shared, mappings));
     shared.workingset.make_room_for(doomed.len(), shared.frames.capacity(), &shared.files);
     let mut freed = 0;
     for (lock, mapping) in doomed {
@@ -196,13 +236,26 @@ pub(super) fn shrink_inactive(shared: &Shared, most: usize) -> (usize, usize) {
             }
             Err(lock) => {
                 shared.workingset.forget(shadow);
-                duty!("vmscan.busy", shared.frames.put_back(lock.page(), List::Inactive));
+                // The lock keeps the page in the cache, and so its frame from being freed.
+                in_order!(
+                    "vmscan.busy.put_back_first",
+                    duty!("vmscan.busy", shared.frames.put_back(page, List::Inactive)),
+                    drop(lock),
+                );
             }
         }
     }
     shared.workingset.trim_nodes(shared.frames.capacity(), &shared.files);
     shared.count(Stat::Scanned, looked as u64);
     (looked, freed)
+}
+
+/// The same files, let go and looked up again.
+#[cfg(any(specmm_loom, specmm_shuttle))]
+fn found_again(shared: &Shared, mappings: Batch<Arc<dyn CachedFile>>) -> Batch<Arc<dyn CachedFile>> {
+    let ids: Vec<_> = mappings.iter().map(|mapping| mapping.id()).collect();
+    drop(mappings);
+    ids.into_iter().filter_map(|id| shared.files.get(id)).collect()
 }
 
 /// Decides what to do with one page, to which the caller holds a reference. `mappings` are the files of the batch so far.

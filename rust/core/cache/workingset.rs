@@ -25,6 +25,7 @@ const FEW_NODES: usize = 64;
 pub(crate) struct Workingset {
     /// Evictions and activations so far (`nonresident_age`).
     age: Guess,
+    /// Shadows in all files. Relaxed: it bounds itself, and orders nothing.
     shadows: AtomicU64,
     /// Nodes that came to hold only shadows, in that order. Since then a node may have got a page, or have been freed.
     nodes: Mutex<VecDeque<NotedNode>>,
@@ -93,18 +94,24 @@ impl Workingset {
     /// The shadow of a page that is about to be evicted, if another is allowed.
     pub(super) fn eviction(&self, capacity: usize) -> Entry {
         let age = self.age.add(1) & MAX_VALUE;
-        // Counted first, so that concurrent evictions cannot exceed the limit.
-        if self.shadows.fetch_add(1, Ordering::Relaxed) >= capacity as u64 {
-            self.shadows.fetch_sub(1, Ordering::Relaxed);
+        // Counted first, so that concurrent evictions cannot exceed the limit, and whoever forgets a shadow finds it counted.
+        let others = self.shadows.fetch_add(1, Ordering::Relaxed);
+        if !guard!("shadows.bounded", others < capacity as u64) {
+            self.uncount();
             return Entry::EMPTY;
         }
         Entry::value(age)
     }
 
+    fn uncount(&self) {
+        let before = self.shadows.fetch_sub(1, Ordering::Relaxed);
+        debug_assert!(before > 0, "a shadow was not counted");
+    }
+
     /// Uncounts a shadow that was overwritten or erased, or whose page was not evicted after all.
     pub(super) fn forget(&self, entry: Entry) {
         if entry.as_value().is_some() {
-            self.shadows.fetch_sub(1, Ordering::Relaxed);
+            self.uncount();
         }
     }
 
@@ -191,7 +198,7 @@ impl Workingset {
     /// Erases the shadows in the node that contains `index` and was noted under this number, unless it has got a page.
     pub(super) fn forget_node(&self, pages: &XArray, index: u64, number: u32) {
         let mut pages = pages.lock();
-        if pages.still_has_values_only(index, number) {
+        if guard!("forget_node.shadows_only", pages.still_has_values_only(index, number)) {
             let first = index & !(FANOUT as u64 - 1);
             for at in first..first + FANOUT as u64 {
                 self.forget(pages.erase(at));

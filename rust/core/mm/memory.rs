@@ -8,14 +8,14 @@ use super::events::Event;
 use super::leaf::{LeafLocked, Pte, Walk, leaf_range};
 use super::page_table::{Missing, no_memory_for_a_table};
 use super::vma::{VmFlags, VmaCopy};
-use crate::cache::alloc_page;
 use crate::cache::filemap::{Answer, Blocked, Pass, Step, filemap_fault};
 use crate::cache::{Abort, HeldPage, VmFault};
+use crate::cache::{alloc_page, put_after_grace_period};
 use crate::cache::{filemap_fault_speculative, next_uptodate_page};
 use crate::error::{Error, IoError};
 use crate::page::{PAGE_SIZE, PageHandle, PageRef, Use};
 use crate::rcu::{self, ReadSection};
-use crate::sync::{Ordering, duty, guard, in_order, seeded};
+use crate::sync::{duty, guard, in_order, seeded};
 
 /// One fault on one mapping (`struct vm_fault`).
 pub(super) struct Fault<'m, 'a> {
@@ -269,7 +269,7 @@ impl<'m> Fault<'m, '_> {
             let _owned_by_the_entry = copy.into_pfn();
             let old = frames.page(seen.pfn());
             duty!("do_wp_page.mapcount.old", old.remove_mapping());
-            self.put_after_grace_period(seen.pfn());
+            put_after_grace_period(&self.mm.shared, seen.pfn());
         }
         true
     }
@@ -292,17 +292,6 @@ impl<'m> Fault<'m, '_> {
                 Err(found) => now = found,
             }
         }
-    }
-
-    /// A program may still be reading through the entry that was replaced.
-    fn put_after_grace_period(&self, pfn: u32) {
-        let shared = std::sync::Arc::clone(&self.mm.shared);
-        shared.deferred_puts.fetch_add(1, Ordering::Relaxed);
-        let put = move || {
-            drop(shared.frames.page(pfn).adopt());
-            shared.deferred_puts.fetch_sub(1, Ordering::Relaxed);
-        };
-        seeded!("do_wp_page.seed.put_at_once", rcu::call_rcu(put), bug = put());
     }
 
     #[cfg(any(specmm_loom, specmm_shuttle))]
