@@ -14,29 +14,9 @@ fn one_page() -> (Arc<Shared>, File) {
     (shared, file)
 }
 
-#[derive(Debug, Clone, Copy)]
-struct State {
-    open: bool,
-    pins: u32,
-}
-
-const OPEN: State = State { open: true, pins: 0 };
-
-/// Closes the file, unless it has pins.
-fn close(file: &File, history: &History<State>) {
-    let close = || match file.close() {
-        Ok(()) => true,
-        Err(Error::Pinned(_)) => {
-            reach("pinned");
-            false
-        }
-        Err(error) => panic!("{error}"),
-    };
-    history.call("close", close, |state, &closed| {
-        let right = closed == (state.pins == 0);
-        state.open &= !closed;
-        right
-    });
+/// Closes the file. The state is whether it is open.
+fn close(file: &File, history: &History<bool>) {
+    history.call("close", || file.close().unwrap(), |open, ()| std::mem::replace(open, false));
 }
 
 /// Whether a call found the file open.
@@ -54,15 +34,15 @@ fn found_open<T>(answer: Result<T>) -> bool {
 /// reference is left. Premise: who uses the file counts as a user of it.
 fn close_against(call: fn(&File) -> Result<()>) {
     let (shared, file) = one_page();
-    let history = History::new(OPEN);
+    let history = History::new(true);
     let closer = {
         let (file, history) = (file.clone(), history.clone());
         spawn(move || close(&file, &history))
     };
-    history.call("call", || found_open(call(&file)), |state, open| state.open == *open);
+    history.call("call", || found_open(call(&file)), |open, found| open == found);
     closer.join().unwrap();
     history.settle();
-    history.call("call at rest", || found_open(call(&file)), |state, open| state.open == *open);
+    history.call("call at rest", || found_open(call(&file)), |open, found| open == found);
     history.check();
     drop(file);
     shared.frames.audit(&[]).unwrap();
@@ -122,63 +102,11 @@ fn a_close_against_a_revalidation() {
     });
 }
 
-/// One thread closes the file; one pins its page. Claim: a file with a pin is not closed, and a closed one gets
-/// no pin. Premise: one word counts the pins and says whether the file takes more.
-fn close_against_pin() {
-    let (shared, file) = one_page();
-    let history = History::new(OPEN);
-    let closer = {
-        let (file, history) = (file.clone(), history.clone());
-        spawn(move || close(&file, &history))
-    };
-    let mut pin = None;
-    let take = || {
-        let taken = file.pin(0, PAGE_SIZE);
-        match taken {
-            Ok(taken) => {
-                pin = Some(taken);
-                found_open(Ok(()))
-            }
-            Err(error) => found_open::<()>(Err(error)),
-        }
-    };
-    history.call("pin", take, |state, &pinned| {
-        state.pins += u32::from(pinned);
-        state.open == pinned
-    });
-    closer.join().unwrap();
-    history.settle();
-    let end = |state: &mut State, (): &()| {
-        state.pins = 0;
-        true
-    };
-    history.call("unpin", || drop(pin), end);
-    close(&file, &history);
-    history.check();
-    drop(file);
-    shared.frames.audit(&[]).unwrap();
-}
-
-#[test]
-fn a_close_against_a_pin() {
-    Model {
-        name: "close of a file against a pin",
-        rows: &[56],
-        preemption_bound: None,
-        grace_periods: false,
-        twin: false,
-        body: close_against_pin,
-        reaches: &["open", "closed", "pinned"],
-        needs: &["pin.open", "close.pins"],
-    }
-    .check();
-}
-
 /// One thread closes the file; one finds that its path names another one now, and puts an open of that in its place. Claim: what
 /// was closed stays closed. Premise: none.
 fn close_against_reopening() {
     let (shared, file) = one_page();
-    let history = History::new(OPEN);
+    let history = History::new(true);
     let closer = {
         let (file, history) = (file.clone(), history.clone());
         spawn(move || close(&file, &history))
@@ -190,10 +118,10 @@ fn close_against_reopening() {
         reach(if reopened { "open" } else { "closed" });
         reopened
     };
-    history.call("reopen", reopen, |state, reopened| state.open == *reopened);
+    history.call("reopen", reopen, |open, reopened| open == reopened);
     closer.join().unwrap();
     history.settle();
-    history.call("look", || file.is_closed(), |state, closed| state.open != *closed);
+    history.call("look", || file.is_closed(), |open, closed| open != closed);
     history.check();
     drop(file);
     shared.frames.audit(&[]).unwrap();
@@ -218,7 +146,7 @@ fn a_close_against_a_reopening() {
 /// no reference.
 fn close_against_hit() {
     let (shared, file) = one_page();
-    let history = History::new(OPEN);
+    let history = History::new(true);
     let reader = {
         let (file, history) = (file.clone(), history.clone());
         spawn(move || {
@@ -229,7 +157,7 @@ fn close_against_hit() {
                 assert!(hit.is_none() || bytes == [OURS; PAGE_SIZE]);
                 hit.is_some()
             };
-            history.call("hit", hit, |state, hit| state.open == *hit);
+            history.call("hit", hit, |open, hit| open == hit);
         })
     };
     close(&file, &history);
