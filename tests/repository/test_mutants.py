@@ -207,7 +207,7 @@ def test_an_edit_is_an_arm_of_its_function(of_the_sources):
 SCRIPT = """\
 #!/bin/sh
 echo "running 1 test"
-[ -z "$SPECMM_EDITS_MET" ] || echo 0 > "$SPECMM_EDITS_MET"
+[ -z "$SPECMM_EDITS_MET" ] || printf '\\001' > "$SPECMM_EDITS_MET"
 case "$SPECMM_EDIT $2" in
     "1 "*) exit 101;;
     "2 slow") exit 101;;

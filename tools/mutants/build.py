@@ -41,9 +41,10 @@ LINTS = b"#![allow(warnings, clippy::all, arithmetic_overflow, overflowing_liter
 CHOICE = """
 #[allow(unsafe_code)]
 mod edits {
-    use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+    use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, Ordering};
     static EDIT: AtomicU32 = AtomicU32::new(0);
-    static MET: [AtomicU8; MARKS] = [const { AtomicU8::new(0) }; MARKS];
+    static UNSEEN: [AtomicU8; MARKS] = [const { AtomicU8::new(0) }; MARKS];
+    static MET: AtomicPtr<AtomicU8> = AtomicPtr::new(UNSEEN.as_ptr().cast_mut());
     /// The edit that this run makes; 0 is none.
     #[inline]
     pub fn edit() -> u32 {
@@ -51,37 +52,28 @@ mod edits {
     }
     #[inline]
     pub fn met(mark: usize) {
-        MET[mark].store(1, Ordering::Relaxed);
-    }
-    unsafe extern "C" {
-        fn getenv(name: *const std::ffi::c_char) -> *const std::ffi::c_char;
-        fn atexit(run: extern "C" fn()) -> i32;
+        unsafe { &*MET.load(Ordering::Relaxed).add(mark) }.store(1, Ordering::Relaxed);
     }
     #[used]
     #[unsafe(link_section = ".init_array")]
     static BEGIN: extern "C" fn() = begin;
     extern "C" fn begin() {
-        let asked = unsafe { getenv(c"SPECMM_EDIT".as_ptr()) };
-        if !asked.is_null() {
-            let number = unsafe { std::ffi::CStr::from_ptr(asked) }.to_str().unwrap().parse().unwrap();
-            EDIT.store(number, Ordering::Relaxed);
-        }
-        if !unsafe { getenv(c"SPECMM_EDITS_MET".as_ptr()) }.is_null() {
-            unsafe { atexit(end) };
-        }
-    }
-    /// Adds to the file: children of a test that forks write as well.
-    extern "C" fn end() {
-        use std::io::Write;
-        let Some(path) = std::env::var_os("SPECMM_EDITS_MET") else { return };
-        let mut text = String::new();
-        for (mark, met) in MET.iter().enumerate() {
-            if met.load(Ordering::Relaxed) == 1 {
-                text += &format!("{mark}\\n");
+        unsafe {
+            let asked = libc::getenv(c"SPECMM_EDIT".as_ptr());
+            if !asked.is_null() {
+                let number = std::ffi::CStr::from_ptr(asked).to_str().unwrap().parse().unwrap();
+                EDIT.store(number, Ordering::Relaxed);
+            }
+            // A file of a byte a mark: what was met is there however the process ends, and whoever it forked.
+            let path = libc::getenv(c"SPECMM_EDITS_MET".as_ptr());
+            if !path.is_null() {
+                let file = libc::open(path, libc::O_RDWR);
+                let access = libc::PROT_READ | libc::PROT_WRITE;
+                let met = libc::mmap(std::ptr::null_mut(), MARKS, access, libc::MAP_SHARED, file, 0);
+                assert!(met != libc::MAP_FAILED, "no file of marks");
+                MET.store(met.cast(), Ordering::Relaxed);
             }
         }
-        let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
-        file.and_then(|mut file| file.write_all(text.as_bytes())).unwrap();
     }
 }
 pub(crate) use edits::{edit, met};
