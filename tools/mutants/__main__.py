@@ -16,6 +16,7 @@ import difflib
 import fcntl
 import hashlib
 import json
+import math
 import resource
 import secrets
 import signal
@@ -258,9 +259,8 @@ def main() -> int:
         "--recheck", action="store_true", help="only those that an entry covers: none may die"
     )
     parser.add_argument("--update", action="store_true", help="remember which test killed each")
-    parser.add_argument(
-        "--stale", action="store_true", help="believe what was recorded before the last change"
-    )
+    parser.add_argument("--budget", type=float, default=math.inf, help="seconds of tests for each, at most")
+    parser.add_argument("--record", action="store_true", help="find out anew which tests meet what")
     arguments = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, end_with_the_runs)
