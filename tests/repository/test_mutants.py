@@ -207,7 +207,7 @@ def test_an_edit_is_an_arm_of_its_function(of_the_sources):
 SCRIPT = """\
 #!/bin/sh
 echo "running 1 test"
-[ -z "$SPECMM_EDITS_MET" ] || printf '\\001' > "$SPECMM_EDITS_MET"
+[ -z "$SPECMM_EDITS_MET" ] || printf '\\001' 1<> "$SPECMM_EDITS_MET"
 case "$SPECMM_EDIT $2" in
     "1 "*) exit 101;;
     "2 slow") exit 101;;
@@ -286,3 +286,81 @@ def test_the_hints_name_edits_of_the_sources(of_the_sources):
 def test_the_group_of_the_tool_is_in_the_tests_group():
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
     assert {"include-group": "mutants"} in groups["dev"]
+
+
+@pytest.fixture
+def make_mutants(tests, tmp_path, monkeypatch, of_the_sources):
+    """The tool on two edits of the sources, which the binary above calls 1 and 4."""
+    some = [edit for edit in of_the_sources if edit.operator == "swap"][:2]
+    planted = mutants.control(of_the_sources)
+    statements = [edit.statement for edit in (*some, planted)]
+
+    def build_nothing(order, count, kinds, planted):
+        numbers = {some[0].id: 1, some[1].id: 4, planted.id: 1}
+        written = build.Written(numbers, statements, {})
+        return mutants.Built(order[:count], [], written, tests)
+
+    def make(*arguments, hints=None):
+        (tmp_path / "killers.json").write_text(json.dumps(hints or {}))
+        for test in tests:
+            test.met = set(statements)
+        known = {test.told: {"key": "", "seconds": 0.1, "cpu": 0.01, "met": statements} for test in tests}
+        (tmp_path / "records.json").write_text(json.dumps(known))
+        ids = [word for edit in some for word in ("--id", edit.id)]
+        monkeypatch.setattr(sys, "argv", ["mutants", *ids, *arguments])
+        return mutants.main()
+
+    monkeypatch.setattr(mutants, "build", build_nothing)
+    monkeypatch.setattr(mutants, "PLACE", tmp_path)
+    monkeypatch.setattr(mutants, "KILLERS", tmp_path / "killers.json")
+    monkeypatch.setattr(run.Records.__init__, "__defaults__", (tmp_path / "records.json",))
+    monkeypatch.setattr(mutants, "entries", list)
+    make.edits = some
+    return make
+
+
+def test_a_survivor_fails_the_run_and_gets_an_entry(make_mutants, capsys):
+    assert make_mutants() == 1
+    out, told = capsys.readouterr()
+    dies, lives = make_mutants.edits
+    assert f"{dies.id} swap       {dies.file} {dies.function}: failed loom binary quick" in out
+    assert f"{lives.id} swap       {lives.file} {lives.function}: SURVIVES 2 tests" in out
+    assert told.strip().startswith(survivors.ready_made(lives))
+    assert "1 survive without a reason" in told
+
+
+def test_a_survivor_with_a_reason_is_not_run(make_mutants, monkeypatch, capsys):
+    dies, lives = make_mutants.edits
+    entry = survivors.Entry(lives.file, lives.function, "why", text=lives.text)
+    monkeypatch.setattr(mutants, "entries", lambda: [entry])
+    assert make_mutants() == 0
+    assert lives.id not in capsys.readouterr().out
+    assert make_mutants("--recheck") == 0
+    entry = survivors.Entry(dies.file, dies.function, "why", text=dies.text)
+    assert make_mutants("--recheck") == 1, "its reason is wrong"
+    gone = survivors.Entry(dies.file, "no_function", "why")
+    monkeypatch.setattr(
+        mutants, "entries", lambda: [entry, survivors.Entry(lives.file, lives.function, "why"), gone]
+    )
+    assert make_mutants() == 1, "an entry covers nothing"
+
+
+def test_killers_are_written_and_tried_first(make_mutants, tmp_path, capsys):
+    assert make_mutants("--update") == 1
+    dies, lives = make_mutants.edits
+    written = json.loads((tmp_path / "killers.json").read_text())
+    assert written == {dies.id: "loom binary quick"}
+    assert make_mutants("--id", dies.id, hints=written | {lives.id: "loom binary slow"}) == 1
+    capsys.readouterr()
+
+
+def test_without_a_planted_edit_that_dies_there_is_no_run(make_mutants, tests):
+    tests[0].binary.path.write_text("#!/bin/sh\necho 'running 1 test'\n")
+    with pytest.raises(SystemExit, match="the planted edit survives 2 tests"):
+        make_mutants()
+
+
+def test_nothing_drawn_is_no_run(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["mutants", "--file", "no/such.rs"])
+    with pytest.raises(SystemExit, match="nothing to draw from"):
+        mutants.main()

@@ -231,9 +231,8 @@ class Draw:
             self.fates[fate.edit.id] = fate
             if fate.killed_by:
                 show(fate)
-        self.undecided = [
-            edit for edit in to_run if edit.id not in meeting or not self.fates[edit.id].killed_by
-        ]
+        killed = {id_ for id_, fate in self.fates.items() if fate.killed_by}
+        self.undecided = [edit for edit in built.chosen if edit.id not in killed and edit not in self.covered]
 
     def _is_covered(self, edit: Edit) -> bool:
         return any(entry.covers(edit) for entry in self.known)
