@@ -13,8 +13,9 @@ use super::stats::Stat;
 use crate::error::{IoError, ShortRead};
 use crate::page::{Frames, LockedPage, PAGE_SIZE, PageFlags};
 use crate::reserve;
-use crate::store::ReadBy;
+use crate::store::{Look, ReadBy};
 use crate::sync::{duty, guard, in_order, seeded};
+use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -118,8 +119,7 @@ fn read_run(
 ) -> Result<(), IoError> {
     let offset = first * PAGE_SIZE as u64;
     let version = mapping.version.expected();
-    let look = || mapping.store.look();
-    let early = seeded!("fill.looks_last", None, bug = version.map(|_| look()));
+    let early = seeded!("fill.looks_last", None, bug = version.map(|_| mapping.store.look()));
     let room = buffer.len();
     let (size, expected, read) = loop {
         let size = mapping.i_size();
@@ -144,10 +144,7 @@ fn read_run(
         Ok(got) => {
             mapping.shared.count(Stat::ReadErrors, 1);
             let short = ShortRead { got, expected, offset, size };
-            return Err(IoError::new(
-                std::io::Error::new(std::io::ErrorKind::UnexpectedEof, short),
-                &mapping.name,
-            ));
+            return Err(IoError::new(io::Error::new(io::ErrorKind::UnexpectedEof, short), &mapping.name));
         }
         Err(error) => {
             mapping.shared.count(Stat::ReadErrors, 1);
@@ -155,8 +152,8 @@ fn read_run(
         }
     }
     if let Some(version) = version {
-        let now = early.unwrap_or_else(look);
-        let now = now.and_then(|now| now.past_an_append(&version, look));
+        let look = || mapping.store.look();
+        let now = early_or(early, look).and_then(|now| now.past_an_append(&version, look));
         let now = now.map_err(|error| IoError::new(error, &mapping.name))?;
         if !guard!("fill.one_version", mapping.version.vouches(&version, &now)) {
             return Err(IoError::changed(&mapping.name));
@@ -166,4 +163,9 @@ fn read_run(
         in_order!("fill.bytes_first", page.page().bytes().write(0, bytes), page.set_uptodate());
     }
     Ok(())
+}
+
+/// The look that was made too early, in models; otherwise one now.
+fn early_or(early: Option<io::Result<Look>>, look: impl Fn() -> io::Result<Look>) -> io::Result<Look> {
+    early.unwrap_or_else(look)
 }
