@@ -207,7 +207,10 @@ def test_an_edit_is_an_arm_of_its_function(of_the_sources):
 SCRIPT = """\
 #!/bin/sh
 echo "running 1 test"
-[ -z "$SPECMM_EDITS_MET" ] || printf '\\001' 1<> "$SPECMM_EDITS_MET"
+if [ -n "$SPECMM_EDITS_MET" ]; then
+    met=$(tr '\\000' x < "$SPECMM_EDITS_MET")
+    printf %s "$met" 1<> "$SPECMM_EDITS_MET"
+fi
 case "$SPECMM_EDIT $2" in
     "1 "*) exit 101;;
     "2 slow") exit 101;;
@@ -307,7 +310,7 @@ def make_mutants(tests, tmp_path, monkeypatch, of_the_sources):
         known = {test.told: {"key": "", "seconds": 0.1, "cpu": 0.01, "met": statements} for test in tests}
         (tmp_path / "records.json").write_text(json.dumps(known))
         ids = [word for edit in some for word in ("--id", edit.id)]
-        monkeypatch.setattr(sys, "argv", ["mutants", *ids, *arguments])
+        monkeypatch.setattr(sys, "argv", ["mutants", "--kind", "loom", *ids, *arguments])
         return mutants.main()
 
     monkeypatch.setattr(mutants, "build", build_nothing)

@@ -168,7 +168,9 @@ def plant(built: Built, tests: list[Test], planted: Edit, records: Records) -> N
         mine = [test for test in tests if test.binary.kind == kind and planted.statement in test.met]
         others = iter([test for test in built.tests if test.binary.kind == kind and test not in tests])
         while not mine:
-            one = next(others)
+            one = next(others, None)
+            if one is None:
+                sys.exit(f"mutants: {kind}: no test meets the planted edit: {told(planted)}")
             look_up(records, [one])
             mine = [one] if planted.statement in one.met else []
         (fate,) = judge_all([planted], built.written.numbers, {planted.id: mine}, records)
@@ -342,7 +344,7 @@ def verdict(draw: Draw, gone: list[Entry], arguments: argparse.Namespace, began:
             f"mutants: {operator:10} {died[operator]:4} of {ran[operator]:4} die,"
             f" {covered[operator]:4} have a reason, {refused[operator]:4} do not compile"
         )
-    if not fates:
+    if not fates and not draw.covered:
         sys.exit("mutants: nothing ran")
     if arguments.recheck:
         for fate in fates:
