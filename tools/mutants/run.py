@@ -26,7 +26,7 @@ NOT_OURS = re.compile(r"::canaries::|^loom_history::|^shuttle_harness::")
 # this many times as long, which on a busy machine says little: at least so many seconds.
 TIMES, CPU_SECONDS, SECONDS = 8, 10, 60
 # To see what a test meets it runs so long at most; one that takes longer is tried last.
-RECORDED, DEAR = 60, 600
+RECORDED, DEAR = 15, 600
 JOBS = os.cpu_count() or 2
 # Runs under way, each a process group of its own.
 ALIVE: set[int] = set()
