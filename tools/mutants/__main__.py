@@ -192,40 +192,43 @@ class Draw:
     covered: list[Edit] = field(default_factory=list)
 
     def run(self, order: list[Edit], count: int, hints: dict[str, str | None]) -> None:
-        """First what killed the edits before, if that is known of all; then all of Rust; then Python."""
+        """All of Rust, then Python; if it is known of all what killed them before, that first and alone."""
         kinds = self.arguments.kind or list(KINDS)
         refused = {id_ for id_, test in hints.items() if test is None}
         first = [edit for edit in order if edit.id not in refused][:count]
         killers = {
-            edit.id: test for edit in first if (test := hints.get(edit.id)) and test.split()[0] in kinds
+            edit.id: test for edit in order if (test := hints.get(edit.id)) and test.split()[0] in kinds
         }
-        if killers and all(edit.id in killers or self._is_covered(edit) for edit in first):
+        used = {killers[edit.id].split()[0] for edit in first if edit.id in killers}
+        if used and all(edit.id in killers or self._is_covered(edit) for edit in first):
             self.refused = [edit for edit in order[: order.index(first[-1])] if edit.id in refused]
-            self._stage(first, count, sorted({test.split()[0] for test in killers.values()}), killers)
+            self._stage(first, count, sorted(used), killers, only=True)
             order, count = self.undecided, len(self.undecided)
         for is_last in (False, True):
             some = [kind for kind in kinds if (kind == "python") == is_last]
             if some and order:
-                self._stage(order, count, some, {})
+                self._stage(order, count, some, killers)
                 order, count = self.undecided, len(self.undecided)
 
-    def _stage(self, order: list[Edit], count: int, kinds: list[str], killers: dict[str, str]) -> None:
+    def _stage(
+        self, order: list[Edit], count: int, kinds: list[str], killers: dict[str, str], *, only: bool = False
+    ) -> None:
         built = build(order, count, kinds, self.planted)
         self.refused += built.refused
         if not self.arguments.recheck:
             self.covered += [edit for edit in built.chosen if self._is_covered(edit)]
         to_run = [edit for edit in built.chosen if edit not in self.covered]
         tests, records = built.tests, Records(built.written.marks, key_of_tree())
-        if killers:
-            by_name = {test.told: test for test in tests}
-            to_try = {edit.id: [by_name[killers[edit.id]]] for edit in to_run if killers[edit.id] in by_name}
-            tests = list({test.told: test for mine in to_try.values() for test in mine}.values())
-            look_up(records, tests)
-        else:
-            look_up(records, tests)
-            to_try = {edit.id: meeting(edit, tests) for edit in to_run}
+        if only:
+            used = {killers.get(edit.id) for edit in to_run}
+            tests = [test for test in tests if test.told in used]
+        look_up(records, tests)
+        to_try = {edit.id: meeting(edit, tests, killers.get(edit.id)) for edit in to_run}
+        if only:
+            to_try = {
+                id_: [test for test in mine if test.told == killers.get(id_)] for id_, mine in to_try.items()
+            }
         plant(built, tests, self.planted, records)
-        to_run = [edit for edit in to_run if edit.id in to_try]
         for fate in judge_all(to_run, built.written.numbers, to_try, records, self.arguments.budget):
             before = self.fates.get(fate.edit.id, Fate(fate.edit))
             fate.tried, fate.left = fate.tried + before.tried, fate.left + before.left

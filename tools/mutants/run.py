@@ -203,14 +203,17 @@ class Records:
             self.path.write_text(json.dumps(self.known))
 
 
-def meeting(edit: Edit, tests: list[Test]) -> list[Test]:
-    """The tests that meet an edit's statement; if none is known to, its function, or its file."""
+def meeting(edit: Edit, tests: list[Test], hint: str | None = None) -> list[Test]:
+    """The tests that meet an edit's statement; if none is known to, its function, or its file.
+
+    What killed it before comes first, then the cheapest.
+    """
     found = [test for test in tests if edit.statement in test.met]
     for parts in (2, 1):
         if not found:
             place = "|".join(edit.statement.split("|")[:parts]) + "|"
             found = [test for test in tests if any(one.startswith(place) for one in test.met)]
-    return found
+    return sorted(found, key=lambda test: (test.told != hint, test.cpu))
 
 
 def key_of_tree() -> str:
@@ -238,10 +241,10 @@ class Fate:
 
 
 def judge(edit: Edit, number: int, tests: list[Test], records: Records, budget: float = math.inf) -> Fate:
-    """Runs what meets an edit, cheapest first, up to the first that fails, or until the budget is spent."""
+    """Runs tests up to the first that fails, or until the budget is spent."""
     fate = Fate(edit)
     spent = 0.0
-    for test in sorted(tests, key=lambda test: test.cpu):
+    for test in tests:
         spent += test.cpu
         if spent > budget:
             fate.left += 1
