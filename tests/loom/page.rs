@@ -316,7 +316,7 @@ fn big_a_leaver_beside_a_waiter() {
     Model {
         name: "page lock: a leaver beside a waiter",
         rows: &[29],
-        preemption_bound: Some(5),
+        preemption_bound: Some(4),
         grace_periods: false,
         twin: false,
         body: || leaver_among_lockers(0, 1, 0),
