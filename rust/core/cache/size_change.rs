@@ -72,3 +72,44 @@ fn restore_size(mapping: &AddressSpace, before: u64, refused: u64) {
         );
     }
 }
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests {
+    use crate::store::{Look, Store};
+    use crate::sync::Mutex;
+    use crate::{Io, PageCache};
+    use std::io;
+    use std::sync::Arc;
+
+    /// A store that others make longer, and that refuses to be shortened.
+    struct Growing(Mutex<u64>);
+
+    impl Store for Growing {
+        fn read_at(&self, buf: &mut [u8], _offset: u64) -> io::Result<usize> {
+            buf.fill(7);
+            Ok(buf.len())
+        }
+
+        fn truncate(&self, _size: u64) -> io::Result<()> {
+            Err(io::ErrorKind::PermissionDenied.into())
+        }
+
+        fn look(&self) -> io::Result<Look> {
+            Ok(Look { size: Some(*self.0.lock()), version: Some(1), changed: None })
+        }
+    }
+
+    #[test]
+    fn a_refused_truncation_leaves_the_size_that_others_made() {
+        let store = Arc::new(Growing(Mutex::new(100)));
+        let cache = PageCache::new(1 << 20, Io::Inline).unwrap();
+        let file = cache.open_store(Arc::clone(&store) as Arc<dyn Store>, 100).unwrap();
+        assert_eq!(file.pread(&mut [0; 100], 0).unwrap(), 100);
+        *store.0.lock() = 200;
+        assert!(file.truncate(50).is_err());
+        let mut bytes = [0; 300];
+        assert_eq!((file.size().unwrap(), file.pread(&mut bytes, 0).unwrap()), (200, 200));
+        assert_eq!((&bytes[..200], &bytes[200..]), (&[7; 200][..], &[0; 100][..]));
+        cache.check().unwrap();
+    }
+}
