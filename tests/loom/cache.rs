@@ -40,11 +40,6 @@ const PAGE: u64 = PAGE_SIZE as u64;
 const OURS: u8 = 0xAA;
 const STRANGERS: u8 = 0x55;
 
-/// What an evicted page leaves behind.
-fn shadow() -> Entry {
-    Entry::value(7)
-}
-
 /// Two files of one page over this many frames; the first caches its page in frame 0.
 fn two_files(frames: usize) -> (Arc<AddressSpace>, Arc<AddressSpace>) {
     let shared = Shared::new(frames, Io::Inline).unwrap();
@@ -136,11 +131,22 @@ fn first_byte(page: PageRef<'_>) -> u8 {
     byte[0]
 }
 
+/// Takes a locked page out if it is unused, and leaves a shadow; returns whether it was.
+fn remove_leaving_a_shadow(ours: &AddressSpace, lock: &LockedPage<'_>) -> bool {
+    let workingset = &ours.shared.workingset;
+    let shadow = workingset.eviction(ours.frames().capacity());
+    let removed = ours.remove_mapping(lock, shadow);
+    if !removed {
+        workingset.forget(shadow);
+    }
+    removed
+}
+
 /// Takes our page, which no other thread locks, out if it is unused; returns whether it was.
 fn remove(ours: &AddressSpace) -> bool {
     let page = ours.frames().page(0);
     let lock = page.try_lock().expect("nobody else locks it");
-    let removed = ours.remove_mapping(&lock, shadow());
+    let removed = remove_leaving_a_shadow(ours, &lock);
     let reference = removed.then(|| page.adopt());
     drop(lock);
     drop(reference);

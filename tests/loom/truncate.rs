@@ -43,7 +43,7 @@ fn evict_against_truncate() {
         })
     };
     let evict = || {
-        let evicted = ours.remove_mapping(&lock, shadow());
+        let evicted = remove_leaving_a_shadow(&ours, &lock);
         let reference = evicted.then(|| lock.page().adopt());
         drop(lock);
         drop(reference);
@@ -57,7 +57,7 @@ fn evict_against_truncate() {
     history.settle();
     let look = || match ours.pages.load(0, &rcu::read()) {
         entry if entry.is_empty() => Slot::Nothing,
-        entry if entry == shadow() => Slot::Shadow,
+        entry if entry.as_value().is_some() => Slot::Shadow,
         _ => Slot::Page,
     };
     history.call("look", look, |slot, seen| slot == seen);
