@@ -113,8 +113,8 @@ def run(test: Test, *, number: int = 0, met: Path | None = None, most: float = m
         if test.cpu:
             most = min(most, max(CPU_SECONDS, TIMES * test.cpu))
         if most < math.inf:
-            limit = int(most) + 1
-            resource.prlimit(process.pid, resource.RLIMIT_CPU, (limit, limit))
+            _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+            resource.prlimit(process.pid, resource.RLIMIT_CPU, (int(most) + 1, hard))
         code, cpu = ended(process, began + max(SECONDS, TIMES * (test.seconds or DEAR)))
         output.seek(0)
         text = output.read()[-4000:]
@@ -162,9 +162,11 @@ class Records:
     def fill(self, tests: list[Test]) -> int:
         """Looks the tests up; runs those that are not known, and says how many."""
         fresh = [test for test in tests if test.told not in self.known]
-        with ThreadPoolExecutor(JOBS) as pool:
-            list(pool.map(lambda test: self.take(test, RECORDED), fresh))
-        self.save()
+        try:
+            with ThreadPoolExecutor(JOBS) as pool:
+                list(pool.map(lambda test: self.take(test, RECORDED), fresh))
+        finally:
+            self.save()
         for test in tests:
             about = self.known[test.told]
             test.seconds, test.cpu, test.met = about["seconds"], about["cpu"], set(about["met"])
