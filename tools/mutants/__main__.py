@@ -173,6 +173,7 @@ def plant(built: Built, tests: list[Test], planted: Edit, records: Records) -> N
                 sys.exit(f"mutants: {kind}: no test meets the planted edit: {told(planted)}")
             look_up(records, [one])
             mine = [one] if planted.statement in one.met else []
+        mine.sort(key=lambda test: test.cpu)
         (fate,) = judge_all([planted], built.written.numbers, {planted.id: mine}, records)
         if fate.killed_by is None:
             sys.exit(f"mutants: {kind}: the planted edit survives {fate.tried} tests: {told(planted)}")
