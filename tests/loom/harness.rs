@@ -16,8 +16,8 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub(crate) use super::loom_history::History;
 use super::loom_history::Outcomes;
+pub(crate) use super::loom_history::{Address, History};
 
 /// If set, each model describes itself in one line and explores nothing.
 const LIST: &str = "SPECMM_LOOM_LIST";

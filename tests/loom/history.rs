@@ -58,6 +58,22 @@ fn hash(bytes: impl IntoIterator<Item = u8>) -> u64 {
     bytes.into_iter().fold(start, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
+/// Where something is, as a result: only equality means anything, and the number differs from run to run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Address(usize);
+
+impl Address {
+    pub(crate) fn of<T>(place: &T) -> Self {
+        Self(std::ptr::from_ref(place).addr())
+    }
+}
+
+impl Debug for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("somewhere")
+    }
+}
+
 /// What all histories of a pass came to.
 pub(super) struct Outcomes {
     /// How many differ in what some operation returned.

@@ -440,16 +440,21 @@ fn background_reclaim_against_the_wait_for_everything() {
 fn last_user_of_the_cache() {
     let shared = Shared::with_timeout(1, Io::Threads, Duration::ZERO).unwrap();
     let queue = Arc::clone(&shared.io.queue);
-    let history = History::new(());
-    history.call("start", || shared.io.submit_reclaim(&shared), |(), ()| true);
+    // The state is whether the cache has certainly ended.
+    let history = History::new(false);
+    history.call("start", || shared.io.submit_reclaim(&shared), |_, ()| true);
     let last = || {
         let dropped = Arc::strong_count(&shared) == 1;
         reach(if dropped { "last" } else { "not the last" });
         drop(shared);
+        dropped
     };
-    history.call("let go", last, |(), ()| true);
-    let stopping = || queue.requests.lock().workers.is_empty();
-    history.call("look", stopping, |(), _| true);
+    history.call("let go", last, |ended, &last| {
+        *ended = last;
+        true
+    });
+    let stopped = || queue.requests.lock().workers.is_empty();
+    history.call("look", stopped, |ended, &stopped| stopped || !*ended);
     history.check();
 }
 

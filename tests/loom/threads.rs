@@ -2,7 +2,7 @@
 
 use super::models::grace_period_at_rest;
 use super::{ArcCell, read, synchronize};
-use crate::loom_harness::{History, Model, reach, spawn};
+use crate::loom_harness::{Address, History, Model, reach, spawn};
 use crate::sync::context::{self, Context};
 use crate::sync::model::{set_claims_meet, set_first_chunk};
 use crate::sync::{LifeCell, PerProcess, slots};
@@ -339,11 +339,11 @@ fn two_make_a_value() {
     VALUES.set(0);
     let value: &'static PerProcess<Counted> = Box::leak(Box::new(PerProcess::new(Counted::new)));
     let history = History::new(None);
-    let get = |history: &History<Option<usize>>| {
+    let get = |history: &History<Option<Address>>| {
         let get = || {
             let value = value.get();
             value.0.assert_alive();
-            std::ptr::from_ref(value).addr()
+            Address::of(value)
         };
         history.call("get", get, |value, seen| *value.get_or_insert(*seen) == *seen);
     };

@@ -1,6 +1,7 @@
 //! Models of a cell under RCU: a thread that gets, drops or counts a value sees it whole.
 
 use super::*;
+use crate::loom_harness::Address;
 
 /// One thread puts a new value in; one looks, then takes out what it finds and drops it. Claim: a thread that sees a value sees
 /// it whole, and so does the thread that drops it.
@@ -83,13 +84,13 @@ fn a_value_is_replaced_where_it_is_expected() {
 fn insert_against_insert() {
     let cell: Slot = Arc::new(ArcCell::empty());
     let history = History::new(None);
-    let insert = |cell: &ArcCell<Value>, history: &History<Option<usize>>| {
+    let insert = |cell: &ArcCell<Value>, history: &History<Option<Address>>| {
         let mut made = None;
         let insert = || {
             let section = read();
             let value = cell.load_or_insert(&section, || Arc::clone(made.insert(fresh())));
             value.0.assert_alive();
-            std::ptr::from_ref(value).addr()
+            Address::of(value)
         };
         history.call("insert", insert, |value, seen| *value.get_or_insert(*seen) == *seen);
         made
