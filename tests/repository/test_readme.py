@@ -37,6 +37,17 @@ def test_names_are_those_that_were_switched_off():
     assert f"{justified} carry their reason" in README
 
 
+def test_shuttle_draws_and_switches_off_what_is_said():
+    tests = "".join(path.read_text() for path in (ROOT / "tests/shuttle").rglob("*.rs"))
+    drawn = 2 * sum(int(number) for number in re.findall(r"Search::Pct\(([\d_]+)\)", tests))
+    off = sum(names.count('"') // 2 for names in re.findall(r"needs: &\[(.*?)\]", tests, re.DOTALL))
+    assert drawn
+    assert f"{drawn:,} drawn schedules" in README, drawn
+    assert off
+    assert f"{off} guards switched off and caught" in README, off
+    assert f"{off} guards are switched off in turn" in (ROOT / "docs/checking.md").read_text(), off
+
+
 def figure(text: str) -> float:
     return float(re.search(r"[\d,]*\d(?:\.\d+)?", text).group().replace(",", ""))
 

@@ -166,7 +166,7 @@ fn mapped() {
 fn loads_against_reclaim() {
     Test {
         name: "loads of mapped files against reclaim, 3 frames, 8 threads",
-        search: Search::Pct(4_000),
+        search: Search::Pct(8_000),
         body: mapped,
         reaches: &["load", "reclaimed", "refault"],
         needs: &["gather.flush", "vmscan.published"],
