@@ -234,7 +234,7 @@ fn a_request_that_may_stall_against_the_end_of_the_queue() {
     Model {
         name: "I/O queue: a request that may stall against its end",
         rows: &[],
-        preemption_bound: Some(3),
+        preemption_bound: Some(5),
         grace_periods: false,
         twin: false,
         body: stalling_submit_against_close,
@@ -267,7 +267,7 @@ fn a_request_behind_a_store_that_stalls() {
     Model {
         name: "I/O queue: a request behind a store that stalls",
         rows: &[],
-        preemption_bound: Some(3),
+        preemption_bound: Some(4),
         grace_periods: false,
         twin: false,
         body: behind_a_stalling_store,
@@ -375,7 +375,7 @@ fn a_leaver_against_the_worker() {
     Model {
         name: "I/O queue: a leaver against the worker that takes its request",
         rows: &[],
-        preemption_bound: Some(3),
+        preemption_bound: Some(4),
         grace_periods: false,
         twin: false,
         body: abandon_against_take,
