@@ -45,6 +45,10 @@ fn end_of_thread() {
     context::with(Context::end);
 }
 
+fn has_slot() -> bool {
+    context::with(|thread| thread.slot().is_some())
+}
+
 /// A thread has a section, ends and has another one, late; meanwhile a second thread has its first section and searches for a
 /// slot. Claim: no slot belongs to two threads, and each is left with no thread inside, which the grace period at the end shows.
 fn claim_against_late_section() {
@@ -55,8 +59,10 @@ fn claim_against_late_section() {
         let history = history.clone();
         spawn(move || {
             pass(&history);
+            assert!(has_slot(), "a thread keeps its slot from section to section");
             end_of_thread();
             pass(&history);
+            assert!(!has_slot(), "a late section gives its slot back");
         })
     };
     pass(&history);
@@ -150,6 +156,7 @@ fn late_section_against_grace_period() {
             end_of_thread();
             look(&cell, &history);
             drop(open);
+            assert!(!has_slot(), "a section that was open at the end gives its slot back");
             look(&cell, &history);
         })
     };
