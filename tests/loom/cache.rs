@@ -119,7 +119,7 @@ fn try_locked<R>(handle: PageHandle<'_>, work: impl FnOnce(&LockedPage<'_>) -> R
 }
 
 /// What truncation does to one page that it has found and locked; returns whether it could be locked.
-fn truncate_found(ours: &AddressSpace, found: u32) -> bool {
+pub(crate) fn truncate_found(ours: &AddressSpace, found: u32) -> bool {
     let truncated = try_locked(ours.frames().page(found).adopt(), |lock| truncate_page(ours, lock));
     reach(if truncated.is_some() { "truncated" } else { "not truncated" });
     truncated.is_some()

@@ -289,8 +289,19 @@ impl LeafLocked<'_> {
     /// the leaf lock orders it with threads that set or clear the entry, a grace period with threads that used the page through
     /// it.
     pub(super) fn clear(&self, address: u64, frames: &Frames) -> u32 {
-        let pfn = Pte(self.walk.entry(address).swap(0, Ordering::Relaxed)).pfn();
-        duty!("pte.clear.mapcount", frames.page(pfn).remove_mapping());
+        let pfn = seeded!(
+            "pte.clear.seed.counts_first",
+            {
+                let pfn = Pte(self.walk.entry(address).swap(0, Ordering::Relaxed)).pfn();
+                // Whoever finds the page unmapped, under its lock, finds no entry.
+                duty!("pte.clear.mapcount", frames.page(pfn).remove_mapping());
+                pfn
+            },
+            bug = {
+                frames.page(self.get(address).pfn()).remove_mapping();
+                Pte(self.walk.entry(address).swap(0, Ordering::Relaxed)).pfn()
+            }
+        );
         self.present.set(self.present.get().wrapping_sub(1));
         pfn
     }

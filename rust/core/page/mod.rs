@@ -169,7 +169,8 @@ impl<'f> PageRef<'f> {
     /// How many page-table entries map the page.
     #[must_use]
     pub fn mapcount(self) -> u32 {
-        self.page.mapcount.load(Ordering::Relaxed)
+        // Pairs with the Release in `remove_mapping`: whoever finds that no entry is left finds none.
+        self.page.mapcount.load(ord!("page.mapcount.acquire", Acquire))
     }
 
     /// An entry that maps the page was set. The caller holds its leaf lock.
@@ -180,7 +181,7 @@ impl<'f> PageRef<'f> {
 
     /// An entry that mapped the page was cleared. The caller holds its leaf lock.
     pub(crate) fn remove_mapping(self) {
-        let before = self.page.mapcount.fetch_sub(1, Ordering::Relaxed);
+        let before = self.page.mapcount.fetch_sub(1, ord!("page.mapcount.release", Release));
         debug_assert!(before > 0, "page {} had no mapping to remove", self.pfn());
     }
 

@@ -1,5 +1,6 @@
 //! Models of faults against truncation of their file.
 
+use super::super::mmap::Madvise;
 use super::*;
 
 /// One thread faults speculatively, one truncates the file to nothing. Claim: a page without a mapping has no entry (row 20).
@@ -267,6 +268,54 @@ fn a_fault_around_against_the_drop_of_a_page() {
         body: || fault_against_drop(2 * PAGE, |mm, at| attempt(mm, at, false).is_ok()),
         reaches: &["twin", "FILE_MISS"],
         needs: &["map_pages.unlock_last"],
+    }
+    .check();
+}
+
+/// One thread clears an entry, one takes the page out of its file, whose sweep was before, and then loads through the entry. Claim:
+/// a page that is out of its file has no entry. Premise: a page counts an entry until it is cleared.
+fn zap_against_removal() {
+    let (mm, file, at) = one_page(Prot::Read, true);
+    attempt(&mm, at, false).unwrap();
+    let open = file.open_file().unwrap();
+    let found = cached_page(&mm).get().into_pfn();
+    let history = History::new(true);
+    let zapper = {
+        let (mm, history) = (mm.clone(), history.clone());
+        spawn(move || {
+            history.call(
+                "zap",
+                || mm.madvise(at, PAGE, Madvise::DontNeed).unwrap(),
+                |there, ()| {
+                    *there = false;
+                    true
+                },
+            );
+        })
+    };
+    let remove = || crate::cache::models::truncate_found(&open.mapping, found);
+    history.call("take the page out", remove, |there, removed| {
+        *there = false;
+        *removed
+    });
+    let load = || mm.inner.through_entry(at, false, &mut |_, _| {});
+    history.call("load", load, |there, loaded| there == loaded);
+    zapper.join().unwrap();
+    history.check();
+    assert_eq!(mm.inner.shared.frames.usage().in_use, 0);
+}
+
+#[test]
+fn a_zap_against_the_removal_of_its_page() {
+    Model {
+        name: "madvise against the removal of its page",
+        rows: &[18, 20],
+        preemption_bound: Some(3),
+        grace_periods: false,
+        twin: false,
+        body: zap_against_removal,
+        reaches: &["truncated"],
+        needs: &["pte.clear.seed.counts_first", "page.mapcount.acquire", "page.mapcount.release"],
     }
     .check();
 }
