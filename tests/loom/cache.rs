@@ -21,6 +21,8 @@ mod close;
 mod coherence;
 #[path = "copy_out.rs"]
 mod copy_out;
+#[path = "ends.rs"]
+mod ends;
 #[path = "filemap.rs"]
 mod filemap;
 #[path = "pin.rs"]

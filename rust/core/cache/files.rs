@@ -13,7 +13,7 @@ use super::registry::CachedFile;
 use super::shared::Shared;
 use crate::error::{Error, IoError, Result};
 use crate::store::{LocalFile, Opening, Store};
-use crate::sync::Mutex;
+use crate::sync::{Mutex, duty, in_order, seeded};
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::path::Path;
@@ -81,17 +81,26 @@ impl Files {
         mapping.version.start_at(size);
         let mut local = self.local.lock();
         if let Some(known) = local.files.get(&identity).and_then(Weak::upgrade) {
-            drop(local);
-            // A new open is a good moment to check for changes by others.
-            coherence::revalidate(&known, false)?;
+            let looked;
+            // A new open is a good moment to check for changes by others. The store may be any code, and open files too.
+            in_order!("open.unlock_first", drop(local), looked = coherence::revalidate(&known, false));
+            looked?;
             return Ok(known);
         }
+        seeded!(
+            "open.seed.look_then_insert",
+            bug = {
+                drop(local);
+                local = self.local.lock();
+            }
+        );
         local.prune();
         if local.files.try_reserve(1).is_err() {
             let bytes = local.files.len() * size_of::<((u64, u64), Weak<AddressSpace>)>();
             return Err(Error::out_of_memory("the table of open files", bytes));
         }
-        register(&mapping);
+        // Reclaim must find the file of a page that its first user brings in.
+        duty!("open.register", register(&mapping));
         local.files.insert(identity, Arc::downgrade(&mapping));
         Ok(mapping)
     }

@@ -9,7 +9,7 @@ use super::{CacheOptions, CacheStats, File, Io, OpenOptions, StoreOptions, audit
 use crate::error::{Error, Result};
 use crate::page::PAGE_SIZE;
 use crate::store::{MAX_SIZE, ReadBy, Store, TimedStore};
-use crate::sync::Ordering;
+use crate::sync::{Ordering, in_order};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -193,13 +193,16 @@ impl PageCache {
     /// [`Error::Pinned`] while a page is pinned; the cache then stays open.
     pub fn close(&self) -> Result<()> {
         crate::sync::operation!("close the cache");
-        self.shared().frames.refuse_pins().map_err(|pinned| {
+        let shared = self.shared();
+        shared.frames.refuse_pins().map_err(|pinned| {
             Error::Pinned(format!("the page cache cannot be closed: {pinned} of its pages are pinned"))
         })?;
-        self.shared().closed.swap(1, Ordering::Relaxed);
-        self.shared().io.close();
-        // Frees the index nodes that evictions emptied.
-        crate::rcu::barrier();
+        in_order!(
+            "close.flag_first",
+            shared.closed.swap(1, Ordering::Relaxed),
+            // What the workers' evictions emptied is freed when they have ended.
+            in_order!("close.barrier_last", shared.io.close(), crate::rcu::barrier()),
+        );
         Ok(())
     }
 
