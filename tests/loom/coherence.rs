@@ -268,7 +268,7 @@ fn big_a_read_past_the_known_end_against_growth() {
     Model {
         name: "read past the known end against growth that another follows",
         rows: &[],
-        preemption_bound: Some(3),
+        preemption_bound: Some(4),
         grace_periods: false,
         twin: false,
         body: || read_past_the_known_end(PAGE_SIZE / 2, PAGE_SIZE, OLD),
@@ -283,7 +283,7 @@ fn big_a_read_past_the_known_end_against_a_change() {
     Model {
         name: "read past the known end against a change that another follows",
         rows: &[],
-        preemption_bound: Some(3),
+        preemption_bound: Some(4),
         grace_periods: false,
         twin: false,
         body: || read_past_the_known_end(0, PAGE_SIZE, NEW),
