@@ -442,7 +442,7 @@ fn big_a_first_store_against_protection() {
     Model {
         name: "first store through an entry against write-protection",
         rows: &[53],
-        preemption_bound: Some(4),
+        preemption_bound: Some(5),
         grace_periods: true,
         twin: false,
         body: || store_against_protect(0),

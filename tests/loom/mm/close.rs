@@ -95,11 +95,11 @@ fn closing_against_a_classic_fault() {
 }
 
 #[test]
-fn closing_against_a_fault() {
+fn big_closing_against_a_fault() {
     Model {
         name: "close against a fault",
         rows: &[9, 44, 45],
-        preemption_bound: Some(3),
+        preemption_bound: Some(4),
         grace_periods: false,
         twin: false,
         body: || close_against_fault(|mm, at| mm.fault(at, false).result),
@@ -145,7 +145,7 @@ fn closing_against_a_load() {
     Model {
         name: "close against a load",
         rows: &[13, 54],
-        preemption_bound: Some(3),
+        preemption_bound: Some(4),
         grace_periods: true,
         twin: false,
         body: close_against_load,
@@ -189,7 +189,7 @@ fn the_end_against_truncate() {
     Model {
         name: "end of an address space against truncate",
         rows: &[20],
-        preemption_bound: Some(3),
+        preemption_bound: Some(4),
         grace_periods: false,
         twin: false,
         body: || end_against_truncate(drop),

@@ -54,7 +54,7 @@ fn mapping_against_truncate() {
     Model {
         name: "mmap against a fault and truncate",
         rows: &[20],
-        preemption_bound: Some(4),
+        preemption_bound: Some(5),
         grace_periods: false,
         twin: false,
         body: map_against_truncate,
@@ -136,7 +136,7 @@ fn mapping_against_mapping() {
     Model {
         name: "mmap against mmap",
         rows: &[2],
-        preemption_bound: Some(4),
+        preemption_bound: Some(5),
         grace_periods: false,
         twin: false,
         body: map_against_map,
@@ -182,11 +182,11 @@ fn map_against_unmap() {
 }
 
 #[test]
-fn mapping_against_munmap() {
+fn big_mapping_against_munmap() {
     Model {
         name: "mmap and a fault against munmap",
         rows: &[45],
-        preemption_bound: Some(3),
+        preemption_bound: Some(4),
         grace_periods: false,
         twin: false,
         body: map_against_unmap,

@@ -97,7 +97,7 @@ fn big_two_spaces_against_reclaim() {
     Model {
         name: "two address spaces against reclaim",
         rows: &[18, 25],
-        preemption_bound: Some(3),
+        preemption_bound: Some(4),
         grace_periods: false,
         twin: false,
         body: against_reclaim,

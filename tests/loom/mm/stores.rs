@@ -202,7 +202,7 @@ fn two_stores_against_mprotect() {
     Model {
         name: "stores to two pages against mprotect",
         rows: &[53],
-        preemption_bound: Some(4),
+        preemption_bound: Some(5),
         grace_periods: false,
         twin: false,
         body: stores_against_mprotect,

@@ -243,11 +243,11 @@ fn fault_against_drop(around_bytes: u64, fault: fn(&Mm, u64) -> bool) {
 }
 
 #[test]
-fn a_fault_against_the_drop_of_its_page() {
+fn big_a_fault_against_the_drop_of_its_page() {
     Model {
         name: "speculative fault against the drop of its page",
         rows: &[18, 20],
-        preemption_bound: Some(3),
+        preemption_bound: Some(4),
         grace_periods: false,
         twin: false,
         body: || fault_against_drop(PAGE, |mm, at| attempt(mm, at, false).is_ok()),
@@ -258,11 +258,11 @@ fn a_fault_against_the_drop_of_its_page() {
 }
 
 #[test]
-fn a_fault_around_against_the_drop_of_a_page() {
+fn big_a_fault_around_against_the_drop_of_a_page() {
     Model {
         name: "fault-around against the drop of a page",
         rows: &[18, 20],
-        preemption_bound: Some(3),
+        preemption_bound: Some(4),
         grace_periods: false,
         twin: false,
         body: || fault_against_drop(2 * PAGE, |mm, at| attempt(mm, at, false).is_ok()),
@@ -310,7 +310,7 @@ fn a_zap_against_the_removal_of_its_page() {
     Model {
         name: "madvise against the removal of its page",
         rows: &[18, 20],
-        preemption_bound: Some(3),
+        preemption_bound: Some(4),
         grace_periods: false,
         twin: false,
         body: zap_against_removal,

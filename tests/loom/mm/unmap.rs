@@ -307,7 +307,7 @@ fn a_fault_against_madvise() {
     Model {
         name: "speculative fault against madvise",
         rows: &[6, 44],
-        preemption_bound: Some(3),
+        preemption_bound: Some(4),
         grace_periods: false,
         twin: false,
         body: || fault_against_zap(|mm, at| attempt(mm, at, false).is_ok()),
@@ -318,11 +318,11 @@ fn a_fault_against_madvise() {
 }
 
 #[test]
-fn a_classic_fault_against_madvise() {
+fn big_a_classic_fault_against_madvise() {
     Model {
         name: "classic fault against madvise",
         rows: &[6, 45],
-        preemption_bound: Some(3),
+        preemption_bound: Some(4),
         grace_periods: false,
         twin: false,
         body: || fault_against_zap(|mm, at| !classic(mm, at, false).has(VmFault::ERROR)),
