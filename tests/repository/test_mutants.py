@@ -33,6 +33,8 @@ OFFERED = [
     ("swap", "a(); return b();", []),
     ("swap", 'debug_assert!(x, "text"); a();', []),
     ("swap", "#[cfg(test)] a(); b();", []),
+    ("swap", 'crate::sync::operation!("name"); a();', []),
+    ("delete", 'crate::sync::operation!("name");', []),
     ("delete", "a(); b()", ["a(); ->", "b() -> ()"]),
     ("delete", "x = a();", ["x = a(); ->"]),
     ("delete", "*x += 1;", ["*x += 1; ->"]),

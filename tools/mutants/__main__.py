@@ -235,8 +235,7 @@ class Draw:
             fate.tried, fate.left = fate.tried + before.tried, fate.left + before.left
             fate.seconds += before.seconds
             self.fates[fate.edit.id] = fate
-            if fate.killed_by:
-                show(fate)
+            show(fate)
         killed = {id_ for id_, fate in self.fates.items() if fate.killed_by}
         self.undecided = [edit for edit in built.chosen if edit.id not in killed and edit not in self.covered]
 
@@ -319,7 +318,7 @@ def wanted(edit: Edit, arguments: argparse.Namespace) -> bool:
 
 
 def show(fate: Fate) -> None:
-    """One line for one that died, a diff for one that lives."""
+    """What killed it, or that nothing has yet, and then what it is."""
     edit = fate.edit
     left = f" of {fate.tried + fate.left}" if fate.left else ""
     place = f"  {edit.id} {edit.operator:10} {edit.file} {edit.function}:"
@@ -336,9 +335,6 @@ def verdict(draw: Draw, gone: list[Entry], arguments: argparse.Namespace, began:
     """What was found, by operator; not 0 if something is left to do."""
     fates = list(draw.fates.values())
     alive = [fate for fate in fates if not fate.killed_by]
-    if not arguments.recheck:
-        for fate in alive:
-            show(fate)
     ran = Counter(fate.edit.operator for fate in fates)
     died = Counter(fate.edit.operator for fate in fates if fate.killed_by)
     covered = Counter(edit.operator for edit in draw.covered)

@@ -27,6 +27,7 @@ OUTSIDE = {
     "sync/native.rs": "the shipped face: each method is one of std's",
     "sync/watched.rs": "locks of tools/tsan alone",
     "sync/guard.rs": "the names themselves",
+    "sync/running.rs": "which operations a model has under way, for the table of pairs",
     "sync/mutant.rs": "switches names off",
     "sync/life.rs": "ends of threads, as the C library reports them: tests/teardown",
     "sync/wiped.rs": "memory that a fork wipes, and its stand-in for old kernels: tests/processes",
@@ -39,7 +40,7 @@ OUTSIDE = {
 # an exclamation mark, so places in the text stay as they are.
 READ_AS_CALLS = re.compile(rb"\b(guard|duty|give_back|in_order|seeded|ord|ordered_fence)!(?=\()")
 NAMED = {"guard_", "duty_", "give_back_", "in_order_", "seeded_", "ord_", "ordered_fence_"}
-# What they say is for people.
+# What they say is for people, or for the tables of what the models run.
 SAYS = {
     "debug_assert",
     "debug_assert_eq",
@@ -50,6 +51,7 @@ SAYS = {
     "unreachable",
     "print",
     "println",
+    "operation",
 }
 
 COMPARISONS = {"<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "!=", "!=": "=="}
@@ -286,7 +288,7 @@ class Source:
         inner = statement.named_child(0) if statement.type == "expression_statement" else statement
         if inner is None or inner.type != "macro_invocation":
             return False
-        return self.of(inner.child_by_field_name("macro")) in SAYS
+        return self.of(inner.child_by_field_name("macro")).rpartition("::")[2] in SAYS
 
     def _is_quiet(self, statement: Node) -> bool:
         """A binding of what needs no call: nobody sees when it happens."""
