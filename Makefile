@@ -150,7 +150,8 @@ guards: | preflight
 	$(LOOM) cargo --config 'target."cfg(all())".runner = "$(PYTHON) tools/guards.py"' \
 	    test --profile loom --all-features --lib -- $(GUARDS)
 
-# Edits of the sources that have no name: tools/mutants says how. A fresh seed unless MUTANTS="--seed N".
+# Edits of the sources that have no name: tools/mutants says how. A fresh seed unless MUTANTS="--seed N". What killed those of CI
+# is tried first: MUTANTS="--seed 1 --update" writes tests/mutants/killers.json.
 mutants: .venv-mutants/installed
 	.venv-mutants/bin/python -m tools.mutants $(MUTANTS)
 

@@ -25,7 +25,19 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
-from .build import KINDS, PLACE, REFUSED, ROOT, Binary, CompilerError, Written, cargo, function_text, write
+from .build import (
+    KINDS,
+    PLACE,
+    PYTHON,
+    REFUSED,
+    ROOT,
+    Binary,
+    CompilerError,
+    Written,
+    cargo,
+    function_text,
+    write,
+)
 from .run import (
     Fate,
     NoEvidenceError,
@@ -272,6 +284,9 @@ def main() -> int:
     gone = stale(known, offered)
     for entry in gone:
         print(f"mutants: an entry covers no edit: {entry}", file=sys.stderr)
+    if not PYTHON.exists() and "python" in (arguments.kind or KINDS) and not arguments.list:
+        rust = " ".join(f"--kind {kind}" for kind in KINDS if kind != "python")
+        sys.exit(f"mutants: no environment has what Python's tests need: make dev, or {rust}")
     PLACE.mkdir(parents=True, exist_ok=True)
     edits = [edit for edit in offered if wanted(edit, arguments)]
     if arguments.recheck:

@@ -116,8 +116,9 @@ KINDS = {
     ),
     "python": Kind(("build", "-p", "specmm-py"), "target", run=(("SPECMM_HYPOTHESIS", "ci"),)),
 }
-# With what the tests of Python need; specmm is that of the copy.
-PYTHON = ROOT / ".venv-dev" / "bin" / "python"
+# Environments with what the tests of Python need; the specmm that they import is the copy's.
+PYTHONS = [ROOT / name / "bin" / "python" for name in (".venv-dev", ".venv-edit")]
+PYTHON = next((path for path in PYTHONS if path.exists()), PYTHONS[0])
 
 
 @dataclass
