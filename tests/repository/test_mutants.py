@@ -253,6 +253,17 @@ def test_the_first_test_that_fails_or_hangs_kills(tests, tmp_path, number, kille
     assert (fate.killed_by and fate.killed_by.split()[-1], fate.how, fate.tried) == (killed_by, how, tried)
 
 
+def test_a_test_that_has_become_longer_does_not_hang(tests, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "SECONDS", 0)
+    tests[0].binary.path.write_text("#!/bin/sh\necho 'running 1 test'\nsleep 2\n")
+    records = run.Records([], "today", tmp_path / "records.json")
+    about = {"key": "before", "seconds": 0.1, "cpu": 0.01, "met": []}
+    records.known = {test.told: about for test in tests}
+    (edit,) = [edit for edit in offered(FUNCTION.format("a(); b()")) if edit.operator == "swap"]
+    assert run.judge(edit, 3, tests, records).killed_by is None
+    assert all(records.known[test.told]["seconds"] > 1 for test in tests)
+
+
 def test_what_a_test_meets_is_recorded_once(tests, tmp_path):
     (edit,) = [edit for edit in offered(FUNCTION.format("a(); b()")) if edit.operator == "swap"]
     for runs in (2, 0):
