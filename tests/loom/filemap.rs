@@ -510,7 +510,7 @@ fn big_a_fault_that_reads_against_a_cut() {
     Model {
         name: "classic fault that reads against truncation in its page",
         rows: &[19, 50],
-        preemption_bound: Some(3),
+        preemption_bound: Some(4),
         grace_periods: false,
         twin: false,
         body: || fault_against_resize(PAGE, PAGE / 2),
@@ -525,7 +525,7 @@ fn a_fault_that_reads_against_growth() {
     Model {
         name: "classic fault that reads against growth in its page",
         rows: &[19, 50],
-        preemption_bound: Some(3),
+        preemption_bound: None,
         grace_periods: false,
         twin: false,
         body: || fault_against_resize(PAGE / 2, PAGE),

@@ -205,7 +205,7 @@ fn a_pin_against_growth() {
     Model {
         name: "pin against growth by others in its page",
         rows: &[56],
-        preemption_bound: Some(3),
+        preemption_bound: Some(4),
         grace_periods: false,
         twin: false,
         body: pin_against_growth,

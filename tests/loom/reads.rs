@@ -52,7 +52,7 @@ fn big_a_gather_of_cached_rows_against_a_change() {
     Model {
         name: "gather of cached rows against a change that is found",
         rows: &[],
-        preemption_bound: Some(2),
+        preemption_bound: Some(3),
         grace_periods: false,
         twin: false,
         body: cached_rows_against_change,

@@ -89,7 +89,7 @@ fn big_a_truncation_against_a_truncation() {
     Model {
         name: "truncation against truncation",
         rows: &[50],
-        preemption_bound: Some(3),
+        preemption_bound: Some(4),
         grace_periods: false,
         twin: false,
         body: cut_against_growth,
@@ -118,7 +118,7 @@ fn a_read_against_a_longer_store() {
     Model {
         name: "read against growth of the store",
         rows: &[],
-        preemption_bound: Some(3),
+        preemption_bound: Some(5),
         grace_periods: false,
         twin: false,
         body: read_against_longer_store,
@@ -188,7 +188,7 @@ fn a_hit_of_two_pages_against_truncation() {
     Model {
         name: "hit of two pages against truncation",
         rows: &[49, 50],
-        preemption_bound: Some(3),
+        preemption_bound: Some(5),
         grace_periods: false,
         twin: false,
         body: || hit_of_two_pages(Short::Serve),
@@ -203,7 +203,7 @@ fn a_whole_hit_of_two_pages_against_truncation() {
     Model {
         name: "whole hit of two pages against truncation",
         rows: &[49, 50],
-        preemption_bound: Some(3),
+        preemption_bound: Some(5),
         grace_periods: false,
         twin: false,
         body: || hit_of_two_pages(Short::Refuse),
@@ -244,7 +244,7 @@ fn big_a_hit_of_two_pages_against_eviction() {
     Model {
         name: "hit of two pages against eviction",
         rows: &[49],
-        preemption_bound: Some(2),
+        preemption_bound: Some(3),
         grace_periods: false,
         twin: false,
         body: hit_of_two_pages_against_eviction,
