@@ -321,7 +321,7 @@ fn evict_against_truncate_and_reuse() {
 }
 
 #[test]
-fn eviction_against_reuse() {
+fn big_eviction_against_reuse() {
     Model {
         name: "eviction against reuse",
         rows: &[14, 15],

@@ -153,7 +153,7 @@ fn hit_against_change(bytes: usize) {
 }
 
 #[test]
-fn a_hit_of_two_pages_against_a_change() {
+fn big_a_hit_of_two_pages_against_a_change() {
     Model {
         name: "hit of two pages against a change that is found",
         rows: &[],
@@ -173,7 +173,7 @@ fn a_hit_of_two_pages_against_a_change() {
 }
 
 #[test]
-fn a_hit_against_a_shorter_version() {
+fn big_a_hit_against_a_shorter_version() {
     Model {
         name: "hit against a shorter version that is found",
         rows: &[],
@@ -218,7 +218,7 @@ fn hit_against_growth() {
 }
 
 #[test]
-fn a_hit_against_growth() {
+fn big_a_hit_against_growth() {
     Model {
         name: "hit against growth that is found",
         rows: &[],
@@ -451,7 +451,7 @@ fn read_against_finder() {
 }
 
 #[test]
-fn a_read_against_a_change_that_another_finds() {
+fn big_a_read_against_a_change_that_another_finds() {
     Model {
         name: "read of two pages against a change that another finds",
         rows: &[],

@@ -448,7 +448,7 @@ fn two_readers(pass: Pass) {
 }
 
 #[test]
-fn a_first_pass_against_the_read_that_fills() {
+fn big_a_first_pass_against_the_read_that_fills() {
     Model {
         name: "first classic pass against the read that fills the page",
         rows: &[19],
@@ -463,7 +463,7 @@ fn a_first_pass_against_the_read_that_fills() {
 }
 
 #[test]
-fn two_classic_faults_read_once() {
+fn big_two_classic_faults_read_once() {
     Model {
         name: "two classic faults read a page once",
         rows: &[19],
@@ -565,7 +565,7 @@ fn window_asked_again() {
 }
 
 #[test]
-fn a_window_asked_again_against_a_classic_fault() {
+fn big_a_window_asked_again_against_a_classic_fault() {
     Model {
         name: "window asked for again against a classic fault",
         rows: &[19],

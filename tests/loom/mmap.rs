@@ -50,7 +50,7 @@ fn merge(mm: &Mm, at: u64) {
 }
 
 #[test]
-fn munmap_against_truncate() {
+fn big_munmap_against_truncate() {
     Model {
         name: "munmap against truncate",
         rows: &[20],
@@ -80,7 +80,7 @@ fn split_against_truncate() {
 }
 
 #[test]
-fn merge_against_truncate() {
+fn big_merge_against_truncate() {
     Model {
         name: "merge of mappings against truncate",
         rows: &[20],

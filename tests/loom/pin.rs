@@ -69,7 +69,7 @@ fn pin_against_cut() {
 }
 
 #[test]
-fn a_pin_against_a_cut() {
+fn big_a_pin_against_a_cut() {
     Model {
         name: "pin against truncation in its page",
         rows: &[56],

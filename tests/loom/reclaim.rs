@@ -113,7 +113,7 @@ fn fault_against_reclaim(mapped: bool) {
 }
 
 #[test]
-fn a_fault_against_reclaim() {
+fn big_a_fault_against_reclaim() {
     Model {
         name: "speculative fault against reclaim, whole",
         rows: &[14, 15, 18, 25],
@@ -128,7 +128,7 @@ fn a_fault_against_reclaim() {
 }
 
 #[test]
-fn a_fault_against_reclaim_of_a_mapped_page() {
+fn big_a_fault_against_reclaim_of_a_mapped_page() {
     Model {
         name: "speculative fault against reclaim of a mapped page",
         rows: &[14, 15, 18, 25],
@@ -173,7 +173,7 @@ fn around_against_reclaim() {
 }
 
 #[test]
-fn fault_around_against_reclaim() {
+fn big_fault_around_against_reclaim() {
     Model {
         name: "fault-around against reclaim, whole",
         rows: &[18, 25, 38],

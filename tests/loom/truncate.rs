@@ -159,7 +159,7 @@ fn creation_against_truncate() {
 }
 
 #[test]
-fn readahead_against_truncate() {
+fn big_readahead_against_truncate() {
     Model {
         name: "readahead against truncate",
         rows: &[23, 41],

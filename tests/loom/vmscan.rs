@@ -36,7 +36,7 @@ fn against_reclaim_and_reuse(look: fn(&AddressSpace) -> Option<u8>) {
 
 /// A lookup that takes a reference. Premise: reclaim freezes the count before the slot changes.
 #[test]
-fn a_lookup_against_reclaim() {
+fn big_a_lookup_against_reclaim() {
     Model {
         name: "lookup against reclaim and reuse",
         rows: &[14, 15, 40],
@@ -52,7 +52,7 @@ fn a_lookup_against_reclaim() {
 
 /// A speculative fault up to the locked page. Premise: reclaim tries the page lock and holds it until the page is out.
 #[test]
-fn a_speculative_fault_against_reclaim() {
+fn big_a_speculative_fault_against_reclaim() {
     Model {
         name: "speculation against reclaim and reuse",
         rows: &[14, 15, 16, 17, 25],
@@ -76,7 +76,7 @@ fn a_speculative_fault_against_reclaim() {
 
 /// Fault-around's search for pages that are ready. Premise as above.
 #[test]
-fn fault_around_against_reclaim() {
+fn big_fault_around_against_reclaim() {
     Model {
         name: "fault-around against reclaim and reuse",
         rows: &[14, 15, 16, 17, 25],
@@ -176,7 +176,7 @@ fn next_life_against_reclaim() {
 }
 
 #[test]
-fn the_frames_next_life_against_reclaim() {
+fn big_the_frames_next_life_against_reclaim() {
     Model {
         name: "next life of a frame against reclaim",
         rows: &[14, 15],
@@ -266,7 +266,7 @@ fn final_truncate_against_reclaim() {
 }
 
 #[test]
-fn the_final_truncation_against_reclaim() {
+fn big_the_final_truncation_against_reclaim() {
     Model {
         name: "truncation to nothing against reclaim",
         rows: &[41],
@@ -351,7 +351,7 @@ fn two_reclaimers() {
 }
 
 #[test]
-fn reclaim_against_reclaim() {
+fn big_reclaim_against_reclaim() {
     Model {
         name: "reclaim against reclaim",
         rows: &[14],
@@ -396,7 +396,7 @@ fn last_user_against_reclaim() {
 }
 
 #[test]
-fn the_last_user_against_reclaim() {
+fn big_the_last_user_against_reclaim() {
     Model {
         name: "last user of a file against reclaim",
         rows: &[14],

@@ -349,7 +349,7 @@ fn recheck_against_shrinking() {
 /// As [`find_against_shrinking`], with a grace period after which the old head is freed. Claim: no reader is inside it then.
 /// Premise: readers are inside a read section.
 #[test]
-fn find_against_the_end_of_a_node() {
+fn big_find_against_the_end_of_a_node() {
     Model {
         name: "index: find against the end of a node",
         rows: &[10, 46],

@@ -35,7 +35,7 @@ fn around_borders() {
 }
 
 #[test]
-fn fault_around_keeps_within_its_borders() {
+fn big_fault_around_keeps_within_its_borders() {
     Model {
         name: "two fault-arounds at borders",
         rows: &[38, 39],
@@ -85,7 +85,7 @@ fn around_twins() {
 }
 
 #[test]
-fn two_fault_arounds() {
+fn big_two_fault_arounds() {
     Model {
         name: "two fault-arounds in one table",
         rows: &[24, 44],

@@ -185,7 +185,7 @@ fn end_against_truncate(end: fn(Mm)) {
 }
 
 #[test]
-fn the_end_against_truncate() {
+fn big_the_end_against_truncate() {
     Model {
         name: "end of an address space against truncate",
         rows: &[20],

@@ -50,7 +50,7 @@ fn map_against_truncate() {
 }
 
 #[test]
-fn mapping_against_truncate() {
+fn big_mapping_against_truncate() {
     Model {
         name: "mmap against a fault and truncate",
         rows: &[20],
@@ -132,7 +132,7 @@ fn map_against_map() {
 }
 
 #[test]
-fn mapping_against_mapping() {
+fn big_mapping_against_mapping() {
     Model {
         name: "mmap against mmap",
         rows: &[2],

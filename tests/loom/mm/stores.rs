@@ -45,7 +45,7 @@ fn store_against_mprotect(store: fn(&Mm, u64) -> bool) {
 }
 
 #[test]
-fn a_store_against_mprotect() {
+fn big_a_store_against_mprotect() {
     Model {
         name: "speculative store against mprotect",
         rows: &[3, 43],

@@ -30,7 +30,7 @@ fn fault_against_truncate() {
 }
 
 #[test]
-fn a_fault_against_truncate() {
+fn big_a_fault_against_truncate() {
     Model {
         name: "speculative fault against truncate",
         rows: &[18, 20, 43, 44],

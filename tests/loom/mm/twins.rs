@@ -22,7 +22,7 @@ fn twins() {
 }
 
 #[test]
-fn two_faults_on_one_page() {
+fn big_two_faults_on_one_page() {
     Model {
         name: "two speculative faults on one page",
         rows: &[24, 44],
@@ -71,7 +71,7 @@ fn neighbours() {
 }
 
 #[test]
-fn two_faults_in_one_table() {
+fn big_two_faults_in_one_table() {
     Model {
         name: "two speculative faults in one table",
         rows: &[8, 17, 44],
@@ -158,7 +158,7 @@ fn mixed_twins() {
 }
 
 #[test]
-fn a_speculative_and_a_classic_fault() {
+fn big_a_speculative_and_a_classic_fault() {
     Model {
         name: "a speculative and a classic fault on one page",
         rows: &[24, 45],
@@ -201,7 +201,7 @@ fn credits() {
 }
 
 #[test]
-fn hits_are_credited_once() {
+fn big_hits_are_credited_once() {
     Model {
         name: "two credits of hits",
         rows: &[33, 34, 44],

@@ -193,7 +193,7 @@ fn file_against_munmap() {
 }
 
 #[test]
-fn a_file_outlives_its_fault() {
+fn big_a_file_outlives_its_fault() {
     Model {
         name: "a fault's file against munmap",
         rows: &[10, 11, 12, 13],
