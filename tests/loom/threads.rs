@@ -61,6 +61,7 @@ fn claim_against_late_section() {
             pass(&history);
             assert!(has_slot(), "a thread keeps its slot from section to section");
             end_of_thread();
+            assert!(!has_slot(), "a thread that ends gives its slot back");
             pass(&history);
             assert!(!has_slot(), "a late section gives its slot back");
         })
@@ -268,13 +269,51 @@ fn big_a_scan_against_two_sections_of_the_second_chunk() {
     .check();
 }
 
-/// No slot is left. Some threads look, and one frees. Claim: the grace period waits for the crowd.
-fn crowd_against_grace_period(looking: usize) {
-    set_first_chunk(1);
+fn take_all_slots() {
     let mut ticket = 1_000_000;
     while slots().claim(ticket, 0).is_some() {
         ticket += 1;
     }
+}
+
+/// In the child of a fork no slot is left for the thread that had one in its parent. It looks, and another thread frees. Claim: it
+/// leaves the crowd, which it joined, and not its old slot, which has another owner.
+fn crowd_in_a_child() {
+    set_first_chunk(1);
+    set_claims_meet(true);
+    let cell = Arc::new(ArcCell::new(fresh()));
+    let history = History::new(true);
+    drop(read());
+    slots().wipe();
+    take_all_slots();
+    let freer = {
+        let (cell, history) = (Arc::clone(&cell), history.clone());
+        spawn(move || free(&cell, &history))
+    };
+    look(&cell, &history);
+    freer.join().unwrap();
+    history.check();
+}
+
+#[test]
+fn the_crowd_in_a_child() {
+    Model {
+        name: "threads: one without a slot in the child of a fork",
+        rows: &[10],
+        preemption_bound: None,
+        grace_periods: true,
+        twin: false,
+        body: crowd_in_a_child,
+        reaches: &["alive", "gone"],
+        needs: &["context.claim.forgets"],
+    }
+    .check();
+}
+
+/// No slot is left. Some threads look, and one frees. Claim: the grace period waits for the crowd.
+fn crowd_against_grace_period(looking: usize) {
+    set_first_chunk(1);
+    take_all_slots();
     let cell = Arc::new(ArcCell::new(fresh()));
     let history = History::new(true);
     let looking = (0..looking).map(|_| {

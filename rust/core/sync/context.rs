@@ -8,7 +8,7 @@
 //! checks it each time: what a forked child remembers of its parent's slots is void.
 
 use super::slots::Slot;
-use super::{Numbers, Ordering, guard, imp};
+use super::{Numbers, Ordering, duty, guard, imp};
 use std::cell::Cell;
 
 /// One thread's words.
@@ -52,7 +52,7 @@ impl Context {
     #[cold]
     pub(crate) fn claim(&self) -> Option<&'static Slot> {
         static TICKETS: Numbers = Numbers::new();
-        self.slot.set(imp::nobodys_slot());
+        duty!("context.claim.forgets", self.slot.set(imp::nobodys_slot()));
         if !self.late.get() && !imp::announces_end() {
             self.late.set(true);
         }
