@@ -263,3 +263,40 @@ impl Drop for Batch {
         self.for_each(drop);
     }
 }
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests {
+    use super::*;
+    use crate::rcu::{ArcCell, barrier};
+    use crate::sync::AtomicU32;
+
+    /// As after a panic in deferred work.
+    #[test]
+    fn work_that_is_not_run_is_dropped() {
+        let (ran, held) = (Arc::new(AtomicU32::new(0)), Arc::new(()));
+        let deferred = Deferred::new();
+        for _ in 0..3 {
+            let (ran, held) = (Arc::clone(&ran), Arc::clone(&held));
+            deferred.push(Work::new(move || {
+                let _held = held;
+                ran.fetch_add(1, Ordering::Relaxed);
+            }));
+        }
+        assert_eq!(deferred.waiting(), 3);
+        let mut batch = deferred.take();
+        assert_eq!(deferred.waiting(), 0);
+        batch.next().unwrap().run();
+        drop(batch);
+        assert_eq!((ran.load(Ordering::Relaxed), Arc::strong_count(&held)), (1, 1));
+    }
+
+    #[test]
+    fn a_value_that_carries_its_room_is_dropped_later() {
+        let held = Arc::new(());
+        let cell = ArcCell::new(Carried::new(Arc::clone(&held)));
+        assert!(cell.clear());
+        barrier();
+        assert_eq!(Arc::strong_count(&held), 1);
+        assert!(!cell.clear());
+    }
+}

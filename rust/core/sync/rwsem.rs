@@ -26,6 +26,9 @@ const SPINS: u32 = if cfg!(specmm_loom) {
     64
 };
 
+const QUEUED: u32 = 0;
+const GRANTED: u32 = 1;
+
 #[derive(Debug)]
 struct Waiter {
     granted: AtomicU32,
@@ -132,7 +135,7 @@ impl RwSem {
                 return;
             }
         }
-        let waiter = Arc::new(Waiter { granted: AtomicU32::new(0), writer, parker: Parker::new() });
+        let waiter = Arc::new(Waiter { granted: AtomicU32::new(QUEUED), writer, parker: Parker::new() });
         {
             let mut queue = self.queue.lock();
             // A releaser that sees WAITERS comes for the queue and waits for its mutex; one that left before it was set is covered
@@ -148,7 +151,7 @@ impl RwSem {
             );
         }
         // Pairs with the Release in `grant`, which follows the granter's own Acquire.
-        while waiter.granted.load(ord!("rwsem.granted.acquire", Acquire)) == 0 {
+        while waiter.granted.load(ord!("rwsem.granted.acquire", Acquire)) == QUEUED {
             waiter.parker.park();
         }
     }
@@ -161,6 +164,11 @@ impl RwSem {
 
     /// Lets the head of the queue in, and every reader behind a reader, as far as the state allows.
     fn grant(&self, queue: &mut VecDeque<Arc<Waiter>>) {
+        self.let_in(queue);
+        self.clear_waiters(queue);
+    }
+
+    fn let_in(&self, queue: &mut VecDeque<Arc<Waiter>>) {
         while let Some(head) = queue.front() {
             let (blocked_by, enter) = if head.writer { (WRITER | READERS, WRITER) } else { (WRITER, 1) };
             let state = self.state.load_then_write(Ordering::Relaxed);
@@ -184,12 +192,15 @@ impl RwSem {
             let parker = waiter.parker.clone();
             in_order!(
                 "rwsem.grant.told_first",
-                waiter.granted.store(1, ord!("rwsem.grant.release", Release)),
+                waiter.granted.store(GRANTED, ord!("rwsem.grant.release", Release)),
                 parker.unpark()
             );
             // Readers behind a reader may be waited for by those inside.
             seeded!("rwsem.grant.one", bug = break);
         }
+    }
+
+    fn clear_waiters(&self, queue: &VecDeque<Arc<Waiter>>) {
         if guard!("rwsem.grant.last", queue.is_empty()) {
             duty!("rwsem.grant.clear", _ = self.state.fetch_and(!WAITERS, Ordering::Relaxed));
         }
