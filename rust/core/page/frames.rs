@@ -428,6 +428,21 @@ mod tests {
     }
 
     #[test]
+    fn pins_are_refused_once_there_are_none() {
+        let frames = Frames::new(1).unwrap();
+        let handle = frames.alloc(Use::File).unwrap();
+        assert!(frames.pin(handle.page()));
+        assert_eq!(frames.refuse_pins(), Err(1));
+        assert!(frames.pin(handle.page()), "what failed refuses nothing");
+        frames.unpin(handle.page());
+        frames.unpin(handle.page());
+        assert_eq!(frames.refuse_pins(), Ok(()));
+        assert!(!frames.pin(handle.page()));
+        drop(handle);
+        frames.audit(&[]).unwrap();
+    }
+
+    #[test]
     fn locks_exclude_and_wake() {
         let frames = Frames::new(1).unwrap();
         let handle = frames.alloc(Use::File).unwrap();
