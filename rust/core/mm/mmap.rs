@@ -223,7 +223,7 @@ impl Mm {
         in_order!(
             "mprotect.entries_inside",
             if prot == Prot::Read {
-                protect()
+                protect();
             },
             drop(lock)
         );

@@ -43,7 +43,7 @@ fn against_truncate() {
         let (file, history) = (file.open_file().unwrap(), history.clone());
         spawn(move || {
             let truncate = || file.mapping.shrink_pages(0);
-            history.call("truncate", truncate, |fate, ()| std::mem::replace(fate, (false, [false; 2])).0);
+            history.call("truncate", truncate, |fate, ()| std::mem::take(fate).0);
         })
     };
     fault(&history, &spaces[1], at);
@@ -79,7 +79,7 @@ fn against_reclaim() {
             let reclaim = || (shrink(&mm.inner.shared), mm.pagemap(at, PAGE).unwrap() != [0]);
             history.call("reclaim", reclaim, |fate, &(freed, entry)| {
                 fate.1[0] = entry;
-                !freed || std::mem::replace(fate, (false, [false; 2])).0
+                !freed || std::mem::take(fate).0
             });
         })
     };

@@ -223,7 +223,7 @@ fn fault_against_drop(around_bytes: u64, fault: fn(&Mm, u64) -> bool) {
         let (file, history) = (file.open_file().unwrap(), history.clone());
         spawn(move || {
             let take = || file.mapping.drop_partial_page(PAGE - 1);
-            history.call("drop the page", take, |state, ()| std::mem::replace(state, (false, false)).0);
+            history.call("drop the page", take, |state, ()| std::mem::take(state).0);
         })
     };
     history.call(
