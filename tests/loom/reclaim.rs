@@ -73,6 +73,46 @@ fn a_load_against_reclaim() {
     .check();
 }
 
+/// One thread reclaims the page, which is mapped; one truncates the file to nothing. Claims: neither waits for the other forever;
+/// afterwards there is no entry, and no page. Premise: reclaim waits for a grace period while it has the page locked.
+fn truncation_against_reclaim() {
+    let (mm, file, at) = unused();
+    let history = History::new(true);
+    let truncater = {
+        let (file, history) = (file.open_file().unwrap(), history.clone());
+        spawn(move || {
+            let truncate = || file.mapping.shrink_pages(0);
+            history.call("truncate", truncate, |there, ()| {
+                *there = false;
+                true
+            });
+        })
+    };
+    let reclaim = || shrink(&mm.inner.shared);
+    history.call("reclaim", reclaim, |there, &freed| !freed || std::mem::replace(there, false));
+    truncater.join().unwrap();
+    history.settle();
+    let look = || (mm.pagemap(at, PAGE).unwrap()[0] != 0, mm.inner.shared.frames.usage().in_use);
+    history.call("look", look, |_, &seen| seen == (false, 0));
+    history.check();
+    drop((mm, file));
+}
+
+#[test]
+fn big_truncation_against_reclaim_of_a_mapped_page() {
+    Model {
+        name: "truncation against reclaim of a mapped page",
+        rows: &[20],
+        preemption_bound: Some(2),
+        grace_periods: true,
+        twin: false,
+        body: truncation_against_reclaim,
+        reaches: &["freed", "kept"],
+        needs: &["truncate.section_ends_first"],
+    }
+    .check();
+}
+
 /// One thread faults speculatively; one reclaims the page, which may be mapped, and fills the free frames. Claims: an entry maps
 /// a page of the file, with a reference for it; a reclaimed page is mapped nowhere. Premise: reclaim has the page locked from the
 /// unmapping to the end.

@@ -22,9 +22,12 @@ pub(super) fn shrink_pages(mapping: &AddressSpace, size: u64) {
     let first = size.div_ceil(PAGE_SIZE as u64);
     // Only an optimisation: it leaves few pages to unmap one by one.
     mapping.unmap(first, TO_THE_END, true);
-    truncate_pages(mapping, first);
-    // For private copies that faults made between the two sweeps.
-    duty!("truncate.unmap_again", mapping.unmap(first, TO_THE_END, true));
+    // The second sweep is for private copies that faults made after the first.
+    in_order!(
+        "truncate.unmap_again_last",
+        truncate_pages(mapping, first),
+        duty!("truncate.unmap_again", mapping.unmap(first, TO_THE_END, true))
+    );
 }
 
 /// Takes the page in which the file ends at `size` out of the cache: its bytes after that end are zeros, and no longer the file's.
@@ -48,16 +51,15 @@ pub(super) fn truncate_pages(mapping: &AddressSpace, first: u64) -> u64 {
         let found = next.and_then(|from| mapping.pages.next(from, TO_THE_END, None, &section));
         let Some((index, entry)) = found else { return dropped };
         if entry.as_page().is_none() {
-            drop(section);
             duty!("truncate.shadow", mapping.shared.workingset.forget_shadow(&mapping.pages, index));
             next = index.checked_add(1);
             continue;
         }
-        let handle = mapping.find_get_page(index, &section);
-        drop(section);
         // Removed meanwhile: look again, because its shadow is there now.
-        let Some(handle) = handle else { continue };
-        let lock = handle.page().lock();
+        let Some(handle) = mapping.find_get_page(index, &section) else { continue };
+        let lock;
+        // Whoever has the page locked may be waiting for a grace period.
+        in_order!("truncate.section_ends_first", drop(section), lock = handle.page().lock());
         truncate_page(mapping, &lock);
         dropped += 1;
         next = index.checked_add(1);

@@ -167,7 +167,7 @@ fn big_a_store_against_truncate() {
         twin: false,
         body: store_against_truncate,
         reaches: &["commit", "FILE_MISS", "FILE_LOCKED", "FILE_MAPPING"],
-        needs: &["truncate.unmap_again"],
+        needs: &["truncate.unmap_again", "truncate.unmap_again_last"],
     }
     .check();
 }
