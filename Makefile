@@ -33,7 +33,7 @@ help:
 	@echo 'make bench-python  reads from Python beside mmap, numpy, fsspec, diskcache, cachetools (BENCH="--only rows")'
 	@echo 'make hit-ratio  what reclaim keeps, beside LRU, S3-FIFO and others (BENCH="--requests 50000")'
 	@echo 'make counts   instructions of the hot operations, under valgrind (COUNTS=--update)'
-	@echo 'make spin     liveness models of page lock, RCU, retry and lookup, under spin'
+	@echo 'make spin     liveness models of page lock, RCU, retry, lookup and queue, under spin'
 	@echo 'make peers    suites of fsspec, zarr, h5py and others through specmm, against a table (PEERS=quick, PEERS="zarr io")'
 	@echo 'make wheel    the manylinux wheel and the sdist into target/dist, each tried in an empty environment'
 	@echo 'make deep     the long runs of models and property tests'

@@ -82,6 +82,13 @@ CHECKS = (
     Check("lookup", SAFE, "COUNT_ROUNDS SPIN_IN_PLACE", ASSERTION),
     Check("lookup", SAFE, "COUNT_ROUNDS SAME_SLOT_AGAIN", ASSERTION),
     Check("lookup", "lookup_ends", "SPIN_IN_PLACE", STARVATION),
+    Check("queue", SAFE, "NO_NOTIFY", HANG),
+    Check("queue", SAFE, "CLOSER STOP_FIRST", HANG),
+    Check("queue", "read_ends", "NO_NOTIFY", STARVATION),
+    Check("queue", "read_ends", "OTHERS_FIRST", STARVATION),
+    Check("queue", "close_ends", "CLOSER QUEUE_WHEN_STOPPED", STARVATION),
+    Check("queue", "close_ends", "CLOSER TELL_FIRST", STARVATION),
+    Check("queue", "close_ends", "CLOSER NOT_TOLD", STARVATION),
     Check("page_lock", "served", "LOCKERS=3", STARVATION, flaw=True),
     Check("page_lock", "served", "LOCKERS=3 CLEAR_IN_QUEUE"),
     Check("retry", "write_ends", "FAULTS=2 WRITER"),
@@ -102,6 +109,10 @@ CHECKS = (
     Check("rcu", SAFE, ""),
     Check("lookup", SAFE, "COUNT_ROUNDS"),
     Check("lookup", "lookup_ends", ""),
+    Check("queue", SAFE, "CLOSER"),
+    Check("queue", "read_ends", ""),
+    Check("queue", "read_ends", "CLOSER"),
+    Check("queue", "close_ends", "CLOSER"),
 )
 
 # Deeper than any of these searches goes; one that reaches it is refused.
