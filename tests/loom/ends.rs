@@ -214,8 +214,7 @@ fn last_close_against_open() {
         (mapping.id() == id, look_up(mapping))
     };
     history.call("open", again, |&mut is_there, (same, seen)| {
-        let right = if *same { is_there && *seen == Ok(Some(OURS)) } else { *seen == Ok(None) };
-        right
+        if *same { is_there && *seen == Ok(Some(OURS)) } else { *seen == Ok(None) }
     });
     closer.join().unwrap();
     history.settle();

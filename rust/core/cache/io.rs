@@ -335,6 +335,7 @@ impl Queue {
 }
 
 /// Reclaims in a cache, and then lets go of it, whose last user this may be.
+#[allow(clippy::needless_pass_by_value, reason = "the cache ends here")]
 fn reclaim(cache: Arc<dyn MakesRoom>) {
     let _met_again = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| cache.balance()));
 }
