@@ -213,7 +213,7 @@ impl Mm {
         crate::sync::operation!("close an address space");
         // The flag first: `mmap` sees it under the lock, or what it has mapped is unmapped here.
         in_order!(
-            "close.flag_first",
+            "mm.close.flag_first",
             if self.inner.closed.swap(1, Ordering::Relaxed) != 0 {
                 return Ok(());
             },

@@ -51,7 +51,7 @@ fn closing_against_mmap() {
         twin: false,
         body: close_against_map,
         reaches: &["mapped", "closed"],
-        needs: &["mmap.open_inside", "close.flag_first"],
+        needs: &["mmap.open_inside", "mm.close.flag_first"],
     }
     .check();
 }
