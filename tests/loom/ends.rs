@@ -213,9 +213,13 @@ fn last_close_against_open() {
         reach(if mapping.id() == id { "the same" } else { "another" });
         (mapping.id() == id, look_up(mapping))
     };
-    history.call("open", again, |&mut is_there, (same, seen)| {
-        if *same { is_there && *seen == Ok(Some(OURS)) } else { *seen == Ok(None) }
-    });
+    history.call(
+        "open",
+        again,
+        |&mut is_there, (same, seen)| {
+            if *same { is_there && *seen == Ok(Some(OURS)) } else { *seen == Ok(None) }
+        },
+    );
     closer.join().unwrap();
     history.settle();
     let mapping = opened.unwrap();
