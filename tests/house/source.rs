@@ -38,7 +38,7 @@ fn comment(rest: &str) -> Option<usize> {
     loop {
         let step = rest[at..].find(['/', '*']).expect("a comment ends");
         at += step;
-        match rest[at..].as_bytes() {
+        match &rest.as_bytes()[at..] {
             [b'/', b'*', ..] => depth += 1,
             [b'*', b'/', ..] => depth -= 1,
             _ => {

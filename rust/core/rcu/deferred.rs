@@ -278,8 +278,8 @@ mod tests {
         for _ in 0..3 {
             let (ran, held) = (Arc::clone(&ran), Arc::clone(&held));
             deferred.push(Work::new(move || {
-                let _held = held;
                 ran.fetch_add(1, Ordering::Relaxed);
+                drop(held);
             }));
         }
         assert_eq!(deferred.waiting(), 3);
