@@ -354,7 +354,7 @@ fn get_against_freeze() {
         crate::sync::thread::spawn(move || {
             let page = mapping.frames().page(0);
             let lock = page.try_lock().expect("nobody else locks it");
-            if mapping.remove_mapping(&lock, Entry::value(7)) {
+            if mapping.remove_mapping(&lock, Entry::EMPTY) {
                 let reference = page.adopt();
                 drop(lock);
                 drop(reference);
