@@ -18,8 +18,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("Cargo.toml", "Cargo.lock", "README.md", "rust", "tests", "benches", "tools")
 MACROS = "guard|duty|give_back|in_order|seeded|ord|ordered_fence"
-CALL = re.compile(rf"(?:crate::sync::)?\b({MACROS})!\(\s*\"([a-z0-9_.]+)\",\s*")
+CALL = re.compile(rf"(?:(?:crate::sync|super)::)?\b({MACROS})!\(\s*\"([a-z0-9_.]+)\",\s*")
 DATA = (".ascii", ".asciz", ".quad", ".long", ".file")
+# What the compiler numbers or hashes: a closure's hash depends on the macros around it, and with it the order
+# of functions.
+NUMBERED = re.compile(
+    r"17h[0-9a-f]{16}E|(?<=\.LBB)\d+|(?<=\.Lfunc_end)\d+|(?<=\.Ltmp)\d+|(?<=\.Lanon)[.\w]+|(?<=_table)\d+"
+)
 ORDERING = "crate::sync::Ordering::"
 
 
@@ -61,8 +66,14 @@ def without_names(text: str) -> tuple[str, int]:
     return text, count
 
 
+def functions(code: list[str]) -> list[str]:
+    """The functions of the assembly, each as one text, without what is numbered, in alphabetical order."""
+    texts = re.split(r"\n(?=\t\.section)", NUMBERED.sub("", "\n".join(code)))
+    return sorted(texts)
+
+
 def assembly(folder: Path) -> list[str]:
-    """The library's release code, without what follows from columns of the source."""
+    """The library's release code by functions, without what follows from columns of the source."""
     command = ["cargo", "rustc", "--release", "--lib", "--all-features", "--quiet", "--manifest-path"]
     command += [str(folder / "Cargo.toml"), "--target-dir", str(folder.parent / "build"), "--"]
     command += ["--emit", "asm", "-Cdebuginfo=0", "-Clto=off", "--cap-lints", "allow"]
@@ -72,7 +83,7 @@ def assembly(folder: Path) -> list[str]:
     code = [line for line in newest.read_text().splitlines() if not line.lstrip().startswith(DATA)]
     if sum("\tlock" in line for line in code) < 20:
         sys.exit("free_names: this is not the library's code")
-    return code
+    return functions(code)
 
 
 def main() -> int:
@@ -83,8 +94,11 @@ def main() -> int:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for name in COPIED:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, folder / name)
+        # Times are of now: with the originals' times, cargo would take an earlier run's build for this one.
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, copy_function=shutil.copyfile)
+        else:
+            shutil.copyfile(ROOT / name, folder / name)
     sources = [path for path in (folder / "rust" / "core").rglob("*.rs") if path.name != "guard.rs"]
     named = assembly(folder)
     count = 0
@@ -105,7 +119,7 @@ def main() -> int:
     control.write_text(broken)
     if assembly(folder) == named:
         sys.exit("free_names: a guard made true does not change the assembly: this check cannot fail")
-    print(f"free_names: {count} names, {len(named)} lines of assembly, the same without them")
+    print(f"free_names: {count} names, {len(named)} sections of assembly, the same without them")
     return 0
 
 
