@@ -298,13 +298,19 @@ def main() -> int:
     if not edits:
         sys.exit("mutants: there is nothing to draw from")
     seed = secrets.randbelow(1 << 32) if arguments.seed is None else arguments.seed
-    alone = (PLACE / "lock").open("w")
-    fcntl.flock(alone, fcntl.LOCK_EX)
+    # One run at a time: they share the builds.
+    with (PLACE / "lock").open("w") as alone:
+        fcntl.flock(alone, fcntl.LOCK_EX)
+        return carry_out(edits, seed, Draw(known, control(offered), arguments), gone)
+
+
+def carry_out(edits: list[Edit], seed: int, draw: Draw, gone: list[Entry]) -> int:
+    """Draws, runs and judges."""
+    arguments = draw.arguments
     print(f"mutants: seed {seed}, {len(edits)} edits to draw from", flush=True)
     count = len(edits) if arguments.all or arguments.id else arguments.count
     began = Clock()
     hints = json.loads(KILLERS.read_text()) if KILLERS.exists() and not arguments.update else {}
-    draw = Draw(known, control(offered), arguments)
     if arguments.record:
         (PLACE / "records.json").unlink(missing_ok=True)
     try:

@@ -96,7 +96,7 @@ class Function:
     name: str
     node: Node
     is_const: bool
-    is_opaque: bool  # returns `impl Trait`: one body must be one type
+    is_opaque: bool  # returns an opaque type: one body must be one type
     number: int = 0  # among those of its name in the file
 
 

@@ -126,7 +126,7 @@ macro_rules! seeded {
     };
 }
 
-/// From here to the end of the block, the calling thread is in one of the operations of docs/pairs.md. Only the model checkers
+/// From here to the end of the block, the calling thread is in one of the public operations. Only the model checkers
 /// keep track (see `running`).
 #[cfg(not(any(specmm_loom, specmm_shuttle)))]
 macro_rules! operation {

@@ -1,6 +1,6 @@
 //! Which operations run at the same time as which; compiled only under the model checkers.
 //!
-//! A function that is one of the operations of docs/pairs.md, or the part of one that models call, begins with
+//! A function that is a public operation, or the part of one that models call, begins with
 //! `operation!("truncate")`. From there to the function's end the operation is running. Two operations that are running in two
 //! threads at one moment of one execution are a pair; the harnesses report all pairs of a model, so that the table of pairs says
 //! what was run and not what somebody believes a model to run.
