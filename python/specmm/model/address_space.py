@@ -151,7 +151,9 @@ class AddressSpace:
 
     def set_size(self, size: int) -> None:
         """truncate_setsize: first the size, then the entries, private copies included, then the pages."""
-        self.i_size = size
+        before, self.i_size = self.i_size, size
+        if size >= before:
+            return
         for vma in self.i_mmap:
             first = vma.first_page + max(0, self.max_off - vma.pgoff)
             vma.page_table.zap(first, vma.end_page)
