@@ -150,8 +150,8 @@ guards: | preflight
 	$(LOOM) cargo --config 'target."cfg(all())".runner = "$(PYTHON) tools/guards.py"' \
 	    test --profile loom --all-features --lib -- $(GUARDS)
 
-# Edits of the sources that have no name: tools/mutants says how. A fresh seed unless MUTANTS="--seed N". What killed those of CI
-# is tried first: MUTANTS="--seed 1 --update" writes tests/mutants/killers.json.
+# Edits of the sources that have no name: tools/mutants says how. A fresh seed unless MUTANTS="--seed N". With --update, what killed
+# them is remembered in tests/mutants/killers.json and tried first.
 mutants: .venv-mutants/installed
 	.venv-mutants/bin/python -m tools.mutants $(MUTANTS)
 
@@ -241,7 +241,6 @@ preflight-ci:
 
 ci: export SPECMM_HYPOTHESIS = ci
 ci: PEERS = quick
-ci: MUTANTS = --seed 1
 ci: preflight-ci lint test loom guards free counts asan tsan shuttle spin peers
 
 clean:
