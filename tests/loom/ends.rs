@@ -7,6 +7,7 @@ use super::super::files::Files;
 use super::super::{CacheOptions, NotRead, PageCache, StoreOptions};
 use super::*;
 use crate::error::{Error, Result};
+use crate::loom_harness::Address;
 use crate::page::PageFlags;
 use crate::store::ReadBy;
 use crate::sync::{Mutex, OnceLock};
@@ -136,6 +137,11 @@ fn the_end_of_a_cache_against_background_reclaim() {
 
 const IDENTITY: Option<(u64, u64)> = Some((1, 1));
 
+/// Opens the file; returns where its pages are.
+fn open_at(files: &Files, store: &Arc<dyn Store>, opened: &mut Option<Arc<AddressSpace>>) -> Address {
+    Address::of(&**opened.insert(open(files, store).unwrap()))
+}
+
 fn open(files: &Files, store: &Arc<dyn Store>) -> Result<Arc<AddressSpace>> {
     files.mapping(IDENTITY, store, PAGE, "model".as_ref())
 }
@@ -148,17 +154,17 @@ fn two_opens() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new(vec![OURS; PAGE_SIZE]));
     // The file that an open came to; the first decides.
     let history = History::new(None);
-    let right = |file: &mut Option<u64>, id: &u64| file.get_or_insert(*id) == id;
+    let right = |file: &mut Option<Address>, at: &Address| file.get_or_insert(*at) == at;
     let other = {
         let (files, store, history) = (Arc::clone(&files), Arc::clone(&store), history.clone());
         spawn(move || {
             let mut opened = None;
-            history.call("open", || opened.insert(open(&files, &store).unwrap()).id(), right);
+            history.call("open", || open_at(&files, &store, &mut opened), right);
             opened
         })
     };
     let mut opened = None;
-    history.call("open", || opened.insert(open(&files, &store).unwrap()).id(), right);
+    history.call("open", || open_at(&files, &store, &mut opened), right);
     let other = other.join().unwrap();
     history.settle();
     let mapping = opened.unwrap();
