@@ -132,7 +132,6 @@ impl File {
     /// # Errors
     /// [`Error::Closed`].
     pub fn size(&self) -> Result<u64> {
-        crate::sync::operation!("size");
         Ok(self.current(&crate::rcu::read())?.mapping.i_size())
     }
 
