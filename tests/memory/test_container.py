@@ -21,7 +21,7 @@ SLACK = 6 * MIB
 
 @pytest.fixture(scope="module")
 def found():
-    done = python(container.__file__, "--megabytes", 128, "--json", timeout=300)
+    done = python(container.__file__, "--json", timeout=300)
     if done.returncode == container.UNAVAILABLE:
         pytest.skip(f"there is no cgroup to be charged: {done.stderr.strip()}")
     assert done.returncode == 0, done.stderr
