@@ -28,6 +28,8 @@ any_profile = settings.get_profile("any")
 # Chosen by name alone: hypothesis has a profile of its own for `CI=true`, which would otherwise apply.
 settings.register_profile("dev", any_profile, max_examples=100)
 settings.register_profile("ci", any_profile, max_examples=200, derandomize=True, print_blob=True)
+# For each of many edits (`make mutants`).
+settings.register_profile("brief", any_profile, max_examples=60, derandomize=True)
 settings.register_profile("deep", any_profile, max_examples=5000, stateful_step_count=200)
 settings.load_profile(os.environ.get("SPECMM_HYPOTHESIS", "dev"))
 

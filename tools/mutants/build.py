@@ -21,12 +21,16 @@ from .sites import Edit, Function, Source, source_files
 ROOT = Path(__file__).resolve().parents[2]
 PLACE = ROOT / "target" / "mutants"
 TREE = PLACE / "tree"
+# Built from the copy, and put where the copy's Python finds it.
+EXTENSION = TREE / "python" / "specmm" / "_core.abi3.so"
 COPIED = (
     "Cargo.toml",
     "Cargo.lock",
     "README.md",
     "CHANGELOG.md",
     "pyproject.toml",
+    "docs",
+    "python",
     "rust",
     "tests",
     "examples",
@@ -92,8 +96,15 @@ class Kind:
     tests: str = ""
 
 
-# Of Python's tests those that compare with the model or look at pages, windows and counters.
-SCRIPTS = ("tests/differential/test_differential.py", "tests/files", "tests/mm/test_mm.py")
+# Of Python's tests those that compare with the model or look at pages, windows and counters, not those that
+# work against the clock: a file or a test.
+AGREE = "tests/differential/test_differential.py::test_specmm_and_its_model_agree"
+SCRIPTS = (
+    *(f"{AGREE}_{how}" for how in ("after_every_call", "on_extreme_numbers", "when_reads_go_wrong")),
+    *(f"tests/files/test_{name}.py" for name in ("advice", "api", "gather", "pin", "raw", "store")),
+    *(f"tests/files/test_{name}.py" for name in ("report", "targets", "unclosed")),
+    "tests/mm/test_mm.py",
+)
 SUITES = ("faults", "fault_plan", "no_memory", "reader", "reclaim", "teardown", "workload")
 KINDS = {
     "native": Kind(
@@ -114,7 +125,7 @@ KINDS = {
         (("SPECMM_SHUTTLE_AS_IS", "1"),),
         tests="shuttle_tests",
     ),
-    "python": Kind(("build", "-p", "specmm-py"), "target", run=(("SPECMM_HYPOTHESIS", "ci"),)),
+    "python": Kind(("build", "-p", "specmm-py"), "target", run=(("SPECMM_HYPOTHESIS", "brief"),)),
 }
 # Environments with what the tests of Python need; the specmm that they import is the copy's.
 PYTHONS = [ROOT / name / "bin" / "python" for name in (".venv-dev", ".venv-edit")]
@@ -140,14 +151,14 @@ def sync_copy() -> None:
             if (
                 path.is_file()
                 and "__pycache__" not in path.parts
-                and path.suffix in (".rs", ".toml", ".lock", ".md", ".json", ".txt")
+                and path.suffix in (".rs", ".toml", ".lock", ".md", ".json", ".txt", ".py", ".pyi")
             ):
                 wanted.add(path.relative_to(ROOT))
     for path in wanted:
         if not (path.suffix == ".rs" and path.parts[:2] == ("rust", "core")):
             put(TREE / path, (ROOT / path).read_bytes())
     for path in TREE.rglob("*"):
-        if path.is_file() and path.relative_to(TREE) not in wanted:
+        if path.is_file() and path.relative_to(TREE) not in wanted and path != EXTENSION:
             path.unlink()
 
 
@@ -288,14 +299,9 @@ def cargo(name: str, written: Written) -> tuple[list[Binary], set[str]]:
 
 def scripts(kind: Kind) -> list[Binary]:
     """The tests of Python, with the extension where they find it."""
-    extension = TREE / "python" / "specmm" / "_core.abi3.so"
-    extension.unlink(missing_ok=True)
-    shutil.copy(ROOT / kind.target / "debug" / "lib_core.so", extension)
-    found = []
-    for script in SCRIPTS:
-        path = TREE / script
-        found += [path] if path.is_file() else sorted(path.glob("test_*.py"))
-    return [Binary("python", path.relative_to(TREE).as_posix(), path) for path in found]
+    EXTENSION.unlink(missing_ok=True)
+    shutil.copy(ROOT / kind.target / "debug" / "lib_core.so", EXTENSION)
+    return [Binary("python", script, TREE / script) for script in SCRIPTS]
 
 
 def guilty_of(message: dict, written: Written) -> set[str]:
