@@ -138,7 +138,7 @@ loom: | preflight
 	    cargo test --quiet --profile loom --all-features --lib -- models:: open_question::
 	$(if $(SPECMM_DEEP),,$(PYTHON) tools/models.py $(REPORT) $(REPORT).list $(MODELS))
 
-# Seconds of CPU, at most 120 each, into tests/loom/next_bounds.json: of models whose bound is new, or BOUNDS=TEST.
+# Seconds of CPU, at most 40 each, into tests/loom/next_bounds.json: of models whose bound is new, or BOUNDS=TEST.
 loom-bounds: | preflight
 	$(LOOM) cargo --config 'target."cfg(all())".runner = "$(PYTHON) tools/models.py --next-bound"' \
 	    test --profile loom --all-features --lib -- $(BOUNDS)

@@ -40,7 +40,7 @@ SMALL = 100
 # A bound may stay if the whole model takes at least this long at the next one, in seconds of CPU.
 CHEAP, CHEAP_AT_2 = 5, 10
 # How long a model may try the next bound.
-CAP = 120
+CAP = 40
 
 
 def lines(path: Path) -> list[dict]:
