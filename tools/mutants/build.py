@@ -86,10 +86,11 @@ pub(crate) use edits::{edit, met};
 
 @dataclass(frozen=True)
 class Kind:
-    """One configuration of the tree, built in the folder that has its dependencies already."""
+    """One configuration of the tree. Its folder is not the project's own: to cargo the copy is the same
+    package, and a build of the one would pass for a build of the other."""
 
     cargo: tuple[str, ...]
-    target: str
+    target: Path
     flags: str = ""
     #: What its tests find in the environment, and which of them are run.
     run: tuple[tuple[str, str], ...] = ()
@@ -109,23 +110,23 @@ SUITES = ("faults", "fault_plan", "no_memory", "reader", "reclaim", "teardown", 
 KINDS = {
     "native": Kind(
         ("test", "--all-features", "--lib", *(word for suite in SUITES for word in ("--test", suite))),
-        "target",
+        PLACE / "plain",
     ),
     # Newest values first: most edits are of logic.
     "loom": Kind(
         ("test", "--profile", "loom", "--all-features", "--lib"),
-        "target/loom",
+        PLACE / "loom",
         "--cfg specmm_loom",
         (("SPECMM_LOOM_PASS", "B"),),
     ),
     "shuttle": Kind(
         ("test", "--profile", "loom", "--all-features", "--lib"),
-        "target/shuttle",
+        PLACE / "shuttle",
         "--cfg specmm_shuttle",
         (("SPECMM_SHUTTLE_AS_IS", "1"),),
         tests="shuttle_tests",
     ),
-    "python": Kind(("build", "-p", "specmm-py"), "target", run=(("SPECMM_HYPOTHESIS", "brief"),)),
+    "python": Kind(("build", "-p", "specmm-py"), PLACE / "plain", run=(("SPECMM_HYPOTHESIS", "brief"),)),
 }
 # Environments with what the tests of Python need; the specmm that they import is the copy's.
 PYTHONS = [ROOT / name / "bin" / "python" for name in (".venv-dev", ".venv-edit")]
@@ -270,7 +271,7 @@ class CompilerError(Exception):
 def cargo(name: str, written: Written) -> tuple[list[Binary], set[str]]:
     """Builds, or returns the edits that the compiler refuses."""
     kind = KINDS[name]
-    environment = os.environ | {"CARGO_TARGET_DIR": str(ROOT / kind.target), "CARGO_TERM_COLOR": "never"}
+    environment = os.environ | {"CARGO_TARGET_DIR": str(kind.target), "CARGO_TERM_COLOR": "never"}
     if kind.flags:
         environment["RUSTFLAGS"] = kind.flags
     command = [
@@ -300,7 +301,7 @@ def cargo(name: str, written: Written) -> tuple[list[Binary], set[str]]:
 def scripts(kind: Kind) -> list[Binary]:
     """The tests of Python, with the extension where they find it."""
     EXTENSION.unlink(missing_ok=True)
-    shutil.copy(ROOT / kind.target / "debug" / "lib_core.so", EXTENSION)
+    shutil.copy(kind.target / "debug" / "lib_core.so", EXTENSION)
     return [Binary("python", script, TREE / script) for script in SCRIPTS]
 
 
