@@ -12,7 +12,7 @@
 use specmm::store::Store;
 use specmm::{
     Advice, CacheOptions, Error, File, Io, Madvise, Mm, MmOptions, OpenMode, OpenOptions, PAGE_SIZE,
-    PageCache, Prot, Result,
+    PageCache, Prot, Result, StoreOptions,
 };
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
@@ -138,6 +138,18 @@ impl World {
     }
 }
 
+/// Fails the first request for so many pages that a list of them is no small allocation.
+struct FailsOnce(AtomicBool);
+
+impl Store for FailsOnce {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<usize> {
+        if buf.len() > SMALL / 4 * PAGE_SIZE && !self.0.swap(true, Relaxed) {
+            return Err(std::io::Error::from_raw_os_error(5));
+        }
+        Numbers.read_at(buf, offset)
+    }
+}
+
 type Step = (&'static str, fn(&World) -> Result<()>);
 
 fn read(world: &World, n: usize, at: u64) -> Result<()> {
@@ -236,6 +248,19 @@ const STEPS: &[Step] = &[
         let touched = mm.touch(at, 300 * PAGE, PAGE, false);
         mm.close()?;
         touched.map(drop)
+    }),
+    ("a window that fails, and is requested again", |world| {
+        let store = Arc::new(FailsOnce(AtomicBool::new(false)));
+        let file = world.cache.open_store_with(store, SIZE, StoreOptions::default().ra_pages(512))?;
+        file.advise(Advice::WillNeed, 0, Some(512 * PAGE))?;
+        world.cache.settle();
+        // The requests after the one that failed succeeded, so all that it left is requested at once.
+        (0..40).try_for_each(|page| {
+            let mut found = [0];
+            file.pread(&mut found, page * PAGE)?;
+            assert_eq!(found, [byte(page * PAGE)], "page {page}");
+            Ok(())
+        })
     }),
 ];
 

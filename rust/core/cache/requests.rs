@@ -322,3 +322,6 @@ fn frames_of(request: &Request) -> Vec<u32> {
     }
     frames
 }
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests;

@@ -1,5 +1,6 @@
 //! Real threads that wait for a store that may stall, and give up.
 
+use crate::cache::wait::Wait;
 use crate::store::{ReadBy, Store};
 use crate::sync::{Condvar, Mutex, Numbers, Tally};
 use crate::{Error, File, Io, PAGE_SIZE, PageCache, StoreOptions};
@@ -108,6 +109,17 @@ fn a_reader_leaves_when_its_time_is_over_and_the_late_answer_serves_the_next() {
         assert_eq!((byte, cache.stats().reads), ([5], reads));
         cache.close().unwrap();
     }
+}
+
+#[test]
+fn what_can_be_had_at_once_is_had_though_the_time_is_over() {
+    let (_cache, file) = cached(&Gate::new(Some(Duration::ZERO), 1), 0);
+    let open = file.open_file().unwrap();
+    let wait = Wait::new(&open.mapping, None);
+    assert_eq!(wait.until(3, || Some(7)).unwrap(), 7);
+    assert!(
+        matches!(wait.until(3, || None::<()>), Err(Error::TimedOut { offset, .. }) if offset == 3 * PAGE)
+    );
 }
 
 #[test]
