@@ -74,7 +74,7 @@ fn split_against_truncate() {
         twin: false,
         body: || against_truncate(nothing, split),
         reaches: &["truncated"],
-        needs: &["split.seed.shrinks_first", "vma.adjust.seed.off_the_list"],
+        needs: &["split.seed.shrinks_first", "vma.move_end.seed.off_the_list"],
     }
     .check();
 }

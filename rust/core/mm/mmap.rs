@@ -443,7 +443,7 @@ fn split(vmas: &mut Vec<Arc<Vma>>, address: u64, lock: &MmapWrite<'_>) {
         return;
     }
     let upper = vma.part(address, copy.end);
-    let shrink = || vma.adjust(copy.start, address, copy.pgoff, lock);
+    let shrink = || vma.move_end(address, lock);
     in_order!("split.seed.shrinks_first", Arc::clone(&upper).link(), shrink());
     vmas.insert(at + 1, upper);
 }
@@ -464,10 +464,6 @@ fn merge(vmas: &mut Vec<Arc<Vma>>, start: u64, end: u64, lock: &MmapWrite<'_>) {
         let (this, absorbed) = (vmas[at].copy(), next.copy());
         vmas[at].set_flags(this.flags.with(absorbed.flags), lock);
         // Better on the list twice than not at all.
-        in_order!(
-            "merge.seed.unlinks_first",
-            vmas[at].adjust(this.start, absorbed.end, this.pgoff, lock),
-            next.unlink()
-        );
+        in_order!("merge.seed.unlinks_first", vmas[at].move_end(absorbed.end, lock), next.unlink());
     }
 }

@@ -56,12 +56,12 @@ impl VmFlags {
     }
 }
 
-/// One mapping. Its fields are written only under the mmap lock held for writing (and `ANON_VMA`, see there).
+/// One mapping. Its end and its flags are written only under the mmap lock held for writing (and `ANON_VMA`, see there).
 pub(crate) struct Vma {
     id: u64,
-    start: AtomicU64,
+    start: u64,
     end: AtomicU64,
-    pgoff: AtomicU64,
+    pgoff: u64,
     flags: AtomicU64,
     file: Arc<OpenFile>,
     tables: Arc<PageTable>,
@@ -127,9 +127,9 @@ impl Vma {
         static LAST: Numbers = Numbers::new();
         Arc::new(Self {
             id: LAST.next(),
-            start: AtomicU64::new(start),
+            start,
             end: AtomicU64::new(end),
-            pgoff: AtomicU64::new(pgoff),
+            pgoff,
             flags: AtomicU64::new(flags.0),
             file,
             tables,
@@ -143,9 +143,9 @@ impl Vma {
     pub(crate) fn copy(&self) -> VmaCopy<'_> {
         self.life.assert_alive();
         VmaCopy {
-            start: self.start.load(Ordering::Relaxed),
+            start: self.start,
             end: self.end.load(Ordering::Relaxed),
-            pgoff: self.pgoff.load(Ordering::Relaxed),
+            pgoff: self.pgoff,
             flags: VmFlags(self.flags.load(Ordering::Relaxed)),
             file: &self.file,
             vma: self,
@@ -168,17 +168,14 @@ impl Vma {
         self.file.mapping.i_mmap.unlink(self.id);
     }
 
-    /// Changes the range in place (`__vma_adjust`), with truncation excluded: it sees the old range or the new one. (If the
-    /// mapping were taken off the list meanwhile, truncation would miss the range and truncate a page while it is mapped.)
-    pub(super) fn adjust(self: &Arc<Self>, start: u64, end: u64, pgoff: u64, _lock: &MmapWrite<'_>) {
-        let change = || {
-            self.start.store(start, Ordering::Relaxed);
-            self.end.store(end, Ordering::Relaxed);
-            self.pgoff.store(pgoff, Ordering::Relaxed);
-        };
+    /// Moves the end (`__vma_adjust`); the mapping stays on its file's list. (If it were taken off meanwhile, truncation would
+    /// miss the range and truncate a page while it is mapped.) Truncation, which may be at work on the list, sees either end: see
+    /// what a split and a merge do before and after.
+    pub(super) fn move_end(self: &Arc<Self>, end: u64, _lock: &MmapWrite<'_>) {
+        let change = || self.end.store(end, Ordering::Relaxed);
         seeded!(
-            "vma.adjust.seed.off_the_list",
-            self.file.mapping.i_mmap.while_not_unmapping(change),
+            "vma.move_end.seed.off_the_list",
+            change(),
             bug = {
                 self.unlink();
                 change();

@@ -1,31 +1,35 @@
 //! Models of mappings: copies of them, writers, and their end.
 
+use super::super::mmap_lock::MmapWrite;
+use super::super::vma::{VmFlags, Vma};
 use super::*;
 
 /// One thread finds a mapping, copies it and checks the sequence, as at the beginning of a speculative fault; one moves the
-/// mapping. Claim: a copy that is accepted is one version of the mapping and holds the address, never parts of two. Premise:
-/// fields change only inside an odd sequence.
-fn copy_against_adjust() {
-    let (mm, file, _) = one_page(Prot::Read, true);
-    let versions = [(0, 3 * PAGE, 0), (PAGE, 2 * PAGE, 5)];
-    let [before, after] = versions;
+/// mapping's end and changes its flags. Claim: a copy that is accepted is one version of the mapping and holds the address, never
+/// parts of two. Premise: fields change only inside an odd sequence.
+fn copy_against_a_writer() {
+    let (mm, file, below) = one_page(Prot::Read, true);
+    let at = mm.mmap(&file, Some(3 * PAGE), 0, Prot::Read, true).unwrap();
+    mm.munmap(below, PAGE).unwrap();
     let vma = Arc::clone(&mm.inner.vmas.load(&rcu::read())[0]);
-    vma.adjust(before.0, before.1, before.2, &mm.inner.lock.write());
+    let set = |vma: &Arc<Vma>, (end, flags): (u64, VmFlags), lock: &MmapWrite<'_>| {
+        vma.move_end(end, lock);
+        vma.set_flags(flags, lock);
+    };
+    let flags = vma.copy().flags;
+    let [before, after] = [(at + 3 * PAGE, flags), (at + 2 * PAGE, flags.with(VmFlags::RAND_READ))];
     let history = History::new(before);
     let writer = {
         let (mm, vma, history) = (mm.clone(), Arc::clone(&vma), history.clone());
         spawn(move || {
-            let adjust = || {
-                let lock = mm.inner.lock.write();
-                vma.adjust(after.0, after.1, after.2, &lock);
-            };
-            history.call("adjust", adjust, move |now, ()| std::mem::replace(now, after) == before);
+            let change = || set(&vma, after, &mm.inner.lock.write());
+            history.call("change", change, move |now, ()| std::mem::replace(now, after) == before);
         })
     };
     let copy = |address| {
         let section = rcu::read();
         let found = mm.inner.find_and_copy(address, false, &section);
-        let found = found.map(|(vma, _)| (vma.start, vma.end, vma.pgoff));
+        let found = found.map(|(vma, _)| (vma.end, vma.flags));
         match found {
             Ok(_) => reach("copied"),
             Err(cause) => reach(cause),
@@ -33,11 +37,11 @@ fn copy_against_adjust() {
         found
     };
     // A torn copy is no version at all.
-    history.call("copy", || copy(PAGE), |now, copied| copied.is_err() || *copied == Ok(*now));
+    history.call("copy", || copy(at + PAGE), |now, copied| copied.is_err() || *copied == Ok(*now));
     writer.join().unwrap();
     history.settle();
-    history.call("copy at rest", || copy(PAGE), |now, copied| *copied == Ok(*now));
-    history.call("copy below", || copy(0), |_, copied| *copied == Err(Abort::Unmapped));
+    history.call("copy at rest", || copy(at + PAGE), |now, copied| *copied == Ok(*now));
+    history.call("copy below", || copy(below), |_, copied| *copied == Err(Abort::Unmapped));
     history.check();
     drop((mm, file));
 }
@@ -50,7 +54,7 @@ fn big_a_copied_mapping_is_one_version() {
         preemption_bound: None,
         grace_periods: false,
         twin: false,
-        body: copy_against_adjust,
+        body: copy_against_a_writer,
         reaches: &["copied", "VMA_COPY", "ODD", "UNMAPPED"],
         needs: &[
             "seq.start.acquire",

@@ -142,7 +142,7 @@ fn truncation_finds_a_mapping_that_is_split() {
         search: Search::Pct(2_000),
         body: truncation_against_splitting,
         reaches: &["load", "BUS"],
-        needs: &["vma.adjust.seed.off_the_list"],
+        needs: &["vma.move_end.seed.off_the_list"],
     }
     .check();
 }
