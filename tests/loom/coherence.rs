@@ -29,7 +29,8 @@ impl Others {
 
     /// Another version, of this length.
     pub(super) fn write(&self, bytes: usize) {
-        *self.file.lock() = (vec![NEW; bytes], 2);
+        let mut file = self.file.lock();
+        *file = (vec![NEW; bytes], file.1 + 1);
     }
 
     /// More bytes, of the same version.

@@ -5,7 +5,7 @@ use super::super::coherence::revalidate;
 use super::super::copy_out;
 use super::super::read::buffered_read;
 use super::super::size_change::change_size;
-use super::coherence::{OLD, Others, TWO};
+use super::coherence::{NEW, OLD, Others, TWO};
 use super::*;
 use crate::page::Out;
 use std::io;
@@ -124,6 +124,54 @@ fn a_read_against_a_longer_store() {
         body: read_against_longer_store,
         reaches: &["read 16", "read 32"],
         needs: &[],
+    }
+    .check();
+}
+
+/// The second page of a file is read while others make the file a page shorter, and then write it again as long as it was. Claim:
+/// a read returns the page of one of the versions, or nothing if the file has none; it does not fail. Premise: none.
+fn read_against_a_file_written_again() {
+    let store = Others::new(TWO, false);
+    let file = super::coherence::open(&store, TWO);
+    let history: History<Vec<Bytes>> = History::new(vec![vec![OLD; PAGE_SIZE]]);
+    let writer = {
+        let (store, history) = (Arc::clone(&store), history.clone());
+        spawn(move || {
+            for (bytes, page) in [(PAGE_SIZE, Bytes::new()), (TWO, vec![NEW; PAGE_SIZE])] {
+                history.call(
+                    "write",
+                    || store.write(bytes),
+                    move |versions, ()| {
+                        versions.push(page.clone());
+                        true
+                    },
+                );
+            }
+        })
+    };
+    let read = || {
+        let mut buf = [0; PAGE_SIZE];
+        let n = buffered_read(&file, Out::from(&mut buf[..]), PAGE).unwrap();
+        reach(buf[..n].first().map_or("nothing".into(), |byte| format!("{byte:#x}")));
+        buf[..n].to_vec()
+    };
+    history.call("read", read, |versions, read| versions.contains(read));
+    writer.join().unwrap();
+    history.check();
+    file.mapping.frames().audit(&[]).unwrap();
+}
+
+#[test]
+fn a_read_against_a_file_written_again() {
+    Model {
+        name: "read against a file that others shorten and write again",
+        rows: &[],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: false,
+        body: read_against_a_file_written_again,
+        reaches: &["0x11", "0x22", "nothing"],
+        needs: &["fill.short_at_once"],
     }
     .check();
 }

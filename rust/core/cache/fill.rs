@@ -139,18 +139,28 @@ fn read_run(
         break (size, expected, read);
     };
     mapping.again.note(pages.len(), !matches!(read, Ok(n) if n == expected));
-    match read {
-        Ok(n) if n == expected => mapping.shared.count(Stat::ReadBytes, n as u64),
+    let short = match read {
+        Ok(n) if n == expected => {
+            mapping.shared.count(Stat::ReadBytes, n as u64);
+            None
+        }
         Ok(got) => {
             mapping.shared.count(Stat::ReadErrors, 1);
             let short = ShortRead { got, expected, offset, size };
-            return Err(IoError::new(io::Error::new(io::ErrorKind::UnexpectedEof, short), &mapping.name));
+            Some(IoError::new(io::Error::new(io::ErrorKind::UnexpectedEof, short), &mapping.name))
         }
         Err(error) => {
             mapping.shared.count(Stat::ReadErrors, 1);
             return Err(IoError::new(error, &mapping.name));
         }
-    }
+    };
+    // A file that others empty and write again has the size it had: that a read came between is no error, but a change.
+    seeded!(
+        "fill.short_at_once",
+        bug = if let Some(short) = &short {
+            return Err(short.clone());
+        }
+    );
     if let Some(version) = version {
         let look = || mapping.store.look();
         let now = early_or(early, look).and_then(|now| now.past_an_append(&version, look));
@@ -158,6 +168,9 @@ fn read_run(
         if !guard!("fill.one_version", mapping.version.vouches(&version, &now)) {
             return Err(IoError::changed(&mapping.name));
         }
+    }
+    if let Some(short) = short {
+        return Err(short);
     }
     for (page, bytes) in pages.iter().zip(buffer.chunks_exact(PAGE_SIZE)) {
         in_order!("fill.bytes_first", page.page().bytes().write(0, bytes), page.set_uptodate());

@@ -155,6 +155,39 @@ fn a_store_that_says_nothing_is_not_asked() {
     assert_eq!(store.looks.tallied(), 1);
 }
 
+/// Others empty the file and write it again, as long as it was: a read that comes between finds nothing.
+#[test]
+fn a_file_that_is_empty_for_a_moment_was_changed() {
+    let pin = |file: &File| Ok(file.pin(7 * PAGE, PAGE_SIZE)?[0]);
+    let load = |file: &File| {
+        let mm = Mm::over(Arc::clone(file.shared()), MmOptions::default())?;
+        let address = mm.mmap(file, None, 7 * PAGE, Prot::Read, true)?;
+        let mut byte = [0];
+        mm.load(address, &mut byte)?;
+        Ok(byte[0])
+    };
+    for call in [read, gather, pin, load] {
+        for ra_pages in [0, 32] {
+            let store = Changing::file();
+            let (cache, file) = open(&store, ra_pages);
+            let mut is_empty = false;
+            store.before_each_read(move |state| {
+                if !std::mem::replace(&mut is_empty, true) {
+                    state.look.size = Some(0);
+                }
+            });
+            store.before_each_look(|state| {
+                if state.look.size == Some(0) {
+                    state.look.size = Some(PAGES * PAGE);
+                    state.rewrite(6);
+                }
+            });
+            assert_eq!(call(&file).unwrap(), 2);
+            cache.check().unwrap();
+        }
+    }
+}
+
 #[test]
 fn a_change_before_any_read_is_met() {
     for call in CALLS {
