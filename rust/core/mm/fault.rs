@@ -130,17 +130,14 @@ impl MmInner {
         loop {
             let lock = self.lock.read();
             let tried = pass == Pass::Tried;
-            let segv = |reason| Classic {
-                result: VmFault::SIGSEGV | major,
-                tried,
-                error: Some(Error::Segmentation { address, write, reason }),
-            };
+            let segv = |reason| Error::Segmentation { address, write, reason };
+            let refused = |error| Classic { result: VmFault::SIGSEGV | major, tried, error: Some(error) };
             let vma = self.vmas.find_locked(address, &lock).map(Vma::copy);
             let Some(vma) = vma.filter(|vma| guard!("classic.mapped", vma.start <= address)) else {
-                return segv("nothing is mapped there");
+                return refused(self.unmapped(segv("nothing is mapped there")));
             };
             if write && !guard!("classic.access", vma.flags.has(VmFlags::WRITE)) {
-                return segv("the mapping is read-only");
+                return refused(segv("the mapping is read-only"));
             }
             let mut fault =
                 Fault { mm: self, vma, address: page, index: vma.index_at(page), write, published };

@@ -281,7 +281,7 @@ impl MmInner {
         let mut vmas = self.vmas.all(&lock)?;
         let (first, last) = overlapping(&vmas, range);
         if first == last {
-            return Err(range.unmapped_error("not mapped"));
+            return Err(self.unmapped(range.unmapped_error("not mapped")));
         }
         let mut detached = reserve::vec(last - first, "the mappings that go")?;
         split(&mut vmas, range.start, &lock);
@@ -334,7 +334,7 @@ impl MmInner {
         crate::sync::operation!("madvise");
         let lock = self.lock.read();
         if !is_covered(self.vmas.locked(&lock), range) {
-            return Err(range.unmapped_error("not wholly mapped"));
+            return Err(self.unmapped(range.unmapped_error("not wholly mapped")));
         }
         let mut gather = MmuGather::new(self.tables.frames());
         self.tables.zap(range.start, range.end, Owner::Any, &mut gather);
@@ -362,7 +362,7 @@ impl MmInner {
             will_need(&file, first, last);
             at = to;
         }
-        if covered { Ok(()) } else { Err(range.unmapped_error("not wholly mapped")) }
+        if covered { Ok(()) } else { Err(self.unmapped(range.unmapped_error("not wholly mapped"))) }
     }
 
     fn change_flags(
@@ -374,7 +374,7 @@ impl MmInner {
     ) -> Result<()> {
         let mut vmas = self.vmas.all(lock)?;
         if !is_covered(&vmas, range) {
-            return Err(range.unmapped_error("not wholly mapped"));
+            return Err(self.unmapped(range.unmapped_error("not wholly mapped")));
         }
         let (first, last) = overlapping(&vmas, range);
         for vma in &vmas[first..last] {

@@ -37,7 +37,7 @@ pub use mmap::{Madvise, Prot};
 use crate::cache::{PageCache, Shared};
 use crate::error::{Error, Result};
 use crate::page::PAGE_SIZE;
-use crate::sync::{AtomicU32, Ordering, in_order};
+use crate::sync::{AtomicU32, Ordering, in_order, seeded};
 use events::{Event, Events};
 use mmap_lock::MmapLock;
 use page_table::PageTable;
@@ -232,6 +232,13 @@ impl MmInner {
         } else {
             Err(Error::Closed("the address space".into()))
         }
+    }
+
+    /// What to say where nothing is mapped: that the address space was closed meanwhile, if so. The caller has looked under the mmap
+    /// lock, and an end sets the flag before it unmaps under that lock.
+    #[cold]
+    fn unmapped(&self, error: Error) -> Error {
+        seeded!("mm.closed_meanwhile", self.require_open().err(), bug = None).unwrap_or(error)
     }
 
     #[inline]

@@ -56,6 +56,50 @@ fn closing_against_mmap() {
     .check();
 }
 
+/// One thread unmaps the only mapping, one closes the address space. Claim: either there is something to unmap, or the address
+/// space is closed. Premise: the flag is set before everything is unmapped.
+fn close_against_unmapping() {
+    let (mm, file, at) = one_page(Prot::Read, true);
+    let history = History::new(true);
+    let closer = {
+        let (mm, history) = (mm.clone(), history.clone());
+        spawn(move || {
+            history.call("close", || mm.close().unwrap(), |open, ()| std::mem::replace(open, false));
+        })
+    };
+    let unmap = || match mm.munmap(at, PAGE) {
+        Ok(()) => {
+            reach("unmapped");
+            true
+        }
+        Err(Error::Closed(_)) => {
+            reach("closed");
+            false
+        }
+        Err(error) => panic!("{error}"),
+    };
+    history.call("munmap", unmap, |open, unmapped| unmapped == open);
+    closer.join().unwrap();
+    history.check();
+    nothing_is_left(&mm);
+    drop(file);
+}
+
+#[test]
+fn closing_against_munmap() {
+    Model {
+        name: "close against munmap",
+        rows: &[],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: false,
+        body: close_against_unmapping,
+        reaches: &["unmapped", "closed"],
+        needs: &["mm.closed_meanwhile"],
+    }
+    .check();
+}
+
 /// One thread faults, one closes the address space. Claims: the fault ends, with SIGSEGV only once the address space is closed;
 /// nothing is left.
 fn close_against_fault(fault: fn(&Mm, u64) -> VmFault) {
