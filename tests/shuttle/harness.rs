@@ -15,12 +15,12 @@
 use crate::page::WORDS;
 use crate::rcu;
 use crate::sync::imp::{begin_execution, mutant, switch};
-use crate::sync::running::take_pairs;
+use crate::sync::running::{Pair, take_pairs};
 use crate::sync::thread;
 use shuttle::scheduler::{DfsScheduler, PctScheduler, ReplayScheduler, Schedule, Scheduler, Task, TaskId};
 use shuttle::{Config, MaxSteps, Runner};
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -129,6 +129,13 @@ pub(crate) fn words(buf: &[u8]) -> impl Iterator<Item = u64> {
     buf.chunks_exact(8).map(|bytes| u64::from_ne_bytes(bytes.try_into().expect("eight bytes")))
 }
 
+/// Each of these operations with each.
+fn pairs_of(operations: &[&'static str]) -> BTreeSet<Pair> {
+    let with_each =
+        |&one: &&'static str| operations.iter().map(move |&other| (one.min(other), one.max(other)));
+    operations.iter().flat_map(with_each).collect()
+}
+
 /// What a lock protects: reports two threads that are inside at once.
 #[derive(Default)]
 pub(crate) struct Protected {
@@ -154,6 +161,11 @@ impl Protected {
 impl Test {
     /// Runs the body under every schedule, then with each name in `needs` switched off.
     pub(crate) fn check(&self) {
+        self.check_each_against_each(&[]);
+    }
+
+    /// The same, and each of these operations must run against each (`sync/running.rs`).
+    pub(crate) fn check_each_against_each(&self, operations: &[&'static str]) {
         // It would replace the fixed seeds.
         assert!(std::env::var_os("SHUTTLE_RANDOM_SEED").is_none(), "SHUTTLE_RANDOM_SEED is set");
         let off = std::env::var(OFF).ok();
@@ -166,19 +178,29 @@ impl Test {
             return self.run_mutant();
         }
         let times = if std::env::var_os("SPECMM_DEEP").is_some() { DEEP } else { 1 };
-        for search in self.searches(0, times) {
+        let mut apart = pairs_of(operations);
+        let mut met = BTreeSet::new();
+        let mut run = |search| {
             self.run_and_tell(search);
+            met.append(&mut take_pairs());
+            apart.retain(|pair| !met.contains(pair));
+            self.never_reached().is_none() && apart.is_empty()
+        };
+        let mut is_done = false;
+        for search in self.searches(0, times) {
+            is_done = run(search);
         }
         for search in (1..ROUNDS).flat_map(|round| self.searches(round, 1)) {
-            if self.never_reached().is_none() {
+            if is_done {
                 break;
             }
-            self.run_and_tell(search);
+            is_done = run(search);
         }
-        self.report_pairs();
+        self.report_pairs(&met);
         if let Some(point) = self.never_reached() {
             panic!("{} never reaches {point}; it reaches {:?}", self.name, REACHED.with(RefCell::take));
         }
+        assert!(apart.is_empty(), "{} never runs these against each other: {apart:?}", self.name);
         for name in self.needs.iter().filter(|_| std::env::var_os(AS_IS).is_none()) {
             self.check_needed(name);
         }
@@ -202,8 +224,8 @@ impl Test {
     }
 
     /// Which operations ran at the same time as which (`sync/running.rs`).
-    fn report_pairs(&self) {
-        let pairs: Vec<_> = take_pairs().into_iter().map(<[_; 2]>::from).collect();
+    fn report_pairs(&self, pairs: &BTreeSet<Pair>) {
+        let pairs: Vec<_> = pairs.iter().map(|&pair| <[_; 2]>::from(pair)).collect();
         let Some(path) = std::env::var_os(REPORT) else { return };
         let line = format!("{{\"model\": {:?}, \"pairs\": {pairs:?}}}\n", self.name);
         let file = std::fs::OpenOptions::new().append(true).create(true).open(path);

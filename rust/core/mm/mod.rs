@@ -264,6 +264,9 @@ impl fmt::Debug for Mm {
     }
 }
 
+#[cfg(all(test, specmm_shuttle))]
+#[path = "../../../tests/shuttle/everything.rs"]
+mod everything_shuttle_tests;
 #[cfg(all(test, specmm_loom))]
 #[path = "../../../tests/loom/mmap.rs"]
 pub(crate) mod mmap_models;

@@ -187,7 +187,6 @@ atomic!([<T>] AtomicPtr, ::shuttle::sync::atomic::AtomicPtr<T>, *mut T);
 arithmetic!(AtomicU32, u32);
 arithmetic!(AtomicU64, u64);
 
-pub use ::shuttle::sync::MutexGuard;
 pub use ::shuttle::sync::atomic::fence;
 /// Filled without switching threads.
 pub use std::sync::OnceLock;
@@ -196,6 +195,13 @@ pub use std::sync::OnceLock;
 #[derive(Debug, Default)]
 pub struct Mutex<T>(::shuttle::sync::Mutex<T>);
 
+/// Releases the mutex when dropped.
+#[derive(Debug)]
+pub struct MutexGuard<'a, T> {
+    guard: ::shuttle::sync::MutexGuard<'a, T>,
+    mutex: &'a Mutex<T>,
+}
+
 impl<T> Mutex<T> {
     /// A free mutex around `value`.
     pub fn new(value: T) -> Self {
@@ -203,11 +209,25 @@ impl<T> Mutex<T> {
     }
     /// Waits for the mutex.
     pub fn lock(&self) -> MutexGuard<'_, T> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        let guard = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        MutexGuard { guard, mutex: self }
     }
     /// Takes the mutex if it is free.
     pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
-        self.0.try_lock().ok()
+        self.0.try_lock().ok().map(|guard| MutexGuard { guard, mutex: self })
+    }
+}
+
+impl<T> std::ops::Deref for MutexGuard<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.guard
+    }
+}
+
+impl<T> std::ops::DerefMut for MutexGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.guard
     }
 }
 
@@ -222,12 +242,18 @@ impl Condvar {
     }
     /// Releases the mutex, sleeps until notified, and takes the mutex again.
     pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
-        self.0.wait(guard).unwrap_or_else(std::sync::PoisonError::into_inner)
+        let MutexGuard { guard, mutex } = guard;
+        MutexGuard { guard: self.0.wait(guard).unwrap_or_else(std::sync::PoisonError::into_inner), mutex }
     }
-    /// As [`Condvar::wait`]: there is no time.
+    /// Where time passes, all of `time` does before others had a chance to run; elsewhere as [`Condvar::wait`].
     pub fn wait_for<'a, T>(&self, guard: MutexGuard<'a, T>, time: std::time::Duration) -> MutexGuard<'a, T> {
-        let _ = time;
-        self.wait(guard)
+        if !super::clock::passes() {
+            return self.wait(guard);
+        }
+        let mutex = guard.mutex;
+        drop(guard);
+        pause(time);
+        mutex.lock()
     }
     /// Wakes one waiter.
     pub fn notify_one(&self) {
@@ -286,6 +312,12 @@ pub fn yield_now() {
 pub(crate) fn switch() {
     // There is no time under shuttle, so a sleep is only that.
     thread::sleep(std::time::Duration::ZERO);
+}
+
+/// A number below `end`, drawn by the search as it draws schedules: a schedule that is replayed draws the same.
+pub(crate) fn draw(end: usize) -> usize {
+    use ::shuttle::rand::Rng as _;
+    ::shuttle::rand::thread_rng().gen_range(0..end)
 }
 
 std::thread_local! {
