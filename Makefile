@@ -137,6 +137,7 @@ loom: | preflight
 	SPECMM_LOOM_LIST=1 SPECMM_LOOM_REPORT=$(CURDIR)/$(REPORT).list $(LOOM) \
 	    cargo test --quiet --profile loom --all-features --lib -- models:: open_question::
 	$(if $(SPECMM_DEEP),,$(PYTHON) tools/models.py $(REPORT) $(REPORT).list $(MODELS))
+	$(if $(SPECMM_DEEP),,$(PYTHON) tools/pairs.py loom $(REPORT) $(MODELS))
 
 # Seconds of CPU, at most 40 each, into tests/loom/next_bounds.json: of models whose bound is new, or BOUNDS=TEST.
 loom-bounds: | preflight
@@ -160,8 +161,14 @@ free: | preflight
 	$(PYTHON) tools/free_names.py target/free
 
 # Nothing is captured: a schedule that failed must be seen even if the process aborts.
+SHUTTLE_REPORT := target/shuttle/report
+
+# Which operations met is held against tests/pairs/found.json; PAIRS=--update writes that file anew.
 shuttle: | preflight
-	$(UNDER_SHUTTLE) cargo test --profile loom --all-features --lib -- $(or $(SHUTTLE),shuttle_tests) --nocapture
+	mkdir -p $(dir $(SHUTTLE_REPORT)) && rm -f $(SHUTTLE_REPORT)
+	SPECMM_SHUTTLE_REPORT=$(CURDIR)/$(SHUTTLE_REPORT) $(UNDER_SHUTTLE) \
+	    cargo test --profile loom --all-features --lib -- $(or $(SHUTTLE),shuttle_tests) --nocapture
+	$(if $(SPECMM_DEEP)$(SHUTTLE),,$(PYTHON) tools/pairs.py shuttle $(SHUTTLE_REPORT) $(PAIRS))
 
 # --- for developers
 

@@ -1,5 +1,5 @@
 //! The whole system under shuttle: each thread draws a few of the public calls, so that in some execution each runs beside each
-//! other. What is drawn is part of the schedule.
+//! other (docs/pairs.md). What is drawn is part of the schedule.
 
 #[path = "everything/calls.rs"]
 mod calls;
@@ -21,7 +21,7 @@ const WORDS: u64 = PAGE / 8;
 /// Pages of each file.
 const PAGES: u64 = 4;
 
-/// All that are marked with `operation!`.
+/// All of docs/pairs.md.
 const OPERATIONS: &[&str] = &[
     "advise",
     "classic fault",
@@ -44,6 +44,7 @@ const OPERATIONS: &[&str] = &[
     "reclaim",
     "residency",
     "revalidate",
+    "settle",
     "speculative fault",
     "truncate",
     "unpin",
@@ -74,7 +75,7 @@ fn draw_calls(world: World, threads: usize, calls: usize, from: &[&'static [Call
 #[test]
 fn each_call_on_files_against_each() {
     Test {
-        name: "each call on files against each, 3 files, 3 frames, 4 threads",
+        name: "calls on files, drawn by 4 threads",
         search: Search::Pct(4_000),
         body: || draw_calls(World::new(3, false, false), 4, 4, &[FILES]),
         reaches: &["hit", "pinned", "dropped", "reclaimed", "beyond the end"],
@@ -86,7 +87,7 @@ fn each_call_on_files_against_each() {
 #[test]
 fn each_call_on_address_spaces_against_each() {
     Test {
-        name: "each call on address spaces against each, 3 files, 8 frames, 5 threads",
+        name: "calls on files and address spaces, drawn by 5 threads",
         search: Search::Pct(4_000),
         body: || draw_calls(World::new(8, true, false), 5, 4, &[FILES, SPACES]),
         reaches: &["load", "store", "commit", "classic", "nothing mapped"],
@@ -98,7 +99,7 @@ fn each_call_on_address_spaces_against_each() {
 #[test]
 fn each_end_against_each_call() {
     Test {
-        name: "each end against each call, 3 files, 4 frames, 4 threads",
+        name: "ends and calls, drawn by 4 threads",
         search: Search::Pct(4_000),
         body: || draw_calls(World::new(4, true, true), 4, 3, &[FILES, SPACES, ENDS]),
         reaches: &["closed", "file closed", "space closed", "cache closed", "not closed while pinned"],

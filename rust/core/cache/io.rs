@@ -151,6 +151,7 @@ impl IoQueue {
 
     /// Waits until nothing is queued or being read, except reads whose time-out has expired. False: the program gave up.
     pub(crate) fn settle(&self) -> bool {
+        crate::sync::operation!("settle");
         self.wait_until(|requests| {
             let now = Instant::now();
             let unread = requests.abandon_overdue(now);

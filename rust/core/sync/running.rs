@@ -2,8 +2,9 @@
 //!
 //! A function that is a public operation, or the part of one that models call, begins with
 //! `operation!("truncate")`. From there to the function's end the operation is running. Two operations that are running in two
-//! threads at one moment of one execution are a pair; the harnesses report all pairs of a model, so that the table of pairs says
-//! what was run and not what somebody believes a model to run.
+//! threads at one moment of one execution are a pair; the harnesses report all pairs of a model, so that docs/pairs.md says what
+//! was run and not what somebody believes a model to run. A pair that nothing runs has its reason in
+//! `tests/pairs/operations.toml`.
 //!
 //! A function that another operation calls is a part of that one: a fault that reads is a fault, a revalidation that takes pages
 //! out is no truncation. What is as good as a thread of its own counts wherever it runs ([`ANYWHERE`]).
