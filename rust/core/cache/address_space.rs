@@ -20,7 +20,7 @@ use crate::page::{Frames, LockedPage, PAGE_SHIFT, PAGE_SIZE, PageHandle, PageRef
 use crate::rcu::ReadSection;
 use crate::store::{ReadBy, Store};
 use crate::sync::rwsem::RwSem;
-use crate::sync::{AtomicU64, Numbers, duty, guard, in_order, ord, seeded, spin_hint, yield_now};
+use crate::sync::{AtomicU64, Numbers, duty, guard, in_order, operation, ord, seeded, spin_hint, yield_now};
 use crate::xarray::{Entry, XArray};
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
@@ -298,7 +298,7 @@ pub(crate) enum Lookup<'s> {
 
 impl Drop for AddressSpace {
     fn drop(&mut self) {
-        crate::sync::operation!("close a file");
+        operation!("close a file");
         // The last user is gone, and I/O in flight counts as a user: so every page is unmapped, and locked at most by a reclaim
         // that will soon find that its file is going. The count of the last `Arc` orders this after everything earlier users did,
         // but the model checker does not see that count.

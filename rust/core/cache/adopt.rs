@@ -7,6 +7,7 @@ use super::open_file::OpenFile;
 use super::{File, PageCache};
 use crate::error::{Error, IoError, Result};
 use crate::store::Store;
+use crate::sync::operation;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -31,7 +32,7 @@ impl PageCache {
     }
 
     fn adopted(&self, file: &File, open: &OpenFile, store: Arc<dyn Store>) -> Result<File> {
-        crate::sync::operation!("open");
+        operation!("open");
         self.shared().require_open()?;
         let name = &open.mapping.name;
         let io_error = |error| Error::Io(IoError::new(error, name));

@@ -14,12 +14,12 @@ use super::invalidate_lock::stable;
 use super::open_file::OpenFile;
 use super::readahead::{io_pages, submit_window};
 use crate::page::{LockedPage, PageFlags, PageRef};
-use crate::sync::in_order;
+use crate::sync::{in_order, operation};
 use std::sync::Arc;
 
 /// Requests the part of a failed window that begins at `index` again, if it is more than that page. Never waits.
 pub(super) fn read_again(open: &Arc<OpenFile>, index: u64) {
-    crate::sync::operation!("read");
+    operation!("read");
     let mapping = &open.mapping;
     let most = mapping.again.get().min(io_pages(open).max(open.ra_pages()));
     // A failed window leaves pages that are not up to date and not being read.

@@ -12,7 +12,7 @@ use super::requests::{Answer, Request};
 use super::wait::{NotRead, Wait};
 use crate::error::{Error, IoError};
 use crate::page::{LockedPage, PageFlags, PageRef};
-use crate::sync::{guard, in_order};
+use crate::sync::{guard, in_order, operation};
 use std::sync::Arc;
 
 /// Waits for the bytes of a page to which the caller holds a reference, and if necessary reads them or has them read. False: the
@@ -23,7 +23,7 @@ pub(super) fn bring(
     index: u64,
     closed: Option<&Closed>,
 ) -> Result<bool, NotRead> {
-    crate::sync::operation!("read");
+    operation!("read");
     if mapping.read_by.may_stall() {
         return have_brought(mapping, page, index, closed);
     }

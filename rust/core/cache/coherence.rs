@@ -18,7 +18,7 @@ use super::truncate;
 use super::version::{Seen, Version};
 use crate::error::{Error, IoError, Result};
 use crate::store::{Change, Look, MAX_SIZE};
-use crate::sync::{in_order, pause, seeded};
+use crate::sync::{in_order, operation, pause, seeded};
 use std::io;
 
 /// How often a call starts over.
@@ -30,13 +30,12 @@ fn store_says<T>(mapping: &AddressSpace, answer: io::Result<T>) -> Result<T> {
 
 /// The store's present state.
 pub(super) fn look(mapping: &AddressSpace) -> Result<Look> {
-    crate::sync::operation!("revalidate");
     store_says(mapping, mapping.store.look())
 }
 
 /// Checks whether the store was changed by others and follows; called before pages are read.
 pub(super) fn follow_changes(mapping: &AddressSpace) -> Result<()> {
-    crate::sync::operation!("revalidate");
+    operation!("revalidate");
     let Some(seen) = mapping.version.expected() else { return Ok(()) };
     let look = look(mapping)?;
     if look == seen { Ok(()) } else { revalidate(mapping, false).map(drop) }
@@ -68,7 +67,7 @@ pub(super) fn catch_up(mapping: &AddressSpace) -> Result<()> {
 /// known to have changed, the pages past a smaller size are dropped, and so is a page that was partial, because the bytes after
 /// its old end are no longer zeros.
 pub(super) fn revalidate(mapping: &AddressSpace, drop_all: bool) -> Result<u64> {
-    crate::sync::operation!("revalidate");
+    operation!("revalidate");
     let says_nothing = || Ok(!mapping.version.says() && store_says(mapping, mapping.store.size())?.is_none());
     if !drop_all && mapping.read_by.may_stall() && says_nothing()? {
         // Nothing to follow, and so no reads to wait for.
@@ -86,7 +85,7 @@ pub(super) fn revalidate(mapping: &AddressSpace, drop_all: bool) -> Result<u64> 
 
 /// Looks at the store, follows, and returns the size. The caller holds `invalidate_lock` for writing.
 pub(super) fn adopt(mapping: &AddressSpace, drop_all: bool) -> Result<u64> {
-    crate::sync::operation!("revalidate");
+    operation!("revalidate");
     let seen = mapping.version.seen();
     // Before any read: a later change is seen next time.
     let look = look(mapping)?.past_an_append(&seen.look, || mapping.store.look());

@@ -17,7 +17,7 @@ use super::stats::Stat;
 use super::version::Version;
 use crate::page::{Out, PAGE_SIZE, PageFlags, PageRef};
 use crate::rcu::ReadSection;
-use crate::sync::{duty, guard, in_order};
+use crate::sync::{duty, guard, in_order, operation};
 
 /// The outcome of a copy-out attempt.
 #[derive(Debug, Clone, Copy)]
@@ -69,7 +69,7 @@ pub(super) fn copy_out<'f>(
     short: Short,
     section: &ReadSection,
 ) -> CopyOut<'f> {
-    crate::sync::operation!("hit");
+    operation!("hit");
     let found = mapping.pages.find(index_of(offset), section);
     let Some(pfn) = found.entry.as_page() else { return CopyOut::Unavailable };
     let page = mapping.frames().page(pfn);
@@ -103,7 +103,6 @@ pub(super) fn copy_held<'f>(
     offset: u64,
     out: Out<'_>,
 ) -> CopyOut<'f> {
-    crate::sync::operation!("hit");
     copy(mapping, page, page.generation(), offset, out, Marked::Serve, Short::Refuse)
 }
 
@@ -122,7 +121,6 @@ fn copy<'f>(
     marked: Marked,
     short: Short,
 ) -> CopyOut<'f> {
-    crate::sync::operation!("hit");
     if !guard!("copy_out.mapping", page.is_at(mapping.id(), index_of(offset))) {
         return CopyOut::Changed;
     }
@@ -160,7 +158,7 @@ pub(super) fn read_cached(
     short: Short,
     section: &ReadSection,
 ) -> Option<usize> {
-    crate::sync::operation!("hit");
+    operation!("hit");
     // Loaded before the size and any page.
     let epoch = mapping.version.epoch();
     if !guard!("read_cached.young", !Version::is_young(epoch)) {

@@ -12,7 +12,7 @@ use super::vmscan::wait_for_frame;
 use super::wait::Wait;
 use crate::error::Error;
 use crate::page::PageHandle;
-use crate::sync::seeded;
+use crate::sync::{operation, seeded};
 
 /// The outcome of [`find_or_create`].
 pub(super) enum FoundOrCreated<'f> {
@@ -30,7 +30,7 @@ pub(super) enum FoundOrCreated<'f> {
 
 /// Finds the page, or creates it unlocked and not up to date (`pagecache_get_page` with `FGP_FOR_MMAP`).
 pub(super) fn find_or_create(mapping: &AddressSpace, index: u64) -> FoundOrCreated<'_> {
-    crate::sync::operation!("read");
+    operation!("read");
     loop {
         if let Some(handle) = mapping.find_get_page(index, &crate::rcu::read()) {
             return FoundOrCreated::Page(handle);

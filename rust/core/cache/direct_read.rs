@@ -11,7 +11,7 @@ use super::stats::Stat;
 use crate::error::{Error, IoError, Result};
 use crate::page::{Out, PAGE_SIZE};
 use crate::store::Change;
-use crate::sync::guard;
+use crate::sync::{guard, operation};
 use std::hash::{DefaultHasher, Hasher};
 
 /// Reads `length` bytes at each offset past the cache, twice. If both reads agree and meanwhile the file was at most touched (its
@@ -24,7 +24,7 @@ pub(super) fn read_twice(
     length: usize,
     mut out: Out<'_>,
 ) -> Result<Option<usize>> {
-    crate::sync::operation!("read");
+    operation!("read");
     let Some(before) = look_at_rest(&open.mapping)? else {
         count_rewritten(&open.mapping, call)?;
         return Ok(None);

@@ -13,7 +13,7 @@ use super::registry::{CachedFile, Findings};
 use super::stats::Stat;
 use crate::page::LockedPage;
 use crate::rcu::ReadSection;
-use crate::sync::{give_back, guard, in_order};
+use crate::sync::{give_back, guard, in_order, operation};
 use crate::xarray::Entry;
 
 impl CachedFile for AddressSpace {
@@ -57,7 +57,7 @@ impl CachedFile for AddressSpace {
 /// Takes the page at `index` out of the cache if it is idle (`invalidate_inode_page`). It is looked up as in a fault, because the
 /// lock of a frame that was reused meanwhile must not even be tried.
 pub(super) fn evict(mapping: &AddressSpace, index: u64, shadow: Entry, section: &ReadSection) -> bool {
-    crate::sync::operation!("evict");
+    operation!("evict");
     let Lookup::Found(handle) = mapping.find_get_page_once(index, section) else { return false };
     let page = handle.page();
     let Some(lock) = page.try_lock() else { return false };
@@ -87,7 +87,7 @@ fn remove_locked<'f>(
 
 /// Drops the clean, unmapped, unlocked pages in `first..=last`. Returns how many were dropped.
 pub(super) fn invalidate(mapping: &AddressSpace, first: u64, last: u64) -> u64 {
-    crate::sync::operation!("evict");
+    operation!("evict");
     // References awaiting a grace period would make idle pages look busy.
     crate::rcu::barrier();
     let mut dropped = 0;

@@ -7,11 +7,12 @@ use super::open_file::OpenFile;
 use super::readahead::will_need;
 use super::{coherence, eviction};
 use crate::page::PAGE_SIZE;
+use crate::sync::operation;
 use std::sync::Arc;
 
 /// Takes advice about `length` bytes from `offset` on; a `length` of None means to the end.
 pub(super) fn advise(open: &Arc<OpenFile>, advice: Advice, offset: u64, length: Option<u64>) {
-    crate::sync::operation!("advise");
+    operation!("advise");
     let end = length.map_or(u64::MAX, |length| offset.saturating_add(length));
     let size = open.mapping.i_size();
     match advice {

@@ -14,7 +14,7 @@ use super::shared::Shared;
 use super::{coherence, size_change};
 use crate::error::{Error, IoError, Result};
 use crate::rcu::{ArcCell, ReadSection};
-use crate::sync::duty;
+use crate::sync::{duty, operation};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
@@ -110,7 +110,7 @@ impl File {
     /// # Errors
     /// [`Error::Pinned`] while pins made through this handle exist; the file then stays open.
     pub fn close(&self) -> Result<()> {
-        crate::sync::operation!("close a file");
+        operation!("close a file");
         loop {
             let section = crate::rcu::read();
             let Some(open) = self.handle.open.load(&section) else { return Ok(()) };
@@ -142,7 +142,7 @@ impl File {
     /// [`Error::Interrupted`] while a store that may stall is still reading pages to be dropped. On an error the size is
     /// unchanged.
     pub fn truncate(&self, size: u64) -> Result<()> {
-        crate::sync::operation!("truncate");
+        operation!("truncate");
         let open = self.open_file()?;
         if !open.mode.is_writable() {
             let error = rustix::io::Errno::INVAL.into();
@@ -198,7 +198,7 @@ impl File {
     /// # Errors
     /// [`Error::Io`] if the store cannot be examined or the file that the path now names cannot be opened; [`Error::Closed`].
     pub fn revalidate(&self) -> Result<u64> {
-        crate::sync::operation!("revalidate");
+        operation!("revalidate");
         self.follow(false)
     }
 
@@ -228,7 +228,6 @@ impl File {
     /// # Errors
     /// As [`File::revalidate`].
     pub fn revalidate_dropping(&self) -> Result<u64> {
-        crate::sync::operation!("revalidate");
         self.follow(true)
     }
 

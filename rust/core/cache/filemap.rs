@@ -16,7 +16,7 @@ use super::readahead::{page_cache_async_ra, page_cache_sync_ra, read_around};
 use super::wait::NotRead;
 use crate::error::{Error, IoError};
 use crate::page::{PageFlags, PageHandle};
-use crate::sync::guard;
+use crate::sync::{guard, operation};
 use std::sync::Arc;
 
 pub use super::advice::Pattern;
@@ -73,7 +73,7 @@ pub(crate) struct Answer<'f> {
 
 /// One pass of the classic `filemap_fault`.
 pub(crate) fn filemap_fault(open: &Arc<OpenFile>, index: u64, pattern: Pattern, pass: Pass) -> Answer<'_> {
-    crate::sync::operation!("classic fault");
+    operation!("classic fault");
     let mapping = &open.mapping;
     let answer = |step, missed| Answer { step, missed };
     if let Some(size) = mapping.ends_before(index) {
@@ -138,7 +138,7 @@ pub(super) fn hold_without_waiting<'f>(
     index: u64,
     mut found: Option<PageHandle<'f>>,
 ) -> Step<'f> {
-    crate::sync::operation!("classic fault");
+    operation!("classic fault");
     let mapping = &open.mapping;
     loop {
         let handle = match take_or_create(mapping, index, found.take()) {
@@ -163,7 +163,7 @@ pub(super) fn hold_waiting<'f>(
     index: u64,
     mut found: Option<PageHandle<'f>>,
 ) -> Step<'f> {
-    crate::sync::operation!("classic fault");
+    operation!("classic fault");
     let mapping = &open.mapping;
     loop {
         let handle = match take_or_create(mapping, index, found.take()) {

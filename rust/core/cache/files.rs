@@ -13,7 +13,7 @@ use super::registry::CachedFile;
 use super::shared::Shared;
 use crate::error::{Error, IoError, Result};
 use crate::store::{LocalFile, Opening, Store};
-use crate::sync::{Mutex, duty, in_order, seeded};
+use crate::sync::{Mutex, duty, in_order, operation, seeded};
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::path::Path;
@@ -50,7 +50,7 @@ pub(super) fn new_mapping(
     size: u64,
     name: &OsStr,
 ) -> Arc<AddressSpace> {
-    crate::sync::operation!("open");
+    operation!("open");
     let mapping = Arc::new(AddressSpace::new(Arc::clone(store), size, name, Arc::clone(shared)));
     register(&mapping);
     mapping
@@ -75,7 +75,7 @@ impl Files {
         size: u64,
         name: &OsStr,
     ) -> Result<Arc<AddressSpace>> {
-        crate::sync::operation!("open");
+        operation!("open");
         let Some(identity) = identity else { return Ok(new_mapping(&self.shared, store, size, name)) };
         let mapping = Arc::new(AddressSpace::new(Arc::clone(store), size, name, Arc::clone(&self.shared)));
         mapping.version.start_at(size);
@@ -113,7 +113,7 @@ impl Files {
         mode: OpenMode,
         ra_pages: u32,
     ) -> Result<OpenFile> {
-        crate::sync::operation!("open");
+        operation!("open");
         let io_error = |error| Error::Io(IoError::new(error, name));
         let how = Opening {
             write: mode.is_writable(),

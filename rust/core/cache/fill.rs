@@ -14,7 +14,7 @@ use crate::error::{IoError, ShortRead};
 use crate::page::{Frames, LockedPage, PAGE_SIZE, PageFlags};
 use crate::reserve;
 use crate::store::{Look, ReadBy};
-use crate::sync::{duty, guard, in_order, seeded};
+use crate::sync::{duty, guard, in_order, operation, seeded};
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
@@ -29,7 +29,7 @@ impl Source for AddressSpace {
     }
 
     fn fill(&self, mut first: u64, pfns: Vec<u32>, answer: Option<Arc<Answer>>) {
-        crate::sync::operation!("readahead");
+        operation!("readahead");
         let mut locks = Locks { frames: self.frames(), pfns: pfns.into_iter() };
         if let Some(answer) = answer {
             for page in &mut locks {
@@ -102,7 +102,7 @@ pub(super) fn is_unread(lock: &LockedPage<'_>) -> bool {
 /// Reads one locked page, unless another thread did so while the caller waited for the lock: bytes that are up to date are not
 /// written again, because they may be being copied.
 pub(super) fn read_page(mapping: &AddressSpace, page: &LockedPage<'_>, index: u64) -> Result<(), IoError> {
-    crate::sync::operation!("read");
+    operation!("read");
     if !is_unread(page) {
         return Ok(());
     }

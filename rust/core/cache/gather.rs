@@ -14,7 +14,7 @@ use super::read::try_read;
 use crate::error::{Error, Result};
 use crate::page::{Out, PAGE_SIZE};
 use crate::rcu::ReadSection;
-use crate::sync::guard;
+use crate::sync::{guard, operation};
 use std::sync::Arc;
 
 /// What one read section copies at most, in reads and in bytes: grace periods wait for it.
@@ -102,7 +102,6 @@ impl File {
     /// # Errors
     /// [`Error::InvalidArgument`] and [`Error::Closed`] as [`File::gather`].
     pub fn gather_cached(&self, offsets: &[u64], length: usize, out: &mut [u8]) -> Result<usize> {
-        crate::sync::operation!("hit");
         self.gather_cached_into(offsets, length, out.into())
     }
 
@@ -111,6 +110,7 @@ impl File {
     /// # Errors
     /// As [`File::gather`].
     pub fn gather_cached_into(&self, offsets: &[u64], length: usize, out: Out<'_>) -> Result<usize> {
+        operation!("hit");
         check_room(offsets, length, &out)?;
         let epoch = self.current(&crate::rcu::read())?.mapping.version.epoch();
         let done = in_sections(offsets, length, out, |batch, room, section| {
@@ -130,7 +130,7 @@ fn try_gather(
     length: usize,
     mut out: Out<'_>,
 ) -> Result<bool> {
-    crate::sync::operation!("read");
+    operation!("read");
     let total = out.len();
     let mut done = gather_cached(open, offsets, length, out.part(0..total))?;
     while let Some(&offset) = offsets.get(done) {
@@ -150,7 +150,6 @@ fn try_gather(
 
 /// Serves reads from the cache up to the first that misses, and returns how many it served.
 fn gather_cached(open: &OpenFile, offsets: &[u64], length: usize, out: Out<'_>) -> Result<usize> {
-    crate::sync::operation!("hit");
     in_sections(offsets, length, out, |batch, room, section| {
         gather_in_section(open, batch, length, room, section)
     })

@@ -14,7 +14,7 @@ use super::idle::wait_for_work;
 use super::patience::{LOOK_AGAIN, should_give_up};
 use super::requests::{Answer, Job, MAX_WORKERS, MakesRoom, Request, Requests};
 use crate::sync::{
-    Condvar, Instant, Mutex, MutexGuard, duty, guard, in_order, is_this_thread, seeded, thread,
+    Condvar, Instant, Mutex, MutexGuard, duty, guard, in_order, is_this_thread, operation, seeded, thread,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -151,7 +151,7 @@ impl IoQueue {
 
     /// Waits until nothing is queued or being read, except reads whose time-out has expired. False: the program gave up.
     pub(crate) fn settle(&self) -> bool {
-        crate::sync::operation!("settle");
+        operation!("settle");
         self.wait_until(|requests| {
             let now = Instant::now();
             let unread = requests.abandon_overdue(now);
@@ -186,7 +186,7 @@ impl IoQueue {
     /// Finishes the queued reads, except those of stores that may stall; gives these reads a moment, then abandons them and ends
     /// the workers.
     pub(crate) fn close(&self) {
-        crate::sync::operation!("close the cache");
+        operation!("close the cache");
         let until = Instant::now() + CLOSING;
         let close = |requests: &mut Requests| {
             let (unread, now) = (requests.stop(), Instant::now());
@@ -280,7 +280,7 @@ impl Queue {
     }
 
     fn work(self: Arc<Self>, number: u64) {
-        crate::sync::operation!("work for I/O");
+        operation!("work for I/O");
         loop {
             let mut requests = self.requests.lock();
             let job = loop {

@@ -12,6 +12,7 @@ use super::speculation::filemap_fault_speculative;
 use super::vm_fault::{Abort, VmFault};
 use super::wait::NotRead;
 use crate::error::Result;
+use crate::sync::operation;
 use std::sync::Arc;
 
 /// The result of [`File::filemap_fault`](super::File::filemap_fault).
@@ -25,7 +26,7 @@ pub struct FilemapFault {
 
 /// The speculative form alone; the page is unlocked and put before this returns.
 pub(super) fn fault_speculatively(open: &OpenFile, index: u64) -> FilemapFault {
-    crate::sync::operation!("speculative fault");
+    operation!("speculative fault");
     let section = crate::rcu::read();
     match filemap_fault_speculative(&open.mapping, index, &section) {
         Ok(held) => {
@@ -38,7 +39,7 @@ pub(super) fn fault_speculatively(open: &OpenFile, index: u64) -> FilemapFault {
 
 /// The classic form alone, repeated until it is LOCKED or fails.
 pub(super) fn fault_classically(open: &Arc<OpenFile>, index: u64) -> Result<FilemapFault> {
-    crate::sync::operation!("classic fault");
+    operation!("classic fault");
     let pattern = match open.advice() {
         Advice::Random => Pattern::Random,
         Advice::Sequential => Pattern::Sequential,

@@ -9,7 +9,7 @@ use super::{CacheOptions, CacheStats, File, Io, OpenOptions, StoreOptions, audit
 use crate::error::{Error, Result};
 use crate::page::PAGE_SIZE;
 use crate::store::{MAX_SIZE, ReadBy, Store, TimedStore};
-use crate::sync::{Ordering, in_order};
+use crate::sync::{Ordering, in_order, operation};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -192,7 +192,7 @@ impl PageCache {
     /// # Errors
     /// [`Error::Pinned`] while a page is pinned; the cache then stays open.
     pub fn close(&self) -> Result<()> {
-        crate::sync::operation!("close the cache");
+        operation!("close the cache");
         let shared = self.shared();
         shared.frames.refuse_pins().map_err(|pinned| {
             Error::Pinned(format!("the page cache cannot be closed: {pinned} of its pages are pinned"))

@@ -28,7 +28,7 @@ use super::read_error::{self, ReadError};
 use super::vmscan::wait_for_frame;
 use crate::error::{Error, Result};
 use crate::page::{Out, PAGE_SIZE, PageFlags, Use};
-use crate::sync::{guard, in_order};
+use crate::sync::{guard, in_order, operation};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -51,7 +51,6 @@ impl File {
     /// [`Error::InvalidArgument`] for zero bytes or more than the page has from `offset` on, with that number in the message;
     /// [`Error::Bus`] past the end of the file or if the page cannot be read; [`Error::OutOfFrames`], [`Error::Closed`].
     pub fn pin(&self, offset: u64, length: usize) -> Result<Pinned> {
-        crate::sync::operation!("pin");
         check_offset(offset)?;
         let within = (offset % PAGE_SIZE as u64) as usize;
         let most = PAGE_SIZE - within;
@@ -65,7 +64,7 @@ impl File {
 }
 
 pub(super) fn pin(open: &Arc<OpenFile>, offset: u64, within: Range<usize>) -> Result<Pinned> {
-    crate::sync::operation!("pin");
+    operation!("pin");
     let index = index_of(offset);
     let end = offset + within.len() as u64;
     let mapping = &open.mapping;
@@ -212,7 +211,7 @@ impl AsRef<[u8]> for Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        crate::sync::operation!("unpin");
+        operation!("unpin");
         let frames = self.open.mapping.frames();
         let reference = frames.page(self.pfn).adopt();
         let page = reference.page();

@@ -19,12 +19,12 @@ use super::stats::Stat;
 use super::wait::NotRead;
 use crate::error::{Error, Result};
 use crate::page::{Out, PAGE_SIZE, PageFlags, PageHandle};
-use crate::sync::yield_now;
+use crate::sync::{operation, yield_now};
 use std::sync::Arc;
 
 /// Reads into `out` from `offset` on; short only at the end of the file.
 pub(super) fn buffered_read(open: &Arc<OpenFile>, mut out: Out<'_>, offset: u64) -> Result<usize> {
-    crate::sync::operation!("read");
+    operation!("read");
     let mapping = &open.mapping;
     let room = out.len();
     // A single page is of one version, if it can be read at all.
@@ -58,7 +58,7 @@ pub(super) fn try_read(
     offset: u64,
     call: Option<&OneVersion>,
 ) -> Result<Option<usize>> {
-    crate::sync::operation!("read");
+    operation!("read");
     let mapping = &open.mapping;
     let room = out.len();
     let wanted = |size: u64| usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX).min(room);
@@ -136,7 +136,6 @@ pub(super) fn make_uptodate<'f>(
     rest: u64,
     found: Option<PageHandle<'f>>,
 ) -> Result<Option<PageHandle<'f>>> {
-    crate::sync::operation!("read");
     let mapping = &open.mapping;
     let missed = found.is_none();
     let handle = match found.or_else(|| page_cache_sync_ra(open, index, rest)) {

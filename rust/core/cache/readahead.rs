@@ -13,7 +13,7 @@ use super::requests;
 use super::stats::Stat;
 use super::window::{IO_PAGES, Neighbours, Plan, Request};
 use crate::page::{PAGE_SIZE, PageHandle, PageRef, usage};
-use crate::sync::{in_order, seeded};
+use crate::sync::{in_order, operation, seeded};
 use std::sync::Arc;
 
 impl Neighbours for OpenFile {
@@ -56,7 +56,7 @@ fn run_for(runs: &mut Vec<Run>, index: u64) -> Option<&mut Vec<u32>> {
 
 /// Reads ahead from an absent page (`page_cache_sync_ra`); returns the page if this call created it.
 pub(super) fn page_cache_sync_ra(open: &Arc<OpenFile>, index: u64, pages: u64) -> Option<PageHandle<'_>> {
-    crate::sync::operation!("readahead");
+    operation!("readahead");
     let plan = match (open.ra_pages(), open.advice()) {
         (0, _) => return None,
         (ra_pages, Advice::Random) => {
@@ -70,7 +70,7 @@ pub(super) fn page_cache_sync_ra(open: &Arc<OpenFile>, index: u64, pages: u64) -
 
 /// Reads the window that a marker announces (`page_cache_async_ra`): of several threads that meet the marker, only one does.
 pub(super) fn page_cache_async_ra(open: &Arc<OpenFile>, page: PageRef<'_>, index: u64, pages: u64) {
-    crate::sync::operation!("readahead");
+    operation!("readahead");
     if open.ra_pages() != 0 && page.take_readahead() {
         if let Some(plan) = ondemand(open, index, pages, true) {
             submit(open, plan, None);
@@ -98,14 +98,14 @@ fn ondemand(open: &OpenFile, index: u64, pages: u64, hit_marker: bool) -> Option
 
 /// Reads the window around a fault that missed.
 pub(super) fn read_around(open: &Arc<OpenFile>, index: u64) {
-    crate::sync::operation!("readahead");
+    operation!("readahead");
     let plan = open.window.lock().around(index, open.ra_pages());
     submit(open, plan, None);
 }
 
 /// Reads a range regardless of the window, up to the limit of one call (`force_page_cache_ra`).
 pub(crate) fn will_need(open: &Arc<OpenFile>, first: u64, last: u64) {
-    crate::sync::operation!("readahead");
+    operation!("readahead");
     // More than half the cache would evict its own beginning.
     let half = (open.mapping.frames().capacity() as u64 / 2).max(1);
     let most = IO_PAGES.max(open.ra_pages()).min(half);

@@ -8,6 +8,7 @@ use super::file::File;
 use crate::error::{Error, Result};
 use crate::page::PageFlags;
 use crate::reserve;
+use crate::sync::operation;
 
 const MAX_PARTS: usize = 1 << 16;
 
@@ -21,6 +22,7 @@ impl File {
     /// # Errors
     /// [`Error::OutOfMemory`] if there is no memory for the result; [`Error::Closed`].
     pub fn residency(&self, first: u64, count: Option<u64>) -> Result<Vec<u8>> {
+        operation!("residency");
         let open = self.open_file()?;
         let pages = open.mapping.pages_in_file();
         let last = count.map_or(pages, |count| first.saturating_add(count).min(pages));
@@ -51,6 +53,7 @@ impl File {
     /// # Errors
     /// [`Error::InvalidArgument`] for zero parts or more than 65,536; [`Error::OutOfMemory`]; [`Error::Closed`].
     pub fn resident_in(&self, parts: usize) -> Result<(u64, Vec<u64>)> {
+        operation!("residency");
         if parts == 0 || parts > MAX_PARTS {
             return Err(Error::InvalidArgument(format!("parts must be 1 to {MAX_PARTS}: {parts}")));
         }
@@ -72,7 +75,6 @@ impl File {
 
 /// Calls `each` for the resident pages in `from..end`, in one read section; returns where to continue, unless it reached the end.
 fn each_resident(mapping: &AddressSpace, from: u64, end: u64, mut each: impl FnMut(u64)) -> Option<u64> {
-    crate::sync::operation!("residency");
     let section = crate::rcu::read();
     let mut next = from;
     for _ in 0..SECTION_ENTRIES {

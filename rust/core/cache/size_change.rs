@@ -11,7 +11,7 @@ use super::patience::Closed;
 use super::{coherence, truncate};
 use crate::error::{Error, IoError, Result};
 use crate::store::MAX_SIZE;
-use crate::sync::{duty, in_order, seeded};
+use crate::sync::{duty, in_order, operation, seeded};
 use std::io;
 
 /// Changes the size; `change_store` changes the store's. If that fails, the old size is restored; nothing is lost, because the
@@ -22,7 +22,7 @@ pub(super) fn change_size(
     closed: Option<&Closed>,
     change_store: impl FnOnce(u64) -> io::Result<()>,
 ) -> Result<()> {
-    crate::sync::operation!("truncate");
+    operation!("truncate");
     if size > MAX_SIZE {
         return Err(Error::InvalidArgument(format!("size {size} exceeds {MAX_SIZE} bytes (16 TiB)")));
     }

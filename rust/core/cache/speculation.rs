@@ -8,7 +8,7 @@ use super::address_space::{AddressSpace, HeldPage, Lookup};
 use super::vm_fault::Abort;
 use crate::page::{LockedPage, PageFlags, PageHandle, PageRef};
 use crate::rcu::ReadSection;
-use crate::sync::{give_back, guard, seeded};
+use crate::sync::{give_back, guard, operation, seeded};
 
 /// Speculative `filemap_fault`: the page, locked and with a reference, or the reason to abort. Every abort releases whatever was
 /// taken (the series as posted leaked the reference).
@@ -18,7 +18,7 @@ pub(crate) fn filemap_fault_speculative<'f>(
     index: u64,
     section: &ReadSection,
 ) -> Result<HeldPage<'f>, Abort> {
-    crate::sync::operation!("speculative fault");
+    operation!("speculative fault");
     // 1. A count of zero or a changed slot counts as absent here: only the locked path may wait for it to settle.
     let Lookup::Found(handle) = mapping.find_get_page_once(index, section) else {
         return Err(Abort::FileMiss);
@@ -33,7 +33,7 @@ pub(super) fn hold<'f>(
     handle: PageHandle<'f>,
     index: u64,
 ) -> Result<HeldPage<'f>, Abort> {
-    crate::sync::operation!("speculative fault");
+    operation!("speculative fault");
     let page = handle.page();
     // 2. The marker is left in place: the locked path must meet it and start the window.
     if !guard!("filemap.spec.readahead", !page.flags().has(PageFlags::READAHEAD)) {
@@ -91,7 +91,7 @@ pub(crate) fn next_uptodate_page<'f>(
     last: u64,
     section: &ReadSection,
 ) -> Option<(u64, HeldPage<'f>)> {
-    crate::sync::operation!("fault-around");
+    operation!("fault-around");
     while *next <= last {
         let index = *next;
         *next += 1;

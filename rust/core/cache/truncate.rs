@@ -10,14 +10,14 @@
 
 use super::address_space::{AddressSpace, index_of};
 use crate::page::{LockedPage, PAGE_SIZE};
-use crate::sync::{duty, give_back, guard, in_order};
+use crate::sync::{duty, give_back, guard, in_order, operation};
 
 /// Last page of a range without an end.
 const TO_THE_END: u64 = u64::MAX;
 
 /// The cache's part of a shrink (`truncate_setsize`).
 pub(super) fn shrink_pages(mapping: &AddressSpace, size: u64) {
-    crate::sync::operation!("truncate");
+    operation!("truncate");
     duty!("truncate.size_first", mapping.i_size_write(size));
     let first = size.div_ceil(PAGE_SIZE as u64);
     // Only an optimisation: it leaves few pages to unmap one by one.
@@ -70,7 +70,7 @@ pub(super) fn truncate_pages(mapping: &AddressSpace, first: u64) -> u64 {
 /// That guarantees that the page is still in the cache: other truncations wait for `invalidate_lock`, and the removal of idle
 /// pages fails because of the reference.
 pub(super) fn truncate_page(mapping: &AddressSpace, lock: &LockedPage<'_>) {
-    crate::sync::operation!("truncate");
+    operation!("truncate");
     let page = lock.page();
     debug_assert!(page.is_at(mapping.id(), page.index()), "somebody else removed {page:?}");
     // A fault may have set an entry after the bulk unmap and before the page was locked here.
@@ -84,7 +84,6 @@ pub(super) fn truncate_page(mapping: &AddressSpace, lock: &LockedPage<'_>) {
 
 /// Zeroes the part of the last page past the end, if the page is cached.
 pub(super) fn zero_tail(mapping: &AddressSpace, size: u64) {
-    crate::sync::operation!("truncate");
     let (index, within) = (index_of(size), (size % PAGE_SIZE as u64) as usize);
     if within == 0 {
         return;

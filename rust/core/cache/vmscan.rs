@@ -20,7 +20,7 @@ use super::requests::MakesRoom;
 use super::shared::Shared;
 use super::stats::Stat;
 use crate::page::{Batch, List, LockedPage, PageHandle, PageRef, Use, usage};
-use crate::sync::{Instant, Ordering, duty, guard, in_order, pause, seeded};
+use crate::sync::{Instant, Ordering, duty, guard, in_order, operation, pause, seeded};
 use std::sync::Arc;
 
 /// Limit of one call, in scans per page: one to clear each mark of use, and one to take the page.
@@ -83,7 +83,7 @@ pub(crate) fn alloc_page(shared: &Arc<Shared>, purpose: Use) -> Option<PageHandl
 /// Waits until a frame is free, at most for the cache's time-out; false if none was. The caller holds no lock that others need to
 /// free one, and allocates the frame itself.
 pub(crate) fn wait_for_frame(shared: &Shared) -> bool {
-    crate::sync::operation!("wait for a frame");
+    operation!("wait for a frame");
     // None: beyond the range of the clock.
     let deadline = Instant::now().checked_add(shared.frame_timeout);
     shared.count(Stat::FrameWaits, 1);
@@ -116,7 +116,7 @@ fn find_frame(shared: &Shared) -> bool {
 
 /// Evicts up to `target` pages, least recently used first (`shrink_node`). Returns how many frames were freed.
 pub(super) fn reclaim(shared: &Shared, target: usize) -> usize {
-    crate::sync::operation!("reclaim");
+    operation!("reclaim");
     duty!("reclaim.put_deferred", put_deferred(shared));
     let frames = shared.frames.usage();
     let mut looks = LOOKS * (frames.active + frames.inactive);
@@ -160,7 +160,7 @@ fn put_deferred(shared: &Shared) {
 /// Moves the oldest active pages to the inactive list, except those used since their last scan (`shrink_active_list`). Returns
 /// how many were scanned.
 pub(super) fn shrink_active(shared: &Shared) -> usize {
-    crate::sync::operation!("reclaim");
+    operation!("reclaim");
     let pages = shared.frames.isolate(List::Active, batch(shared));
     let looked = pages.len();
     for handle in pages {
@@ -200,7 +200,7 @@ fn was_used(shared: &Shared, page: PageRef<'_>) -> bool {
 /// Scans the oldest inactive pages and evicts those used at most once (`shrink_inactive_list`). Returns how many it scanned, and
 /// how many frames were freed.
 pub(super) fn shrink_inactive(shared: &Shared, most: usize) -> (usize, usize) {
-    crate::sync::operation!("reclaim");
+    operation!("reclaim");
     let pages = shared.frames.isolate(List::Inactive, most);
     // Dropped after the locks of their pages, because the last user of a file takes the locks of all its pages.
     let mut mappings = Batch::new();

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::page::PAGE_SIZE;
 use crate::rcu;
 use crate::reserve;
-use crate::sync::{guard, in_order};
+use crate::sync::{guard, in_order, operation};
 
 /// The result of a run of touches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -112,7 +112,7 @@ impl Mm {
     /// [`Error::InvalidArgument`] for an unaligned address or a range that leaves the address space;
     /// [`Error::OutOfMemory`] for the answer, [`Error::Closed`].
     pub fn pagemap(&self, address: u64, length: u64) -> Result<Vec<u8>> {
-        crate::sync::operation!("pagemap");
+        operation!("pagemap");
         self.inner.require_open()?;
         if address % PAGE_SIZE as u64 != 0 {
             return Err(Error::InvalidArgument(format!("address {address:#x} is not page-aligned")));
@@ -184,7 +184,7 @@ impl MmInner {
         write: bool,
         body: &mut impl FnMut(crate::page::PageBytes<'_>, usize),
     ) -> bool {
-        crate::sync::operation!("load or store");
+        operation!("load or store");
         let section = rcu::read();
         let Ok(walk) = self.tables.walk(address, &section) else { return false };
         let pte = walk.get(address);

@@ -14,7 +14,7 @@ use crate::cache::{Abort, NotRead, OpenFile, ReadError, VmFault};
 use crate::error::{Error, IoError};
 use crate::page::PAGE_SIZE;
 use crate::rcu::{self, ReadSection};
-use crate::sync::{guard, seeded};
+use crate::sync::{guard, operation, seeded};
 
 /// The result of one fault.
 #[derive(Debug, Clone)]
@@ -81,7 +81,7 @@ impl MmInner {
 
     /// The attempt: one read section from the first read of the sequence to the credit.
     fn attempt(&self, address: u64, write: bool) -> Result<VmFault, Abort> {
-        crate::sync::operation!("speculative fault");
+        operation!("speculative fault");
         let section = rcu::read();
         let (vma, sequence) = self.find_and_copy(address, write, &section)?;
         if write && !guard!("spf.access", vma.flags.has(VmFlags::WRITE)) {
@@ -123,7 +123,7 @@ impl MmInner {
 
     /// The classic path from scratch, with the mmap lock, as often as it returns RETRY.
     pub(super) fn fault_classically(&self, address: u64, write: bool) -> Classic {
-        crate::sync::operation!("classic fault");
+        operation!("classic fault");
         let page = address & !(PAGE_SIZE as u64 - 1);
         let mut pass = Pass::First;
         let (mut major, mut missed, mut published) = (VmFault::NONE, false, 0);

@@ -15,7 +15,7 @@ use crate::cache::{filemap_fault_speculative, next_uptodate_page};
 use crate::error::{Error, IoError};
 use crate::page::{PAGE_SIZE, PageHandle, PageRef, Use};
 use crate::rcu::{self, ReadSection};
-use crate::sync::{duty, guard, in_order, seeded};
+use crate::sync::{duty, guard, in_order, operation, seeded};
 
 /// One fault on one mapping (`struct vm_fault`).
 pub(super) struct Fault<'m, 'a> {
@@ -134,7 +134,7 @@ impl<'m> Fault<'m, '_> {
     /// Maps every page around the fault that is ready (`do_fault_around`, `filemap_map_pages`). Returns whether the faulting
     /// address was among them.
     fn map_pages(&mut self, mode: Mode<'_, '_>, section: &ReadSection) -> Result<bool, Abort> {
-        crate::sync::operation!("fault-around");
+        operation!("fault-around");
         let mapping = &self.vma.file().mapping;
         let around = self.mm.options.fault_around_bytes;
         let leaf = leaf_range(self.address);
@@ -194,7 +194,6 @@ impl<'m> Fault<'m, '_> {
         sequence: u64,
         section: &ReadSection,
     ) -> Result<VmFault, Abort> {
-        crate::sync::operation!("speculative fault");
         let tables = &self.mm.tables;
         let walk = tables.walk(self.address, section).map_err(|missing| match missing {
             Missing::Upper(_) => Abort::Pud,
@@ -301,7 +300,6 @@ impl<'m> Fault<'m, '_> {
 
     /// One classic pass. The mmap lock is held; the first pass does not wait for I/O or a page lock under it.
     pub(super) fn handle_classically(&mut self, pass: Pass) -> ClassicPass<'m> {
-        crate::sync::operation!("classic fault");
         let tables = &self.mm.tables;
         // Tables are made only once there is a page to map: a fault that fails leaves none behind.
         let seen = tables.walk(self.address, &rcu::read()).map(|walk| walk.get(self.address));

@@ -14,7 +14,7 @@ use crate::cache::{File, MmuGather};
 use crate::error::{Error, Result};
 use crate::page::PAGE_SIZE;
 use crate::reserve;
-use crate::sync::{duty, in_order, seeded};
+use crate::sync::{duty, in_order, operation, seeded};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -126,7 +126,7 @@ impl Mm {
         prot: Prot,
         shared: bool,
     ) -> Result<u64> {
-        crate::sync::operation!("mmap");
+        operation!("mmap");
         let inner = &self.inner;
         inner.require_open()?;
         let open = file.open_file()?;
@@ -192,7 +192,7 @@ impl Mm {
     /// [`Error::InvalidArgument`] for an unaligned or empty range, or one in which nothing is mapped; [`Error::OutOfMemory`],
     /// [`Error::Closed`].
     pub fn munmap(&self, address: u64, length: u64) -> Result<()> {
-        crate::sync::operation!("munmap");
+        operation!("munmap");
         self.inner.require_open()?;
         self.inner.munmap(Range::new(address, length)?)
     }
@@ -203,7 +203,7 @@ impl Mm {
     /// [`Error::InvalidArgument`] for an unaligned or empty range or one with holes; [`Error::Unsupported`] for making a
     /// shared mapping writable; [`Error::Closed`]. Nothing is changed then.
     pub fn mprotect(&self, address: u64, length: u64, prot: Prot) -> Result<()> {
-        crate::sync::operation!("mprotect");
+        operation!("mprotect");
         let inner = &self.inner;
         inner.require_open()?;
         let range = Range::new(address, length)?;
@@ -239,7 +239,7 @@ impl Mm {
     /// [`Error::InvalidArgument`] for an unaligned or empty range, or one with holes: then nothing is changed, though
     /// [`Madvise::WillNeed`] has read what is mapped; [`Error::Closed`].
     pub fn madvise(&self, address: u64, length: u64, advice: Madvise) -> Result<()> {
-        crate::sync::operation!("madvise");
+        operation!("madvise");
         let inner = &self.inner;
         inner.require_open()?;
         let range = Range::new(address, length)?;
@@ -276,7 +276,6 @@ impl MmInner {
     }
 
     fn munmap(&self, range: Range) -> Result<()> {
-        crate::sync::operation!("munmap");
         let lock = self.lock.write();
         let mut vmas = self.vmas.all(&lock)?;
         let (first, last) = overlapping(&vmas, range);
@@ -294,7 +293,6 @@ impl MmInner {
 
     /// Removes mappings and everything they held, leaving `rest`.
     fn detach(&self, lock: MmapWrite<'_>, detached: Arc<Vec<Arc<Vma>>>, rest: Vec<Arc<Vma>>) {
-        crate::sync::operation!("munmap");
         // Detached before the sequence becomes even: a snapshot from before fails, and a later fault does not find them.
         let lock = seeded!(
             "munmap.seed.detach_late",
@@ -317,7 +315,6 @@ impl MmInner {
     /// Clears the entries of mappings that no fault finds any more, then removes them from their files' lists: truncation finds a
     /// mapping on the list as long as it may have entries.
     fn unmap_detached(&self, detached: &[Arc<Vma>], _lock: &MmapRead<'_>) -> MmuGather<'_> {
-        crate::sync::operation!("munmap");
         let mut gather = MmuGather::new(self.tables.frames());
         for vma in detached {
             let copy = vma.copy();
@@ -331,7 +328,6 @@ impl MmInner {
     }
 
     fn zap(&self, range: Range) -> Result<()> {
-        crate::sync::operation!("madvise");
         let lock = self.lock.read();
         if !is_covered(self.vmas.locked(&lock), range) {
             return Err(self.unmapped(range.unmapped_error("not wholly mapped")));
@@ -393,7 +389,7 @@ impl MmInner {
 
     /// Unmaps everything, at the end.
     pub(super) fn unmap_all(&self) {
-        crate::sync::operation!("close an address space");
+        operation!("close an address space");
         let lock = self.lock.write();
         let all = self.vmas.array(&lock);
         self.detach(lock, all, Vec::new());

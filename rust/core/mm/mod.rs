@@ -37,7 +37,7 @@ pub use mmap::{Madvise, Prot};
 use crate::cache::{PageCache, Shared};
 use crate::error::{Error, Result};
 use crate::page::PAGE_SIZE;
-use crate::sync::{AtomicU32, Ordering, in_order, seeded};
+use crate::sync::{AtomicU32, Ordering, in_order, operation, seeded};
 use events::{Event, Events};
 use mmap_lock::MmapLock;
 use page_table::PageTable;
@@ -210,7 +210,7 @@ impl Mm {
     /// # Errors
     /// None yet: there is nothing to write back.
     pub fn close(&self) -> Result<()> {
-        crate::sync::operation!("close an address space");
+        operation!("close an address space");
         // The flag first: `mmap` sees it under the lock, or what it has mapped is unmapped here.
         in_order!(
             "mm.close.flag_first",
