@@ -10,7 +10,7 @@ use specmm::store::{Fault, FaultyStore, MemoryStore, Plan, Store};
 use specmm::{
     CacheOptions, Error, File, Io, Mm, MmOptions, PAGE_SIZE, PageCache, Prot, Result, StoreOptions,
 };
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 const PAGE: u64 = PAGE_SIZE as u64;
@@ -22,6 +22,29 @@ fn byte(at: u64) -> u8 {
 
 fn bytes(at: u64, n: usize) -> Vec<u8> {
     (at..at + n as u64).map(byte).collect()
+}
+
+/// What a store was asked and answered: reads, reads that failed or ended early, bytes of the others.
+struct Watched<S> {
+    store: Arc<S>,
+    seen: Mutex<[u64; 3]>,
+}
+
+impl<S: Store> Store for Watched<S> {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<usize> {
+        let expected = SIZE.saturating_sub(offset).min(buf.len() as u64);
+        let answer = self.store.read_at(buf, offset);
+        let bytes = answer.as_ref().ok().filter(|&&n| n as u64 == expected);
+        let mut seen = self.seen.lock().unwrap();
+        seen[0] += 1;
+        seen[1] += u64::from(bytes.is_none());
+        seen[2] += bytes.map_or(0, |&n| n as u64);
+        answer
+    }
+
+    fn size(&self) -> std::io::Result<Option<u64>> {
+        self.store.size()
+    }
 }
 
 /// One step of the program, which may be taken again.
@@ -89,9 +112,10 @@ fn run(plan: Plan, frames: u64, io: Io) -> (u64, u64) {
     .unwrap();
     let inner = Arc::new(MemoryStore::new(bytes(0, SIZE as usize)));
     let store = Arc::new(FaultyStore::new(inner, plan));
+    let watched = Arc::new(Watched { store: Arc::clone(&store), seen: Mutex::default() });
     let file = cache
         .open_store_with(
-            Arc::clone(&store) as Arc<dyn Store>,
+            Arc::clone(&watched) as Arc<dyn Store>,
             SIZE,
             StoreOptions::default().name("planned").ra_pages(8),
         )
@@ -115,7 +139,11 @@ fn run(plan: Plan, frames: u64, io: Io) -> (u64, u64) {
     for step in program() {
         step(&file, &mm, map).unwrap();
     }
-    assert!(cache.stats().frames_in_use <= frames);
+    cache.settle();
+    let stats = cache.stats();
+    assert!(stats.frames_in_use <= frames);
+    let counted = [stats.reads, stats.read_errors, stats.read_bytes];
+    assert_eq!(counted, *watched.seen.lock().unwrap(), "{plan:?}: reads, errors, bytes");
     mm.close().unwrap();
     file.close().unwrap();
     cache.check().unwrap();
