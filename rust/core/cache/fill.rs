@@ -13,7 +13,7 @@ use super::stats::Stat;
 use crate::error::{IoError, ShortRead};
 use crate::page::{Frames, LockedPage, PAGE_SIZE, PageFlags};
 use crate::reserve;
-use crate::store::{Look, ReadBy};
+use crate::store::ReadBy;
 use crate::sync::{duty, guard, in_order, operation, seeded};
 use std::io;
 use std::sync::Arc;
@@ -117,9 +117,44 @@ fn read_run(
     first: u64,
     buffer: &mut [u8],
 ) -> Result<(), IoError> {
-    let offset = first * PAGE_SIZE as u64;
     let version = mapping.version.expected();
-    let early = seeded!("fill.looks_last", None, bug = version.map(|_| mapping.store.look()));
+    let (short, now);
+    in_order!(
+        "fill.looks_last",
+        short = read_store(mapping, pages.len(), first, buffer)?,
+        now = version.map(|_| mapping.store.look())
+    );
+    // A file that others empty and write again has the size it had: that a read came between is no error, but a change.
+    seeded!(
+        "fill.short_at_once",
+        bug = if let Some(short) = &short {
+            return Err(short.clone());
+        }
+    );
+    if let Some((version, now)) = version.zip(now) {
+        let now = now.and_then(|now| now.past_an_append(&version, || mapping.store.look()));
+        let now = now.map_err(|error| IoError::new(error, &mapping.name))?;
+        if !guard!("fill.one_version", mapping.version.vouches(&version, &now)) {
+            return Err(IoError::changed(&mapping.name));
+        }
+    }
+    if let Some(short) = short {
+        return Err(short);
+    }
+    for (page, bytes) in pages.iter().zip(buffer.chunks_exact(PAGE_SIZE)) {
+        in_order!("fill.bytes_first", page.page().bytes().write(0, bytes), page.set_uptodate());
+    }
+    Ok(())
+}
+
+/// Reads what the file has of a run into a zeroed buffer; returns the error that it is if that is less than the file should have.
+fn read_store(
+    mapping: &AddressSpace,
+    pages: usize,
+    first: u64,
+    buffer: &mut [u8],
+) -> Result<Option<IoError>, IoError> {
+    let offset = first * PAGE_SIZE as u64;
     let room = buffer.len();
     let (size, expected, read) = loop {
         let size = mapping.i_size();
@@ -138,47 +173,20 @@ fn read_run(
         }
         break (size, expected, read);
     };
-    mapping.again.note(pages.len(), !matches!(read, Ok(n) if n == expected));
-    let short = match read {
+    mapping.again.note(pages, !matches!(read, Ok(n) if n == expected));
+    match read {
         Ok(n) if n == expected => {
             mapping.shared.count(Stat::ReadBytes, n as u64);
-            None
+            Ok(None)
         }
         Ok(got) => {
             mapping.shared.count(Stat::ReadErrors, 1);
             let short = ShortRead { got, expected, offset, size };
-            Some(IoError::new(io::Error::new(io::ErrorKind::UnexpectedEof, short), &mapping.name))
+            Ok(Some(IoError::new(io::Error::new(io::ErrorKind::UnexpectedEof, short), &mapping.name)))
         }
         Err(error) => {
             mapping.shared.count(Stat::ReadErrors, 1);
-            return Err(IoError::new(error, &mapping.name));
-        }
-    };
-    // A file that others empty and write again has the size it had: that a read came between is no error, but a change.
-    seeded!(
-        "fill.short_at_once",
-        bug = if let Some(short) = &short {
-            return Err(short.clone());
-        }
-    );
-    if let Some(version) = version {
-        let look = || mapping.store.look();
-        let now = early_or(early, look).and_then(|now| now.past_an_append(&version, look));
-        let now = now.map_err(|error| IoError::new(error, &mapping.name))?;
-        if !guard!("fill.one_version", mapping.version.vouches(&version, &now)) {
-            return Err(IoError::changed(&mapping.name));
+            Err(IoError::new(error, &mapping.name))
         }
     }
-    if let Some(short) = short {
-        return Err(short);
-    }
-    for (page, bytes) in pages.iter().zip(buffer.chunks_exact(PAGE_SIZE)) {
-        in_order!("fill.bytes_first", page.page().bytes().write(0, bytes), page.set_uptodate());
-    }
-    Ok(())
-}
-
-/// The look that was made too early, in models; otherwise one now.
-fn early_or(early: Option<io::Result<Look>>, look: impl Fn() -> io::Result<Look>) -> io::Result<Look> {
-    early.unwrap_or_else(look)
 }
