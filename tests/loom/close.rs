@@ -142,6 +142,51 @@ fn a_close_against_a_reopening() {
     .check();
 }
 
+/// One thread puts an open of another file in the place of ours; one reads without a lock. Claim: our file has no user any more when the
+/// call returns, and so no page. Premise: a hit holds no reference.
+fn reopening_against_hit() {
+    let (shared, file) = one_page();
+    // Whether the file is ours.
+    let history = History::new(true);
+    let reader = {
+        let (file, history) = (file.clone(), history.clone());
+        spawn(move || {
+            let hit = || {
+                let mut bytes = [0; PAGE_SIZE];
+                let hit = file.read_cached(&mut bytes, 0);
+                reach(if hit.is_some() { "ours" } else { "another" });
+                hit.is_some()
+            };
+            history.call("hit", hit, |ours, hit| ours == hit);
+        })
+    };
+    let reopen = || {
+        let open = file.open_file().unwrap();
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(vec![STRANGERS; PAGE_SIZE]));
+        let mapping = new_mapping(&shared, &store, PAGE, "another".as_ref());
+        file.reopen(&open, open.again(mapping, store))
+    };
+    history.call("reopen", reopen, |ours, &reopened| reopened && std::mem::replace(ours, false));
+    history.call("pages", || shared.frames.usage().in_use, |_, &pages| pages == 0);
+    reader.join().unwrap();
+    history.check();
+}
+
+#[test]
+fn a_reopening_against_a_hit() {
+    Model {
+        name: "another open in a file's place against a hit",
+        rows: &[],
+        preemption_bound: None,
+        grace_periods: true,
+        twin: false,
+        body: reopening_against_hit,
+        reaches: &["ours", "another"],
+        needs: &["reopen.barrier", "reopen.barrier_last"],
+    }
+    .check();
+}
+
 /// One thread closes the file; one reads it without a lock. Claim: the last user gone, a close leaves no page. Premise: a hit holds
 /// no reference.
 fn close_against_hit() {

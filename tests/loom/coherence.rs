@@ -5,6 +5,7 @@ use super::super::coherence::follow_changes;
 use super::super::coherence::{look_at_the_end, settle};
 use super::super::copy_out;
 use super::super::read::buffered_read;
+use super::super::size_change::change_size;
 use super::super::version::Seen;
 use super::*;
 use crate::error::Error;
@@ -229,6 +230,48 @@ fn big_a_hit_against_growth() {
         body: hit_against_growth,
         reaches: &["old", "nothing"],
         needs: &["resize.seed.size_first"],
+    }
+    .check();
+}
+
+/// Other programs have rewritten the file, whose page is cached. One thread makes it shorter, one follows the change. Claims: what is read
+/// is theirs, up to the new end; the change is followed once. Premise: what a truncation notes of the store is what it left.
+fn cut_against_follower() {
+    let store = Others::new(PAGE_SIZE, false);
+    let file = open(&store, PAGE_SIZE);
+    assert!(cache_page(&file.mapping, 0, OLD));
+    store.write(PAGE_SIZE);
+    let epoch = file.mapping.version.epoch();
+    let history = History::new(PAGE_SIZE);
+    let follower = {
+        let (file, history) = (Arc::clone(&file), history.clone());
+        spawn(move || {
+            history.call("follow", || follow_changes(&file.mapping).unwrap(), |_, ()| true);
+        })
+    };
+    let cut = || change_size(&file.mapping, PAGE / 2, None, |size| store.truncate(size)).unwrap();
+    history.call("cut", cut, |size, ()| {
+        *size = PAGE_SIZE / 2;
+        true
+    });
+    follower.join().unwrap();
+    history.settle();
+    history.call("read at rest", || pread(&file), |&mut size, read| *read == Some((NEW, size)));
+    history.check();
+    assert_eq!(file.mapping.version.epoch(), epoch + 2, "one version has followed");
+}
+
+#[test]
+fn big_a_cut_against_a_follower() {
+    Model {
+        name: "truncation against a change that another follows",
+        rows: &[],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: false,
+        body: cut_against_follower,
+        reaches: &[],
+        needs: &["truncate.follow", "truncate.followed_inside"],
     }
     .check();
 }

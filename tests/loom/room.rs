@@ -1,6 +1,7 @@
 //! Models of making room, beyond one idle page of the inactive list: active pages, the wait for a frame, references that await a
 //! grace period, background reclaim, and how much evicted pages leave behind.
 
+use super::super::PageCache;
 use super::super::in_flight::InFlight;
 use super::super::vmscan::{alloc_page, put_after_grace_period, reclaim, shrink_active, wait_for_frame};
 use super::*;
@@ -219,6 +220,55 @@ fn a_deferred_put_against_the_wait_for_a_frame() {
         body: || deferred_put_against(|shared| wait_for_frame(shared)),
         reaches: &["in use", "free"],
         needs: &["wait_for_frame.barrier"],
+    }
+    .check();
+}
+
+/// A reference to our page awaits a grace period; whoever completes one puts it. One thread does so, one takes idle pages out. Claim: the
+/// page is taken out: it is idle. Premise: a barrier waits for what another thread puts.
+fn idle_page_against_another_put(take_out: fn(&PageCache) -> u64) {
+    let cache = PageCache::new(PAGE, Io::Inline).unwrap();
+    let file = cache.open_store(Arc::new(MemoryStore::new(vec![OURS; PAGE_SIZE])), PAGE).unwrap();
+    let mapping = Arc::clone(&file.open_file().unwrap().mapping);
+    assert!(cache_page(&mapping, 0, OURS));
+    put_after_grace_period(&mapping.shared, hold(&mapping).into_pfn());
+    let history = History::new(());
+    let other = {
+        let history = history.clone();
+        spawn(move || history.call("wait for a grace period", rcu::synchronize, |(), ()| true))
+    };
+    history.call("take out", || take_out(&cache), |(), &taken| taken == 1);
+    other.join().unwrap();
+    history.check();
+    assert_eq!(mapping.shared.frames.usage().in_use, 0);
+}
+
+#[test]
+fn a_drop_of_idle_pages_against_a_deferred_put() {
+    Model {
+        name: "deferred reference against the drop of idle pages",
+        rows: &[],
+        preemption_bound: None,
+        grace_periods: true,
+        twin: false,
+        body: || idle_page_against_another_put(|cache| cache.drop_caches().unwrap()),
+        reaches: &[],
+        needs: &["invalidate.barrier"],
+    }
+    .check();
+}
+
+#[test]
+fn a_call_of_reclaim_against_a_deferred_put() {
+    Model {
+        name: "deferred reference against a call of reclaim",
+        rows: &[],
+        preemption_bound: None,
+        grace_periods: true,
+        twin: false,
+        body: || idle_page_against_another_put(|cache| cache.reclaim(1).unwrap() as u64),
+        reaches: &[],
+        needs: &["reclaim.barrier"],
     }
     .check();
 }

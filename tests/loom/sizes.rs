@@ -94,7 +94,12 @@ fn big_a_truncation_against_a_truncation() {
         twin: false,
         body: cut_against_growth,
         reaches: &["8 bytes", "16 bytes"],
-        needs: &["truncate.ended_inside", "truncate.noted_inside"],
+        needs: &[
+            "truncate.ended_inside",
+            "truncate.noted_inside",
+            "truncate.noted",
+            "truncate.followed_inside",
+        ],
     }
     .check();
 }
@@ -333,6 +338,54 @@ fn big_a_copy_against_a_cut_that_is_followed() {
         body: copy_against_followed_cut,
         reaches: &["copied", "unavailable", "changed"],
         needs: &["resize.shrunk_first"],
+    }
+    .check();
+}
+
+/// A page whose index node holds nothing else is taken out while another thread is inside a read section. Claim: when the call returns,
+/// frame and node are given back. Premise: a node is freed a grace period after it was retired.
+fn given_back(take_out: fn(&OpenFile)) {
+    let file = memory(TWO);
+    assert!(cache_page(&file.mapping, 1, OURS));
+    let history = History::new(());
+    let reader = {
+        let history = history.clone();
+        spawn(move || history.call("read", || drop(rcu::read()), |(), ()| true))
+    };
+    history.call("take out", || take_out(&file), |(), ()| true);
+    let shared = &file.mapping.shared;
+    let left = || (shared.frames.usage().in_use, shared.xarray_nodes.tallied());
+    history.call("count", left, |(), &left| left == (0, 0));
+    reader.join().unwrap();
+    history.check();
+}
+
+#[test]
+fn a_truncation_gives_back() {
+    Model {
+        name: "truncation against a read section",
+        rows: &[],
+        preemption_bound: None,
+        grace_periods: true,
+        twin: false,
+        body: || given_back(|file| resize(file, PAGE)),
+        reaches: &[],
+        needs: &["truncate.barrier", "truncate.barrier_last"],
+    }
+    .check();
+}
+
+#[test]
+fn a_revalidation_gives_back() {
+    Model {
+        name: "revalidation against a read section",
+        rows: &[],
+        preemption_bound: None,
+        grace_periods: true,
+        twin: false,
+        body: || given_back(|file| assert_eq!(revalidate(&file.mapping, true).unwrap(), 2 * PAGE)),
+        reaches: &[],
+        needs: &["revalidate.barrier"],
     }
     .check();
 }

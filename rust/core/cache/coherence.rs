@@ -18,7 +18,7 @@ use super::truncate;
 use super::version::{Seen, Version};
 use crate::error::{Error, IoError, Result};
 use crate::store::{Change, Look, MAX_SIZE};
-use crate::sync::{in_order, operation, pause, seeded};
+use crate::sync::{duty, in_order, operation, pause, seeded};
 use std::io;
 
 /// How often a call starts over.
@@ -74,11 +74,12 @@ pub(super) fn revalidate(mapping: &AddressSpace, drop_all: bool) -> Result<u64> 
         return Ok(mapping.i_size());
     }
     let stable = quiet(mapping, 0, None)?;
-    let before = mapping.i_size();
+    let before = (mapping.i_size(), mapping.version.epoch());
     let after = adopt(mapping, drop_all)?;
     drop(stable);
-    if after != before {
-        crate::rcu::barrier();
+    if (after, mapping.version.epoch()) != before {
+        // What was taken out is given back.
+        duty!("revalidate.barrier", crate::rcu::barrier());
     }
     Ok(after)
 }

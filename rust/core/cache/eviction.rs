@@ -13,7 +13,7 @@ use super::registry::{CachedFile, Findings};
 use super::stats::Stat;
 use crate::page::LockedPage;
 use crate::rcu::ReadSection;
-use crate::sync::{give_back, guard, in_order, operation};
+use crate::sync::{duty, give_back, guard, in_order, operation};
 use crate::xarray::Entry;
 
 impl CachedFile for AddressSpace {
@@ -89,7 +89,7 @@ fn remove_locked<'f>(
 pub(super) fn invalidate(mapping: &AddressSpace, first: u64, last: u64) -> u64 {
     operation!("evict");
     // References awaiting a grace period would make idle pages look busy.
-    crate::rcu::barrier();
+    duty!("invalidate.barrier", crate::rcu::barrier());
     let mut dropped = 0;
     let mut next = Some(first);
     loop {

@@ -14,7 +14,7 @@ use super::shared::Shared;
 use super::{coherence, size_change};
 use crate::error::{Error, IoError, Result};
 use crate::rcu::{ArcCell, ReadSection};
-use crate::sync::{duty, operation};
+use crate::sync::{duty, in_order, operation};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
@@ -217,8 +217,13 @@ impl File {
 
     /// Puts another open in the place of one; false if that was closed or replaced meanwhile.
     pub(super) fn reopen(&self, open: &OpenFile, replacement: OpenFile) -> bool {
-        let replaced = self.handle.open.replace_if(open, Some(Arc::new(replacement)));
-        crate::rcu::barrier();
+        let replaced;
+        in_order!(
+            "reopen.barrier_last",
+            replaced = self.handle.open.replace_if(open, Some(Arc::new(replacement))),
+            // Whoever replaced the file may unmount what it was on.
+            duty!("reopen.barrier", crate::rcu::barrier())
+        );
         replaced
     }
 

@@ -9,7 +9,7 @@ use super::{CacheOptions, CacheStats, File, Io, OpenOptions, StoreOptions, audit
 use crate::error::{Error, Result};
 use crate::page::PAGE_SIZE;
 use crate::store::{MAX_SIZE, ReadBy, Store, TimedStore};
-use crate::sync::{Ordering, in_order, operation};
+use crate::sync::{Ordering, duty, in_order, operation};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -156,7 +156,7 @@ impl PageCache {
     pub fn reclaim(&self, pages: usize) -> Result<usize> {
         self.shared().require_open()?;
         // References awaiting a grace period would make idle pages look busy.
-        crate::rcu::barrier();
+        duty!("reclaim.barrier", crate::rcu::barrier());
         Ok(vmscan::reclaim(self.shared(), pages))
     }
 

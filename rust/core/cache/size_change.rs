@@ -11,6 +11,7 @@ use super::patience::Closed;
 use super::{coherence, truncate};
 use crate::error::{Error, IoError, Result};
 use crate::store::MAX_SIZE;
+use crate::sync::rwsem::WriteGuard;
 use crate::sync::{duty, in_order, operation, seeded};
 use std::io;
 
@@ -29,10 +30,34 @@ pub(super) fn change_size(
     // A thread that waits for reads here may give up, because nothing has changed yet.
     let first = if mapping.version.says() { 0 } else { index_of(size) };
     let quiet = || quiet(mapping, first, closed);
-    let stable = seeded!("truncate.invalidate_lock", Some(quiet()?), bug = None);
     // Changes made by others come first, lest they be taken for this one. (If the store cannot be examined now, it is examined
     // before the next read.)
-    let _met_again = coherence::follow_changes_inside(mapping);
+    let follow = || {
+        let _met_again = coherence::follow_changes_inside(mapping);
+    };
+    let stable;
+    in_order!(
+        "truncate.followed_inside",
+        stable = seeded!("truncate.invalidate_lock", Some(quiet()?), bug = None),
+        duty!("truncate.follow", follow())
+    );
+    let result;
+    in_order!(
+        "truncate.barrier_last",
+        result = change_inside(mapping, size, stable, change_store),
+        // What was taken out is given back.
+        duty!("truncate.barrier", crate::rcu::barrier())
+    );
+    result.map_err(|error| Error::Io(IoError::new(error, &mapping.name)))
+}
+
+/// The change itself, under `invalidate_lock`, which ends with it.
+fn change_inside(
+    mapping: &AddressSpace,
+    size: u64,
+    stable: Option<WriteGuard<'_>>,
+    change_store: impl FnOnce(u64) -> io::Result<()>,
+) -> io::Result<()> {
     let before = mapping.i_size();
     let shrink = || {
         if size < before {
@@ -45,13 +70,9 @@ pub(super) fn change_size(
     in_order!("truncate.shrunk_before_store", shrink(), result = change_store(size));
     let end =
         || if result.is_ok() { set_size(mapping, before, size) } else { restore_size(mapping, before, size) };
-    in_order!(
-        "truncate.ended_inside",
-        end(),
-        in_order!("truncate.noted_inside", coherence::note_own_change(mapping), drop(stable))
-    );
-    crate::rcu::barrier();
-    result.map_err(|error| Error::Io(IoError::new(error, &mapping.name)))
+    let note = || duty!("truncate.noted", coherence::note_own_change(mapping));
+    in_order!("truncate.ended_inside", end(), in_order!("truncate.noted_inside", note(), drop(stable)));
+    result
 }
 
 fn set_size(mapping: &AddressSpace, before: u64, size: u64) {
