@@ -2,6 +2,7 @@
 
 use super::super::coherence::revalidate;
 use super::super::size_change::change_size;
+use super::super::vmscan::reclaim;
 use super::super::{PageCache, Pinned};
 use super::*;
 use crate::error::Error;
@@ -277,4 +278,140 @@ fn a_pin_against_reclaim() {
         needs: &["put_back.pinned", "pin.unlink", "page.freeze.expected"],
     }
     .check();
+}
+
+/// Two threads pin our page, and one ends its pin. Claims: both see the file; the page stays pinned as long as there is a pin, and is
+/// reclaimed afterwards. Premise: the mutex that counts pins also has the lists.
+fn pin_against_pin() {
+    let file = open_file(Arc::new(MemoryStore::new(vec![OURS; PAGE_SIZE])));
+    cache_page(&file.mapping, 0, OURS);
+    let shared = Arc::clone(&file.mapping.shared);
+    // The pins.
+    let history = History::new(0);
+    let take = |file: &Arc<OpenFile>, history: &History<u32>| {
+        let mut pinned = None;
+        let take = || whole(bytes(pinned.insert(pin(file).expect("it is in the file"))));
+        history.call("pin", take, |pins, &byte| {
+            *pins += 1;
+            byte == OURS
+        });
+        pinned
+    };
+    let other = {
+        let (file, history) = (Arc::clone(&file), history.clone());
+        spawn(move || {
+            let pinned = take(&file, &history);
+            history.call(
+                "unpin",
+                || drop(pinned),
+                |pins, ()| {
+                    *pins -= 1;
+                    true
+                },
+            );
+        })
+    };
+    let pinned = take(&file, &history);
+    let count = |shared: &Shared| (shared.frames.pins(shared.frames.page(0)), shared.frames.usage().pinned);
+    history.call(
+        "count",
+        || count(&shared),
+        |pins, &seen| {
+            reach(if seen.0 == 2 { "two" } else { "one" });
+            seen == (*pins, 1)
+        },
+    );
+    other.join().unwrap();
+    history.settle();
+    let at_rest = || {
+        let seen = (count(&shared), reclaim(&shared, 1));
+        drop(pinned);
+        (seen, reclaim(&shared, 1))
+    };
+    history.call("reclaim at rest", at_rest, |_, &seen| seen == (((1, 1), 0), 1));
+    history.check();
+    shared.frames.audit(&[]).unwrap();
+    assert_eq!(file.pins.count(), 0);
+}
+
+#[test]
+fn a_pin_against_a_pin() {
+    Model {
+        name: "pin against pin",
+        rows: &[56],
+        preemption_bound: Some(3),
+        grace_periods: false,
+        twin: false,
+        body: pin_against_pin,
+        reaches: &["one", "two"],
+        needs: &["unpin.last"],
+    }
+    .check();
+}
+
+/// One thread drops what the cache does not need; one uses our page. Claims: it gets the file's bytes; no reference, lock or pin is left.
+/// Premise: a page that somebody uses is not idle.
+fn drop_against(use_it: fn(&File) -> bool) {
+    let (cache, file) = cache_and_file();
+    let cache = Arc::new(cache);
+    let history = History::new(());
+    let dropper = {
+        let (cache, history) = (Arc::clone(&cache), history.clone());
+        spawn(move || {
+            let drop = || cache.drop_caches().unwrap();
+            history.call("drop", drop, |(), &dropped| {
+                reach(if dropped > 0 { "dropped" } else { "kept" });
+                dropped <= 1
+            });
+        })
+    };
+    history.call("use", || use_it(&file), |(), &right| right);
+    dropper.join().unwrap();
+    history.settle();
+    let again = || {
+        let there = file.open_file().unwrap().mapping.peek(0, &rcu::read()).is_some();
+        reach(if there { "cached" } else { "not cached" });
+        cache.drop_caches().unwrap() == u64::from(there)
+    };
+    history.call("drop at rest", again, |(), &right| right);
+    history.check();
+    cache.check().unwrap();
+}
+
+fn check_drop_against(name: &'static str, body: fn(), reaches: &'static [&'static str]) {
+    Model {
+        name,
+        rows: &[14, 15],
+        preemption_bound: Some(5),
+        grace_periods: false,
+        twin: false,
+        body,
+        reaches,
+        needs: &[],
+    }
+    .check();
+}
+
+#[test]
+fn big_a_drop_of_idle_pages_against_a_read() {
+    let body = || {
+        drop_against(|file| {
+            let mut bytes = [0; PAGE_SIZE];
+            file.pread(&mut bytes, 0).unwrap() == PAGE_SIZE && bytes == [OURS; PAGE_SIZE]
+        });
+    };
+    check_drop_against("drop of idle pages against a read", body, &["dropped", "cached", "not cached"]);
+}
+
+#[test]
+fn big_a_drop_of_idle_pages_against_a_fault() {
+    let body = || drop_against(|file| file.filemap_fault(0, false).is_ok());
+    check_drop_against("drop of idle pages against a fault", body, &["dropped", "kept"]);
+}
+
+#[test]
+fn big_a_drop_of_idle_pages_against_a_pin() {
+    let body =
+        || drop_against(|file| file.pin(0, PAGE_SIZE).is_ok_and(|pinned| whole(bytes(&pinned)) == OURS));
+    check_drop_against("drop of idle pages against a pin", body, &["dropped", "kept"]);
 }

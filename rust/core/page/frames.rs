@@ -320,7 +320,7 @@ impl Frames {
         let mut zone = self.zone.lock();
         let pins = &mut zone.pins[page.pfn() as usize];
         *pins = pins.checked_sub(1).expect("the page is pinned");
-        if *pins == 0 {
+        if guard!("unpin.last", *pins == 0) {
             zone.pinned -= 1;
             // A pinned page is on no list. Reclaim may still hold it from before, and finds it here when it is done.
             zone.lru.push(List::Inactive, page.pfn());
