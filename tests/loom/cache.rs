@@ -325,7 +325,7 @@ fn big_eviction_against_reuse() {
     Model {
         name: "eviction against reuse",
         rows: &[14, 15],
-        preemption_bound: None,
+        preemption_bound: Some(8),
         grace_periods: false,
         twin: false,
         body: evict_against_truncate_and_reuse,

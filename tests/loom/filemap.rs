@@ -116,7 +116,7 @@ fn trylock_and_mapping_check_against_truncate() {
 }
 
 #[test]
-fn fault_around_against_truncate() {
+fn big_fault_around_against_truncate() {
     Model {
         name: "fault-around against truncate",
         rows: &[16, 17, 18],
@@ -467,7 +467,7 @@ fn big_two_classic_faults_read_once() {
     Model {
         name: "two classic faults read a page once",
         rows: &[19],
-        preemption_bound: None,
+        preemption_bound: Some(7),
         grace_periods: false,
         twin: false,
         body: || two_readers(Pass::Tried),

@@ -230,7 +230,7 @@ fn stalling_submit_against_close() {
 }
 
 #[test]
-fn a_request_that_may_stall_against_the_end_of_the_queue() {
+fn big_a_request_that_may_stall_against_the_end_of_the_queue() {
     Model {
         name: "I/O queue: a request that may stall against its end",
         rows: &[],
@@ -263,7 +263,7 @@ fn behind_a_stalling_store() {
 }
 
 #[test]
-fn a_request_behind_a_store_that_stalls() {
+fn big_a_request_behind_a_store_that_stalls() {
     Model {
         name: "I/O queue: a request behind a store that stalls",
         rows: &[],
@@ -297,7 +297,7 @@ fn close_against_a_read_that_stalls() {
 }
 
 #[test]
-fn the_end_of_the_queue_against_a_read_that_stalls() {
+fn big_the_end_of_the_queue_against_a_read_that_stalls() {
     Model {
         name: "I/O queue: its end against a read that stalls",
         rows: &[],
@@ -335,7 +335,7 @@ fn settle_against_an_overdue_read() {
 }
 
 #[test]
-fn the_wait_for_everything_against_an_overdue_read() {
+fn big_the_wait_for_everything_against_an_overdue_read() {
     Model {
         name: "I/O queue: the wait for everything against an overdue read",
         rows: &[],
@@ -371,7 +371,7 @@ fn abandon_against_take() {
 }
 
 #[test]
-fn a_leaver_against_the_worker() {
+fn big_a_leaver_against_the_worker() {
     Model {
         name: "I/O queue: a leaver against the worker that takes its request",
         rows: &[],

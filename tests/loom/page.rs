@@ -70,7 +70,7 @@ fn big_three_lockers() {
     Model {
         name: "page lock, 3 threads",
         rows: &[26, 27],
-        preemption_bound: Some(4),
+        preemption_bound: Some(3),
         grace_periods: false,
         twin: false,
         body: || lockers(3),
@@ -177,7 +177,7 @@ fn big_a_thief_against_a_waiter() {
     Model {
         name: "page lock: a thief against a waiter",
         rows: &[27],
-        preemption_bound: Some(7),
+        preemption_bound: Some(6),
         grace_periods: false,
         twin: false,
         body: thief_against_waiter,
@@ -234,7 +234,7 @@ fn big_a_wake_up_for_one_of_two_pages() {
     Model {
         name: "page lock: two pages in one queue",
         rows: &[26],
-        preemption_bound: None,
+        preemption_bound: Some(4),
         grace_periods: false,
         twin: false,
         body: two_pages_in_one_queue,
@@ -335,7 +335,7 @@ fn big_a_leaver_is_owed_the_lock() {
         preemption_bound: None,
         grace_periods: false,
         twin: false,
-        body: || leaver_among_lockers(1, 0, 2),
+        body: || leaver_among_lockers(1, 0, 1),
         reaches: &["left", "stayed"],
         needs: &["page.leave.untold"],
     }

@@ -174,11 +174,11 @@ fn walk_against_free() {
 }
 
 #[test]
-fn a_walk_against_freeing_of_tables() {
+fn big_a_walk_against_freeing_of_tables() {
     Model {
         name: "walk against freeing of tables",
         rows: &[6, 7],
-        preemption_bound: None,
+        preemption_bound: Some(8),
         grace_periods: true,
         twin: false,
         body: walk_against_free,
@@ -423,7 +423,7 @@ fn store_against_protect(used: u64) {
 }
 
 #[test]
-fn a_store_against_protection() {
+fn big_a_store_against_protection() {
     Model {
         name: "store through an entry against write-protection",
         rows: &[53],

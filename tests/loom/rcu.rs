@@ -61,7 +61,7 @@ fn against_free(reader: fn(&ArcCell<Value>, &History<bool>)) {
 /// Claim: the value is alive wherever the reader looks at it, and its end is ordered after the section. Premise: membarrier is a
 /// full fence on every running thread.
 #[test]
-fn a_section_against_a_grace_period() {
+fn big_a_section_against_a_grace_period() {
     Model {
         name: "RCU: a section against a grace period",
         rows: &[10],
@@ -319,7 +319,7 @@ fn batched() {
 }
 
 #[test]
-fn a_ticket_that_elapsed() {
+fn big_a_ticket_that_elapsed() {
     Model {
         name: "RCU: a ticket against another's grace period",
         rows: &[10],
@@ -395,7 +395,7 @@ fn big_a_ticket_that_elapsed_for_a_third() {
     Model {
         name: "RCU: a ticket, another's grace period, and a third's section",
         rows: &[10],
-        preemption_bound: Some(4),
+        preemption_bound: Some(3),
         grace_periods: true,
         twin: false,
         body: batched_for_a_third,

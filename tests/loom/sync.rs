@@ -190,7 +190,7 @@ fn big_a_downgrade_lets_all_readers_in() {
     Model {
         name: "semaphore: downgrade against two readers",
         rows: &[42],
-        preemption_bound: Some(4),
+        preemption_bound: Some(3),
         grace_periods: false,
         twin: false,
         body: downgrade_against_two_readers,
@@ -224,7 +224,7 @@ fn big_a_reader_and_a_writer_queue_behind_a_reader() {
     Model {
         name: "semaphore: a writer and a reader behind a reader",
         rows: &[17],
-        preemption_bound: Some(4),
+        preemption_bound: Some(3),
         grace_periods: false,
         twin: false,
         body: reader_and_writer_behind_a_reader,

@@ -209,7 +209,7 @@ fn big_a_scan_against_the_next_owner_of_a_slot() {
     Model {
         name: "threads: a scan against the next owner of a slot",
         rows: &[10],
-        preemption_bound: Some(4),
+        preemption_bound: Some(3),
         grace_periods: true,
         twin: false,
         body: scan_against_reuse,

@@ -180,7 +180,7 @@ fn big_the_frames_next_life_against_reclaim() {
     Model {
         name: "next life of a frame against reclaim",
         rows: &[14, 15],
-        preemption_bound: Some(6),
+        preemption_bound: Some(5),
         grace_periods: false,
         twin: false,
         body: next_life_against_reclaim,

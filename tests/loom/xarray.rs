@@ -388,7 +388,7 @@ fn big_find_after_a_grace_period_against_pruning() {
     Model {
         name: "index: find after a grace period against pruning",
         rows: &[10, 46],
-        preemption_bound: None,
+        preemption_bound: Some(5),
         grace_periods: true,
         twin: false,
         body: || find_after_a_grace_period(&[2], 2, 2),
@@ -403,7 +403,7 @@ fn big_find_after_a_grace_period_against_shrinking() {
     Model {
         name: "index: find after a grace period against shrinking",
         rows: &[10, 46],
-        preemption_bound: None,
+        preemption_bound: Some(8),
         grace_periods: true,
         twin: false,
         body: || find_after_a_grace_period(&[0, 1], 1, 0),

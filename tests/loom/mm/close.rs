@@ -42,7 +42,7 @@ fn close_against_map() {
 }
 
 #[test]
-fn closing_against_mmap() {
+fn big_closing_against_mmap() {
     Model {
         name: "close against mmap",
         rows: &[13],

@@ -186,7 +186,7 @@ fn big_mapping_against_munmap() {
     Model {
         name: "mmap and a fault against munmap",
         rows: &[45],
-        preemption_bound: Some(4),
+        preemption_bound: Some(3),
         grace_periods: false,
         twin: false,
         body: map_against_unmap,

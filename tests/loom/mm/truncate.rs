@@ -34,7 +34,7 @@ fn big_a_fault_against_truncate() {
     Model {
         name: "speculative fault against truncate",
         rows: &[18, 20, 43, 44],
-        preemption_bound: Some(4),
+        preemption_bound: Some(3),
         grace_periods: false,
         twin: false,
         body: fault_against_truncate,

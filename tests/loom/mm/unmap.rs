@@ -322,7 +322,7 @@ fn big_a_classic_fault_against_madvise() {
     Model {
         name: "classic fault against madvise",
         rows: &[6, 45],
-        preemption_bound: Some(4),
+        preemption_bound: Some(3),
         grace_periods: false,
         twin: false,
         body: || fault_against_zap(|mm, at| !classic(mm, at, false).has(VmFault::ERROR)),
