@@ -310,7 +310,9 @@ def carry_out(edits: list[Edit], seed: int, draw: Draw, gone: list[Entry]) -> in
     print(f"mutants: seed {seed}, {len(edits)} edits to draw from", flush=True)
     count = len(edits) if arguments.all or arguments.id else arguments.count
     began = Clock()
-    hints = json.loads(KILLERS.read_text()) if KILLERS.exists() and not arguments.update else {}
+    hints = json.loads(KILLERS.read_text()) if KILLERS.exists() else {}
+    if arguments.update:
+        hints = {id_: test for id_, test in hints.items() if test}
     if arguments.record:
         (PLACE / "records.json").unlink(missing_ok=True)
     try:

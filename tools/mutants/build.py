@@ -84,10 +84,14 @@ pub(crate) use edits::{edit, met};
 """
 
 
+# To cargo a copy of the same version would be the same package, and a build of the one would pass for one of
+# the other. The version stands in Cargo.toml once, and in Cargo.lock after the name of each of our crates.
+OWN_VERSION = re.compile(rb'((?:\[workspace\.package\]|name = "specmm[^"]*")\nversion = "[0-9.]+)(")')
+
+
 @dataclass(frozen=True)
 class Kind:
-    """One configuration of the tree. Its folder is not the project's own: to cargo the copy is the same
-    package, and a build of the one would pass for a build of the other."""
+    """One configuration of the tree, built in the folder that has its dependencies already."""
 
     cargo: tuple[str, ...]
     target: Path
@@ -110,23 +114,24 @@ SUITES = ("faults", "fault_plan", "no_memory", "reader", "reclaim", "teardown", 
 KINDS = {
     "native": Kind(
         ("test", "--all-features", "--lib", *(word for suite in SUITES for word in ("--test", suite))),
-        PLACE / "plain",
+        ROOT / "target",
     ),
     # Newest values first: most edits are of logic.
     "loom": Kind(
         ("test", "--profile", "loom", "--all-features", "--lib"),
-        PLACE / "loom",
+        ROOT / "target" / "loom",
         "--cfg specmm_loom",
         (("SPECMM_LOOM_PASS", "B"),),
     ),
     "shuttle": Kind(
         ("test", "--profile", "loom", "--all-features", "--lib"),
-        PLACE / "shuttle",
+        ROOT / "target" / "shuttle",
         "--cfg specmm_shuttle",
         (("SPECMM_SHUTTLE_AS_IS", "1"),),
         tests="shuttle_tests",
     ),
-    "python": Kind(("build", "-p", "specmm-py"), PLACE / "plain", run=(("SPECMM_HYPOTHESIS", "brief"),)),
+    # A folder of its own: the extension has one name whatever its version.
+    "python": Kind(("build", "-p", "specmm-py"), PLACE / "python", run=(("SPECMM_HYPOTHESIS", "brief"),)),
 }
 # Environments with what the tests of Python need; the specmm that they import is the copy's.
 PYTHONS = [ROOT / name / "bin" / "python" for name in (".venv-dev", ".venv-edit")]
@@ -156,7 +161,9 @@ def sync_copy() -> None:
             ):
                 wanted.add(path.relative_to(ROOT))
     for path in wanted:
-        if not (path.suffix == ".rs" and path.parts[:2] == ("rust", "core")):
+        if path.name in ("Cargo.toml", "Cargo.lock"):
+            put(TREE / path, OWN_VERSION.sub(rb"\1-edited\2", (ROOT / path).read_bytes()))
+        elif not (path.suffix == ".rs" and path.parts[:2] == ("rust", "core")):
             put(TREE / path, (ROOT / path).read_bytes())
     for path in TREE.rglob("*"):
         if path.is_file() and path.relative_to(TREE) not in wanted and path != EXTENSION:
