@@ -70,7 +70,12 @@ fn change_inside(
     in_order!("truncate.shrunk_before_store", shrink(), result = change_store(size));
     let end =
         || if result.is_ok() { set_size(mapping, before, size) } else { restore_size(mapping, before, size) };
-    let note = || duty!("truncate.noted", coherence::note_own_change(mapping));
+    // What a store did that reports a failure is found by the next look at it.
+    let note = || {
+        if result.is_ok() {
+            duty!("truncate.noted", coherence::note_own_change(mapping));
+        }
+    };
     in_order!("truncate.ended_inside", end(), in_order!("truncate.noted_inside", note(), drop(stable)));
     result
 }
@@ -118,6 +123,39 @@ mod tests {
         fn look(&self) -> io::Result<Look> {
             Ok(Look { size: Some(*self.0.lock()), version: Some(1), changed: None })
         }
+    }
+
+    /// A store that is shortened and then reports a failure.
+    struct HalfDone(Mutex<u64>);
+
+    impl Store for HalfDone {
+        fn read_at(&self, buf: &mut [u8], _offset: u64) -> io::Result<usize> {
+            buf.fill(*self.0.lock() as u8);
+            Ok(buf.len())
+        }
+
+        fn truncate(&self, size: u64) -> io::Result<()> {
+            *self.0.lock() = size;
+            Err(io::ErrorKind::Interrupted.into())
+        }
+
+        fn look(&self) -> io::Result<Look> {
+            let size = *self.0.lock();
+            Ok(Look { size: Some(size), version: Some(size), changed: None })
+        }
+    }
+
+    #[test]
+    fn a_truncation_that_failed_half_done_is_found_by_the_next_look() {
+        let store = Arc::new(HalfDone(Mutex::new(100)));
+        let cache = PageCache::new(1 << 20, Io::Inline).unwrap();
+        let file = cache.open_store(store as Arc<dyn Store>, 100).unwrap();
+        let mut bytes = [0; 100];
+        assert_eq!((file.pread(&mut bytes, 0).unwrap(), bytes), (100, [100; 100]));
+        assert!(file.truncate(50).is_err());
+        assert_eq!((file.revalidate().unwrap(), file.pread(&mut bytes, 0).unwrap()), (50, 50));
+        assert_eq!(bytes[..50], [50; 50], "the version that is there now");
+        cache.check().unwrap();
     }
 
     #[test]
