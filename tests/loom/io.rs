@@ -385,6 +385,44 @@ fn big_a_leaver_against_the_worker() {
     .check();
 }
 
+/// One thread has a page read that a thread waits for, for which there is a worker of its own, and a window. Claims: both are read,
+/// once; both workers end, asleep or not. Premise: none of them waits for the other.
+fn two_workers() {
+    let queue = IoQueue::new(Io::Threads).unwrap();
+    let files = [1, 2].map(|id| Arc::new(Counting::new(id)));
+    let history = History::new(());
+    let answer = Arc::new(Answer::new());
+    let wanted = [Some(&answer), None];
+    let submit_both = || {
+        for (file, answer) in files.iter().zip(wanted) {
+            submit(&queue, request(file, answer));
+        }
+    };
+    history.call("submit", submit_both, |(), ()| true);
+    let workers = || queue.queue.requests.lock().workers.len();
+    history.call("count the workers", workers, |(), &workers| workers == 2);
+    history.call("settle", || queue.settle(), |(), &settled| settled);
+    history.call("stop", || queue.stop(), |(), ()| true);
+    let look = || at_rest(&queue).then(|| files.each_ref().map(|file| file.reads.get()));
+    history.call("look", look, |(), seen| *seen == Some([1, 1]));
+    history.check();
+}
+
+#[test]
+fn big_two_workers_of_one_queue() {
+    Model {
+        name: "I/O queue: two workers",
+        rows: &[],
+        preemption_bound: Some(3),
+        grace_periods: false,
+        twin: false,
+        body: two_workers,
+        reaches: &["queued"],
+        needs: &["io.seed.stop_wakes_one"],
+    }
+    .check();
+}
+
 /// A cache that needs room: how often it was made is no synchronisation.
 struct Room(Protected);
 

@@ -1,5 +1,5 @@
-//! Slices of the page table: the leaf lock, entries against accesses through them, tables against their freeing. All are
-//! small enough to have no preemption bound.
+//! Slices of the page table: the leaf lock, entries against accesses through them, tables against their freeing. Most
+//! are small enough to have no preemption bound.
 
 use super::Mm;
 use super::leaf::{LeafLocked, Pte};

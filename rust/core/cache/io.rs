@@ -205,7 +205,11 @@ impl IoQueue {
     /// Finishes the queued reads and ends the workers, except those stuck in a store. Later requests are read by their callers.
     pub(crate) fn stop(&self) {
         let workers;
-        in_order!("stop.tell_last", workers = self.dismiss(), self.queue.work.notify_all());
+        let tell = || {
+            let work = &self.queue.work;
+            seeded!("io.seed.stop_wakes_one", work.notify_all(), bug = work.notify_one());
+        };
+        in_order!("stop.tell_last", workers = self.dismiss(), tell());
         for (_, worker) in workers {
             // A worker that drops the last user of a cache gets here, and must not wait for itself.
             if guard!("stop.others", !is_this_thread(&worker)) {
