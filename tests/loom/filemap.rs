@@ -569,7 +569,7 @@ fn big_a_window_asked_again_against_a_classic_fault() {
     Model {
         name: "window asked for again against a classic fault",
         rows: &[19],
-        preemption_bound: Some(6),
+        preemption_bound: Some(5),
         grace_periods: false,
         twin: false,
         body: window_asked_again,

@@ -157,7 +157,7 @@ fn big_a_fault_against_reclaim() {
     Model {
         name: "speculative fault against reclaim, whole",
         rows: &[14, 15, 18, 25],
-        preemption_bound: Some(6),
+        preemption_bound: Some(5),
         grace_periods: false,
         twin: false,
         body: || fault_against_reclaim(false),
@@ -217,7 +217,7 @@ fn big_fault_around_against_reclaim() {
     Model {
         name: "fault-around against reclaim, whole",
         rows: &[18, 25, 38],
-        preemption_bound: Some(6),
+        preemption_bound: Some(5),
         grace_periods: false,
         twin: false,
         body: around_against_reclaim,

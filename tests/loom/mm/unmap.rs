@@ -197,7 +197,7 @@ fn big_a_file_outlives_its_fault() {
     Model {
         name: "a fault's file against munmap",
         rows: &[10, 11, 12, 13],
-        preemption_bound: Some(4),
+        preemption_bound: Some(3),
         grace_periods: true,
         twin: false,
         body: file_against_munmap,
