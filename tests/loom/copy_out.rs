@@ -231,7 +231,7 @@ fn a_read_against_growth() {
     Model {
         name: "read against growth",
         rows: &[50, 52],
-        preemption_bound: Some(5),
+        preemption_bound: Some(6),
         grace_periods: false,
         twin: false,
         body: read_against_growth,

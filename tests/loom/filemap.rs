@@ -120,7 +120,7 @@ fn big_fault_around_against_truncate() {
     Model {
         name: "fault-around against truncate",
         rows: &[16, 17, 18],
-        preemption_bound: Some(6),
+        preemption_bound: Some(7),
         grace_periods: false,
         twin: false,
         body: || fault_against_truncate(Form::Around),

@@ -270,7 +270,7 @@ fn a_pin_against_reclaim() {
     Model {
         name: "pin against reclaim and reuse",
         rows: &[14, 56],
-        preemption_bound: Some(3),
+        preemption_bound: Some(4),
         grace_periods: false,
         twin: false,
         body: pin_against_reclaim,

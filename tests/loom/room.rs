@@ -98,7 +98,7 @@ fn a_lookup_against_reclaim_of_an_active_page() {
     Model {
         name: "lookup against reclaim of an active page",
         rows: &[14, 15],
-        preemption_bound: Some(5),
+        preemption_bound: Some(6),
         grace_periods: false,
         twin: false,
         body: lookup_against_aging,
@@ -440,7 +440,7 @@ fn a_lookup_against_background_reclaim() {
     Model {
         name: "lookup against background reclaim",
         rows: &[14, 15],
-        preemption_bound: Some(3),
+        preemption_bound: Some(4),
         grace_periods: false,
         twin: false,
         body: background_reclaim,
