@@ -60,6 +60,30 @@ fn a_real_file_is_mapped_and_read() {
 }
 
 #[test]
+fn a_mapping_goes_into_the_lowest_gap_that_holds_it() {
+    const PAGE: u64 = PAGE_SIZE as u64;
+    let cache = PageCache::new(1 << 20, Io::Inline).unwrap();
+    let file = memory_file(&cache, 20 * PAGE_SIZE);
+    for gap in 1..5 {
+        for pages in 1..7 {
+            let mm = Mm::new(&cache, MmOptions::default()).unwrap();
+            // Each begins at the file's first page, so they do not merge.
+            let map = |pages: u64| mm.mmap(&file, Some(pages * PAGE), 0, Prot::Read, true).unwrap();
+            let [_, small, _, large, last] = [1, gap, 1, gap + 1, 1].map(map);
+            assert_eq!(last, large + (gap + 1) * PAGE, "one after the other");
+            mm.munmap(small, gap * PAGE).unwrap();
+            mm.munmap(large, (gap + 1) * PAGE).unwrap();
+            let expected = match pages {
+                _ if pages <= gap => small,
+                _ if pages == gap + 1 => large,
+                _ => last + PAGE,
+            };
+            assert_eq!(map(pages), expected, "{pages} pages, gaps of {gap} and one more");
+        }
+    }
+}
+
+#[test]
 fn each_step_answers_as_told() {
     let cache = PageCache::new(1 << 20, Io::Inline).unwrap();
     let file = memory_file(&cache, 40 * PAGE_SIZE + 100);

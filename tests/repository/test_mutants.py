@@ -296,6 +296,7 @@ def test_a_test_that_is_not_there_is_no_evidence(tests):
 
 def test_the_hints_name_edits_of_the_sources(of_the_sources):
     known = json.loads(mutants.KILLERS.read_text())
+    assert known.pop(mutants.PLANTED).keys() <= build.KINDS.keys()
     assert known.keys() <= {edit.id for edit in of_the_sources}
 
 
@@ -312,7 +313,7 @@ def make_mutants(tests, tmp_path, monkeypatch, of_the_sources):
     statements = [edit.statement for edit in (*some, planted)]
 
     def build_nothing(order, count, kinds, planted):
-        numbers = {some[0].id: 1, some[1].id: 4, planted.id: 1}
+        numbers = {some[0].id: 1, some[1].id: 4, planted.id: make.planted}
         written = build.Written(numbers, statements, {})
         return mutants.Built(order[:count], [], written, tests)
 
@@ -331,7 +332,7 @@ def make_mutants(tests, tmp_path, monkeypatch, of_the_sources):
     monkeypatch.setattr(mutants, "KILLERS", tmp_path / "killers.json")
     monkeypatch.setattr(run.Records.__init__, "__defaults__", (tmp_path / "records.json",))
     monkeypatch.setattr(mutants, "entries", list)
-    make.edits = some
+    make.edits, make.planted = some, 1
     return make
 
 
@@ -365,9 +366,16 @@ def test_killers_are_written_and_tried_first(make_mutants, tmp_path, capsys):
     assert make_mutants("--update") == 1
     dies, lives = make_mutants.edits
     written = json.loads((tmp_path / "killers.json").read_text())
-    assert written == {dies.id: "loom binary quick"}
+    assert written == {"planted": {"loom": "loom binary quick"}, dies.id: "loom binary quick"}
     assert make_mutants("--id", dies.id, hints=written | {lives.id: "loom binary slow"}) == 1
     capsys.readouterr()
+
+
+def test_the_planted_edit_is_sought_beyond_the_tests_of_the_run(make_mutants, capsys):
+    """Here the run needs only the test that lets it live."""
+    make_mutants.planted = 2
+    make_mutants(hints=dict.fromkeys([edit.id for edit in make_mutants.edits], "loom binary quick"))
+    assert "the planted edit dies in loom binary slow" in capsys.readouterr().out
 
 
 def test_without_a_planted_edit_that_dies_there_is_no_run(make_mutants, tests):

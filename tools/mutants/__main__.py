@@ -53,10 +53,13 @@ from .sites import OPERATORS, Edit, all_edits
 from .survivors import Entry, entries, ready_made, stale, told
 
 CORE = ROOT / "rust" / "core"
-# Which test killed an edit of a draw, to be tried first; null if it does not compile. `--update` writes it.
+# Which test killed an edit of a draw, to be tried first, null if it does not compile; and which killed the
+# planted edit, by kind. `--update` writes it.
+PLANTED = "planted"
 KILLERS = ROOT / "tests" / "mutants" / "killers.json"
 
 # What dies in every build: a reference too many. If it does not, a run finds nothing.
+ENOUGH = 20  # tests that must not all let it live
 CONTROL = ("page/refcount.rs", "PageRef::try_get", "constant", "1 -> (1 + 1)")
 
 
@@ -174,22 +177,33 @@ def look_up(records: Records, tests: list[Test]) -> None:
         print(f"mutants: {fresh} tests pass without an edit ({began})", flush=True)
 
 
-def plant(built: Built, tests: list[Test], planted: Edit, records: Records) -> None:
-    """The planted edit must die in each kind that is about to be used, or the run would find nothing."""
+def plant(
+    built: Built, tests: list[Test], planted: Edit, records: Records, hints: dict[str, str]
+) -> dict[str, str]:
+    """The planted edit must die in each kind that is about to be used, or the run would find nothing.
+
+    Returns what killed it, by kind; a hint is tried first, then the tests of this run, then any.
+    """
+    killers = {}
     for kind in sorted({test.binary.kind for test in tests}):
-        mine = [test for test in tests if test.binary.kind == kind and planted.statement in test.met]
-        others = iter([test for test in built.tests if test.binary.kind == kind and test not in tests])
-        while not mine:
-            one = next(others, None)
-            if one is None:
-                sys.exit(f"mutants: {kind}: no test meets the planted edit: {told(planted)}")
-            look_up(records, [one])
-            mine = [one] if planted.statement in one.met else []
-        mine.sort(key=lambda test: test.cpu)
-        (fate,) = judge_all([planted], built.written.numbers, {planted.id: mine}, records)
-        if fate.killed_by is None:
-            sys.exit(f"mutants: {kind}: the planted edit survives {fate.tried} tests: {told(planted)}")
-        print(f"mutants: {kind}: the planted edit dies in {fate.killed_by}", flush=True)
+        hint, tried = hints.get(kind), 0
+        mine = [test for test in built.tests if test.binary.kind == kind]
+        for test in sorted(mine, key=lambda one: (one.told != hint, one not in tests, one.cpu)):
+            if test not in tests:
+                look_up(records, [test])
+            if planted.statement not in test.met:
+                continue
+            (fate,) = judge_all([planted], built.written.numbers, {planted.id: [test]}, records)
+            if fate.killed_by:
+                killers[kind] = fate.killed_by
+                print(f"mutants: {kind}: the planted edit dies in {fate.killed_by}", flush=True)
+                break
+            tried += 1
+            if tried == ENOUGH:
+                break
+        if kind not in killers:
+            sys.exit(f"mutants: {kind}: the planted edit survives {tried} tests: {told(planted)}")
+    return killers
 
 
 @dataclass
@@ -203,6 +217,7 @@ class Draw:
     fates: dict[str, Fate] = field(default_factory=dict)
     refused: list[Edit] = field(default_factory=list)
     covered: list[Edit] = field(default_factory=list)
+    killers_of_planted: dict[str, str] = field(default_factory=dict)
 
     def run(self, order: list[Edit], count: int, hints: dict[str, str | None]) -> None:
         """All of Rust, then Python; if it is known of all what killed them before, that first and alone."""
@@ -241,7 +256,7 @@ class Draw:
             to_try = {
                 id_: [test for test in mine if test.told == killers.get(id_)] for id_, mine in to_try.items()
             }
-        plant(built, tests, self.planted, records)
+        self.killers_of_planted |= plant(built, tests, self.planted, records, self.killers_of_planted)
         for fate in judge_all(to_run, built.written.numbers, to_try, records, self.arguments.budget):
             before = self.fates.get(fate.edit.id, Fate(fate.edit))
             fate.tried, fate.left = fate.tried + before.tried, fate.left + before.left
@@ -311,6 +326,7 @@ def carry_out(edits: list[Edit], seed: int, draw: Draw, gone: list[Entry]) -> in
     count = len(edits) if arguments.all or arguments.id else arguments.count
     began = Clock()
     hints = json.loads(KILLERS.read_text()) if KILLERS.exists() else {}
+    draw.killers_of_planted = hints.pop(PLANTED, {})
     if arguments.update:
         hints = {id_: test for id_, test in hints.items() if test}
     if arguments.record:
@@ -325,7 +341,8 @@ def carry_out(edits: list[Edit], seed: int, draw: Draw, gone: list[Entry]) -> in
     if arguments.update:
         killers = {edit.id: None for edit in draw.refused}
         killers |= {id_: fate.killed_by for id_, fate in draw.fates.items() if fate.killed_by}
-        KILLERS.write_text(json.dumps(dict(sorted(killers.items())), indent=1) + "\n")
+        written = {PLANTED: draw.killers_of_planted, **dict(sorted(killers.items()))}
+        KILLERS.write_text(json.dumps(written, indent=1) + "\n")
     return verdict(draw, gone, arguments, began)
 
 

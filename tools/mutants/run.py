@@ -222,13 +222,14 @@ class Records:
 def meeting(edit: Edit, tests: list[Test], hint: str | None = None) -> list[Test]:
     """The tests that meet an edit's statement; if none is known to, its function, or its file.
 
-    What killed it before comes first, then the cheapest.
+    What killed it before comes first, whatever is known of it, then the cheapest.
     """
     found = [test for test in tests if edit.statement in test.met]
     for parts in (2, 1):
         if not found:
             place = "|".join(edit.statement.split("|")[:parts]) + "|"
             found = [test for test in tests if any(one.startswith(place) for one in test.met)]
+    found += [test for test in tests if test.told == hint and test not in found]
     return sorted(found, key=lambda test: (test.told != hint, test.cpu))
 
 
