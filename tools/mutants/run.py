@@ -24,7 +24,7 @@ from .sites import Edit
 NOT_OURS = re.compile(r"::canaries::|^loom_history::|^shuttle_harness::")
 # A test hangs if it uses this many times the processor that it does with the sources as they are, or takes
 # this many times as long, which on a busy machine says little: at least so many seconds.
-TIMES, CPU_SECONDS, SECONDS = 8, 5, 60
+TIMES, CPU_SECONDS, SECONDS = 8, 5, 30
 # To see what a test meets it runs so long at most; one that takes longer is tried last.
 RECORDED, DEAR = 15, 600
 JOBS = os.cpu_count() or 2
