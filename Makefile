@@ -160,10 +160,10 @@ mutants: .venv-mutants/installed
 free: | preflight
 	$(PYTHON) tools/free_names.py target/free
 
-# Nothing is captured: a schedule that failed must be seen even if the process aborts.
 SHUTTLE_REPORT := target/shuttle/report
 
-# Which operations met is held against tests/pairs/found.json; PAIRS=--update writes that file anew.
+# Nothing is captured: a schedule that failed must be seen even if the process aborts. Which operations met is held against
+# tests/pairs/found.json; PAIRS=--update writes that file anew.
 shuttle: | preflight
 	mkdir -p $(dir $(SHUTTLE_REPORT)) && rm -f $(SHUTTLE_REPORT)
 	SPECMM_SHUTTLE_REPORT=$(CURDIR)/$(SHUTTLE_REPORT) $(UNDER_SHUTTLE) \
