@@ -65,6 +65,8 @@ ITEMS = re.compile(r"_item$|^use_declaration$|^macro_definition$|comment$")
 # Where a number is not computed at run time.
 FIXED = {"const_item", "static_item", "array_type", "const_block", "let_condition"}
 LEAVES = {"return_expression", "break_expression", "continue_expression"}
+# What a model looks at, and empty in what ships (rust/core/sync): that something is used while it lives.
+LIFE = re.compile(r"\blife\.(?:assert_alive|kill)$")
 
 
 @dataclass(frozen=True)
@@ -256,7 +258,9 @@ class Source:
         statements = self.statements(block)
         for first, then in itertools.pairwise(statements):
             yield from self._swap(first, then)
-        for statement in statements:
+        # What stands alone in an `unsafe` goes with it.
+        is_whole = block.parent.type == "unsafe_block" and len(statements) == 1
+        for statement in [] if is_whole else statements:
             # What is dropped last is dropped anyway.
             if statement != statements[-1] or not self.of(statement).startswith("drop("):
                 yield from self._delete(statement)
@@ -286,14 +290,19 @@ class Source:
 
     def _says(self, statement: Node) -> bool:
         inner = statement.named_child(0) if statement.type == "expression_statement" else statement
+        if inner is not None and inner.type == "call_expression":
+            return LIFE.search(self.of(inner.child_by_field_name("function"))) is not None
         if inner is None or inner.type != "macro_invocation":
             return False
         return self.of(inner.child_by_field_name("macro")).rpartition("::")[2] in SAYS
 
     def _is_quiet(self, statement: Node) -> bool:
-        """A binding of what needs no call: nobody sees when it happens."""
+        """A binding of what needs no call, or of a closure: nobody sees when it happens."""
         if statement.type != "let_declaration":
             return False
+        value = statement.child_by_field_name("value")
+        if value is not None and value.type == "closure_expression" and not self.of(value).startswith("move"):
+            return True
         loud = (
             "call_expression",
             "macro_invocation",
