@@ -234,6 +234,7 @@ deep: export SPECMM_DEEP = 1
 deep: export SPECMM_HYPOTHESIS = deep
 deep: loom shuttle test-python peers
 	$(MAKE) guards GUARDS=--all
+	$(MAKE) mutants MUTANTS='--count 200'
 	SPECMM_HYPOTHESIS=dev $(MAKE) property
 
 # Jobs that need a Debian package are targets of their own, added to `ci` as they land; .ci/run installs PACKAGES, and

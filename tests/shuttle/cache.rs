@@ -36,6 +36,12 @@ pub(crate) fn finish(cache: &PageCache, files: Vec<File>) {
         file.close().unwrap();
     }
     drop(files);
+    nothing_is_left(cache);
+    cache.close().unwrap();
+}
+
+/// Of a cache all of whose files are closed.
+pub(crate) fn nothing_is_left(cache: &PageCache) {
     rcu::barrier();
     cache.check().unwrap();
     let stats = cache.stats();
@@ -44,7 +50,6 @@ pub(crate) fn finish(cache: &PageCache, files: Vec<File>) {
         (0, 0, 0, 0),
         "something is left"
     );
-    cache.close().unwrap();
 }
 
 /// Reads whole words at `offset`; `None` when the cache is full. Claim: each is the file's, or zero where `may_be_zero`.

@@ -3,10 +3,10 @@
 use super::super::leaf::FANOUT;
 use super::store::{Remote, Rewritten, length, version_of, versioned};
 use super::{PAGE, PAGES, WORDS};
+use crate::cache::shuttle_tests::nothing_is_left;
 use crate::cache::{CacheOptions, File, Io, PageCache, StoreOptions};
 use crate::error::Error;
 use crate::mm::{Locking, Mm, MmOptions, Prot};
-use crate::rcu;
 use crate::shuttle_harness::{contents, reach, word};
 use crate::store::{MemoryStore, Store};
 use crate::sync::clock::let_time_pass;
@@ -208,14 +208,7 @@ impl World {
         while cache.stats().reads_abandoned > 0 {
             yield_now();
         }
-        rcu::barrier();
-        cache.check().unwrap();
-        let stats = cache.stats();
-        assert_eq!(
-            (stats.frames_in_use, stats.private_frames, stats.xarray_nodes, stats.page_tables),
-            (0, 0, 0, 0),
-            "something is left"
-        );
+        nothing_is_left(&cache);
         cache.close().unwrap();
     }
 }
