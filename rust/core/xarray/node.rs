@@ -73,11 +73,16 @@ impl Node {
         (index >> self.shift) as usize & (FANOUT - 1)
     }
 
-    /// The first index beyond this node, counted from the node's own first, or `None` when it covers everything.
+    /// Under the lock: the node of the next level on the way to `index`.
+    #[inline]
+    pub(super) fn below(&self, index: u64) -> Option<*mut Self> {
+        Entry::from_raw(self.slots[self.offset_of(index)].load_then_write(Ordering::Relaxed)).as_node()
+    }
+
+    /// Whether a tree that has this node as its head has room for `index`.
     #[inline]
     pub(super) fn covers(&self, index: u64) -> bool {
-        let bits = self.shift + SHIFT;
-        bits >= u64::BITS || index >> bits == 0
+        index >> self.shift >> SHIFT == 0
     }
 }
 
@@ -148,12 +153,11 @@ impl<'t> Spares<'t> {
 pub(super) unsafe fn free_tree(top: *mut Node) {
     // SAFETY: the caller owns the tree.
     let node = unsafe { &*top };
-    if node.shift > 0 {
-        for slot in &node.slots {
-            if let Some(child) = Entry::from_raw(slot.load(Ordering::Relaxed)).as_node() {
-                // SAFETY: as above; a child has one parent.
-                unsafe { free_tree(child) };
-            }
+    for slot in &node.slots {
+        node.life.assert_alive();
+        if let Some(child) = Entry::from_raw(slot.load(Ordering::Relaxed)).as_node() {
+            // SAFETY: as above; a child has one parent.
+            unsafe { free_tree(child) };
         }
     }
     // SAFETY: as above.

@@ -84,9 +84,6 @@ impl XArray {
         mark: Option<Mark>,
         _section: &ReadSection,
     ) -> Option<(u64, Entry)> {
-        if index > last {
-            return None;
-        }
         'head: loop {
             let entry = Entry::from_raw(self.head.load(ord!("xarray.next.head.acquire", Acquire)));
             let Some(node) = entry.as_node() else {

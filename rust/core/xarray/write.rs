@@ -58,11 +58,10 @@ impl<'x> Locked<'x> {
         }
         loop {
             let node = self.node(raw);
-            let offset = node.offset_of(index);
             if node.shift == 0 {
-                return Some(Place { raw, node, offset });
+                return Some(Place { raw, node, offset: node.offset_of(index) });
             }
-            raw = Entry::from_raw(node.slots[offset].load_then_write(Ordering::Relaxed)).as_node()?;
+            raw = node.below(index)?;
         }
     }
 
@@ -71,7 +70,7 @@ impl<'x> Locked<'x> {
     pub fn get(&self, index: u64) -> Entry {
         match self.place(index) {
             Some(place) => Entry::from_raw(place.node.slots[place.offset].load_then_write(Ordering::Relaxed)),
-            None if index == 0 && self.head().as_node().is_none() => self.head(),
+            None if self.is_lone(index) => self.head(),
             None => Entry::EMPTY,
         }
     }
@@ -147,9 +146,7 @@ impl<'x> Locked<'x> {
             let raises = levels(index) - (node.shift / SHIFT) as usize - 1;
             return raises + levels(index) - 1;
         }
-        while node.shift > 0 {
-            let child = Entry::from_raw(node.slots[node.offset_of(index)].load_then_write(Ordering::Relaxed));
-            let Some(child) = child.as_node() else { break };
+        while let Some(child) = node.below(index) {
             node = self.node(child);
         }
         (node.shift / SHIFT) as usize
@@ -223,10 +220,10 @@ impl<'x> Locked<'x> {
     /// Empties the slot of `index`.
     pub fn erase(&mut self, index: u64) -> Entry {
         let Some(place) = self.place(index) else {
-            let head = self.head();
-            if index == 0 && head.as_node().is_none() && !head.is_empty() {
+            if self.is_lone(index) {
+                let old = self.head();
                 self.array.head.store(std::ptr::null_mut(), Ordering::Relaxed);
-                return head;
+                return old;
             }
             return Entry::EMPTY;
         };
@@ -318,11 +315,11 @@ impl<'x> Locked<'x> {
         loop {
             let before = node.marks[mark as usize].fetch_or(1 << offset, Ordering::Relaxed);
             let parent = node.parent.load_then_write(Ordering::Relaxed);
-            if before & (1 << offset) != 0 || parent.is_null() {
+            // A node with marks has told those above.
+            if before != 0 || parent.is_null() {
                 return Ok(true);
             }
-            offset = node.offset;
-            node = self.node(parent);
+            (node, offset) = (self.node(parent), node.offset);
         }
     }
 
@@ -337,8 +334,7 @@ impl<'x> Locked<'x> {
             if left != 0 || parent.is_null() {
                 return;
             }
-            offset = node.offset;
-            node = self.node(parent);
+            (node, offset) = (self.node(parent), node.offset);
         }
     }
 
@@ -362,11 +358,11 @@ impl<'x> Locked<'x> {
         if node.noted.load_then_write(Ordering::Relaxed) != number {
             return false;
         }
-        let still = has_values_only(node);
-        if !still {
-            node.noted.store(0, Ordering::Relaxed);
+        if has_values_only(node) {
+            return true;
         }
-        still
+        node.noted.store(0, Ordering::Relaxed);
+        false
     }
 
     /// Walks the whole tree and checks counts, parents, shifts, marks and that no node could go; returns what is in it.
