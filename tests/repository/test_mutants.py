@@ -112,7 +112,12 @@ def test_tests_and_what_is_for_people_are_left_alone():
         fn g() { a(); b(); }
         const fn h() { a(); b(); }
         impl std::fmt::Display for X { fn fmt(&self) { a(); b(); } }
+        #[cfg(any(specmm_loom, specmm_shuttle))]
+        fn i() { a(); b(); }
+        #[cfg(specmm_shuttle)]
+        impl Drop for X { fn drop(&mut self) { a(); b(); } }
         #[cfg(not(any(specmm_loom, specmm_shuttle)))]
+        #[cfg_attr(any(specmm_loom, specmm_shuttle), allow(dead_code))]
         fn kept() { a(); }
     """
     assert {edit.function for edit in offered(text)} == {"kept"}

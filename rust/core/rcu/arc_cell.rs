@@ -154,3 +154,73 @@ impl<T: Send + Sync + 'static> Drop for ArcCell<T> {
         }
     }
 }
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests {
+    use super::*;
+    use crate::rcu::{barrier, read};
+
+    /// How many hold the value, beside the test.
+    fn others<T>(value: &Arc<T>) -> usize {
+        Arc::strong_count(value) - 1
+    }
+
+    #[test]
+    fn a_value_is_held_by_its_cell_until_it_is_replaced_and_readers_are_gone() {
+        let [first, second] = [1, 2].map(Arc::new);
+        let cell = ArcCell::new(Arc::clone(&first));
+        let section = read();
+        let seen = cell.load(&section);
+        assert_eq!(cell.get(), Some(Arc::clone(&first)));
+        assert!(cell.replace(Some(Arc::clone(&second))));
+        assert_eq!((seen, others(&first)), (Some(&1), 1), "a reader may have it");
+        assert_eq!((cell.load(&section), others(&second)), (Some(&2), 1));
+        drop(section);
+        barrier();
+        assert_eq!(others(&first), 0);
+        assert!(cell.replace(None));
+        assert!(!cell.replace(None), "it is empty");
+        assert_eq!(cell.get(), None);
+        // SAFETY: no other thread has the cell.
+        assert_eq!(unsafe { cell.load_unguarded() }, None);
+        barrier();
+        assert_eq!(others(&second), 0);
+    }
+
+    #[test]
+    fn a_value_is_replaced_only_if_it_is_the_one_expected() {
+        let [first, second, third] = [1, 2, 3].map(Arc::new);
+        let cell = ArcCell::new(Arc::clone(&first));
+        let section = read();
+        assert!(!cell.replace_if(&second, Some(Arc::clone(&third))));
+        assert_eq!((cell.load(&section), others(&first), others(&third)), (Some(&1), 1, 0));
+        assert!(!cell.replace_if(&second, None));
+        assert!(cell.replace_if(&first, Some(Arc::clone(&second))));
+        assert_eq!((cell.load(&section), others(&first), others(&second)), (Some(&2), 1, 1));
+        drop(section);
+        barrier();
+        assert_eq!(others(&first), 0);
+        assert!(cell.replace_if(&second, None));
+        assert!(!cell.replace_if(&second, Some(Arc::clone(&third))), "it is empty");
+        barrier();
+        assert_eq!((cell.get(), others(&second), others(&third)), (None, 0, 0));
+    }
+
+    #[test]
+    fn an_empty_cell_is_filled_once() {
+        let [first, second] = [1, 2].map(Arc::new);
+        let cell = ArcCell::empty();
+        let section = read();
+        let slower = || {
+            assert_eq!(cell.load_or_insert(&section, || Arc::clone(&first)), &1);
+            Arc::clone(&second)
+        };
+        assert_eq!(cell.load_or_insert(&section, slower), &1);
+        assert_eq!((others(&first), others(&second)), (1, 0), "who was slower drops its value");
+        assert_eq!(cell.load_or_insert(&section, || unreachable!("there is a value")), &1);
+        drop(section);
+        drop(cell);
+        assert_eq!(others(&first), 0, "no reader can be left");
+        drop(ArcCell::<u32>::empty());
+    }
+}

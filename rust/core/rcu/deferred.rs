@@ -275,6 +275,7 @@ mod tests {
     fn work_that_is_not_run_is_dropped() {
         let (ran, held) = (Arc::new(AtomicU32::new(0)), Arc::new(()));
         let deferred = Deferred::new();
+        assert_eq!((deferred.waiting(), deferred.is_empty(), deferred.take().is_empty()), (0, true, true));
         for _ in 0..3 {
             let (ran, held) = (Arc::clone(&ran), Arc::clone(&held));
             deferred.push(Work::new(move || {
@@ -282,9 +283,9 @@ mod tests {
                 drop(held);
             }));
         }
-        assert_eq!(deferred.waiting(), 3);
+        assert_eq!((deferred.waiting(), deferred.is_empty()), (3, false));
         let mut batch = deferred.take();
-        assert_eq!(deferred.waiting(), 0);
+        assert_eq!((deferred.waiting(), deferred.is_empty()), (0, true));
         batch.next().unwrap().run();
         drop(batch);
         assert_eq!((ran.load(Ordering::Relaxed), Arc::strong_count(&held)), (1, 1));

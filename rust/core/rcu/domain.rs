@@ -204,6 +204,52 @@ mod tests {
     }
 
     #[test]
+    fn deferred_work_may_wait_and_defer() {
+        let done = Arc::new(AtomicU32::new(0));
+        let counter = Arc::clone(&done);
+        call_rcu(move || {
+            barrier();
+            synchronize();
+            barrier();
+            call_rcu(move || {
+                counter.fetch_add(1, Ordering::Relaxed);
+            });
+        });
+        barrier();
+        barrier();
+        assert_eq!(done.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn nested_sections_are_one_until_the_last_ends() {
+        for inner_first in [true, false] {
+            let (outer, inner) = (read(), read());
+            let ticket = snapshot();
+            std::thread::scope(|scope| {
+                let waiter = scope.spawn(synchronize);
+                let (early, late) = if inner_first { (inner, outer) } else { (outer, inner) };
+                drop(early);
+                drop(read());
+                std::thread::sleep(std::time::Duration::from_millis(5));
+                assert!(!elapsed(ticket), "one is open");
+                drop(late);
+                waiter.join().unwrap();
+            });
+            assert!(elapsed(ticket));
+        }
+    }
+
+    #[test]
+    fn waiting_inside_a_section_is_refused() {
+        let inside = std::panic::AssertUnwindSafe(|| {
+            let _section = read();
+            synchronize();
+        });
+        assert!(std::panic::catch_unwind(inside).is_err());
+        synchronize();
+    }
+
+    #[test]
     fn readers_see_only_living_values() {
         struct Value(AtomicU32);
         let shared = Arc::new(AtomicPtr::new(Box::into_raw(Box::new(Value(AtomicU32::new(1))))));

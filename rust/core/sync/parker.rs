@@ -48,3 +48,43 @@ impl Parker {
         in_order!("park.told_first", *self.0.woken.lock() = true, self.0.changed.notify_one());
     }
 }
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    const SHORT: Duration = Duration::from_millis(10);
+    const LONG: Duration = Duration::from_secs(20);
+
+    /// Whether a sleep with a limit lasts as long as the limit. The system may wake a thread for nothing, but not each time.
+    fn sleeps(parker: &Parker) -> bool {
+        (0..10).any(|_| {
+            let began = Instant::now();
+            parker.park_for(SHORT);
+            began.elapsed() >= SHORT
+        })
+    }
+
+    #[test]
+    fn a_wake_up_ends_one_sleep_the_present_or_the_next() {
+        let parker = Parker::new();
+        let began = Instant::now();
+        parker.unpark();
+        parker.unpark();
+        parker.park();
+        assert!(sleeps(&parker), "two wake-ups before a sleep are one");
+        parker.unpark();
+        parker.park_for(LONG);
+        assert!(sleeps(&parker));
+        for park in [Parker::park, |parker: &Parker| parker.park_for(LONG)] {
+            std::thread::scope(|scope| {
+                let sleeper = scope.spawn(|| park(&parker));
+                std::thread::sleep(SHORT);
+                parker.unpark();
+                sleeper.join().unwrap();
+            });
+        }
+        assert!(began.elapsed() < LONG, "no sleep lasted until its limit");
+    }
+}

@@ -72,3 +72,39 @@ impl<T: Send + Sync> PerProcess<T> {
         }
     }
 }
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests {
+    use super::PerProcess;
+    use crate::sync::Tally;
+
+    static MADE: Tally = Tally::new();
+    static DROPPED: Tally = Tally::new();
+
+    #[derive(Debug)]
+    struct Counted(u64);
+
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            DROPPED.add(1);
+        }
+    }
+
+    static VALUE: PerProcess<Counted> = PerProcess::new(|| {
+        MADE.add(1);
+        let number = MADE.tallied();
+        if number == 1 {
+            // As if another thread had been faster.
+            VALUE.get();
+        }
+        Counted(number)
+    });
+
+    #[test]
+    fn a_process_keeps_the_value_that_was_made_first() {
+        assert_eq!(VALUE.get().0, 2);
+        assert_eq!((MADE.tallied(), DROPPED.tallied()), (2, 1), "the slower one is dropped");
+        assert!(std::ptr::eq(VALUE.get(), VALUE.get()));
+        assert_eq!(MADE.tallied(), 2, "it is made once");
+    }
+}

@@ -290,6 +290,55 @@ mod tests {
     }
 
     #[test]
+    fn those_that_queue_come_in_turn_and_readers_together() {
+        let sem = RwSem::new();
+        let order = Mutex::new(Vec::new());
+        let enter = |writer: bool, number: u32| {
+            if writer {
+                sem.lock_write();
+            } else {
+                sem.lock_read();
+            }
+            order.lock().push(number);
+        };
+        let queued = |count| {
+            while sem.queue.lock().len() != count {
+                std::thread::yield_now();
+            }
+        };
+        let entered = |count| {
+            while order.lock().len() != count {
+                std::thread::yield_now();
+            }
+        };
+        sem.lock_read();
+        std::thread::scope(|scope| {
+            for (number, writer) in [true, false, false, true, false].into_iter().enumerate() {
+                scope.spawn(move || enter(writer, number as u32));
+                queued(number + 1);
+                assert!(!sem.try_read() && !sem.try_write(), "it is the turn of those that queue");
+            }
+            sem.unlock_read();
+            entered(1);
+            sem.unlock_write();
+            entered(3);
+            sem.unlock_read();
+            assert!(!sem.try_write() && order.lock().len() == 3, "a reader is inside");
+            sem.unlock_read();
+            entered(4);
+            sem.downgrade();
+            entered(5);
+        });
+        sem.unlock_read();
+        assert!(!sem.try_write(), "a reader is inside");
+        sem.unlock_read();
+        assert!(sem.try_write() && !sem.try_read(), "none queues and none is inside");
+        let mut order = order.lock().clone();
+        order[1..3].sort_unstable();
+        assert_eq!(order, [0, 1, 2, 3, 4]);
+    }
+
+    #[test]
     fn downgrade_keeps_writers_out_and_lets_readers_in() {
         let sem = RwSem::new();
         sem.lock_write();

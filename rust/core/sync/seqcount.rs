@@ -75,3 +75,21 @@ impl SeqCount {
         self.sequence.store((sequence | 1) + 1, ord!("seq.end.release", Release));
     }
 }
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests {
+    use super::SeqCount;
+
+    #[test]
+    fn a_reader_notices_each_writer() {
+        let sequence = SeqCount::default();
+        for _ in 0..3 {
+            let start = sequence.read_start().expect("no writer is inside");
+            assert!(sequence.read_check(start));
+            sequence.write_begin();
+            assert!(sequence.read_start().is_none() && !sequence.read_check(start));
+            sequence.write_end();
+            assert!(!sequence.read_check(start));
+        }
+    }
+}

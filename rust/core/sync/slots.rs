@@ -193,3 +193,56 @@ pub(super) mod boxed {
         drop(unsafe { Box::from_raw(std::ptr::slice_from_raw_parts_mut(slots, length)) });
     }
 }
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn the_lowest_free_slot_is_claimed_and_chunks_are_made_when_they_are_needed() {
+        let slots = Slots::new();
+        let claim = |ticket| slots.claim(ticket, 0).unwrap();
+        assert_eq!(slots.made().count(), 0);
+        let claimed: Vec<_> = (1..=200).map(claim).collect();
+        assert!(claimed.iter().map(|(number, _)| *number).eq(0..200));
+        assert!(
+            claimed
+                .iter()
+                .map(|(_, slot)| &raw const **slot)
+                .eq(slots.made().take(200).map(|slot| &raw const *slot))
+        );
+        assert_eq!(slots.made().count(), 64 + 128 + 256);
+        for (ticket, (_, slot)) in (1..).zip(&claimed) {
+            assert!(slot.is_owned_by(ticket) && !slot.is_owned_by(ticket + 1));
+        }
+        // Free ones in each chunk: the lowest comes first.
+        for number in [199, 70, 3] {
+            claimed[number].1.give_back();
+            assert!(!claimed[number].1.is_owned_by(number as u64 + 1));
+        }
+        let again: Vec<_> = (201..=204).map(|ticket| claim(ticket).0).collect();
+        assert_eq!(again, [3, 70, 199, 200]);
+        assert_eq!(slots.made().count(), 64 + 128 + 256);
+    }
+
+    #[test]
+    fn a_search_may_begin_elsewhere() {
+        let slots = Slots::new();
+        let numbers: Vec<_> = (1..=64).map(|ticket| slots.claim(ticket, 60).unwrap().0).collect();
+        assert!(numbers.iter().copied().eq((60..64).chain(0..60)));
+        assert_eq!(slots.claim(65, 0).unwrap().0, 64, "the next chunk begins after the first");
+    }
+
+    #[test]
+    fn a_wiped_slot_is_free_with_nobody_inside() {
+        let slots = Slots::new();
+        for ticket in 1..=100 {
+            slots.claim(ticket, 0).unwrap().1.count.store(2 * ticket + 1, Ordering::Relaxed);
+        }
+        slots.wipe();
+        assert!(slots.made().all(|slot| slot.is_owned_by(0) && slot.count.load(Ordering::Relaxed) == 0));
+        let numbers: BTreeSet<_> = (201..=300).map(|ticket| slots.claim(ticket, 0).unwrap().0).collect();
+        assert!(numbers.into_iter().eq(0..100));
+    }
+}

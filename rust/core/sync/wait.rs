@@ -270,3 +270,104 @@ impl WaitTable {
         self.queues.iter().all(|queue| queue.lock().is_empty())
     }
 }
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    const LOCKED: u32 = 1;
+    const WAITERS: u32 = 2;
+    const ALIEN: u32 = 4;
+
+    fn table() -> WaitTable {
+        WaitTable::new(LockBits { locked: LOCKED, waiters: WAITERS }).unwrap()
+    }
+
+    /// A patience of so many naps.
+    fn naps(left: u32) -> impl Fn() -> Option<Duration> {
+        let left = Cell::new(left);
+        move || {
+            left.set(left.get().checked_sub(1)?);
+            Some(Duration::from_millis(1))
+        }
+    }
+
+    fn wait_for(condition: impl Fn() -> bool) {
+        while !condition() {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn other_bits_of_a_word_are_left_alone_and_waiters_leave_nothing_behind() {
+        let (table, word) = (table(), AtomicU32::new(ALIEN));
+        assert!(table.wait_unlocked_patiently(&word, &naps(0)), "it is free");
+        assert!(table.lock_patiently(&word, &naps(0)), "it is free");
+        assert!(!table.try_lock(&word));
+        for left in [0, 1, 3] {
+            assert!(!table.lock_patiently(&word, &naps(left)));
+            assert!(!table.wait_unlocked_patiently(&word, &naps(left)));
+            assert!(table.is_idle());
+        }
+        table.unlock(&word);
+        assert_eq!(word.load(Ordering::Relaxed), ALIEN, "the first unlock takes WAITERS back");
+        assert!(table.try_lock(&word));
+        assert_eq!(word.load(Ordering::Relaxed), ALIEN | LOCKED);
+    }
+
+    #[test]
+    fn an_unlock_wakes_all_that_look_and_one_that_locks() {
+        let (table, word) = (table(), AtomicU32::new(LOCKED));
+        let [looked, locked] = [0, 0].map(AtomicU32::new);
+        let queued = |count| wait_for(|| table.queue(&word).0.lock().len() == count);
+        std::thread::scope(|scope| {
+            for number in 1..=2 {
+                scope.spawn(|| {
+                    table.wait_unlocked(&word);
+                    looked.fetch_add(1, Ordering::Relaxed);
+                });
+                queued(number);
+            }
+            for number in 3..=5 {
+                scope.spawn(|| {
+                    table.lock(&word);
+                    locked.fetch_add(1, Ordering::Relaxed);
+                });
+                queued(number);
+            }
+            assert!(!table.is_idle());
+            for round in 1..=3 {
+                table.unlock(&word);
+                wait_for(|| locked.load(Ordering::Relaxed) == round);
+                assert_ne!(word.load(Ordering::Relaxed) & LOCKED, 0, "it is locked for the one woken");
+            }
+            wait_for(|| looked.load(Ordering::Relaxed) == 2);
+            assert!(table.is_idle());
+            table.unlock(&word);
+        });
+        assert_eq!(word.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn words_that_share_a_queue_do_not_share_wake_ups() {
+        let table = table();
+        let words: Vec<_> = (0..4096).map(|_| AtomicU32::new(LOCKED)).collect();
+        let queue = table.queue(&words[0]).0;
+        let mates: Vec<_> = words.iter().filter(|word| std::ptr::eq(table.queue(word).0, queue)).collect();
+        assert!((3..1000).contains(&mates.len()), "{} of 4096 words share a queue", mates.len());
+        std::thread::scope(|scope| {
+            for (number, word) in (1..).zip(&mates[..3]) {
+                scope.spawn(|| table.lock(word));
+                wait_for(|| queue.lock().len() == number);
+            }
+            for (left, at) in [(2, 1), (1, 2), (0, 0)] {
+                table.unlock(mates[at]);
+                wait_for(|| queue.lock().len() == left);
+                let waiting = |word: &&&AtomicU32| word.load(Ordering::Relaxed) == LOCKED | WAITERS;
+                assert_eq!(mates.iter().filter(waiting).count(), left);
+            }
+        });
+        assert!(mates[..3].iter().all(|word| word.load(Ordering::Relaxed) == LOCKED));
+    }
+}
