@@ -4,7 +4,7 @@ use super::models::grace_period_at_rest;
 use super::{ArcCell, read, synchronize};
 use crate::loom_harness::{Address, History, Model, reach, spawn};
 use crate::sync::context::{self, Context};
-use crate::sync::model::{set_claims_meet, set_first_chunk};
+use crate::sync::model::{set_claims_meet, set_ends_are_told, set_first_chunk};
 use crate::sync::{LifeCell, PerProcess, slots};
 use std::cell::Cell;
 use std::sync::Arc;
@@ -49,19 +49,23 @@ fn has_slot() -> bool {
     context::with(|thread| thread.slot().is_some())
 }
 
-/// A thread has a section, ends and has another one, late; meanwhile a second thread has its first section and searches for a
-/// slot. Claim: no slot belongs to two threads, and each is left with no thread inside, which the grace period at the end shows.
-fn claim_against_late_section() {
+/// A thread has a section, ends and has another one, late, or it is late from the first because it cannot be told of its end;
+/// meanwhile a second thread has its first section and searches for a slot. Claim: no slot belongs to two threads, and each is left
+/// with no thread inside, which the grace period at the end shows.
+fn claim_against_late_section(told: bool) {
     set_claims_meet(true);
+    set_ends_are_told(told);
     let history = History::new(0_u32);
     let pass = |history: &History<u32>| history.call("pass", || drop(read()), |_, ()| true);
     let late = {
         let history = history.clone();
         spawn(move || {
-            pass(&history);
-            assert!(has_slot(), "a thread keeps its slot from section to section");
-            end_of_thread();
-            assert!(!has_slot(), "a thread that ends gives its slot back");
+            if told {
+                pass(&history);
+                assert!(has_slot(), "a thread keeps its slot from section to section");
+                end_of_thread();
+                assert!(!has_slot(), "a thread that ends gives its slot back");
+            }
             pass(&history);
             assert!(!has_slot(), "a late section gives its slot back");
         })
@@ -80,7 +84,7 @@ fn big_a_claim_against_a_late_section() {
         preemption_bound: None,
         grace_periods: true,
         twin: false,
-        body: claim_against_late_section,
+        body: || claim_against_late_section(true),
         reaches: &[],
         needs: &[
             "slots.claim.free",
@@ -88,6 +92,21 @@ fn big_a_claim_against_a_late_section() {
             "slots.give_back.release",
             "rcu.seed.given_back_inside",
         ],
+    }
+    .check();
+}
+
+#[test]
+fn a_claim_against_a_thread_that_cannot_be_told() {
+    Model {
+        name: "threads: a claim against a thread that cannot be told of its end",
+        rows: &[],
+        preemption_bound: None,
+        grace_periods: true,
+        twin: false,
+        body: || claim_against_late_section(false),
+        reaches: &[],
+        needs: &["rcu.seed.given_back_inside"],
     }
     .check();
 }

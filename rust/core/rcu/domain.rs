@@ -10,6 +10,8 @@ use crate::sync::{Mutex, context, duty, guard, in_order, process_epoch, seeded};
 /// Deferred work that makes [`synchronize_if_much`] act.
 const MUCH: u64 = if cfg!(any(specmm_loom, specmm_shuttle)) { 2 } else { 256 };
 
+const INSIDE: &str = "a wait for a grace period inside a read section waits for itself";
+
 pub(super) struct Domain {
     pub(super) grace: GracePeriods,
     /// Held by the one thread that runs deferred work.
@@ -67,10 +69,7 @@ pub(super) fn synchronize() {
     if !is_real() {
         return;
     }
-    assert!(
-        context::with(|thread| thread.nesting.get()) == 0,
-        "synchronize inside a read section waits for itself"
-    );
+    assert!(is_outside(), "{INSIDE}");
     let domain = domain();
     // The thread that runs deferred work holds `runner`; the others need only the grace period.
     let runner = domain.runner.try_lock();
@@ -83,6 +82,7 @@ pub(super) fn barrier() {
     if !is_real() || !guard!("rcu.barrier.outside", !runs()) {
         return synchronize();
     }
+    assert!(is_outside(), "{INSIDE}");
     let domain = domain();
     // What others took before has run when they release the mutex.
     let runner =
@@ -92,6 +92,11 @@ pub(super) fn barrier() {
         let ready = domain.grace_period(true);
         in_order!("rcu.barrier.runs_first", run(ready), drop(runner));
     }
+}
+
+/// Whether this thread is in no section.
+fn is_outside() -> bool {
+    context::with(|thread| thread.nesting.get()) == 0
 }
 
 pub(super) fn synchronize_if_much() {
@@ -204,6 +209,33 @@ mod tests {
     }
 
     #[test]
+    fn a_barrier_waits_for_work_under_way_whatever_its_thread_did_before() {
+        let [began, may_end, ended] = [0; 3].map(|zero| Arc::new(AtomicU32::new(zero)));
+        let wait_for = |flag: &AtomicU32| {
+            while flag.load(Ordering::Relaxed) == 0 {
+                std::thread::yield_now();
+            }
+        };
+        // Runs nothing, if no other test has deferred work meanwhile.
+        barrier();
+        synchronize();
+        std::thread::scope(|scope| {
+            let flags = [&began, &may_end, &ended].map(Arc::clone);
+            call_rcu(move || {
+                flags[0].store(1, Ordering::Relaxed);
+                wait_for(&flags[1]);
+                std::thread::sleep(std::time::Duration::from_millis(5));
+                flags[2].store(1, Ordering::Relaxed);
+            });
+            scope.spawn(barrier);
+            wait_for(&began);
+            may_end.store(1, Ordering::Relaxed);
+            barrier();
+            assert_eq!(ended.load(Ordering::Relaxed), 1);
+        });
+    }
+
+    #[test]
     fn deferred_work_may_wait_and_defer() {
         let done = Arc::new(AtomicU32::new(0));
         let counter = Arc::clone(&done);
@@ -241,12 +273,14 @@ mod tests {
 
     #[test]
     fn waiting_inside_a_section_is_refused() {
-        let inside = std::panic::AssertUnwindSafe(|| {
-            let _section = read();
-            synchronize();
-        });
-        assert!(std::panic::catch_unwind(inside).is_err());
-        synchronize();
+        for wait in [synchronize, barrier] {
+            let inside = || {
+                let _section = read();
+                wait();
+            };
+            assert!(std::panic::catch_unwind(inside).is_err());
+            wait();
+        }
     }
 
     #[test]

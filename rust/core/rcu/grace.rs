@@ -126,3 +126,36 @@ fn wait_while(condition: impl Fn() -> bool) {
         }
     }
 }
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests {
+    use super::*;
+    use crate::rcu::read;
+    use crate::sync::Ordering;
+
+    #[test]
+    fn those_that_wait_at_once_share_a_grace_period() {
+        const THREADS: u64 = 8;
+        let (grace, arrived) = (GracePeriods::new(), AtomicU64::new(0));
+        let section = read();
+        let served = std::thread::scope(|scope| {
+            let wait = || {
+                arrived.fetch_add(1, Ordering::Relaxed);
+                grace.wait(|| ()).is_none()
+            };
+            let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(wait)).collect();
+            while arrived.load(Ordering::Relaxed) < THREADS {
+                yield_now();
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            assert_eq!(grace.completed.load(Ordering::Relaxed), 0, "a section is open");
+            drop(section);
+            threads.into_iter().map(|thread| u64::from(thread.join().unwrap())).sum::<u64>()
+        });
+        let [started, completed] =
+            [&grace.started, &grace.completed].map(|count| count.load(Ordering::Relaxed));
+        assert_eq!((started, completed), (THREADS - served, THREADS - served));
+        // One that was under way when the others came, and one for all of these; more if a thread was late.
+        assert!((2..THREADS / 2).contains(&completed), "{completed} grace periods");
+    }
+}

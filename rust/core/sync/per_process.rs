@@ -75,8 +75,8 @@ impl<T: Send + Sync> PerProcess<T> {
 
 #[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
 mod tests {
-    use super::PerProcess;
-    use crate::sync::Tally;
+    use super::{Owned, PerProcess, imp};
+    use crate::sync::{Ordering, Tally};
 
     static MADE: Tally = Tally::new();
     static DROPPED: Tally = Tally::new();
@@ -99,6 +99,18 @@ mod tests {
         }
         Counted(number)
     });
+
+    #[test]
+    fn an_ancestor_s_value_is_left_alone() {
+        static CHILDS: PerProcess<u64> = PerProcess::new(|| 2);
+        // As a child of fork finds it.
+        let owned = Owned { epoch: imp::epoch() - 1, value: 1 };
+        let ancestor_s: &Owned<u64> = Box::leak(Box::new(owned));
+        CHILDS.current.store(std::ptr::from_ref(ancestor_s).cast_mut(), Ordering::Relaxed);
+        let borrowed = &ancestor_s.value;
+        assert_eq!((CHILDS.get(), borrowed), (&2, &1));
+        assert!(std::ptr::eq(CHILDS.get(), CHILDS.get()));
+    }
 
     #[test]
     fn a_process_keeps_the_value_that_was_made_first() {

@@ -11,6 +11,9 @@
 
 use super::{AtomicU64, Ordering, guard, in_order, ord, ordered_fence};
 
+/// Set in the sequence while a writer is inside.
+const ODD: u64 = 1;
+
 /// The count; even while there is no writer.
 #[derive(Debug)]
 pub struct SeqCount {
@@ -35,7 +38,7 @@ impl SeqCount {
     pub fn read_start(&self) -> Option<u64> {
         // Pairs with the Release in `write_end`: a reader that sees the even value sees everything written before it.
         let sequence = self.sequence.load(ord!("seq.start.acquire", Acquire));
-        if guard!("seq.start.even", sequence & 1 == 0) { Some(sequence) } else { None }
+        if guard!("seq.start.even", sequence & ODD == 0) { Some(sequence) } else { None }
     }
 
     /// Whether no writer has begun since [`SeqCount::read_start`] returned `start`.
@@ -55,7 +58,7 @@ impl SeqCount {
     /// Makes the count odd. The caller holds the writers' lock.
     pub fn write_begin(&self) {
         let sequence = self.sequence.load_then_write(Ordering::Relaxed);
-        debug_assert!(sequence & 1 == 0, "two writers inside one sequence");
+        debug_assert!(sequence & ODD == 0, "two writers inside one sequence");
         // Pairs with the fence in `read_check`: no protected store becomes visible before the odd value.
         in_order!(
             "seq.begin.odd_first",
@@ -68,11 +71,11 @@ impl SeqCount {
     pub fn write_end(&self) {
         let sequence = self.sequence.load_then_write(Ordering::Relaxed);
         debug_assert!(
-            sequence & 1 == 1 || cfg!(any(specmm_loom, specmm_shuttle)),
+            sequence & ODD != 0 || cfg!(any(specmm_loom, specmm_shuttle)),
             "no writer inside the sequence"
         );
         // Pairs with the Acquire in `read_start`. (A mutant leaves `write_begin` out: it changes the count here only.)
-        self.sequence.store((sequence | 1) + 1, ord!("seq.end.release", Release));
+        self.sequence.store((sequence | ODD) + 1, ord!("seq.end.release", Release));
     }
 }
 

@@ -59,3 +59,15 @@ impl Numbers {
         self.0.load(Ordering::Relaxed)
     }
 }
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_drawn_in_turn() {
+        let numbers = Numbers::new();
+        assert_eq!([1, 2, 3].map(|_| numbers.next()), [1, 2, 3]);
+        assert_eq!(numbers.drawn(), 3);
+    }
+}

@@ -339,6 +339,7 @@ mod tests {
             assert!(!table.is_idle());
             for round in 1..=3 {
                 table.unlock(&word);
+                assert_eq!(table.queue(&word).0.lock().len() as u32, 3 - round, "the others sleep on");
                 wait_for(|| locked.load(Ordering::Relaxed) == round);
                 assert_ne!(word.load(Ordering::Relaxed) & LOCKED, 0, "it is locked for the one woken");
             }
@@ -347,6 +348,54 @@ mod tests {
             table.unlock(&word);
         });
         assert_eq!(word.load(Ordering::Relaxed), 0);
+    }
+
+    /// Patience is asked for without a lock of the table: what other threads might do then, it does itself.
+    #[test]
+    fn a_waiter_that_keeps_losing_is_handed_the_lock() {
+        let (table, word, lost) = (table(), AtomicU32::new(LOCKED), Cell::new(0));
+        let newcomer = || {
+            table.unlock(&word);
+            if table.try_lock(&word) {
+                lost.set(lost.get() + 1);
+                assert!(lost.get() < 100, "it is never handed the lock");
+            }
+            Some(Duration::from_secs(20))
+        };
+        assert!(table.lock_patiently(&word, &newcomer));
+        assert_eq!((lost.get(), word.load(Ordering::Relaxed)), (UNFAIR_ROUNDS, LOCKED));
+        assert!(table.is_idle());
+    }
+
+    #[test]
+    fn a_waiter_that_was_told_goes_on_when_its_patience_ends() {
+        let (table, word) = (table(), AtomicU32::new(LOCKED));
+        let free = || {
+            table.unlock(&word);
+            None
+        };
+        assert!(table.lock_patiently(&word, &free), "it got the lock that it was told of");
+        let seen_and_taken = || {
+            table.unlock(&word);
+            assert!(table.try_lock(&word));
+            None
+        };
+        assert!(table.wait_unlocked_patiently(&word, &seen_and_taken), "it was free for a moment");
+        let calls = Cell::new(0);
+        let taken_once = || {
+            calls.set(calls.get() + 1);
+            if calls.get() == 1 { seen_and_taken() } else { None }
+        };
+        assert!(!table.lock_patiently(&word, &taken_once), "a newcomer got the lock");
+        assert_eq!((calls.get(), table.is_idle()), (2, true));
+        let handed_over = || {
+            calls.set(calls.get() + 1);
+            table.unlock(&word);
+            if calls.get() <= UNFAIR_ROUNDS { table.try_lock(&word).then_some(Duration::ZERO) } else { None }
+        };
+        calls.set(0);
+        assert!(table.lock_patiently(&word, &handed_over), "it was handed the lock");
+        assert_eq!((calls.get(), table.is_idle()), (UNFAIR_ROUNDS + 1, true));
     }
 
     #[test]

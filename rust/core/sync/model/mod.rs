@@ -37,7 +37,7 @@ pub(crate) use threads::{
     is_this_thread, nobodys_slot, slots, this_thread, thread_number, with_context,
 };
 #[cfg(test)]
-pub(crate) use threads::{become_a_child, set_claims_meet, set_first_chunk, thread_index};
+pub(crate) use threads::{become_a_child, set_claims_meet, set_ends_are_told, set_first_chunk, thread_index};
 #[cfg(test)]
 pub use threads::{begin_pass, counted, most_alive};
 

@@ -17,6 +17,7 @@ pub(super) fn begin_execution() {
     EPOCH.set(1);
     set_claims_meet(false);
     set_first_chunk(ALL_THREADS);
+    set_ends_are_told(true);
 }
 
 std::thread_local! {
@@ -116,9 +117,18 @@ pub(crate) fn is_this_thread<T>(handle: &thread::JoinHandle<T>) -> bool {
     handle.thread().id() == thread::current().id()
 }
 
+std::thread_local! {
+    static ENDS_ARE_TOLD: Cell<bool> = const { Cell::new(true) };
+}
+
+/// Whether threads can be told of their end, until the execution ends.
+pub fn set_ends_are_told(told: bool) {
+    ENDS_ARE_TOLD.set(told);
+}
+
 /// A test's threads end when the test says so ([`Context::end`]).
 pub(crate) fn announces_end() -> bool {
-    true
+    ENDS_ARE_TOLD.get()
 }
 
 std::thread_local! {
