@@ -7,21 +7,21 @@
 const LEVELS: usize = 5;
 
 /// Where a set's words are.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct BitSet {
     levels: [usize; LEVELS],
     depth: usize,
 }
 
 impl BitSet {
-    /// A set of numbers below `bound` (at least one), whose words follow `words`.
+    /// A set of numbers below `bound`, whose words follow `words`.
     pub(super) fn new(bound: usize, words: &mut usize) -> Self {
-        let mut set = Self { levels: [0; LEVELS], depth: 0 };
-        let mut bits = bound.max(1);
+        let mut set = Self::default();
+        let mut bits = bound;
         loop {
             set.levels[set.depth] = *words;
             set.depth += 1;
-            let length = bits.div_ceil(64);
+            let length = bits.div_ceil(64).max(1);
             *words += length;
             if length == 1 {
                 return set;
@@ -50,20 +50,17 @@ impl BitSet {
     /// False if it was there.
     pub(super) fn insert(&self, words: &mut [u64], number: u32) -> bool {
         let mut at = number as usize;
-        let mut fresh = true;
-        for (height, &level) in self.levels[..self.depth].iter().enumerate() {
+        for &level in &self.levels[..self.depth] {
             let word = &mut words[level + at / 64];
             let (before, bit) = (*word, 1 << (at % 64));
             *word |= bit;
-            if height == 0 {
-                fresh = before & bit == 0;
-            }
             if before != 0 {
-                break;
+                // Above the lowest level the bit is new: the word below was zero.
+                return before & bit == 0;
             }
             at /= 64;
         }
-        fresh
+        true
     }
 
     /// False if it was not there.

@@ -79,12 +79,12 @@ impl Buddy {
     pub(super) fn free(&mut self, mut block: u32, mut order: u32) {
         self.available += 1 << order;
         while order < MAX_ORDER {
+            // If it begins beyond the last frame, its bit is in the same word as the block's, and never set.
             let buddy = block ^ (1 << order);
-            if buddy + (1 << order) > self.frames || !self.remove(order, buddy) {
+            if !self.remove(order, buddy) {
                 break;
             }
-            block = block.min(buddy);
-            order += 1;
+            (block, order) = (block.min(buddy), order + 1);
         }
         let fresh = self.insert(order, block);
         debug_assert!(fresh, "frame {block} was freed twice");

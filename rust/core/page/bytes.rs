@@ -82,8 +82,7 @@ impl<'f> PageBytes<'f> {
             let (word, skip) = (at / 8, at % 8);
             let n = rest.len().min(8 - skip);
             let (now, later) = rest.split_at(n);
-            if n == 8 {
-                let bytes: [u8; 8] = now.try_into().expect("eight bytes");
+            if let Ok(bytes) = now.try_into() {
                 self.words[word].store(u64::from_ne_bytes(bytes), Ordering::Relaxed);
             } else {
                 self.merge(word, skip, now);
@@ -151,5 +150,13 @@ mod tests {
         let mut all = [1; PAGE_SIZE];
         page.read(0, &mut all);
         assert!(all[100..].iter().all(|&b| b == 0));
+        let other: Vec<AtomicU64> = (0..WORDS as u64).map(|word| AtomicU64::new(word << 40 | 3)).collect();
+        page.copy_from(PageBytes::new(&other));
+        assert!(
+            words
+                .iter()
+                .zip(&other)
+                .all(|(copy, word)| copy.load(Ordering::Relaxed) == word.load(Ordering::Relaxed))
+        );
     }
 }

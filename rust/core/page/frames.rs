@@ -384,6 +384,7 @@ impl Frames {
 
 #[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
 mod tests {
+    use super::super::buddy::MAX_ORDER;
     use super::*;
 
     #[test]
@@ -406,6 +407,7 @@ mod tests {
         let frames = Frames::new(4).unwrap();
         let copies: Vec<_> = std::iter::from_fn(|| frames.alloc(Use::Private)).collect();
         assert_eq!(copies.len(), 2);
+        assert_eq!(frames.usage().in_use, 2, "what was refused took no frame");
         assert!(frames.alloc(Use::File).is_some());
         drop(copies);
         assert_eq!(frames.usage().private, 0);
@@ -413,18 +415,145 @@ mod tests {
 
     #[test]
     fn tails_of_a_compound_page_name_their_head() {
-        let frames = Frames::new(8).unwrap();
-        let single = frames.alloc(Use::File).unwrap();
-        let compound = frames.alloc_compound(2).unwrap();
-        let head = compound.page().pfn();
-        for pfn in head..head + 4 {
-            assert_eq!(frames.page(pfn).compound_head().pfn(), head);
+        for order in 1..=MAX_ORDER {
+            let count = 1 << order;
+            let frames = Frames::new(2 * count as usize).unwrap();
+            let single = frames.alloc(Use::File).unwrap();
+            let compound = frames.alloc_compound(order).unwrap();
+            let head = compound.page().pfn();
+            for pfn in head..head + count {
+                let page = frames.page(pfn);
+                let order = if pfn == head { order } else { 0 };
+                assert_eq!((page.compound_head().pfn(), page.order()), (head, order));
+            }
+            assert!(frames.alloc_compound(order).is_none(), "no run is left that is as long");
+            frames.audit(&[]).unwrap();
+            drop((single, compound));
+            assert_eq!(frames.usage().in_use, 0);
+            for pfn in 0..2 * count {
+                let page = frames.page(pfn);
+                assert_eq!((page.compound_head().pfn(), page.order()), (pfn, 0));
+            }
         }
-        assert!(frames.alloc_compound(2).is_none(), "no run of four is left");
-        frames.audit(&[]).unwrap();
-        drop((single, compound));
+        let frames = Frames::new(4096).unwrap();
+        assert!([MAX_ORDER + 1, 32, u32::MAX].iter().all(|&order| frames.alloc_compound(order).is_none()));
+    }
+
+    #[test]
+    fn there_are_from_one_to_two_to_the_thirty_frames() {
+        for count in [0, (1 << 30) + 1, usize::MAX] {
+            assert!(matches!(Frames::new(count), Err(Error::InvalidArgument(_))), "{count}");
+        }
+        for count in [1, 1 << 30] {
+            // The system may refuse so much address space.
+            assert!(!matches!(Frames::new(count), Err(Error::InvalidArgument(_))), "{count}");
+        }
+    }
+
+    #[test]
+    fn each_life_of_a_frame_is_told_from_the_others() {
+        let frames = Frames::new(3).unwrap();
+        let other = frames.alloc_counting(Use::File).unwrap();
+        assert_eq!(other.1, 2, "so many are left");
+        let mut lives = vec![other.0.page().life()];
+        for life in 1..5 {
+            let handle = frames.alloc(Use::File).unwrap();
+            handle.page().usage().set(usage::ACTIVE | usage::REFERENCED);
+            assert_eq!(handle.page().life().1, life);
+            lives.push(handle.page().life());
+        }
+        lives.sort_unstable();
+        lives.dedup();
+        assert_eq!(lives.len(), 5);
+    }
+
+    #[test]
+    fn a_page_is_of_one_file_at_one_index_in_one_generation() {
+        let frames = Frames::new(1).unwrap();
+        let handle = frames.alloc(Use::File).unwrap();
+        let page = handle.page();
+        let lock = page.lock();
+        assert!(!page.is_cached());
+        lock.set_identity(7, 3);
+        assert!(page.is_at(7, 3) && !page.is_at(7, 4) && !page.is_at(8, 3) && page.is_cached());
+        assert_eq!((page.mapping_id(), page.index()), (7, 3));
+        lock.clear_mapping();
+        assert!(!page.is_at(7, 3) && !page.is_cached());
+        assert_eq!(page.index(), 3, "kept");
+        let seen = page.generation();
+        assert!(page.is_generation(seen));
+        lock.advance_generation();
+        assert!(!page.is_generation(seen) && page.is_generation(page.generation()));
+        assert!(!page.take_readahead());
+        lock.set_readahead();
+        assert_eq!(
+            (page.take_readahead(), page.take_readahead()),
+            (true, false),
+            "one caller takes the marker"
+        );
+    }
+
+    #[test]
+    fn a_frozen_page_gives_no_reference() {
+        let frames = Frames::new(1).unwrap();
+        let handle = frames.alloc(Use::File).unwrap();
+        let page = handle.page();
+        let other = page.try_get().unwrap();
+        assert!(!page.freeze(1) && page.refcount() == 2, "there is another reference");
+        drop(other);
+        assert!(page.freeze(1));
+        assert!(page.try_get().is_none() && page.refcount() == 0);
+        page.unfreeze(2);
+        assert_eq!(page.refcount(), 2);
+        drop((page.adopt(), handle));
         assert_eq!(frames.usage().in_use, 0);
-        assert_eq!(frames.page(head + 1).compound_head().pfn(), head + 1);
+    }
+
+    #[test]
+    fn a_page_is_on_one_list_or_pinned() {
+        let frames = Frames::new(3).unwrap();
+        let pages = [0; 3].map(|_| frames.alloc(Use::File).unwrap());
+        let on = |list| {
+            let zone = frames.zone.lock();
+            zone.lru.oldest_first(list).collect::<Vec<_>>()
+        };
+        let [first, second, third] = pages.each_ref().map(|handle| handle.page().pfn());
+        frames.move_to(pages[0].page(), List::Active);
+        frames.move_to(pages[1].page(), List::Inactive);
+        assert_eq!((on(List::Inactive), on(List::Active)), (vec![third, second], vec![first]));
+        let isolated = frames.isolate(List::Inactive, 1);
+        assert_eq!(isolated.iter().map(|page| page.page().pfn()).collect::<Vec<_>>(), [third]);
+        frames.move_to(pages[2].page(), List::Active);
+        assert_eq!((on(List::Inactive), on(List::Active)), (vec![second], vec![first]), "it is on none");
+        // Pinned meanwhile: the pin puts it back, not reclaim, and it is put back once.
+        assert!(frames.pin(pages[2].page()));
+        frames.put_back(pages[2].page(), List::Active);
+        assert_eq!((on(List::Inactive), on(List::Active)), (vec![second], vec![first]));
+        frames.unpin(pages[2].page());
+        frames.put_back(pages[2].page(), List::Active);
+        assert_eq!((on(List::Inactive), on(List::Active)), (vec![second, third], vec![first]));
+        frames.audit(&[]).unwrap();
+    }
+
+    #[test]
+    fn who_waits_for_a_page_to_be_unlocked_takes_no_lock() {
+        let frames = Frames::new(1).unwrap();
+        let handle = frames.alloc(Use::File).unwrap();
+        let page = handle.page();
+        let (lock, over) = (page.lock(), AtomicU64::new(0));
+        let (begins, began) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                begins.send(()).unwrap();
+                page.wait_unlocked();
+                assert_eq!(over.load(Ordering::Relaxed), 1);
+            });
+            began.recv().unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            over.store(1, Ordering::Relaxed);
+            drop(lock);
+        });
+        assert!(page.try_lock().is_some());
     }
 
     #[test]

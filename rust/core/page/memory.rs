@@ -141,3 +141,20 @@ pub(crate) fn has_room(bytes: usize) -> bool {
     // The checkers' memory is a vector, which would be filled.
     cfg!(any(specmm_loom, specmm_shuttle)) || Zeroed::<u64>::new(bytes / size_of::<u64>(), "a trial").is_ok()
 }
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_room_for_little_and_not_for_the_whole_address_space() {
+        assert!(has_room(1 << 20));
+        for bytes in [1 << 60, isize::MAX as usize, usize::MAX] {
+            assert!(!has_room(bytes), "{bytes}");
+        }
+        let Err(crate::Error::OutOfMemory { what, bytes }) = Zeroed::<u64>::new(1 << 60, "a trial") else {
+            panic!("there is no such memory");
+        };
+        assert_eq!((&*what, bytes), ("a trial", 1 << 63));
+    }
+}

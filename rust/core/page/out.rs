@@ -134,6 +134,7 @@ mod tests {
     fn only_what_is_put_is_written() {
         let mut bytes = [9; 32];
         let mut out = Out::from(&mut bytes[1..]);
+        assert_eq!([0..0, 0..1, 0..2].map(|range| out.part(range).is_empty()), [true, false, false]);
         out.part(0..2).zero();
         out.part(3..6).put(&[1, 2, 3, 4]);
         out.part(7..10).put(&[8]);
@@ -162,7 +163,9 @@ mod tests {
             let refused = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 write(&mut Out::from(&mut bytes[4..12]));
             }));
-            assert!(refused.is_err());
+            let why = refused.unwrap_err();
+            let why = why.downcast_ref::<String>().unwrap();
+            assert!(why.ends_with("is not within 8 bytes"), "{why}");
             assert_eq!(bytes, [9; 16]);
         }
     }
