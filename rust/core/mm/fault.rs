@@ -239,3 +239,6 @@ fn bus_error(file: &OpenFile, index: u64, address: u64, why: NoBytes) -> Option<
     let offset = index * PAGE_SIZE as u64 + address % PAGE_SIZE as u64;
     Some(Error::Bus { index, offset, size, cause })
 }
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests;

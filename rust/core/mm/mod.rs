@@ -288,3 +288,5 @@ mod shuttle_tests;
 #[cfg(all(test, specmm_loom))]
 #[path = "../../../tests/loom/page_table.rs"]
 pub(crate) mod table_models;
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests;

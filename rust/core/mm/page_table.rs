@@ -424,3 +424,6 @@ impl Drop for PageTable {
         );
     }
 }
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests;
