@@ -91,24 +91,17 @@ impl Window {
     /// Decides what to read and moves the window (`ondemand_readahead`).
     pub fn ondemand(&mut self, request: Request, cache: &impl Neighbours) -> Option<Plan> {
         let Request { index, pages, .. } = request;
-        let mut max = request.ra_pages;
-        if pages > max && request.io_pages > max {
-            max = pages.min(request.io_pages);
-        }
+        let max = request.ra_pages.max(pages.min(request.io_pages));
         let continues = index == self.start + self.size - self.async_size.min(self.size)
             || index == self.start + self.size;
         if index == 0 {
             self.start_over(index, pages, max);
         } else if continues {
-            self.start += self.size;
-            self.size = get_next(self.size, max);
-            self.async_size = self.size;
+            *self = Self::ahead(self.start + self.size, get_next(self.size, max));
         } else if request.hit_marker {
             // Interleaved streams: the marker belongs to a window that another stream has overwritten.
             let hole = cache.hole_after(index, max)?;
-            self.start = hole;
-            self.size = get_next(hole - index + pages, max);
-            self.async_size = self.size;
+            *self = Self::ahead(hole, get_next(hole - index + pages, max));
         } else if pages > max || index.wrapping_sub(request.prev_index) <= 1 {
             self.start_over(index, pages, max);
         } else {
@@ -125,15 +118,15 @@ impl Window {
         // A window whose marker would be hit at once is merged with the next one.
         if index == self.start && self.size == self.async_size {
             let add = get_next(self.size, max);
-            if self.size + add <= max {
-                self.async_size = add;
-                self.size += add;
-            } else {
-                self.size = max;
-                self.async_size = max / 2;
-            }
+            (self.size, self.async_size) =
+                if self.size + add <= max { (self.size + add, add) } else { (max, max / 2) };
         }
         Some(Plan::of(*self))
+    }
+
+    /// A window all of which is read ahead of need.
+    fn ahead(start: u64, size: u64) -> Self {
+        Self { start, size, async_size: size }
     }
 
     fn start_over(&mut self, index: u64, pages: u64, max: u64) {
