@@ -367,3 +367,6 @@ impl Errand {
 #[cfg(all(test, specmm_loom))]
 #[path = "../../../tests/loom/io.rs"]
 mod models;
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests;

@@ -58,4 +58,4 @@ impl Closed {
 }
 
 #[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
-mod tests;
+pub(super) mod tests;

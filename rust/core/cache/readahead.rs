@@ -123,17 +123,11 @@ pub(crate) fn will_need(open: &Arc<OpenFile>, first: u64, last: u64) {
 fn submit(open: &Arc<OpenFile>, plan: Plan, wanted: Option<u64>) -> Option<PageHandle<'_>> {
     let mapping = &open.mapping;
     let mut handed_back = None;
-    let mut runs = Vec::new();
-    let mut errands = Vec::new();
+    let (mut runs, mut errands) = (Vec::new(), Vec::new());
     {
         // Truncation must not come between the size check and the insertion.
-        let stable = seeded!("readahead.invalidate_lock", stable(mapping).map(Some), bug = Some(None));
-        let stable = stable?;
-        let pages = mapping.i_size().div_ceil(PAGE_SIZE as u64);
-        if plan.start >= pages {
-            return None;
-        }
-        let nr = plan.nr.min(pages - plan.start);
+        let stable = seeded!("readahead.invalidate_lock", stable(mapping).map(Some), bug = Some(None))?;
+        let nr = plan.nr.min(mapping.pages_in_file().saturating_sub(plan.start));
         let marker = nr.checked_sub(plan.async_size);
         for i in 0..nr {
             let index = plan.start + i;
@@ -168,3 +162,6 @@ fn submit(open: &Arc<OpenFile>, plan: Plan, wanted: Option<u64>) -> Option<PageH
     errands.into_iter().for_each(Errand::run);
     handed_back
 }
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests;

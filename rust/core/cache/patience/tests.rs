@@ -4,6 +4,7 @@ use crate::cache::wait::Wait;
 use crate::store::{ReadBy, Store};
 use crate::sync::{Condvar, Mutex, Numbers, Tally};
 use crate::{Error, File, Io, PAGE_SIZE, PageCache, StoreOptions};
+use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -63,7 +64,22 @@ impl Store for Gate {
     }
 }
 
-fn soon(holds: impl Fn() -> bool) {
+thread_local! {
+    static GIVES_UP: Cell<bool> = const { Cell::new(false) };
+    static ASKED: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Lets this thread give up its waits from now on, or not; returns how often it was asked since the last call.
+pub(in crate::cache) fn give_up(now: bool) -> u64 {
+    super::give_up_waiting_when(|| {
+        ASKED.set(ASKED.get() + 1);
+        GIVES_UP.get()
+    });
+    GIVES_UP.set(now);
+    ASKED.replace(0)
+}
+
+pub(in crate::cache) fn soon(holds: impl Fn() -> bool) {
     let limit = Instant::now() + LONG;
     while !holds() {
         assert!(Instant::now() < limit, "it never came");

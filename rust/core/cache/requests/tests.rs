@@ -73,6 +73,27 @@ fn reclaim_goes_first_then_who_waits_then_windows_each_in_their_order() {
     assert!(requests.is_empty());
     requests.reclaim = Some(Arc::new(Room));
     assert!(!requests.is_empty());
+    requests.reclaim = None;
+    requests.queue(request(1, LOCAL, 0..1), true);
+    assert!(!requests.is_empty());
+}
+
+#[test]
+fn what_was_reserved_is_not_allocated_later() {
+    let mut requests = Requests::new().unwrap();
+    assert!(requests.underway.capacity() >= 2 * MAX_WORKERS, "room for all workers, and as many callers");
+    for n in 0..40 {
+        assert!(requests.reserve());
+        let room = (requests.windows.capacity(), requests.urgent.capacity());
+        requests.queue(request(n, LOCAL, 0..1), false);
+        assert_eq!((requests.windows.capacity(), requests.urgent.capacity()), room, "{n} windows");
+    }
+    let room = requests.urgent.capacity();
+    for n in 0..40 {
+        let window = requests.unqueue_window(n, 0).expect("it was queued");
+        requests.queue(window, true);
+        assert_eq!(requests.urgent.capacity(), room, "{n} are hurried");
+    }
 }
 
 #[test]
@@ -98,6 +119,15 @@ fn windows_under_way_are_bounded_for_each_store_that_may_stall_and_for_all_other
     // What a thread waits for is not readahead.
     requests.queue(request(1, STALLS, 90..91), true);
     assert_eq!(take(&mut requests), Some((1, 90, false)));
+    // Nor does it take the place of any.
+    let mut requests = Requests::new().unwrap();
+    for worker in 0..WORKERS as u64 {
+        requests.begin(&request(1, STALLS, 0..1), false, Some(worker));
+        requests.begin(&request(3, LOCAL, 0..1), false, Some(worker));
+    }
+    requests.queue(request(1, STALLS, 1..2), false);
+    requests.queue(request(4, LOCAL, 1..2), false);
+    assert_eq!(take_all(&mut requests), [1, 4]);
 }
 
 #[test]
