@@ -318,3 +318,6 @@ impl MakesRoom for Shared {
         }
     }
 }
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests;

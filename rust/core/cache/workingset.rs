@@ -206,3 +206,6 @@ impl Workingset {
         }
     }
 }
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests;
