@@ -12,7 +12,7 @@ use super::open_file::OpenFile;
 use super::requests;
 use super::stats::Stat;
 use super::window::{IO_PAGES, Neighbours, Plan, Request};
-use crate::page::{PAGE_SIZE, PageHandle, PageRef, usage};
+use crate::page::{PageHandle, PageRef, usage};
 use crate::sync::{in_order, operation, seeded};
 use std::sync::Arc;
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::cache::{File, PageCache};
-use crate::page::PageFlags;
+use crate::page::{PAGE_SIZE, PageFlags};
 use crate::store::MemoryStore;
 use crate::{Io, StoreOptions};
 

@@ -1,11 +1,12 @@
-//! What reclaim looks at, what it takes and what it counts, to the page. Mapped pages are left to `tests/reclaim`.
+//! What reclaim looks at, what it takes and what it counts, to the page.
 
 use super::*;
 use crate::cache::patience::tests::{give_up, soon};
-use crate::cache::{Advice, CacheOptions, File, Io, OpenFile, PageCache, StoreOptions};
-use crate::page::{FrameUsage, PAGE_SIZE};
+use crate::cache::{Advice, CacheOptions, File, Io, MappedRange, OpenFile, PageCache, StoreOptions};
+use crate::page::{FrameUsage, PAGE_SIZE, PageFlags};
 use crate::store::MemoryStore;
-use crate::sync::Tally;
+use crate::sync::{AtomicU32, Mutex, Tally};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -368,4 +369,193 @@ fn a_reference_that_is_put_later_is_counted_until_then() {
     drop(section);
     crate::rcu::barrier();
     assert_eq!((deferred(), shared.frames.usage().in_use), (0, 0));
+}
+
+/// A program that maps one page.
+struct Program {
+    shared: Arc<Shared>,
+    index: u64,
+    pfn: u32,
+    /// Through how many entries it has used the page.
+    uses: AtomicU32,
+    unmapped: Mutex<Vec<u64>>,
+    /// Let go of when reclaim asks for its uses.
+    user: Mutex<Option<File>>,
+}
+
+impl Program {
+    fn page(&self) -> PageRef<'_> {
+        self.shared.frames.page(self.pfn)
+    }
+
+    fn assert_is_locked(&self) {
+        assert!(self.page().flags().has(PageFlags::LOCKED), "its file may be another's by now");
+    }
+}
+
+impl MappedRange for Program {
+    fn unmap(&self, first: u64, last: u64, _even_cows: bool, gather: &mut MmuGather<'_>) {
+        if (first..=last).contains(&self.index) && self.page().mapcount() > 0 {
+            // Truncation also looks without.
+            if first == last {
+                self.assert_is_locked();
+            }
+            self.page().remove_mapping();
+            assert!(gather.make_room(1) > 0);
+            gather.take(self.pfn);
+        }
+        self.unmapped.lock().push(first);
+    }
+
+    fn referenced(&self, _index: u64) -> u32 {
+        self.assert_is_locked();
+        if let Some(user) = self.user.lock().take() {
+            self.page().remove_mapping();
+            drop(user);
+        }
+        self.uses.swap(0, Ordering::Relaxed)
+    }
+
+    fn audit_tables(&self, _seen: &mut BTreeSet<usize>) -> Result<u64, String> {
+        Ok(0)
+    }
+}
+
+/// Maps a page, with an entry's reference.
+fn map(cache: &PageCache, open: &OpenFile, index: u64) -> Arc<Program> {
+    let handle = hold(open, index);
+    handle.page().add_mapping();
+    let program = Arc::new(Program {
+        shared: Arc::clone(cache.shared()),
+        index,
+        pfn: handle.into_pfn(),
+        uses: AtomicU32::new(0),
+        unmapped: Mutex::default(),
+        user: Mutex::default(),
+    });
+    let range = Arc::clone(&program);
+    open.mapping.i_mmap.link(index, range);
+    program
+}
+
+#[test]
+fn a_mapped_page_is_judged_by_the_uses_of_its_entries() {
+    // Marks before the scan, uses since; whether it is evicted, else its list; marks then.
+    for (before, uses, then) in [
+        (0, 0, None),
+        (usage::REFERENCED, 0, None),
+        (0, 1, Some(((0, 1), usage::REFERENCED))),
+        (usage::REFERENCED, 1, Some(((1, 0), usage::ACTIVE))),
+        (0, 2, Some(((1, 0), usage::ACTIVE))),
+        (usage::ACTIVE, 0, Some(((1, 0), usage::ACTIVE))),
+        (usage::ACTIVE, 1, Some(((1, 0), usage::ACTIVE))),
+        (usage::ACTIVE | usage::REFERENCED, 1, Some(((1, 0), usage::ACTIVE))),
+    ] {
+        let (cache, file) = cached(8, 8);
+        file.advise(Advice::WillNeed, 3 * PAGE, Some(1)).unwrap();
+        let open = file.open_file().unwrap();
+        let program = map(&cache, &open, 3);
+        program.page().usage().set(before);
+        program.uses.store(uses, Ordering::Relaxed);
+        let what = format!("{before} {uses}");
+        assert_eq!(shrink_inactive(cache.shared(), 1), (1, usize::from(then.is_none())), "{what}");
+        assert_eq!(program.uses.load(Ordering::Relaxed), 0, "{what}: the next use is a new one");
+        let stats = cache.stats();
+        assert_eq!(stats.readahead_wasted, u64::from(then.is_none()), "{what}");
+        match then {
+            None => {
+                assert_eq!((program.unmapped.lock().as_slice(), lists(&cache)), (&[3][..], (0, 0)), "{what}")
+            }
+            Some((then, after)) => {
+                assert_eq!((lists(&cache), marks(&open, 3)), (then, after), "{what}");
+                assert_eq!(stats.activations, then.0 as u64, "{what}");
+                // What is active already was noticed before.
+                assert_eq!(stats.readahead_used, u64::from(before & usage::ACTIVE == 0), "{what}");
+                assert_eq!(*program.unmapped.lock(), [0; 0], "{what}");
+                truncate(&file);
+            }
+        }
+        cache.check().unwrap();
+    }
+}
+
+/// Frees all pages, mapped or not.
+fn truncate(file: &File) {
+    file.truncate(0).unwrap();
+}
+
+#[test]
+fn a_page_that_no_program_maps_is_judged_without_them() {
+    let (cache, file) = cached(8, 8);
+    bring(&file, 0..2);
+    let open = file.open_file().unwrap();
+    let program = map(&cache, &open, 1);
+    program.uses.store(1, Ordering::Relaxed);
+    assert_eq!(shrink_inactive(cache.shared(), 1), (1, 1));
+    assert_eq!((resident(&file), program.unmapped.lock().len()), (vec![1], 0));
+    assert_eq!(program.uses.load(Ordering::Relaxed), 1);
+    truncate(&file);
+}
+
+#[test]
+fn an_active_page_that_is_mapped_stays_if_it_was_used_or_read() {
+    // Whether it was read, its uses, whether another thread has it locked; whether it stays.
+    for (read, uses, locked, stays) in [
+        (false, 0, false, false),
+        (false, 1, false, true),
+        (true, 0, false, true),
+        (false, 0, true, true),
+        (false, 1, true, true),
+    ] {
+        let (cache, file) = cached(8, 8);
+        make_active(&cache, &file, 2..3);
+        let open = file.open_file().unwrap();
+        let program = map(&cache, &open, 2);
+        program.uses.store(uses, Ordering::Relaxed);
+        if read {
+            program.page().usage().set(usage::REFERENCED);
+        }
+        let lock = locked.then(|| program.page().try_lock().unwrap());
+        assert_eq!(shrink_active(cache.shared()), 1);
+        let what = format!("read {read}, {uses} uses, locked {locked}");
+        assert_eq!(lists(&cache), if stays { (1, 0) } else { (0, 1) }, "{what}");
+        assert_eq!(program.uses.load(Ordering::Relaxed), if locked { uses } else { 0 }, "{what}");
+        drop(lock);
+        truncate(&file);
+        cache.check().unwrap();
+    }
+    // Of a page that is not mapped, only reads count, and nobody need lock it.
+    let (cache, file) = cached(8, 8);
+    make_active(&cache, &file, 0..1);
+    let open = file.open_file().unwrap();
+    let lock = hold(&open, 0).page().try_lock().unwrap();
+    assert_eq!((shrink_active(cache.shared()), lists(&cache)), (1, (0, 1)));
+    drop(lock);
+}
+
+/// The last user takes the locks of all pages.
+#[test]
+fn reclaim_may_be_the_last_user_of_a_file() {
+    for is_active in [true, false] {
+        let (cache, file) = cached(8, 8);
+        if is_active {
+            make_active(&cache, &file, 2..3);
+        } else {
+            bring(&file, 2..3);
+        }
+        let program = {
+            let open = file.open_file().unwrap();
+            map(&cache, &open, 2)
+        };
+        *program.user.lock() = Some(file);
+        assert_eq!(
+            if is_active { shrink_active(cache.shared()) } else { shrink_inactive(cache.shared(), 1).0 },
+            1
+        );
+        assert!(program.user.lock().is_none(), "it was asked");
+        // The entry's reference is left.
+        assert!(!program.page().is_cached() && program.page().refcount() == 1);
+        drop(program.page().adopt());
+        cache.check().unwrap();
+    }
 }
