@@ -303,7 +303,7 @@ impl Queue {
                 }
                 let is_idle;
                 (requests, is_idle) = wait_for_work(&self.work, requests);
-                if is_idle && guard!("io.idle", requests.is_empty()) && !requests.stopping {
+                if is_idle && guard!("io.idle", requests.is_empty()) {
                     duty!("io.retire", requests.retire(number));
                     return;
                 }

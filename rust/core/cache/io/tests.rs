@@ -360,3 +360,45 @@ fn stopping_waits_for_workers_that_read_and_for_those_that_end() {
         assert_eq!(Arc::strong_count(&queue.queue), users, "a thread has the queue");
     });
 }
+
+#[test]
+fn what_is_queued_at_the_end_is_read() {
+    let queue = queue(Io::Threads);
+    let disk = Disk::that_waits(&queue, LOCAL);
+    for page in 0..8 {
+        queued(&queue.submit(disk.request(page, false)));
+    }
+    soon(|| disk.door.came.tallied() == WORKERS as u64);
+    std::thread::scope(|scope| {
+        let stops = scope.spawn(|| queue.stop());
+        soon(|| queue.queue.requests.lock().stopping);
+        disk.door.open();
+        stops.join().unwrap();
+        assert_eq!(disk.told().len(), 8);
+    });
+}
+
+#[test]
+fn a_worker_in_a_store_that_stalls_is_replaced_and_not_waited_for() {
+    let queue = queue(Io::Threads);
+    let stalls: [_; WORKERS] = std::array::from_fn(|_| Disk::that_waits(&queue, STALLS));
+    let local = Disk::that_waits(&queue, LOCAL);
+    let mut requests = queue.queue.requests.lock();
+    stalls.iter().for_each(|disk| requests.queue(disk.request(0, false), false));
+    // Only as many are hired, and all of them will be inside the stores.
+    assert!(queue.queue.put_to_work(requests, local.request(1, false), false).is_none());
+    soon(|| local.door.came.tallied() == 1 && stalls.iter().all(|disk| disk.door.came.tallied() == 1));
+    queue.abandon(FILE, 0, None);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(A_WHILE);
+            local.door.open();
+        });
+        queue.stop();
+        assert_eq!(local.told(), [Told::Read(1)]);
+    });
+    // The disks, the queue, and each worker and its read.
+    assert_eq!(Arc::strong_count(&queue.queue), WORKERS + 1 + 1 + 2 * WORKERS);
+    stalls.iter().for_each(|disk| disk.door.open());
+    soon(|| queue.abandoned() == 0);
+}

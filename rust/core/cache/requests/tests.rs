@@ -85,6 +85,7 @@ fn what_was_reserved_is_not_allocated_later() {
     for n in 0..40 {
         assert!(requests.reserve());
         let room = (requests.windows.capacity(), requests.urgent.capacity());
+        assert!(room.1 > requests.windows.len(), "{n} windows, and one more, may all be hurried");
         requests.queue(request(n, LOCAL, 0..1), false);
         assert_eq!((requests.windows.capacity(), requests.urgent.capacity()), room, "{n} windows");
     }
