@@ -55,3 +55,60 @@ pub(super) fn is_active(page: PageRef<'_>) -> bool {
     const BOTH: u32 = usage::REFERENCED | usage::ACTIVE;
     page.usage().get() & BOTH == BOTH
 }
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests {
+    use super::*;
+    use crate::cache::{Io, PageCache};
+    use crate::page::{PAGE_SIZE, Use};
+
+    const R: u32 = usage::REFERENCED;
+    const A: u32 = usage::ACTIVE;
+    const P: u32 = usage::PREFETCHED;
+
+    fn marks(page: PageRef<'_>) -> u32 {
+        page.usage().get() & (R | A | P)
+    }
+
+    #[test]
+    fn a_second_touch_makes_a_page_active_unless_it_goes_on_with_the_first() {
+        let cache = PageCache::new(2 * PAGE_SIZE as u64, Io::Inline).unwrap();
+        let pages = [(); 2].map(|()| cache.shared().frames.alloc(Use::File).unwrap());
+        let [one, two] = pages.each_ref().map(|page| page.page());
+        one.usage().set(P);
+        two.usage().set(P);
+        // Which is touched; the marks of both then, and how many that were read ahead have been used.
+        for (touched, then, used) in [
+            (one, [R, P], 1),
+            (one, [R, P], 1),
+            (two, [R, R], 2),
+            (one, [R | A, R], 2),
+            (two, [R | A, R | A], 2),
+        ] {
+            touch(cache.shared(), touched);
+            assert_eq!(([marks(one), marks(two)], cache.stats().readahead_used), (then, used));
+        }
+        // What a touch of a page that has both marks leaves is as if there had been none.
+        two.usage().clear(A);
+        touch(cache.shared(), one);
+        touch(cache.shared(), two);
+        assert_eq!([marks(one), marks(two)], [R | A, R]);
+    }
+
+    #[test]
+    fn each_use_through_an_entry_counts_and_a_prefetch_only_once() {
+        let cache = PageCache::new(PAGE_SIZE as u64, Io::Inline).unwrap();
+        let page = cache.shared().frames.alloc(Use::File).unwrap();
+        let page = page.page();
+        for (before, after, used) in
+            [(0, R, 0), (R, R | A, 0), (A, R | A, 0), (P, R, 1), (R | P, R | A, 2), (R | A, R | A, 2)]
+        {
+            page.usage().clear(R | A | P);
+            page.usage().set(before);
+            mark_accessed(cache.shared(), page);
+            assert_eq!((marks(page), cache.stats().readahead_used), (after, used), "{before}");
+            end_prefetch(cache.shared(), page);
+            assert_eq!((marks(page), cache.stats().readahead_used), (after, used), "{before}");
+        }
+    }
+}

@@ -34,3 +34,38 @@ pub(super) fn check_room(offsets: &[u64], length: usize, out: &Out<'_>) -> Resul
         out.len()
     )))
 }
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_of_each_is_allowed() {
+        let refused = |answer: Result<()>| match answer {
+            Err(Error::InvalidArgument(what)) => Some(what),
+            Ok(()) => None,
+            Err(error) => panic!("{error}"),
+        };
+        assert_eq!([0, 32, 1 << 18].map(|pages| refused(check_ra_pages(pages))), [const { None }; 3]);
+        assert_eq!(refused(check_ra_pages((1 << 18) + 1)).unwrap(), "ra_pages 262145 exceeds 262144 (1 GiB)");
+        assert_eq!([0, 1 << 44].map(|offset| refused(check_offset(offset))), [None, None]);
+        assert!(refused(check_offset((1 << 44) + 1)).unwrap().starts_with("offset 17592186044417 exceeds"));
+    }
+
+    #[test]
+    fn rows_fill_a_buffer_to_the_byte() {
+        let mut buf = [0; 12];
+        for (rows, length, fits) in [
+            (3, 4, true),
+            (4, 3, true),
+            (1, 12, true),
+            (3, 5, false),
+            (2, 4, false),
+            (0, 4, false),
+            (2, usize::MAX, false),
+        ] {
+            let answer = check_room(&vec![0; rows], length, &Out::from(&mut buf[..]));
+            assert_eq!(answer.is_ok(), fits, "{rows} rows of {length}");
+        }
+    }
+}

@@ -75,3 +75,57 @@ impl fmt::Debug for Ranges {
         f.debug_struct("Ranges").finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests {
+    use super::*;
+    use crate::page::Frames;
+    use crate::sync::Tally;
+
+    /// A range that notes the walks that come to it.
+    #[derive(Default)]
+    struct Range {
+        unmapped: Mutex<Vec<(u64, u64, bool)>>,
+        asked: Tally,
+    }
+
+    impl MappedRange for Range {
+        fn unmap(&self, first: u64, last: u64, even_cows: bool, _gather: &mut MmuGather<'_>) {
+            self.unmapped.lock().push((first, last, even_cows));
+        }
+        fn referenced(&self, index: u64) -> u32 {
+            self.asked.add(1);
+            index as u32
+        }
+        fn audit_tables(&self, seen: &mut BTreeSet<usize>) -> Result<u64, String> {
+            seen.insert(seen.len());
+            if seen.len() < 5 { Ok(10) } else { Err("too many".into()) }
+        }
+    }
+
+    #[test]
+    fn a_walk_comes_to_every_range_that_is_linked() {
+        let frames = Frames::new(1).unwrap();
+        let (ranges, mut gather) = (Ranges::default(), MmuGather::new(&frames));
+        let all: Vec<_> = (0..3).map(|_| Arc::new(Range::default())).collect();
+        assert_eq!(ranges.referenced(7), 0);
+        for (id, range) in (0..).zip(&all) {
+            let range = Arc::clone(range);
+            ranges.link(id, range);
+        }
+        assert_eq!(ranges.referenced(7), 21);
+        let mut seen = BTreeSet::new();
+        assert_eq!((ranges.audit_tables(&mut seen), seen.len()), (Ok(30), 3));
+        assert_eq!(ranges.audit_tables(&mut seen), Err("too many".into()));
+        ranges.unlink(1);
+        ranges.unlink(9);
+        assert_eq!(Arc::strong_count(&all[1]), 1);
+        for (first, last) in [(3, 5), (4, 4), (5, 4)] {
+            ranges.unmap(first, last, last == 4, &mut gather);
+        }
+        let walks = [vec![(3, 5, false), (4, 4, true)], vec![], vec![(3, 5, false), (4, 4, true)]];
+        assert_eq!(all.iter().map(|range| range.unmapped.lock().clone()).collect::<Vec<_>>(), walks);
+        assert_eq!(all.iter().map(|range| range.asked.tallied()).collect::<Vec<_>>(), [1, 1, 1]);
+        gather.finish();
+    }
+}

@@ -29,10 +29,7 @@ pub(super) fn fault_speculatively(open: &OpenFile, index: u64) -> FilemapFault {
     operation!("speculative fault");
     let section = crate::rcu::read();
     match filemap_fault_speculative(&open.mapping, index, &section) {
-        Ok(held) => {
-            drop(held);
-            FilemapFault { result: VmFault::LOCKED, abort: None }
-        }
+        Ok(_held) => FilemapFault { result: VmFault::LOCKED, abort: None },
         Err(abort) => FilemapFault { result: VmFault::RETRY, abort: Some(abort) },
     }
 }
@@ -52,10 +49,7 @@ pub(super) fn fault_classically(open: &Arc<OpenFile>, index: u64) -> Result<File
         let missed = if answer.missed { VmFault::MAJOR } else { VmFault::NONE };
         // As in Linux, an error adds no MAJOR of its own pass: only earlier passes contribute it.
         let end = match answer.step {
-            Step::Locked(held) => {
-                drop(held);
-                VmFault::LOCKED | missed
-            }
+            Step::Locked(_held) => VmFault::LOCKED | missed,
             Step::Unreadable(error) if may_come(&open.mapping, &error) => {
                 follow_changes(&open.mapping)?;
                 continue;
@@ -83,5 +77,61 @@ pub(super) fn fault_classically(open: &Arc<OpenFile>, index: u64) -> Result<File
             }
         };
         return Ok(FilemapFault { result: result | end, abort: None });
+    }
+}
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests {
+    use super::*;
+    use crate::cache::{CacheOptions, File, Io, PageCache, StoreOptions};
+    use crate::page::PAGE_SIZE;
+    use crate::store::{Fault, FaultyStore, MemoryStore, Plan};
+    use std::time::Duration;
+
+    const PAGE: u64 = PAGE_SIZE as u64;
+
+    /// A file of three pages and a bit, without readahead, in which this read goes wrong.
+    fn opened(frames: u64, plan: Plan) -> (PageCache, File) {
+        let options = CacheOptions::default().io(Io::Inline).frame_timeout(Duration::ZERO);
+        let cache = PageCache::with_options(frames * PAGE, options).unwrap();
+        let size = 3 * PAGE + 1;
+        let store = FaultyStore::new(Arc::new(MemoryStore::new(vec![7; size as usize])), plan);
+        let file = cache.open_store_with(Arc::new(store), size, StoreOptions::default().ra_pages(0)).unwrap();
+        (cache, file)
+    }
+
+    fn fault(file: &File, index: u64, speculative: bool) -> (VmFault, Option<Abort>) {
+        let FilemapFault { result, abort } = file.filemap_fault(index, speculative).unwrap();
+        (result, abort)
+    }
+
+    #[test]
+    fn a_fault_alone_says_how_it_ended_and_leaves_nothing_locked() {
+        let (cache, file) = opened(8, Plan { read: 2, fault: Fault::Error(5), for_ever: true });
+        let major = VmFault::LOCKED | VmFault::MAJOR;
+        for (index, speculative, result, abort) in [
+            (0, true, VmFault::RETRY, Some(Abort::FileMiss)),
+            (0, false, major, None),
+            (0, false, VmFault::LOCKED, None),
+            (0, true, VmFault::LOCKED, None),
+            (4, false, VmFault::SIGBUS, None),
+            (4, true, VmFault::RETRY, Some(Abort::FileMiss)),
+            // Its first pass missed, and so has read; the next failed.
+            (3, false, VmFault::SIGBUS | VmFault::MAJOR, None),
+            (3, false, VmFault::SIGBUS, None),
+        ] {
+            assert_eq!(fault(&file, index, speculative), (result, abort), "{index} {speculative}");
+            cache.check().unwrap();
+        }
+    }
+
+    #[test]
+    fn without_a_frame_it_is_out_of_memory() {
+        let (cache, file) = opened(1, Plan { read: 9, fault: Fault::Error(5), for_ever: false });
+        let pin = file.pin(0, 1).unwrap();
+        assert_eq!(fault(&file, 1, false).0, VmFault::OOM | VmFault::MAJOR);
+        drop(pin);
+        assert_eq!(fault(&file, 1, false).0, VmFault::LOCKED | VmFault::MAJOR);
+        cache.check().unwrap();
     }
 }

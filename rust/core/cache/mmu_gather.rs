@@ -85,3 +85,80 @@ impl<'f> MmuGather<'f> {
         }
     }
 }
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests {
+    use super::*;
+    use crate::page::Use;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    fn take(gather: &mut MmuGather<'_>, frames: &Frames, pages: usize) {
+        for _ in 0..pages {
+            gather.take(frames.alloc(Use::File).unwrap().into_pfn());
+        }
+    }
+
+    #[test]
+    fn references_are_put_when_all_are_there_and_not_before() {
+        let frames = Frames::new(200).unwrap();
+        for pages in [0, 1, 2, FEW - 1, FEW, FEW + 1, 150] {
+            let mut gather = MmuGather::new(&frames);
+            for _ in 0..pages {
+                assert_eq!(gather.make_room(1), 1);
+                take(&mut gather, &frames, 1);
+            }
+            assert_eq!(frames.usage().in_use, pages);
+            assert_eq!(gather.many.capacity() == 0, pages <= FEW, "the first few need no allocation");
+            gather.finish();
+            assert_eq!(frames.usage().in_use, 0, "of {pages}");
+        }
+        frames.audit(&[]).unwrap();
+    }
+
+    #[test]
+    fn room_is_made_for_many_at_once() {
+        let frames = Frames::new(200).unwrap();
+        let mut gather = MmuGather::new(&frames);
+        for pages in [3, FEW, 100, 1] {
+            assert_eq!(gather.make_room(pages), pages);
+            take(&mut gather, &frames, pages);
+        }
+        gather.finish();
+        frames.audit(&[]).unwrap();
+        assert_eq!(frames.usage().in_use, 0);
+    }
+
+    #[test]
+    fn the_end_waits_for_a_grace_period_only_if_an_entry_has_changed() {
+        let frames = Frames::new(2).unwrap();
+        // A wait inside a read section is refused.
+        let waits = |gather: MmuGather<'_>| {
+            let section = crate::rcu::read();
+            let ended = catch_unwind(AssertUnwindSafe(|| gather.finish()));
+            drop(section);
+            ended.is_err()
+        };
+        assert!(!waits(MmuGather::new(&frames)));
+        let mut gather = MmuGather::new(&frames);
+        gather.note_change();
+        assert!(waits(gather));
+        let mut gather = MmuGather::new(&frames);
+        take(&mut gather, &frames, 1);
+        assert!(waits(gather));
+    }
+
+    #[test]
+    fn the_lock_is_let_go_before_the_wait() {
+        struct Lock<'f>(&'f Frames);
+        impl Drop for Lock<'_> {
+            fn drop(&mut self) {
+                assert_eq!(self.0.usage().in_use, 1, "the reference is still there");
+            }
+        }
+        let frames = Frames::new(1).unwrap();
+        let mut gather = MmuGather::new(&frames);
+        take(&mut gather, &frames, 1);
+        gather.finish_after(Lock(&frames));
+        assert_eq!(frames.usage().in_use, 0);
+    }
+}
