@@ -116,6 +116,9 @@ mod tests {
             file.pread(&mut buf, 98).unwrap();
             assert_eq!((buf, file.size().unwrap(), file.name()), ([byte; 2], 100, "ones".as_ref()));
         }
+        let closed = PageCache::new(1 << 20, Io::Inline).unwrap();
+        closed.close().unwrap();
+        assert!(matches!(closed.adopt(&file), Err(crate::Error::Closed(what)) if what == "the page cache"));
         file.close().unwrap();
         assert!(matches!(other.adopt(&file), Err(crate::Error::Closed(_))));
         other.close().unwrap();

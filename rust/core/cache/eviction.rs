@@ -95,14 +95,82 @@ pub(super) fn invalidate(mapping: &AddressSpace, first: u64, last: u64) -> u64 {
     loop {
         let section = crate::rcu::read();
         let found = next.and_then(|from| mapping.pages.next(from, last, None, &section));
-        let Some((index, entry)) = found else { break };
+        let Some((index, _)) = found else { break };
         next = index.checked_add(1);
-        if entry.as_page().is_some() {
-            dropped += u64::from(evict(mapping, index, Entry::EMPTY, &section));
-        }
+        dropped += u64::from(evict(mapping, index, Entry::EMPTY, &section));
     }
     let shared = &mapping.shared;
     shared.workingset.trim_nodes(shared.frames.capacity(), &shared.files);
     shared.count(Stat::Dropped, dropped);
     dropped
+}
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests {
+    use super::*;
+    use crate::cache::{File, Io, PageCache, StoreOptions};
+    use crate::page::{PAGE_SIZE, PageHandle};
+    use crate::store::MemoryStore;
+    use std::sync::Arc;
+
+    const PAGE: u64 = PAGE_SIZE as u64;
+
+    fn opened(frames: u64, pages: u64) -> (PageCache, File) {
+        let cache = PageCache::new(frames * PAGE, Io::Inline).unwrap();
+        let store = Arc::new(MemoryStore::new(vec![7; (pages * PAGE) as usize]));
+        let file = cache.open_store_with(store, pages * PAGE, StoreOptions::default().ra_pages(0)).unwrap();
+        (cache, file)
+    }
+
+    fn bring(file: &File, pages: impl IntoIterator<Item = u64>) {
+        for page in pages {
+            file.pread(&mut [0], page * PAGE).unwrap();
+        }
+    }
+
+    fn hold(mapping: &AddressSpace, index: u64) -> PageHandle<'_> {
+        mapping.find_get_page(index, &crate::rcu::read()).unwrap()
+    }
+
+    #[test]
+    fn idle_pages_of_a_range_go_and_the_others_stay() {
+        let (cache, file) = opened(16, 8);
+        bring(&file, 0..8);
+        // One has left a shadow.
+        assert_eq!(cache.reclaim(1).unwrap(), 1);
+        let mapping = Arc::clone(&file.open_file().unwrap().mapping);
+        let held = hold(&mapping, 2);
+        let lock = hold(&mapping, 4).page().try_lock().unwrap();
+        for (first, last, dropped, left) in [
+            (9, u64::MAX, 0, [0, 1, 1, 1, 1, 1, 1, 1]),
+            (7, 7, 1, [0, 1, 1, 1, 1, 1, 1, 0]),
+            (0, 1, 1, [0, 0, 1, 1, 1, 1, 1, 0]),
+            (2, 5, 2, [0, 0, 1, 0, 1, 0, 1, 0]),
+            (0, u64::MAX, 1, [0, 0, 1, 0, 1, 0, 0, 0]),
+        ] {
+            let before = cache.stats().dropped;
+            assert_eq!(invalidate(&mapping, first, last), dropped, "{first} to {last}");
+            assert_eq!(cache.stats().dropped - before, dropped);
+            assert_eq!(file.residency(0, None).unwrap(), left, "{first} to {last}");
+        }
+        drop((held, lock));
+        bring(&file, 0..1);
+        assert_eq!((cache.drop_caches().unwrap(), cache.stats().frames_in_use), (3, 0));
+        cache.check().unwrap();
+    }
+
+    #[test]
+    fn what_is_dropped_may_leave_nodes_of_shadows_and_only_few_stay() {
+        const NODES: u64 = 100;
+        let (cache, file) = opened(256, 64 * (NODES + 1));
+        bring(&file, (1..=NODES).map(|node| 64 * node));
+        bring(&file, (1..=NODES).map(|node| 64 * node + 1));
+        assert_eq!(cache.reclaim(NODES as usize).unwrap() as u64, NODES);
+        crate::rcu::barrier();
+        assert!(cache.stats().xarray_nodes > NODES, "each has a page");
+        assert_eq!(cache.drop_caches().unwrap(), NODES);
+        crate::rcu::barrier();
+        assert!(cache.stats().xarray_nodes <= 64 + 4, "{:?}", cache.stats());
+        cache.check().unwrap();
+    }
 }

@@ -93,6 +93,8 @@ mod tests {
     fn a_window_is_read_in_pieces_and_the_last_ones_are_small() {
         let in_flight = InFlight::new(4096);
         assert_eq!(in_flight.most, 1 << 20);
+        assert_eq!(InFlight::new(16 * 1000).most, (1000 * PAGE_SIZE) as u64);
+        assert_eq!(in_flight.bytes(), 0);
         assert_eq!(in_flight.buffer(3 * PAGE_SIZE).unwrap().bytes.len(), 3 * PAGE_SIZE);
         let first = in_flight.buffer(16 << 20).unwrap();
         assert_eq!(first.bytes.len(), 1 << 20);

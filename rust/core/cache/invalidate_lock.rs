@@ -63,3 +63,68 @@ impl Drop for Waiting<'_> {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests {
+    use super::*;
+    use crate::cache::patience::tests::{Gate, cached, soon};
+    use crate::cache::{Io, PageCache};
+    use crate::page::PAGE_SIZE;
+    use crate::store::MemoryStore;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    #[test]
+    fn only_for_a_store_that_may_stall_the_lock_is_tried() {
+        let cache = PageCache::new(1 << 20, Io::Threads).unwrap();
+        let file = cache.open_store(Arc::new(MemoryStore::new(vec![1])), 1).unwrap();
+        let mapping = &file.open_file().unwrap().mapping;
+        // Nobody need wait for those who wait.
+        mapping.truncaters.fetch_add(1, Ordering::Relaxed);
+        assert!(stable(mapping).is_some());
+        let inside = quiet(mapping, 0, None).unwrap();
+        assert_eq!(mapping.truncaters.load(Ordering::Relaxed), 1);
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| stable(mapping).is_some());
+            std::thread::sleep(Duration::from_millis(20));
+            drop(inside);
+            assert!(waits.join().unwrap());
+        });
+        let (_cache, file) = cached(&Gate::new(None, u64::MAX), 0);
+        let mapping = &file.open_file().unwrap().mapping;
+        assert!(stable(mapping).is_some());
+        let inside = quiet(mapping, 0, None).unwrap();
+        assert!(stable(mapping).is_none());
+        drop(inside);
+        assert!(stable(mapping).is_some());
+        mapping.truncaters.fetch_add(1, Ordering::Relaxed);
+        assert!(stable(mapping).is_none());
+    }
+
+    #[test]
+    fn whoever_changes_a_size_waits_for_reads_and_not_in_the_lock() {
+        let gate = Gate::new(None, 1);
+        let (_cache, file) = cached(&gate, 0);
+        let open = file.open_file().unwrap();
+        let mapping = &open.mapping;
+        let waiting = || mapping.truncaters.load(Ordering::Relaxed);
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| file.pread(&mut [0], 5 * PAGE_SIZE as u64));
+            gate.until_standing(1);
+            drop(quiet(mapping, 6, None).unwrap());
+            assert_eq!(waiting(), 0);
+            let changes = [(); 2].map(|()| scope.spawn(|| quiet(mapping, 5, None).map(drop)));
+            soon(|| waiting() == 2);
+            for _ in 0..1000 {
+                assert!(mapping.invalidate_lock.try_write_guard().is_some(), "a thread waits in the lock");
+                std::thread::yield_now();
+            }
+            gate.open();
+            for change in changes {
+                change.join().unwrap().unwrap();
+            }
+            reader.join().unwrap().unwrap();
+        });
+        assert_eq!(waiting(), 0);
+    }
+}

@@ -99,3 +99,35 @@ impl fmt::Debug for Registry {
         f.debug_struct("Registry").finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests {
+    use super::super::workingset::tests::File;
+    use super::*;
+
+    #[test]
+    fn each_file_that_has_users_has_its_turn_even_if_others_go_meanwhile() {
+        let files = Registry::default();
+        let mut all: Vec<_> = [1, 2, 3, 7, 8].map(|id| Some((id, Arc::new(File::default())))).into();
+        for (id, file) in all.iter().flatten() {
+            let file = Arc::downgrade(file);
+            files.insert(*id, file);
+        }
+        let named = |file: &Arc<dyn CachedFile>| {
+            let is =
+                |(_, known): &&(u64, Arc<File>)| std::ptr::addr_eq(Arc::as_ptr(known), Arc::as_ptr(file));
+            all.iter().flatten().find(is).map(|(id, _)| *id)
+        };
+        assert_eq!(files.iter().map(|file| named(&file).unwrap()).collect::<Vec<_>>(), [1, 2, 3, 7, 8]);
+        assert_eq!(files.get(7).as_ref().and_then(named), Some(7));
+        assert!(files.get(4).is_none());
+        let mut turns = files.iter();
+        assert_eq!(turns.next().as_ref().and_then(named), Some(1));
+        files.remove(2);
+        assert!(files.get(2).is_none());
+        let third = all[2].take();
+        drop(third);
+        assert!(files.get(3).is_none(), "its last user is gone");
+        assert_eq!(turns.count(), 2);
+    }
+}

@@ -135,5 +135,40 @@ mod tests {
             .unwrap();
         assert_eq!(file.resident_in(3).unwrap(), (1 << 32, vec![0; 3]));
         assert!(file.resident_in(0).is_err() && file.resident_in(65_537).is_err());
+        assert_eq!(file.resident_in(65_536).unwrap().1, vec![0; 65_536]);
+    }
+
+    #[test]
+    fn a_part_of_a_file_ends_where_the_file_does_and_what_is_not_read_is_not_there() {
+        let cache = PageCache::new(64 * PAGE_SIZE as u64, Io::Inline).unwrap();
+        let store = Arc::new(MemoryStore::new(vec![1; 8 * PAGE_SIZE]));
+        let options = StoreOptions::default().ra_pages(0);
+        let file = cache.open_store_with(store, 8 * PAGE_SIZE as u64, options).unwrap();
+        file.pread(&mut [0], 5 * PAGE_SIZE as u64).unwrap();
+        let open = file.open_file().unwrap();
+        let fresh = cache.shared().frames.alloc(crate::page::Use::File).unwrap();
+        let being_read = open.mapping.insert(6, fresh).unwrap().unwrap();
+        for (first, count, expected) in [
+            (0, Some(2), &[0, 0][..]),
+            (4, Some(2), &[0, 1]),
+            (5, None, &[1, 0, 0]),
+            (7, Some(u64::MAX), &[0]),
+            (8, None, &[]),
+            (9, Some(1), &[]),
+        ] {
+            assert_eq!(file.residency(first, count).unwrap(), expected, "{count:?} from {first}");
+        }
+        assert_eq!(file.resident_in(2).unwrap(), (8, vec![0, 1]));
+        drop(being_read);
+    }
+
+    #[test]
+    fn more_pages_than_one_section_visits_are_counted() {
+        const PAGES: u64 = 2 * super::SECTION_ENTRIES as u64 + 100;
+        let cache = PageCache::new(2 * PAGES * PAGE_SIZE as u64, Io::Inline).unwrap();
+        let size = PAGES * PAGE_SIZE as u64;
+        let file = cache.open_store(Arc::new(MemoryStore::new(vec![1; size as usize])), size).unwrap();
+        file.pread(&mut vec![0; size as usize], 0).unwrap();
+        assert_eq!(file.resident_in(1).unwrap(), (PAGES, vec![PAGES]));
     }
 }

@@ -122,3 +122,77 @@ fn put_on_abort(handle: PageHandle<'_>, cause: Abort) -> Abort {
     give_back!("filemap.spec.put", handle);
     cause
 }
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests {
+    use super::*;
+    use crate::cache::{Io, PageCache, StoreOptions};
+    use crate::page::{PAGE_SIZE, Use};
+    use crate::store::MemoryStore;
+    use std::sync::Arc;
+
+    /// Pages 1 to 8 and 10: 2 has the marker, 3 is locked, 4 is not up to date, 8 is past the end by now.
+    #[test]
+    fn only_a_page_that_is_ready_may_be_mapped() {
+        let cache = PageCache::new(64 * PAGE_SIZE as u64, Io::Inline).unwrap();
+        let store = Arc::new(MemoryStore::new(vec![1; 16 * PAGE_SIZE]));
+        let options = StoreOptions::default().ra_pages(0);
+        let file = cache.open_store_with(store, 16 * PAGE_SIZE as u64, options).unwrap();
+        let open = file.open_file().unwrap();
+        let mapping = &*open.mapping;
+        for page in [1, 2, 3, 5, 6, 7, 8, 10] {
+            file.pread(&mut [0], page * PAGE_SIZE as u64).unwrap();
+        }
+        let section = crate::rcu::read();
+        let page = |index| mapping.peek(index, &section).expect("it is there");
+        page(2).try_lock().unwrap().set_readahead();
+        let locked = page(3).try_lock().unwrap();
+        drop(mapping.insert(4, cache.shared().frames.alloc(Use::File).unwrap()).unwrap().unwrap());
+        mapping.i_size_write(8 * PAGE_SIZE as u64);
+
+        for (index, cause) in [
+            (0, Some(Abort::FileMiss)),
+            (1, None),
+            (2, Some(Abort::FileReadahead)),
+            (3, Some(Abort::FileLocked)),
+            (4, Some(Abort::FileNotUptodate)),
+            (7, None),
+            (8, Some(Abort::FileEof)),
+            (10, Some(Abort::FileEof)),
+            (u64::MAX, Some(Abort::FileMiss)),
+        ] {
+            let held = filemap_fault_speculative(mapping, index, &section);
+            if let Ok(held) = &held {
+                assert!(held.lock.page().is_at(mapping.id(), index) && held.handle.page().refcount() == 2);
+            }
+            assert_eq!(held.err(), cause, "page {index}");
+        }
+        let other = page(5).try_get().unwrap();
+        assert_eq!(hold(mapping, other, 6).err(), Some(Abort::FileMapping));
+        // Nothing is kept.
+        for index in [1, 2, 4, 5, 7, 8, 10] {
+            assert!(page(index).refcount() == 1 && !page(index).flags().has(PageFlags::LOCKED), "{index}");
+        }
+
+        for (first, last, found, then) in [
+            (0, 10, &[1, 5, 6, 7][..], 11),
+            (0, 0, &[], 1),
+            (1, 1, &[1], 2),
+            (2, 5, &[5], 6),
+            (2, 4, &[], 5),
+            (6, 5, &[], 6),
+        ] {
+            let mut next = first;
+            let mut pages = Vec::new();
+            while let Some((index, held)) = next_uptodate_page(mapping, &mut next, last, &section) {
+                assert!(next == index + 1 && held.lock.page().is_at(mapping.id(), index));
+                pages.push(index);
+            }
+            assert_eq!((&pages[..], next), (found, then), "{first} to {last}");
+        }
+        for index in [1, 2, 4, 5, 6, 7, 8, 10] {
+            assert!(page(index).refcount() == 1 && !page(index).flags().has(PageFlags::LOCKED), "{index}");
+        }
+        drop(locked);
+    }
+}

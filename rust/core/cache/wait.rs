@@ -97,3 +97,74 @@ impl<'a> Wait<'a> {
         }
     }
 }
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests {
+    use super::*;
+    use crate::cache::patience::tests::{Gate, cached, give_up};
+    use std::thread::sleep;
+
+    #[test]
+    fn a_wait_ends_with_the_file_or_the_cache_or_its_time() {
+        let (cache, file) = cached(&Gate::new(Some(NAP), 1), 0);
+        let open = file.open_file().unwrap();
+        let wait = || Wait::new(&open.mapping, Some(&open.closed));
+        let late = wait();
+        sleep(2 * NAP);
+        assert!(late.nap().is_none());
+        assert!(matches!(late.error(3), Error::TimedOut { offset, timeout, .. }
+            if offset == 3 << crate::page::PAGE_SHIFT && timeout == NAP));
+        // Whoever waits through no file is not ended by one.
+        file.close().unwrap();
+        assert!(Wait::new(&open.mapping, None).nap().is_none_or(|nap| nap <= NAP));
+        for wait in [wait(), late] {
+            assert!(wait.nap().is_none());
+            let error = wait.error(0);
+            assert!(matches!(&error, Error::Closed(what) if what == "file \"gate\""), "{error:?}");
+        }
+        cache.close().unwrap();
+        let wait = Wait::new(&open.mapping, None);
+        assert!(wait.nap().is_none());
+        assert!(matches!(wait.error(0), Error::Closed(what) if what == "the page cache"));
+    }
+
+    #[test]
+    fn a_wait_sleeps_until_it_is_time_to_ask_or_over() {
+        let (_cache, file) = cached(&Gate::new(Some(100 * LOOK_AGAIN), 1), 0);
+        let open = file.open_file().unwrap();
+        give_up(false);
+        let (began, wait) = (Instant::now(), Wait::new(&open.mapping, None));
+        for _ in 0..1000 {
+            let (nap, passed) = (wait.nap().unwrap(), began.elapsed());
+            assert!(nap <= LOOK_AGAIN && (nap + passed >= LOOK_AGAIN), "{nap:?} after {passed:?}");
+        }
+        assert!(u128::from(give_up(false)) <= began.elapsed().as_millis() / LOOK_AGAIN.as_millis());
+        for asked in 0..3 {
+            sleep(LOOK_AGAIN);
+            assert!(wait.nap().unwrap() > Duration::ZERO);
+            assert_eq!(give_up(asked == 2), 1);
+        }
+        sleep(LOOK_AGAIN);
+        assert!(wait.nap().is_none());
+        assert!(matches!(wait.error(0), Error::Interrupted(name) if name == "gate"));
+        assert_eq!(give_up(false), 1);
+        // The end comes before the next question.
+        let (_cache, file) = cached(&Gate::new(Some(LOOK_AGAIN / 2), 1), 0);
+        let open = file.open_file().unwrap();
+        let nap = Wait::new(&open.mapping, None).nap();
+        assert!(nap.is_none_or(|nap| nap <= LOOK_AGAIN / 2));
+    }
+
+    #[test]
+    fn attempts_are_naps_apart() {
+        let (_cache, file) = cached(&Gate::new(Some(20 * NAP), 1), 0);
+        let open = file.open_file().unwrap();
+        let attempts = Cell::new(0);
+        let ended = Wait::new(&open.mapping, None).until(0, || {
+            attempts.set(attempts.get() + 1);
+            None::<()>
+        });
+        assert!(matches!(ended, Err(Error::TimedOut { .. })));
+        assert!((1..60).contains(&attempts.get()), "{} attempts", attempts.get());
+    }
+}

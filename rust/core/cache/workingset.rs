@@ -208,4 +208,4 @@ impl Workingset {
 }
 
 #[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
-mod tests;
+pub(super) mod tests;

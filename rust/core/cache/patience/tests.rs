@@ -15,7 +15,7 @@ const PAGES: u64 = 64;
 const LONG: Duration = Duration::from_secs(20);
 
 /// A store whose reads block, all or every `one_in`-th, until they are released.
-struct Gate {
+pub(in crate::cache) struct Gate {
     timeout: Option<Duration>,
     one_in: u64,
     reads: Numbers,
@@ -25,17 +25,17 @@ struct Gate {
 }
 
 impl Gate {
-    fn new(timeout: Option<Duration>, one_in: u64) -> Arc<Self> {
+    pub(in crate::cache) fn new(timeout: Option<Duration>, one_in: u64) -> Arc<Self> {
         let (reads, standing) = (Numbers::new(), Tally::new());
         Arc::new(Self { timeout, one_in, reads, standing, open: Mutex::new(false), opened: Condvar::new() })
     }
 
-    fn open(&self) {
+    pub(in crate::cache) fn open(&self) {
         *self.open.lock() = true;
         self.opened.notify_all();
     }
 
-    fn until_standing(&self, reads: u64) {
+    pub(in crate::cache) fn until_standing(&self, reads: u64) {
         soon(|| self.standing.tallied() >= reads);
     }
 }
@@ -87,7 +87,7 @@ pub(in crate::cache) fn soon(holds: impl Fn() -> bool) {
     }
 }
 
-fn cached(gate: &Arc<Gate>, ra_pages: u32) -> (PageCache, File) {
+pub(in crate::cache) fn cached(gate: &Arc<Gate>, ra_pages: u32) -> (PageCache, File) {
     let cache = PageCache::new(1 << 20, Io::Threads).unwrap();
     let file = cache
         .open_store_with(

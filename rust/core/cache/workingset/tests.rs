@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 /// A file that notes what is asked of it: its shadows are of these ages, and the nodes in `gone` have got a page.
 #[derive(Default)]
-struct File {
+pub(in crate::cache) struct File {
     ages: Vec<u64>,
     gone: Vec<u64>,
     forgotten: Mutex<Vec<u64>>,
