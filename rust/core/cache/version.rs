@@ -179,3 +179,84 @@ impl fmt::Debug for Version {
         f.debug_struct("Version").field("epoch", &self.epoch()).finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests {
+    use super::*;
+
+    const FOUND: Look = Look { size: Some(100), version: Some(5), changed: Some(7) };
+    const GROWN: Look = Look { size: Some(110), version: Some(6), changed: Some(8) };
+    const TOUCHED: Look = Look { changed: Some(8), ..FOUND };
+    const WRITTEN: Look = Look { version: Some(6), changed: Some(8), ..FOUND };
+
+    #[test]
+    fn the_epoch_counts_changes_and_says_whether_the_last_one_is_young() {
+        let version = Version::new(Ok(FOUND));
+        assert_eq!((version.epoch(), version.rewrites()), (0, 0));
+        let mut rewrites = 0;
+        for (changes, (young, rewritten)) in
+            (1..).zip([(false, true), (true, false), (true, true), (false, false), (false, true)])
+        {
+            rewrites += u64::from(rewritten);
+            version.move_on(young, rewritten);
+            assert_eq!((version.epoch(), version.rewrites()), (2 * changes + u64::from(young), rewrites));
+            assert_eq!(Version::is_young(version.epoch()), young);
+        }
+        version.move_on(true, false);
+        version.note(Seen { look: GROWN, young: Some(GROWN) });
+        version.trust();
+        assert_eq!((version.epoch(), version.rewrites()), (2 * 7, rewrites));
+        let seen = version.seen();
+        assert_eq!((seen.look, seen.young), (GROWN, None));
+    }
+
+    #[test]
+    fn a_store_that_reports_nothing_is_expected_to_report_nothing() {
+        let silent = Version::new(Ok(Look::default()));
+        silent.start_at(100);
+        assert_eq!((silent.says(), silent.expected(), silent.seen().look), (false, None, Look::default()));
+        // One that could not be examined is examined again.
+        let failed = Version::new(Err(io::ErrorKind::TimedOut.into()));
+        assert_eq!((failed.says(), failed.expected()), (true, Some(Look::default())));
+        let file = Version::new(Ok(FOUND));
+        file.start_at(90);
+        assert_eq!(file.expected(), Some(Look { size: Some(90), ..FOUND }));
+        file.note_look(GROWN);
+        assert_eq!(file.expected(), Some(GROWN));
+    }
+
+    #[test]
+    fn a_fill_counts_if_the_bytes_before_its_end_are_the_same() {
+        for (now, vouches, is_behind) in
+            [(FOUND, true, false), (GROWN, true, true), (TOUCHED, false, false), (WRITTEN, false, false)]
+        {
+            let version = Version::new(Ok(FOUND));
+            assert_eq!(version.vouches(&FOUND, &now), vouches, "{now:?}");
+            assert_eq!(version.is_behind(), is_behind, "{now:?}");
+            assert!(!version.is_behind(), "said once");
+        }
+        // It had grown, was followed, and was rewritten: what looks like growth to a fill that began before is none.
+        let version = Version::new(Ok(FOUND));
+        version.note_look(GROWN);
+        assert!(!version.vouches(&FOUND, &Look { version: Some(9), changed: Some(9), ..GROWN }));
+        assert!(version.vouches(&FOUND, &GROWN));
+        assert!(version.vouches(&FOUND, &Look { size: Some(120), version: Some(9), changed: Some(9) }));
+    }
+
+    #[test]
+    fn fills_that_fail_in_a_row_are_bounded_and_touches_count_little() {
+        for (now, most) in [(WRITTEN, FILLS / TOUCHED_FILLS), (TOUCHED, FILLS)] {
+            let version = Version::new(Ok(FOUND));
+            for _ in 0..2 {
+                for fill in 1..=most {
+                    version.vouches(&FOUND, &now);
+                    assert!(version.may_vouch(), "{fill} of {most}");
+                }
+                version.vouches(&FOUND, &now);
+                assert!(!version.may_vouch(), "after {most}");
+                assert!(version.vouches(&FOUND, &FOUND));
+                assert!(version.may_vouch(), "one that counts makes up for all");
+            }
+        }
+    }
+}

@@ -1,11 +1,13 @@
 //! Stores that others change at chosen moments, and how often they are looked at.
 
-use crate::store::{Look, Store};
+use crate::store::{Look, MAX_SIZE, MemoryStore, Store};
 use crate::sync::{Mutex, Tally};
-use crate::{Advice, Error, File, Io, Mm, MmOptions, PAGE_SIZE, PageCache, Prot, StoreOptions, VmFault};
+use crate::{
+    Advice, Error, File, Io, Mm, MmOptions, Out, PAGE_SIZE, PageCache, Prot, StoreOptions, Verdict, VmFault,
+};
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const PAGE: u64 = PAGE_SIZE as u64;
 const PAGES: u64 = 40;
@@ -86,6 +88,15 @@ impl Store for Changing {
     fn look(&self) -> io::Result<Look> {
         self.looks.add(1);
         Ok(self.change(&self.before_look).look)
+    }
+
+    fn truncate(&self, size: u64) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let mtime = state.look.version.map_or(1, |mtime| mtime + 1);
+        state.look.size = Some(size);
+        state.look.version = Some(mtime);
+        state.touch();
+        Ok(())
     }
 }
 
@@ -422,4 +433,295 @@ fn what_workers_read_is_of_one_version_too() {
         }
     }
     cache.close().unwrap();
+}
+
+/// What the page cache holds of a file.
+fn cached(file: &File) -> Vec<bool> {
+    file.residency(0, None).unwrap().into_iter().map(|byte| byte != 0).collect()
+}
+
+fn now() -> u64 {
+    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos()).unwrap()
+}
+
+#[test]
+fn a_call_looks_where_the_file_may_have_changed_since() {
+    let store = Changing::file();
+    let (cache, file) = open(&store, 0);
+    read(&file).unwrap();
+    let size = PAGES * PAGE;
+    let call = file.one_version().unwrap();
+    let mut bytes = [0; 9];
+    let looks = |call: &mut dyn FnMut()| {
+        let before = store.looks.tallied();
+        call();
+        store.looks.tallied() - before
+    };
+    for (offset, length, expected) in
+        [(size - 8, 8, 0), (size - 8, 9, 1), (size, 0, 0), (size, 1, 1), (size + 5, 0, 0), (5, 8, 0)]
+    {
+        let got = size.saturating_sub(offset).min(length as u64) as usize;
+        let room = &mut bytes[..length];
+        assert_eq!(looks(&mut || assert_eq!(file.pread(room, offset).unwrap(), got)), expected);
+        assert_eq!(
+            looks(&mut || {
+                let part = file.pread_part(&call, Out::from(&mut *room), offset).unwrap();
+                assert_eq!(part, Some(got));
+            }),
+            expected
+        );
+        assert_eq!(
+            looks(&mut || assert_eq!(file.gather(&[offset], length, room).is_ok(), got == length)),
+            expected
+        );
+        if length == 8 {
+            assert_eq!(looks(&mut || assert_eq!(file.pin(offset, length).unwrap()[..], [1; 8])), 0);
+        }
+        assert_eq!(looks(&mut || assert_eq!(file.read_cached(room, offset), Some(got))), 0);
+    }
+    assert_eq!(looks(&mut || assert_eq!(file.look().unwrap(), size)), 1);
+    assert_eq!(looks(&mut || assert_eq!(file.revalidate().unwrap(), size)), 1);
+    assert_eq!(looks(&mut || file.advise(Advice::WillNeed, 0, None).unwrap()), 1);
+    assert_eq!(looks(&mut || file.advise(Advice::Sequential, 0, None).unwrap()), 0);
+    assert_eq!(looks(&mut || assert_eq!(file.size().unwrap(), size)), 0);
+    assert_eq!(cache.stats().reads, PAGES);
+    assert_eq!(cache.stats().invalidated, 0);
+    cache.check().unwrap();
+}
+
+#[test]
+fn growth_takes_away_nothing_but_the_page_that_was_partial() {
+    for within in [0, 1, PAGE - 1] {
+        for by in [1, PAGE, 3 * PAGE] {
+            let store = Changing::file();
+            let (cache, file) = open(&store, 0);
+            let size = 10 * PAGE + within;
+            store.state.lock().look.size = Some(size);
+            assert_eq!(file.revalidate().unwrap(), size);
+            read(&file).unwrap();
+            let call = file.one_version().unwrap();
+            store.state.lock().look.size = Some(size + by);
+            assert_eq!(file.look().unwrap(), size + by);
+            let mut expected = vec![true; 10];
+            expected.resize((size + by).div_ceil(PAGE) as usize, false);
+            assert_eq!(cached(&file), expected, "{within} {by}");
+            let mut bytes = vec![9; (size + by) as usize];
+            let part = file.pread_part(&call, Out::from(&mut bytes[..]), 0).unwrap();
+            assert_eq!(part, Some(bytes.len()), "of the same version");
+            assert!(bytes.iter().all(|&byte| byte == 1));
+            cache.check().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_size_is_all_that_some_stores_say() {
+    let store = Arc::new(MemoryStore::new(vec![7; 3 * PAGE_SIZE]));
+    let cache = PageCache::new(1 << 20, Io::Inline).unwrap();
+    let options = StoreOptions::default().ra_pages(0);
+    let file = cache.open_store_with(Arc::clone(&store) as Arc<dyn Store>, 3 * PAGE, options).unwrap();
+    let mut bytes = vec![0; 4 * PAGE_SIZE];
+    let mut reads = 0;
+    // Each time: what is cached after the change, and pages that the read after it brings in.
+    for (size, before, brought) in [
+        (3 * PAGE, [false; 4], 3),
+        (2 * PAGE + 5, [true, true, true, false], 0),
+        (3 * PAGE, [true, true, false, false], 1),
+        (PAGE, [true, false, false, false], 0),
+        (4 * PAGE, [true, false, false, false], 3),
+        (0, [false; 4], 0),
+    ] {
+        store.truncate(size).unwrap();
+        assert_eq!(file.revalidate().unwrap(), size);
+        let pages = size.div_ceil(PAGE) as usize;
+        assert_eq!(cached(&file), before[..pages], "{size}");
+        bytes.fill(9);
+        assert_eq!(file.pread(&mut bytes, 0).unwrap(), size as usize);
+        let mut right = vec![0; size as usize];
+        store.read_at(&mut right, 0).unwrap();
+        assert!(bytes[..size as usize] == right, "{size}");
+        reads += brought;
+        assert_eq!((cache.stats().reads, cache.stats().invalidated), (reads, 0), "{size}");
+        cache.check().unwrap();
+    }
+}
+
+#[test]
+fn no_store_is_larger_than_a_file_may_be() {
+    let store = Changing::file();
+    let (cache, file) = open(&store, 0);
+    for (said, size) in [(MAX_SIZE - 1, MAX_SIZE - 1), (MAX_SIZE + 1, MAX_SIZE), (u64::MAX, MAX_SIZE)] {
+        store.state.lock().look.size = Some(said);
+        assert_eq!((file.revalidate().unwrap(), file.size().unwrap()), (size, size));
+    }
+    cache.check().unwrap();
+}
+
+#[test]
+fn a_change_of_ones_own_is_none() {
+    let store = Changing::file();
+    let (cache, file) = open(&store, 0);
+    read(&file).unwrap();
+    let call = file.one_version().unwrap();
+    for size in [PAGES * PAGE - 1, 30 * PAGE, 35 * PAGE] {
+        file.truncate(size).unwrap();
+        assert_eq!((file.look().unwrap(), file.size().unwrap()), (size, size));
+        assert_eq!(file.pread_part(&call, Out::from(&mut [0; 9][..]), 4).unwrap(), Some(9));
+    }
+    assert_eq!((cache.stats().invalidated, cache.stats().reads), (0, PAGES));
+    let mut expected = vec![true; 30];
+    expected.resize(35, false);
+    assert_eq!(cached(&file), expected);
+    // What others did before is followed first, and not taken for one's own.
+    store.state.lock().rewrite(100);
+    file.truncate(20 * PAGE).unwrap();
+    assert_eq!(cache.stats().invalidated, 30);
+    assert_eq!(read(&file).unwrap(), 2);
+    cache.check().unwrap();
+}
+
+/// Runs `phase` within the time in which a version that was just written is young; anew if the machine was too slow.
+fn while_young<R>(
+    mut phase: impl FnMut(&Changing, &PageCache, &File) -> R,
+) -> (Arc<Changing>, PageCache, File, R) {
+    for _ in 0..100 {
+        let store = Changing::file();
+        let (cache, file) = open(&store, 0);
+        read(&file).unwrap();
+        let began = Instant::now();
+        store.state.lock().rewrite(now());
+        assert_eq!(file.revalidate().unwrap(), PAGES * PAGE);
+        let answer = phase(&store, &cache, &file);
+        if began.elapsed() < Duration::from_millis(15) {
+            return (store, cache, file, answer);
+        }
+    }
+    panic!("this machine is too slow");
+}
+
+#[test]
+fn of_a_young_version_nothing_is_a_hit() {
+    let (store, cache, file, answer) = while_young(|_, cache, file| {
+        let begun = file.one_version_now().unwrap().is_some();
+        let mut page = [0; PAGE_SIZE];
+        let read = [0, 1, 0].map(|index| file.pread(&mut page, index * PAGE).unwrap());
+        let hit = file.read_cached(&mut page, 0);
+        (begun, page[0], read, hit, cached(file)[..3].to_vec(), cache.stats())
+    });
+    let (begun, byte, read_then, hit, residency, stats) = answer;
+    assert_eq!((begun, byte, read_then, hit), (false, 2, [PAGE_SIZE; 3], None));
+    assert_eq!(residency, [true, true, false]);
+    assert_eq!((stats.invalidated, stats.reads), (PAGES, PAGES + 2));
+    // Several pages are waited for, and what was read so far is read again.
+    let mut pages = vec![0; 2 * PAGE_SIZE];
+    assert_eq!(file.pread(&mut pages, 0).unwrap(), pages.len());
+    let written = store.state.lock().look.version.unwrap();
+    assert!(now() - written >= 20_000_000, "a write that began then has ended");
+    assert_eq!((cache.stats().invalidated, cache.stats().reads), (PAGES + 2, PAGES + 4));
+    assert_eq!(file.read_cached(&mut pages, 0), Some(pages.len()));
+    assert!(file.one_version_now().unwrap().is_some());
+    cache.check().unwrap();
+}
+
+#[test]
+fn a_version_that_has_grown_old_is_trusted_by_the_next_read_of_a_page() {
+    let (_store, cache, file, ()) = while_young(|_, _, file| {
+        file.pread(&mut [0; 8], 0).unwrap();
+        // Drops pages, but the version is as young as before.
+        file.revalidate_dropping().unwrap();
+        file.pread(&mut [0; 8], 0).unwrap();
+        assert_eq!(file.read_cached(&mut [0; 8], 0), None);
+    });
+    assert_eq!(cache.stats().invalidated, PAGES + 1);
+    std::thread::sleep(Duration::from_millis(25));
+    assert!(file.one_version_now().unwrap().is_none(), "nobody has looked");
+    file.pread(&mut [0; 8], 0).unwrap();
+    assert_eq!(cache.stats().invalidated, PAGES + 2);
+    assert_eq!(file.read_cached(&mut [0; 8], 0), Some(8));
+    cache.check().unwrap();
+}
+
+#[test]
+fn a_file_that_stays_young_is_stale_unless_it_grows() {
+    let grown = 6;
+    for grows in [0, grown] {
+        let store = Changing::file();
+        let (cache, file) = open(&store, 0);
+        let (mut looks, mut size) = (0, PAGES * PAGE);
+        store.before_each_look(move |state| {
+            looks += 1;
+            // Each wait looks twice: to see that there is a change, and to follow it.
+            if grows > 0 && looks % 2 == 0 {
+                size += 1;
+                state.look.size = Some(size);
+            }
+            if grows == 0 || looks < 2 * grown {
+                state.rewrite(now());
+            }
+        });
+        file.revalidate_dropping().unwrap();
+        let began = Instant::now();
+        let call = file.one_version();
+        if grows == 0 {
+            assert!(matches!(&call, Err(Error::Io(error)) if error.errno() == 116), "{call:?}");
+            assert!(began.elapsed() >= Duration::from_millis(40), "three waits");
+        } else {
+            call.unwrap();
+        }
+        *store.before_look.lock() = None;
+        assert_eq!(read(&file).unwrap(), store.state.lock().version);
+        cache.check().unwrap();
+    }
+}
+
+#[test]
+fn a_call_of_one_version_starts_over_a_bounded_number_of_times() {
+    type Change = fn(&Changing, &File);
+    let rewrite: Change = |store, file| {
+        store.state.lock().rewrite(8);
+        file.revalidate_dropping().unwrap();
+    };
+    let touch: Change = |store, file| {
+        store.state.lock().touch();
+        file.revalidate().unwrap();
+    };
+    let append: Change = |store, file| {
+        *store.state.lock().look.size.as_mut().unwrap() += 1;
+        file.revalidate_dropping().unwrap();
+    };
+    let nothing: Change = |_, _| {};
+    for (change, again, then) in [
+        (rewrite, 2, None),
+        (touch, 2, Some(Verdict::ReadTwice)),
+        (append, 32 + 2, None),
+        (nothing, 99, None),
+    ] {
+        let store = Changing::file();
+        let (_cache, file) = open(&store, 0);
+        let mut call = file.one_version().unwrap();
+        for _ in 0..again {
+            change(&store, &file);
+            assert_eq!(file.judge(&mut call, false).unwrap(), Verdict::Again);
+            // Each try is judged by itself.
+            let mut other = file.one_version().unwrap();
+            assert_eq!(file.judge(&mut other, true).unwrap(), Verdict::OneVersion);
+        }
+        for _ in 0..3 {
+            change(&store, &file);
+            let end = file.judge(&mut call, false);
+            match then {
+                Some(verdict) => assert_eq!(end.unwrap(), verdict),
+                None => assert!(matches!(&end, Err(Error::Io(error)) if error.errno() == 116), "{end:?}"),
+            }
+        }
+    }
+    // A try that read everything from one version ends the call, whatever came before.
+    let store = Changing::file();
+    let (_cache, file) = open(&store, 0);
+    let mut call = file.one_version().unwrap();
+    for change in [rewrite, touch, append] {
+        change(&store, &file);
+        assert_eq!(file.judge(&mut call, true).unwrap(), Verdict::Again);
+        assert_eq!(file.judge(&mut call, true).unwrap(), Verdict::OneVersion);
+    }
 }
