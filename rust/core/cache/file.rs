@@ -261,3 +261,6 @@ impl fmt::Debug for File {
         f.debug_struct("File").field("name", &self.name()).field("mode", &self.mode()).finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests;

@@ -128,3 +128,56 @@ impl Files {
         Ok(OpenFile::new(mapping, store, mode, ra_pages))
     }
 }
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests {
+    use crate::store::{MemoryStore, Store};
+    use crate::{Io, PageCache};
+    use std::sync::Arc;
+
+    /// Opens a file of a certain identity, perhaps of a known file.
+    #[test]
+    fn the_table_of_files_is_pruned_when_it_has_doubled() {
+        let cache = PageCache::new(1 << 20, Io::Inline).unwrap();
+        let files = cache.files();
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(vec![7; 10]));
+        let open = |number| files.mapping(Some((1, number)), &store, 10, "file".as_ref()).unwrap();
+        let known = || files.local.lock().files.len();
+        let mut kept = Vec::new();
+        for number in 0..64 {
+            let file = open(number);
+            // Every fourth stays open.
+            if number % 4 == 0 {
+                kept.push(file);
+            }
+        }
+        assert_eq!(known(), 64);
+        for (at, file) in kept.iter().enumerate() {
+            assert_eq!(open(4 * at as u64).id(), file.id(), "one that is open is found");
+        }
+        assert_eq!((known(), kept.len()), (64, 16), "nothing was added");
+        kept.push(open(64));
+        assert_eq!(known(), 17, "those without users went");
+        // Twice as many as were left, but not fewer than 64.
+        kept.extend((65..128).map(open));
+        assert_eq!(known(), 80);
+        let left = kept.len();
+        kept.extend((128..176).map(open));
+        assert_eq!((known(), kept.len()), (left + 48, left + 48));
+        drop(kept);
+        let _one = open(1000);
+        assert!(known() <= 64, "{}", known());
+    }
+
+    #[test]
+    fn files_without_identity_share_nothing() {
+        let cache = PageCache::new(1 << 20, Io::Inline).unwrap();
+        let files = cache.files();
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(vec![7; 10]));
+        let open = |identity| files.mapping(identity, &store, 10, "file".as_ref()).unwrap();
+        let opened = [None, None, Some((1, 2)), Some((2, 1)), Some((1, 2))].map(open);
+        let ids = opened.each_ref().map(|file| file.id());
+        assert_eq!(ids[2], ids[4]);
+        assert!((0..4).all(|at| !ids[..at].contains(&ids[at])), "{ids:?}");
+    }
+}

@@ -211,3 +211,105 @@ pub struct ReadaheadState {
     /// Position of the byte after the last one read, by reads that were not pure hits; -1 at first.
     pub prev_pos: i64,
 }
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests {
+    use super::*;
+    use crate::store::MemoryStore;
+    use crate::{File, Io, PAGE_SIZE, PageCache, StoreOptions};
+
+    fn open(frames: u64, ra_pages: u32) -> (PageCache, File, Arc<OpenFile>) {
+        let cache = PageCache::new(frames * PAGE_SIZE as u64, Io::Inline).unwrap();
+        let options = StoreOptions::default().ra_pages(ra_pages);
+        let file = cache.open_store_with(Arc::new(MemoryStore::default()), 0, options).unwrap();
+        let open = file.open_file().unwrap();
+        (cache, file, open)
+    }
+
+    #[test]
+    fn advice_sets_the_maximum_window_which_is_a_quarter_of_the_cache_at_most() {
+        for (frames, ra_pages, normal, sequential) in [
+            (1024, 32, 32, 64),
+            (256, 32, 32, 64),
+            (255, 32, 32, 63),
+            (64, 32, 16, 16),
+            (3, 32, 0, 0),
+            (1024, 0, 0, 0),
+        ] {
+            let (_cache, file, open) = open(frames, ra_pages);
+            let is = |advice, most: u64| {
+                let again = open.again(Arc::clone(&open.mapping), Arc::clone(open.store()));
+                for open in [&*open, &again] {
+                    assert_eq!((open.advice(), open.ra_pages()), (advice, most), "{frames} {ra_pages}");
+                }
+                assert_eq!(u64::from(file.readahead_state().unwrap().ra_pages), most);
+            };
+            is(Advice::Normal, normal);
+            open.set_advice(Advice::Sequential);
+            is(Advice::Sequential, sequential);
+            // Random reads keep the window for when they end.
+            open.set_advice(Advice::Random);
+            is(Advice::Random, sequential);
+            open.set_advice(Advice::Normal);
+            is(Advice::Normal, normal);
+            open.set_advice(Advice::Random);
+            is(Advice::Random, normal);
+        }
+    }
+
+    #[test]
+    fn misses_saturate_and_hits_pay_them_back() {
+        let (_cache, _file, open) = open(1024, 32);
+        for misses in 1..=MMAP_MISS_MAX {
+            assert_eq!((open.debit_mmap_miss(), open.misses()), (misses, misses));
+        }
+        assert_eq!((open.debit_mmap_miss(), open.misses()), (1000, 1000));
+        for (entries, pattern, left) in [
+            (16, Pattern::Normal, 984),
+            (4, Pattern::Random, 984),
+            (0, Pattern::Normal, 984),
+            (4, Pattern::Sequential, 980),
+            (979, Pattern::Normal, 1),
+            (3, Pattern::Normal, 0),
+            (3, Pattern::Normal, 0),
+        ] {
+            open.credit_mmap_miss(entries, pattern);
+            assert_eq!(open.misses(), left);
+        }
+    }
+
+    #[test]
+    fn without_readahead_nothing_is_paid_back() {
+        let (_cache, _file, open) = open(1024, 0);
+        open.debit_mmap_miss();
+        open.credit_mmap_miss(1, Pattern::Normal);
+        assert_eq!(open.misses(), 1);
+    }
+
+    #[test]
+    fn the_position_is_that_of_the_byte_after_the_last_one_read() {
+        let (_cache, file, open) = open(1024, 0);
+        assert_eq!((open.prev_index(), file.readahead_state().unwrap().prev_pos), (u64::MAX, -1));
+        for (position, index) in [(0, 0), (1, 0), (4095, 0), (4096, 1), (8191, 1), (1 << 44, 1 << 32)] {
+            open.set_prev_pos(position);
+            let state = file.readahead_state().unwrap();
+            assert_eq!((open.prev_index(), state.prev_pos), (index, position as i64));
+        }
+    }
+
+    #[test]
+    fn pins_and_the_close_of_their_handle_exclude_each_other() {
+        let pins = Pins::new();
+        assert!(pins.begin() && pins.begin());
+        assert_eq!(pins.close(), Err(2));
+        pins.end();
+        assert_eq!(pins.close(), Err(1));
+        pins.end();
+        assert_eq!((pins.close(), pins.close()), (Ok(()), Ok(())));
+        assert!(!pins.begin());
+        // One that came too late is still to end.
+        assert_eq!(pins.close(), Ok(()));
+        pins.end();
+        assert_eq!(pins.close(), Ok(()));
+    }
+}
