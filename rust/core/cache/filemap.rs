@@ -242,3 +242,181 @@ pub(crate) fn unblock(
         FoundOrCreated::NoFrame | FoundOrCreated::Unstable => Ok(false),
     }
 }
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests {
+    use super::*;
+    use crate::cache::options::OpenMode;
+    use crate::store::{Fault, FaultyStore, MemoryStore, Plan, Store};
+    use crate::{CacheOptions, File, Io, PAGE_SIZE, PageCache, StoreOptions, VmFault};
+    use std::time::Duration;
+
+    const PAGES: usize = 40;
+
+    fn open(ra_pages: u32, frames: u64, fails_at: u64) -> (PageCache, File, Arc<OpenFile>) {
+        let options = CacheOptions::default().io(Io::Inline).frame_timeout(Duration::ZERO);
+        let cache = PageCache::with_options(frames * PAGE_SIZE as u64, options).unwrap();
+        let bytes = Arc::new(MemoryStore::new(vec![7; PAGES * PAGE_SIZE]));
+        let store = FaultyStore::new(bytes, Plan { read: fails_at, fault: Fault::Error(5), for_ever: true });
+        let options = StoreOptions::default().ra_pages(ra_pages);
+        let file = cache.open_store_with(Arc::new(store), (PAGES * PAGE_SIZE) as u64, options).unwrap();
+        let open = file.open_file().unwrap();
+        (cache, file, open)
+    }
+
+    /// How a pass ends, and whether the page was absent.
+    fn pass(open: &Arc<OpenFile>, index: u64, pattern: Pattern, pass: Pass) -> (String, bool) {
+        let Answer { step, missed } = filemap_fault(open, index, pattern, pass);
+        let step = match step {
+            Step::Locked(held) => format!("locked {}", held.lock.page().index()),
+            step => format!("{step:?}"),
+        };
+        (step, missed)
+    }
+
+    fn answer(step: &str, missed: bool) -> (String, bool) {
+        (step.into(), missed)
+    }
+
+    fn resident(file: &File) -> Vec<u64> {
+        let pages = file.residency(0, None).unwrap();
+        (0..).zip(pages).filter(|&(_, byte)| byte == 1).map(|(index, _)| index).collect()
+    }
+
+    const WINDOW: Blocked = Blocked::SyncReadahead(Around::Window);
+    const SEQUENTIAL: Blocked = Blocked::SyncReadahead(Around::Sequential);
+
+    #[test]
+    fn a_first_pass_reads_nothing_and_says_what_to_read() {
+        for (pattern, ra_pages, blocked, misses, pages) in [
+            (Pattern::Normal, 8, WINDOW, 1, 6..14),
+            (Pattern::Sequential, 8, SEQUENTIAL, 0, 10..18),
+            (Pattern::Random, 8, Blocked::Page, 0, 10..11),
+            (Pattern::Normal, 0, Blocked::Page, 0, 10..11),
+            (Pattern::Sequential, 0, Blocked::Page, 0, 10..11),
+        ] {
+            let (cache, file, open) = open(ra_pages, 256, u64::MAX);
+            let told = answer(&format!("{:?}", Step::Blocked(blocked)), true);
+            assert_eq!(pass(&open, 10, pattern, Pass::First), told, "{pattern:?} {ra_pages}");
+            assert_eq!((open.misses(), cache.stats().reads), (misses, 0));
+            assert!(unblock(&open, 10, blocked, Pass::First).unwrap());
+            assert_eq!(cache.stats().reads, 1);
+            assert_eq!(resident(&file), pages.collect::<Vec<_>>(), "{pattern:?} {ra_pages}");
+            for again in [Pass::First, Pass::Tried] {
+                assert_eq!(pass(&open, 10, pattern, again), answer("locked 10", false));
+            }
+            assert_eq!((open.misses(), cache.stats().reads), (misses, 1));
+            cache.check().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_later_pass_reads_itself_and_pays_nothing() {
+        for (pattern, ra_pages, pages) in [
+            (Pattern::Normal, 8, 6..14),
+            (Pattern::Sequential, 8, 10..18),
+            (Pattern::Random, 8, 10..11),
+            (Pattern::Normal, 0, 10..11),
+        ] {
+            let (cache, file, open) = open(ra_pages, 256, u64::MAX);
+            assert_eq!(pass(&open, 10, pattern, Pass::Tried), answer("locked 10", true));
+            assert_eq!(resident(&file), pages.collect::<Vec<_>>(), "{pattern:?} {ra_pages}");
+            assert_eq!((open.misses(), cache.stats().reads), (0, 1));
+            cache.check().unwrap();
+        }
+    }
+
+    #[test]
+    fn after_many_misses_no_window_is_read() {
+        let (_cache, file, open) = open(8, 256, u64::MAX);
+        for _ in 0..MMAP_LOTSAMISS - 1 {
+            open.debit_mmap_miss();
+        }
+        let blocked = |blocked| answer(&format!("{:?}", Step::Blocked(blocked)), true);
+        assert_eq!(pass(&open, 10, Pattern::Normal, Pass::First), blocked(WINDOW));
+        assert_eq!(open.misses(), MMAP_LOTSAMISS);
+        assert_eq!(pass(&open, 10, Pattern::Normal, Pass::Tried), answer("locked 10", true));
+        assert_eq!(resident(&file).len(), 8, "a later pass is the same fault");
+        assert_eq!(pass(&open, 30, Pattern::Normal, Pass::First), blocked(Blocked::Page));
+        assert_eq!(pass(&open, 30, Pattern::Normal, Pass::Tried), answer("locked 30", false));
+        assert_eq!(pass(&open, 38, Pattern::Normal, Pass::Tried), answer("locked 38", true));
+        assert_eq!((resident(&file).len(), open.misses()), (10, MMAP_LOTSAMISS + 1));
+    }
+
+    #[test]
+    fn a_marker_stops_the_first_pass_of_those_who_read_ahead() {
+        let (cache, file, open) = open(8, 256, u64::MAX);
+        read_around(&open, 10);
+        let (marked, step) = (12, format!("{:?}", Step::Blocked(Blocked::AsyncReadahead)));
+        let without = OpenFile::new(Arc::clone(&open.mapping), Arc::clone(open.store()), OpenMode::Read, 0);
+        for (open, pattern, first) in [
+            (&open, Pattern::Normal, &*step),
+            (&open, Pattern::Sequential, &step),
+            (&open, Pattern::Random, "locked 12"),
+            (&Arc::new(without), Pattern::Normal, "locked 12"),
+        ] {
+            assert_eq!(pass(open, marked, pattern, Pass::First), answer(first, false));
+            assert_eq!(pass(open, marked, pattern, Pass::Tried), answer("locked 12", false));
+            assert_eq!(pass(open, marked - 1, pattern, Pass::First), answer("locked 11", false));
+        }
+        assert_eq!((resident(&file), open.misses()), ((6..14).collect(), 0));
+        assert!(unblock(&open, marked, Blocked::AsyncReadahead, Pass::First).unwrap());
+        assert!(resident(&file).len() > 8, "the next window was read");
+        assert_eq!(pass(&open, marked, Pattern::Normal, Pass::First), answer("locked 12", false));
+        cache.check().unwrap();
+    }
+
+    #[test]
+    fn a_page_past_the_end_or_locked_is_not_waited_for() {
+        let (cache, _file, open) = open(8, 256, u64::MAX);
+        for index in [PAGES as u64, u64::MAX >> 12] {
+            for again in [Pass::First, Pass::Tried] {
+                let (step, missed) = pass(&open, index, Pattern::Normal, again);
+                assert_eq!((&*step, missed), (&*format!("Beyond({})", PAGES * PAGE_SIZE), false));
+            }
+            assert!(unblock(&open, index, Blocked::Page, Pass::Tried).unwrap());
+        }
+        let last = PAGES as u64 - 1;
+        assert_eq!(pass(&open, last, Pattern::Normal, Pass::Tried), answer("locked 39", true));
+        let handle = open.mapping.find_get_page(last, &crate::rcu::read()).unwrap();
+        let lock = handle.page().try_lock().unwrap();
+        let told = answer(&format!("{:?}", Step::Blocked(Blocked::Page)), false);
+        assert_eq!(pass(&open, last, Pattern::Normal, Pass::First), told);
+        drop(lock);
+        assert_eq!(pass(&open, last, Pattern::Normal, Pass::First), answer("locked 39", false));
+        drop(handle);
+        cache.check().unwrap();
+    }
+
+    #[test]
+    fn errors_are_left_to_the_pass_that_reads_again() {
+        for ra_pages in [0, 8] {
+            let (cache, file, open) = open(ra_pages, 256, 1);
+            let (step, missed) = pass(&open, 3, Pattern::Normal, Pass::Tried);
+            assert!(missed && step.starts_with("Unreadable"), "{step}");
+            assert!(unblock(&open, 3, Blocked::Page, Pass::First).unwrap());
+            assert!(
+                matches!(unblock(&open, 3, Blocked::Page, Pass::Tried), Err(NotRead::Failed(error)) if error.errno() == 5)
+            );
+            let (step, missed) = pass(&open, 3, Pattern::Normal, Pass::First);
+            assert_eq!((&*step, missed), (&*format!("{:?}", Step::Blocked(Blocked::Page)), false));
+            let fault = file.filemap_fault(3, false).unwrap();
+            assert_eq!((fault.result, fault.abort), (VmFault::SIGBUS, None));
+            cache.check().unwrap();
+        }
+    }
+
+    #[test]
+    fn without_a_frame_a_fault_says_so() {
+        let (cache, file, open) = open(8, 1, u64::MAX);
+        let other = cache.open_store(Arc::new(MemoryStore::new(vec![1; 9])) as Arc<dyn Store>, 9).unwrap();
+        let pin = other.pin(0, 9).unwrap();
+        assert_eq!(pass(&open, 3, Pattern::Random, Pass::Tried), answer("Blocked(Page)", true));
+        assert!(!unblock(&open, 3, Blocked::Page, Pass::First).unwrap());
+        assert_eq!(file.filemap_fault(3, false).unwrap().result, VmFault::OOM | VmFault::MAJOR);
+        drop(pin);
+        assert!(unblock(&open, 3, Blocked::Page, Pass::First).unwrap());
+        assert_eq!(file.filemap_fault(3, false).unwrap().result, VmFault::LOCKED);
+        cache.check().unwrap();
+    }
+}

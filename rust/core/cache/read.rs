@@ -173,3 +173,154 @@ pub(super) fn make_uptodate<'f>(
         Err(NotRead::Left(error)) => Err(error),
     }
 }
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests {
+    use crate::store::{MemoryStore, Store};
+    use crate::{CacheOptions, CacheStats, Error, File, Io, PAGE_SIZE, PageCache, StoreOptions};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    const PAGE: u64 = PAGE_SIZE as u64;
+    const PAGES: u64 = 40;
+
+    fn open(store: Arc<dyn Store>, frames: u64, ra_pages: u32) -> (PageCache, File) {
+        let options = CacheOptions::default().io(Io::Inline).frame_timeout(Duration::ZERO);
+        let cache = PageCache::with_options(frames * PAGE, options).unwrap();
+        let options = StoreOptions::default().name("file").ra_pages(ra_pages);
+        let file = cache.open_store_with(store, PAGES * PAGE, options).unwrap();
+        (cache, file)
+    }
+
+    fn numbers() -> Arc<dyn Store> {
+        Arc::new(MemoryStore::new((0..PAGES * PAGE).map(|at| (at % 251) as u8).collect()))
+    }
+
+    fn counts(stats: CacheStats) -> [u64; 4] {
+        [stats.hits, stats.misses, stats.reads, stats.readahead_pages]
+    }
+
+    #[test]
+    fn a_read_at_random_requests_its_own_pages_at_once() {
+        for (offset, length, pages) in [
+            (20 * PAGE, 1, 1),
+            (20 * PAGE + 9, PAGE - 9, 1),
+            (20 * PAGE + 9, PAGE - 8, 2),
+            (20 * PAGE + 4000, 200, 2),
+            (20 * PAGE, 5 * PAGE, 5),
+            (20 * PAGE + 1, 5 * PAGE, 6),
+            (PAGES * PAGE - 9, 20, 1),
+            (PAGES * PAGE - PAGE - 1, 2 * PAGE, 2),
+        ] {
+            let (cache, file) = open(numbers(), 256, 32);
+            let mut buf = vec![0; length as usize];
+            let n = file.pread(&mut buf, offset).unwrap();
+            assert_eq!(n as u64, length.min(PAGES * PAGE - offset));
+            assert!(buf[..n].iter().zip(offset..).all(|(&found, at)| u64::from(found) == at % 251));
+            assert_eq!(counts(cache.stats())[2..], [1, pages], "{length} at {offset}");
+            assert_eq!(cache.stats().misses + cache.stats().hits, pages);
+            assert_eq!(file.readahead_state().unwrap().prev_pos as u64, offset + n as u64);
+            // A hit moves nothing.
+            file.pread(&mut buf[..1], offset).unwrap();
+            assert_eq!(file.readahead_state().unwrap().prev_pos as u64, offset + n as u64);
+            cache.check().unwrap();
+        }
+    }
+
+    #[test]
+    fn each_page_is_a_hit_or_a_miss() {
+        let (cache, file) = open(numbers(), 256, 0);
+        let mut buf = vec![0; 6 * PAGE_SIZE];
+        let mut before = counts(cache.stats());
+        for (first, pages, expected) in [
+            (3, 1, [0, 1, 1, 0]),
+            (5, 1, [0, 1, 1, 0]),
+            (2, 5, [2, 3, 3, 0]),
+            (2, 5, [5, 0, 0, 0]),
+            (4, 1, [1, 0, 0, 0]),
+        ] {
+            file.pread(&mut buf[..pages * PAGE_SIZE], first * PAGE).unwrap();
+            let after = counts(cache.stats());
+            assert_eq!([0, 1, 2, 3].map(|at| after[at] - before[at]), expected, "{pages} from {first}");
+            before = after;
+        }
+        assert_eq!(cache.stats().retries, 0);
+        // What readahead brings is there when its turn comes.
+        let (cache, file) = open(numbers(), 256, 8);
+        for index in 0..PAGES {
+            file.pread(&mut buf[..9], index * PAGE).unwrap();
+        }
+        let [hits, misses, reads, ahead] = counts(cache.stats());
+        assert_eq!((hits, misses, ahead), (PAGES - 1, 1, PAGES));
+        assert!(reads <= PAGES / 8 + 3, "{reads}");
+        cache.check().unwrap();
+    }
+
+    #[test]
+    fn a_reader_without_a_frame_is_told_what_holds_them() {
+        let (cache, file) = open(numbers(), 1, 0);
+        let pin = file.pin(3 * PAGE, 1).unwrap();
+        let error = file.pread(&mut [0; 9], 7 * PAGE).unwrap_err();
+        let told = error.to_string();
+        assert!(
+            matches!(error, Error::OutOfFrames { capacity: 1, ref what, .. } if what == "page 7 of file"),
+            "{told}"
+        );
+        assert!(told.contains("1 pinned"), "{told}");
+        assert_eq!(file.pread(&mut [0; 9], 3 * PAGE).unwrap(), 9);
+        drop(pin);
+        assert_eq!(file.pread(&mut [0; 9], 7 * PAGE).unwrap(), 9);
+        cache.check().unwrap();
+    }
+
+    /// A store that has fewer bytes than the file should, and may not say so.
+    struct Short {
+        has: usize,
+        says: bool,
+    }
+
+    impl Store for Short {
+        fn read_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<usize> {
+            let n = self.has.saturating_sub(offset as usize).min(buf.len());
+            buf[..n].fill(7);
+            Ok(n)
+        }
+
+        fn size(&self) -> std::io::Result<Option<u64>> {
+            Ok(self.says.then_some(self.has as u64))
+        }
+
+        fn look(&self) -> std::io::Result<crate::store::Look> {
+            Ok(crate::store::Look::default())
+        }
+    }
+
+    #[test]
+    fn a_store_that_ends_early_made_the_file_shorter_or_is_broken() {
+        let has = 3 * PAGE_SIZE + 100;
+        for ra_pages in [0, 8] {
+            for (offset, got) in
+                [(3 * PAGE, 100), (3 * PAGE + 99, 1), (5 * PAGE, 0), (PAGE, 2 * PAGE_SIZE + 100)]
+            {
+                let (cache, file) = open(Arc::new(Short { has, says: true }), 256, ra_pages);
+                let mut buf = vec![0; 4 * PAGE_SIZE];
+                assert_eq!(file.pread(&mut buf, offset).unwrap(), got);
+                assert_eq!(file.size().unwrap(), has as u64);
+                assert!(buf[..got].iter().all(|&byte| byte == 7));
+                cache.check().unwrap();
+            }
+            let (cache, file) = open(Arc::new(Short { has, says: false }), 256, ra_pages);
+            for (offset, told) in [
+                (3 * PAGE, "short read: 100 of 4096 bytes at offset 12288"),
+                (5 * PAGE, "short read: 0 of 4096 bytes at offset 20480"),
+            ] {
+                let error = file.pread(&mut [0; 4], offset).unwrap_err();
+                assert_eq!(error.to_string(), format!("file: {told}"));
+                assert_eq!(cache.stats().read_errors, cache.stats().reads);
+            }
+            assert_eq!((file.size().unwrap(), cache.stats().read_bytes), (PAGES * PAGE, 0));
+            file.pread(&mut vec![0; 3 * PAGE_SIZE], 0).unwrap();
+            cache.check().unwrap();
+        }
+    }
+}

@@ -37,3 +37,109 @@ pub(crate) fn judge_read_error(mapping: &AddressSpace, index: u64, cause: IoErro
     }
     ReadError::Unreadable(mapping.i_size(), cause)
 }
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests {
+    use super::*;
+    use crate::error::ShortRead;
+    use crate::store::{Look, Store};
+    use crate::sync::Mutex;
+    use crate::{File, Io, PAGE_SIZE, PageCache};
+    use std::ffi::OsStr;
+    use std::io;
+    use std::sync::Arc;
+
+    const PAGE: u64 = PAGE_SIZE as u64;
+
+    /// A store that says what it is told to, or that it cannot.
+    struct Says(Mutex<Option<u64>>);
+
+    impl Store for Says {
+        fn read_at(&self, buf: &mut [u8], _offset: u64) -> io::Result<usize> {
+            Ok(buf.len())
+        }
+
+        fn look(&self) -> io::Result<Look> {
+            let size = self.0.lock().ok_or(io::ErrorKind::TimedOut)?;
+            Ok(Look { size: Some(size), version: Some(1), changed: None })
+        }
+    }
+
+    fn open() -> (Arc<Says>, PageCache, File) {
+        let store = Arc::new(Says(Mutex::new(Some(5 * PAGE))));
+        let cache = PageCache::new(1 << 20, Io::Inline).unwrap();
+        let file = cache.open_store(Arc::clone(&store) as Arc<dyn Store>, 5 * PAGE).unwrap();
+        (store, cache, file)
+    }
+
+    fn changed() -> IoError {
+        IoError::changed(OsStr::new("says"))
+    }
+
+    fn short(size: u64) -> IoError {
+        let short = ShortRead { got: 3, expected: 9, offset: 0, size };
+        IoError::new(io::Error::new(io::ErrorKind::UnexpectedEof, short), OsStr::new("says"))
+    }
+
+    fn broken() -> IoError {
+        IoError::new(io::Error::from_raw_os_error(5), OsStr::new("says"))
+    }
+
+    #[test]
+    fn what_a_failed_read_means_depends_on_the_store() {
+        let (same, inside, outside) = (Some(5 * PAGE), Some(4 * PAGE), Some(3 * PAGE));
+        type Cause = fn() -> IoError;
+        let began_with: Cause = || short(5 * PAGE);
+        let began_earlier: Cause = || short(6 * PAGE);
+        // A cause, what the store says now, and what that means for page 3.
+        for (number, (cause, says, means)) in (0..).zip([
+            (changed as Cause, same, "changed"),
+            (changed, inside, "changed"),
+            (changed, outside, "beyond"),
+            (changed, None, "unreadable"),
+            (began_with, same, "unreadable"),
+            (began_with, inside, "changed"),
+            (began_with, outside, "beyond"),
+            (began_with, None, "unreadable"),
+            (began_earlier, same, "changed"),
+            (broken, same, "unreadable"),
+            (broken, outside, "unreadable"),
+        ]) {
+            let (store, _cache, file) = open();
+            *store.0.lock() = says;
+            let mapping = &file.open_file().unwrap().mapping;
+            let before = mapping.i_size();
+            let followed = if says.is_some() && (cause().is_change() || cause().is_short_read()) {
+                says
+            } else {
+                Some(before)
+            };
+            match (judge_read_error(mapping, 3, cause()), means) {
+                (ReadError::Beyond(size), "beyond") => assert_eq!(size, 3 * PAGE, "{number}"),
+                (ReadError::Changed, "changed") => {}
+                (ReadError::Unreadable(size, of), "unreadable") => {
+                    assert_eq!((size, of.errno()), (before, cause().errno()), "{number}");
+                }
+                _ => panic!("{number}: {means}"),
+            }
+            assert_eq!(Some(mapping.i_size()), followed, "{number}");
+        }
+    }
+
+    #[test]
+    fn a_store_that_always_differs_is_unreadable_at_last() {
+        let (_store, _cache, file) = open();
+        let mapping = &file.open_file().unwrap().mapping;
+        let now = Look { version: Some(2), ..mapping.version.expected().unwrap() };
+        assert!(
+            may_come(mapping, &changed()) && !may_come(mapping, &broken()) && !may_come(mapping, &short(9))
+        );
+        while mapping.version.may_vouch() {
+            mapping.version.vouches(&mapping.version.expected().unwrap(), &now);
+        }
+        assert!(!may_come(mapping, &changed()));
+        assert!(
+            matches!(judge_read_error(mapping, 3, changed()), ReadError::Unreadable(size, _) if size == 5 * PAGE)
+        );
+    }
+}
