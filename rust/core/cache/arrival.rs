@@ -121,3 +121,66 @@ fn unanswered(mapping: &AddressSpace) -> Error {
     let panicked = || std::io::Error::other("the store panicked");
     mapping.shared.require_open().err().unwrap_or_else(|| Error::Io(IoError::new(panicked(), &mapping.name)))
 }
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests {
+    use crate::store::{ReadBy, Store};
+    use crate::sync::Tally;
+    use crate::{Error, Io, Mm, MmOptions, PAGE_SIZE, PageCache, Prot, StoreOptions};
+    use std::io;
+    use std::sync::Arc;
+
+    const PAGE: u64 = PAGE_SIZE as u64;
+
+    /// A store that workers read: its first read panics or fails.
+    struct Fails {
+        panics: bool,
+        reads: Tally,
+    }
+
+    impl Store for Fails {
+        fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+            self.reads.add(1);
+            if self.reads.tallied() == 1 {
+                assert!(!self.panics, "as planned");
+                return Err(io::Error::from_raw_os_error(5));
+            }
+            buf.fill((offset / PAGE) as u8 + 1);
+            Ok(buf.len())
+        }
+
+        fn read_by(&self) -> ReadBy {
+            ReadBy::Workers { timeout: None }
+        }
+    }
+
+    #[test]
+    fn a_page_that_workers_read_arrives_with_its_bytes_or_its_error() {
+        for (panics, told) in [(true, "the store panicked"), (false, "Input/output error")] {
+            let store = Arc::new(Fails { panics, reads: Tally::new() });
+            let cache = PageCache::new(1 << 20, Io::Threads).unwrap();
+            let options = StoreOptions::default().name("fails").ra_pages(0);
+            let file =
+                cache.open_store_with(Arc::clone(&store) as Arc<dyn Store>, 8 * PAGE, options).unwrap();
+            let error = file.pread(&mut [0], 3 * PAGE).unwrap_err();
+            assert!(matches!(&error, Error::Io(error) if error.file == "fails"), "{error:?}");
+            assert!(error.to_string().contains(told), "{error}");
+            cache.settle();
+            cache.check().unwrap();
+            let mm = Mm::new(&cache, MmOptions::default()).unwrap();
+            let address = mm.mmap(&file, None, 0, Prot::Read, true).unwrap();
+            let mut byte = [0];
+            for index in [3, 5] {
+                file.pread(&mut byte, index * PAGE).unwrap();
+                assert_eq!(u64::from(byte[0]), index + 1);
+                mm.load(address + (index + 1) * PAGE, &mut byte).unwrap();
+                assert_eq!(u64::from(byte[0]), index + 2);
+            }
+            assert_eq!((store.reads.tallied(), cache.stats().reads_abandoned), (5, 0));
+            mm.close().unwrap();
+            cache.close().unwrap();
+            let closed = file.pread(&mut byte, 7 * PAGE);
+            assert!(matches!(&closed, Err(Error::Closed(what)) if what == "the page cache"), "{closed:?}");
+        }
+    }
+}

@@ -190,3 +190,128 @@ fn read_store(
         }
     }
 }
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests {
+    use crate::store::{Fault, FaultyStore, MemoryStore, Plan, Store};
+    use crate::{Advice, File, Io, PAGE_SIZE, PageCache, StoreOptions};
+    use std::io;
+    use std::sync::{Arc, OnceLock};
+    use std::time::Duration;
+
+    const PAGE: u64 = PAGE_SIZE as u64;
+
+    fn bytes(size: u64) -> Vec<u8> {
+        (0..size).map(|at| (at % 251) as u8).collect()
+    }
+
+    fn open(store: Arc<dyn Store>, size: u64, ra_pages: u32) -> (PageCache, File) {
+        let cache = PageCache::new(16 << 20, Io::Inline).unwrap();
+        let options = StoreOptions::default().ra_pages(ra_pages);
+        let file = cache.open_store_with(store, size, options).unwrap();
+        (cache, file)
+    }
+
+    fn faulty(size: u64, read: u64, fault: Fault) -> Arc<FaultyStore> {
+        let inner = Arc::new(MemoryStore::new(bytes(size)));
+        Arc::new(FaultyStore::new(inner, Plan { read, fault, for_ever: false }))
+    }
+
+    #[test]
+    fn reads_and_their_bytes_are_counted() {
+        let size = 2 * PAGE + 100;
+        let (cache, file) = open(Arc::new(MemoryStore::new(bytes(size))), size, 0);
+        let counts = |cache: &PageCache| {
+            let stats = cache.stats();
+            (stats.reads, stats.read_bytes, stats.read_errors)
+        };
+        let mut buf = vec![0; 3 * PAGE_SIZE];
+        for (offset, expected) in [(0, (1, PAGE, 0)), (2 * PAGE, (2, PAGE + 100, 0)), (PAGE, (3, size, 0))] {
+            file.pread(&mut buf[..1], offset).unwrap();
+            assert_eq!(counts(&cache), expected);
+        }
+        // A window is one read, and the end of its last page is zeros, as growth shows.
+        let (cache, file) = open(Arc::new(MemoryStore::new(bytes(size))), size, 8);
+        file.pread(&mut buf, 0).unwrap();
+        assert_eq!(counts(&cache), (1, size, 0));
+        file.truncate(3 * PAGE).unwrap();
+        assert_eq!(file.pread(&mut buf, 0).unwrap(), buf.len());
+        assert_eq!(counts(&cache), (1, size, 0));
+        assert!(buf[..size as usize] == bytes(size) && buf[size as usize..].iter().all(|&byte| byte == 0));
+        for fault in [Fault::Error(5), Fault::Short(9)] {
+            let (cache, file) = open(faulty(size, 2, fault), size, 0);
+            for (read, expected) in [
+                (true, (1, PAGE, 0)),
+                (false, (2, PAGE, 1)),
+                (true, (3, 2 * PAGE, 1)),
+                (true, (3, 2 * PAGE, 1)),
+            ] {
+                let offset = if expected.0 == 1 { 0 } else { PAGE };
+                assert_eq!(file.pread(&mut buf[..8], offset).is_ok(), read);
+                assert_eq!(counts(&cache), expected);
+            }
+            cache.check().unwrap();
+        }
+        let (cache, file) = open(faulty(size, 1, Fault::Slow(Duration::from_millis(8))), size, 0);
+        file.pread(&mut buf[..8], 0).unwrap();
+        assert!(cache.stats().io_seconds >= 0.008);
+        file.pread(&mut buf[..8], 0).unwrap();
+        assert_eq!(cache.stats().reads, 1);
+    }
+
+    #[test]
+    fn a_long_window_is_read_in_pieces_up_to_the_first_that_fails() {
+        let pages = 700;
+        for fails_at in [1, 2, 3, 9] {
+            let (cache, file) = open(faulty(pages * PAGE, fails_at, Fault::Error(5)), pages * PAGE, 1000);
+            file.advise(Advice::WillNeed, 0, None).unwrap();
+            let resident = file.residency(0, None).unwrap();
+            let expected = (256 * (fails_at - 1)).min(pages) as usize;
+            assert!(resident[..expected].iter().all(|&byte| byte == 1), "{fails_at}");
+            assert!(resident[expected..].iter().all(|&byte| byte == 0), "{fails_at}");
+            assert_eq!((cache.stats().reads, cache.stats().readahead_pages), (fails_at.min(3), pages));
+            assert_eq!(cache.stats().bytes_in_flight, 0);
+            let mut buf = vec![0; (pages * PAGE) as usize];
+            assert_eq!(file.pread(&mut buf, 0).unwrap(), buf.len());
+            assert!(buf == bytes(pages * PAGE));
+            cache.check().unwrap();
+        }
+    }
+
+    /// A store that is made shorter while it is read for the first time.
+    struct Cut {
+        inner: MemoryStore,
+        file: OnceLock<File>,
+        was_read: OnceLock<()>,
+    }
+
+    impl Store for Cut {
+        fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+            if self.was_read.set(()).is_ok() {
+                let file = self.file.get().unwrap().clone();
+                std::thread::spawn(move || file.truncate(offset + 100).unwrap());
+                while self.inner.size()? != Some(offset + 100) {
+                    std::thread::yield_now();
+                }
+            }
+            self.inner.read_at(buf, offset)
+        }
+
+        fn truncate(&self, size: u64) -> io::Result<()> {
+            self.inner.truncate(size)
+        }
+    }
+
+    #[test]
+    fn a_read_that_a_truncation_cuts_short_is_made_again() {
+        let inner = MemoryStore::new(bytes(4 * PAGE));
+        let store = Arc::new(Cut { inner, file: OnceLock::new(), was_read: OnceLock::new() });
+        let (cache, file) = open(Arc::clone(&store) as Arc<dyn Store>, 4 * PAGE, 0);
+        assert!(store.file.set(file.clone()).is_ok());
+        let mut buf = [9; PAGE_SIZE];
+        assert_eq!(file.pread(&mut buf, PAGE).unwrap(), 100);
+        assert_eq!(buf[..100], bytes(PAGE + 100)[PAGE_SIZE..]);
+        let stats = cache.stats();
+        assert_eq!((stats.reads, stats.read_bytes, stats.read_errors), (2, 100, 0));
+    }
+}

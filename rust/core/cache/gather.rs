@@ -211,7 +211,7 @@ fn past_the_end(offset: u64, size: u64) -> Error {
 #[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
 mod tests {
     use crate::store::{MemoryStore, Store};
-    use crate::{Error, File, Io, PAGE_SIZE, PageCache, StoreOptions};
+    use crate::{Error, File, Io, Out, PAGE_SIZE, PageCache, StoreOptions, Verdict};
     use std::io;
     use std::sync::Arc;
 
@@ -263,6 +263,54 @@ mod tests {
         assert_eq!(file.gather_cached(&[8, 2 * page, page, 4], 2, &mut out).unwrap(), 2);
         assert_eq!(out[..4], [8, 9, byte(2 * page), byte(2 * page + 1)]);
         assert_eq!(cache.stats().reads, 2);
+    }
+
+    #[test]
+    fn each_read_counts_once() {
+        let (cache, file) = file(Arc::new(MemoryStore::new(numbers())));
+        let page = PAGE_SIZE as u64;
+        file.pread(&mut vec![0; 5 * PAGE_SIZE], 0).unwrap();
+        let counts = || (cache.stats().hits, cache.stats().misses, cache.stats().reads);
+        let mut before = counts();
+        let mut gathers = |offsets: &[u64], length, expected| {
+            let mut out = vec![0; offsets.len() * length];
+            file.gather(offsets, length, &mut out).unwrap();
+            for (row, offset) in out.chunks(length.max(1)).zip(offsets) {
+                assert!((*offset..).zip(row).all(|(at, &found)| found == byte(at)), "at {offset}");
+            }
+            let after = counts();
+            assert_eq!((after.0 - before.0, after.1 - before.1, after.2 - before.2), expected);
+            before = after;
+        };
+        let many: Vec<u64> = (0..100).map(|n| n * 97).collect();
+        gathers(&many, 10, (100, 0, 0));
+        gathers(&many, 0, (0, 0, 0));
+        gathers(&[7, page, 20 * page, 3 * page, 20 * page + 5], 10, (4, 1, 1));
+        // More than a section copies.
+        gathers(&[3, 9], 25 * PAGE_SIZE, (6 + 26, 20, 20));
+        gathers(&[4], 25 * PAGE_SIZE, (26, 0, 0));
+        cache.check().unwrap();
+    }
+
+    #[test]
+    fn a_part_of_a_call_is_of_its_version() {
+        let (_cache, file) = file(Arc::new(MemoryStore::new(numbers())));
+        let mut out = [0; 4];
+        for cached in [false, true] {
+            let mut call = file.one_version().unwrap();
+            assert!(file.gather_part(&call, &[5, 9000], 2, Out::from(&mut out[..])).unwrap());
+            assert_eq!(out, [5, 6, byte(9000), byte(9001)]);
+            file.revalidate_dropping().unwrap();
+            if cached {
+                file.pread(&mut [0; 9100], 0).unwrap();
+            }
+            assert!(!file.gather_part(&call, &[5, 9000], 2, Out::from(&mut out[..])).unwrap());
+            assert_eq!(file.judge(&mut call, false).unwrap(), Verdict::Again);
+            assert!(file.gather_part(&call, &[5, 9000], 2, Out::from(&mut out[..])).unwrap());
+        }
+        let call = file.one_version().unwrap();
+        let refused = file.gather_part(&call, &[5], 2, Out::from(&mut out[..]));
+        assert!(matches!(refused, Err(Error::InvalidArgument(_))));
     }
 
     #[test]

@@ -290,10 +290,10 @@ mod tests {
     fn the_position_is_that_of_the_byte_after_the_last_one_read() {
         let (_cache, file, open) = open(1024, 0);
         assert_eq!((open.prev_index(), file.readahead_state().unwrap().prev_pos), (u64::MAX, -1));
-        for (position, index) in [(0, 0), (1, 0), (4095, 0), (4096, 1), (8191, 1), (1 << 44, 1 << 32)] {
-            open.set_prev_pos(position);
+        for (position, index) in [(0_i64, 0), (1, 0), (4095, 0), (4096, 1), (8191, 1), (1 << 44, 1 << 32)] {
+            open.set_prev_pos(position.unsigned_abs());
             let state = file.readahead_state().unwrap();
-            assert_eq!((open.prev_index(), state.prev_pos), (index, position as i64));
+            assert_eq!((open.prev_index(), state.prev_pos), (index, position));
         }
     }
 

@@ -196,6 +196,10 @@ mod tests {
         Arc::new(MemoryStore::new((0..PAGES * PAGE).map(|at| (at % 251) as u8).collect()))
     }
 
+    fn position(file: &File) -> u64 {
+        u64::try_from(file.readahead_state().unwrap().prev_pos).unwrap()
+    }
+
     fn counts(stats: CacheStats) -> [u64; 4] {
         [stats.hits, stats.misses, stats.reads, stats.readahead_pages]
     }
@@ -219,10 +223,10 @@ mod tests {
             assert!(buf[..n].iter().zip(offset..).all(|(&found, at)| u64::from(found) == at % 251));
             assert_eq!(counts(cache.stats())[2..], [1, pages], "{length} at {offset}");
             assert_eq!(cache.stats().misses + cache.stats().hits, pages);
-            assert_eq!(file.readahead_state().unwrap().prev_pos as u64, offset + n as u64);
+            assert_eq!(position(&file), offset + n as u64);
             // A hit moves nothing.
             file.pread(&mut buf[..1], offset).unwrap();
-            assert_eq!(file.readahead_state().unwrap().prev_pos as u64, offset + n as u64);
+            assert_eq!(position(&file), offset + n as u64);
             cache.check().unwrap();
         }
     }

@@ -72,6 +72,8 @@ mod tests {
         (store, cache, file)
     }
 
+    type Cause = fn() -> IoError;
+
     fn changed() -> IoError {
         IoError::changed(OsStr::new("says"))
     }
@@ -88,7 +90,6 @@ mod tests {
     #[test]
     fn what_a_failed_read_means_depends_on_the_store() {
         let (same, inside, outside) = (Some(5 * PAGE), Some(4 * PAGE), Some(3 * PAGE));
-        type Cause = fn() -> IoError;
         let began_with: Cause = || short(5 * PAGE);
         let began_earlier: Cause = || short(6 * PAGE);
         // A cause, what the store says now, and what that means for page 3.

@@ -41,6 +41,8 @@ struct Changing {
     looks: Tally,
     before_read: Mutex<Option<Change>>,
     before_look: Mutex<Option<Change>>,
+    /// It cannot be examined.
+    is_dumb: Mutex<bool>,
 }
 
 impl Changing {
@@ -51,6 +53,7 @@ impl Changing {
             looks: Tally::new(),
             before_read: Mutex::new(None),
             before_look: Mutex::new(None),
+            is_dumb: Mutex::new(false),
         })
     }
 
@@ -87,6 +90,9 @@ impl Store for Changing {
 
     fn look(&self) -> io::Result<Look> {
         self.looks.add(1);
+        if *self.is_dumb.lock() {
+            return Err(io::Error::from_raw_os_error(13));
+        }
         Ok(self.change(&self.before_look).look)
     }
 
@@ -672,6 +678,40 @@ fn a_file_that_stays_young_is_stale_unless_it_grows() {
         assert_eq!(read(&file).unwrap(), store.state.lock().version);
         cache.check().unwrap();
     }
+}
+
+#[test]
+fn a_store_that_cannot_be_examined_serves_hits_alone() {
+    let store = Changing::file();
+    let (cache, file) = open(&store, 0);
+    let mut page = [0; PAGE_SIZE];
+    file.pread(&mut page, 0).unwrap();
+    *store.is_dumb.lock() = true;
+    let told =
+        |error: &Error| matches!(error, Error::Io(error) if error.errno() == 13 && error.file == "file");
+    assert_eq!(file.pread(&mut page, 0).unwrap(), PAGE_SIZE);
+    assert_eq!(file.pin(9, 9).unwrap()[..], [1; 9]);
+    assert!(told(&file.pread(&mut page, PAGE).unwrap_err()));
+    assert!(told(&file.pread(&mut page, PAGES * PAGE).unwrap_err()));
+    assert!(told(&file.gather(&[0, 2 * PAGE], 1, &mut page[..2]).unwrap_err()));
+    assert!(told(&file.look().unwrap_err()) && told(&file.revalidate().unwrap_err()));
+    assert!(told(&file.revalidate_dropping().unwrap_err()));
+    assert!(told(&file.pin(PAGE, 1).unwrap_err()));
+    assert!(file.filemap_fault(3, false).unwrap().result.has(VmFault::SIGBUS));
+    assert_eq!(cached(&file).iter().position(|is| !is), Some(1));
+    file.advise(Advice::WillNeed, 0, None).unwrap();
+    assert_eq!(
+        cached(&file).iter().filter(|&&is| is).count(),
+        1,
+        "what cannot be vouched for does not count"
+    );
+    // A truncation goes through: whatever was missed is met at the next look.
+    file.truncate(PAGES * PAGE / 2).unwrap();
+    assert_eq!(file.size().unwrap(), PAGES * PAGE / 2);
+    *store.is_dumb.lock() = false;
+    assert_eq!(file.pread(&mut page, PAGE).unwrap(), PAGE_SIZE);
+    assert_eq!((page, file.look().unwrap()), ([1; PAGE_SIZE], PAGES * PAGE / 2));
+    cache.check().unwrap();
 }
 
 #[test]

@@ -24,6 +24,8 @@ fn bytes(size: u64) -> Vec<u8> {
     (0..size).map(byte).collect()
 }
 
+type Call<T> = fn(&File) -> Result<T, Error>;
+
 /// A file on disk, gone with this.
 struct Path(PathBuf);
 
@@ -317,7 +319,7 @@ fn a_refused_change_leaves_the_size_and_drops_no_whole_page_inside() {
         );
         assert_eq!(file.size().unwrap(), 6 * PAGE);
         assert_eq!(resident().iter().position(|&byte| byte == 0).unwrap_or(6), left, "{size}");
-        assert_eq!(resident().iter().filter(|&&byte| byte == 1).count(), left, "{size}");
+        assert_eq!(resident().into_iter().map(usize::from).sum::<usize>(), left, "{size}");
     }
     assert_eq!(*store.truncated.lock(), [9 * PAGE, 6 * PAGE, 5 * PAGE, 3 * PAGE + 5, 0]);
     assert_eq!(file.pread(&mut vec![0; 7 * PAGE_SIZE], 0).unwrap(), 6 * PAGE_SIZE);
@@ -347,8 +349,7 @@ fn what_a_handle_was_opened_as_outlives_it() {
 
 #[test]
 fn every_call_of_a_closed_file_says_what_is_closed() {
-    type Call = fn(&File) -> Result<(), Error>;
-    let calls: [Call; 15] = [
+    let calls: [Call<()>; 15] = [
         |file| file.size().map(drop),
         |file| file.look().map(drop),
         |file| file.truncate(5),
@@ -417,7 +418,7 @@ fn a_path_that_names_another_file_is_followed() {
     assert_eq!(file.revalidate().unwrap(), 3 * PAGE);
     let reads = cache.stats().reads;
     assert_eq!(file.read_cached(&mut page, 0), Some(PAGE_SIZE), "the same file keeps its pages");
-    let follows: [fn(&File) -> Result<u64, Error>; 2] = [File::revalidate, File::revalidate_dropping];
+    let follows: [Call<u64>; 2] = [File::revalidate, File::revalidate_dropping];
     for (number, follow) in (1..).zip(follows) {
         let other = Path::new("other", &vec![number; 5000]);
         std::fs::rename(&other.0, &path.0).unwrap();
