@@ -166,6 +166,40 @@ mod tests {
         }
     }
 
+    #[test]
+    fn each_failure_halves_what_is_requested_down_to_one_page_alone() {
+        let first_requests = |ra_pages, pages: u64, failing: usize| {
+            let fails = Box::new(move |number: usize, _: std::ops::Range<u64>| number < failing);
+            let plan = Arc::new(Plan { fails, requests: Mutex::new(Vec::new()) });
+            let cache = PageCache::new(16 << 20, Io::Inline).unwrap();
+            let options = StoreOptions::default().ra_pages(ra_pages);
+            let store = Arc::clone(&plan) as Arc<dyn Store>;
+            let file = cache.open_store_with(store, PAGES * PAGE_SIZE as u64, options).unwrap();
+            let offset = 100 * PAGE_SIZE as u64;
+            let came = file.pread(&mut vec![0; pages as usize * PAGE_SIZE], offset).is_ok();
+            cache.check().unwrap();
+            let requests: Vec<u64> = plan.requests.lock().iter().map(|&(pages, _)| pages).collect();
+            (came, requests)
+        };
+        for (ra_pages, pages, failing, came, requests) in [
+            (32, 32, 0, true, vec![32]),
+            (32, 32, 1, true, vec![32, 16, 16]),
+            (32, 32, 2, true, vec![32, 16, 1, 8, 16, 7]),
+            (32, 32, 9, false, vec![32, 16, 1]),
+            (32, 7, 1, true, vec![7, 3, 4]),
+            (2, 2, 9, false, vec![2, 1]),
+            (2, 2, 1, true, vec![2, 1, 1]),
+            (3, 3, 1, true, vec![3, 1, 2]),
+            (32, 1, 9, false, vec![1, 1]),
+        ] {
+            assert_eq!(
+                first_requests(ra_pages, pages, failing),
+                (came, requests),
+                "{ra_pages} {pages} {failing}"
+            );
+        }
+    }
+
     /// Numbers drawn from a seed.
     mod rand_like {
         pub(super) struct Draw(u64);

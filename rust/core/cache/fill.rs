@@ -278,9 +278,10 @@ mod tests {
         }
     }
 
-    /// A store that is made shorter while it is read for the first time.
+    /// A store whose size the file changes while it is read for the first time: to so many bytes after the offset.
     struct Cut {
         inner: MemoryStore,
+        to: u64,
         file: OnceLock<File>,
         was_read: OnceLock<()>,
     }
@@ -288,9 +289,9 @@ mod tests {
     impl Store for Cut {
         fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
             if self.was_read.set(()).is_ok() {
-                let file = self.file.get().unwrap().clone();
-                std::thread::spawn(move || file.truncate(offset + 100).unwrap());
-                while self.inner.size()? != Some(offset + 100) {
+                let (file, to) = (self.file.get().unwrap().clone(), offset + self.to);
+                std::thread::spawn(move || file.truncate(to).unwrap());
+                while self.inner.size()? != Some(to) || self.file.get().unwrap().size().unwrap() != to {
                     std::thread::yield_now();
                 }
             }
@@ -304,14 +305,16 @@ mod tests {
 
     #[test]
     fn a_read_that_a_truncation_cuts_short_is_made_again() {
-        let inner = MemoryStore::new(bytes(4 * PAGE));
-        let store = Arc::new(Cut { inner, file: OnceLock::new(), was_read: OnceLock::new() });
-        let (cache, file) = open(Arc::clone(&store) as Arc<dyn Store>, 4 * PAGE, 0);
-        assert!(store.file.set(file.clone()).is_ok());
-        let mut buf = [9; PAGE_SIZE];
-        assert_eq!(file.pread(&mut buf, PAGE).unwrap(), 100);
-        assert_eq!(buf[..100], bytes(PAGE + 100)[PAGE_SIZE..]);
-        let stats = cache.stats();
-        assert_eq!((stats.reads, stats.read_bytes, stats.read_errors), (2, 100, 0));
+        for (to, got, reads) in [(100, 100, 2), (8 * PAGE, PAGE_SIZE, 1)] {
+            let inner = MemoryStore::new(bytes(4 * PAGE));
+            let store = Arc::new(Cut { inner, to, file: OnceLock::new(), was_read: OnceLock::new() });
+            let (cache, file) = open(Arc::clone(&store) as Arc<dyn Store>, 4 * PAGE, 0);
+            assert!(store.file.set(file.clone()).is_ok());
+            let mut buf = [9; PAGE_SIZE];
+            assert_eq!(file.pread(&mut buf, PAGE).unwrap(), got);
+            assert_eq!(buf[..got], bytes(PAGE + got as u64)[PAGE_SIZE..]);
+            let stats = cache.stats();
+            assert_eq!((stats.reads, stats.read_bytes, stats.read_errors), (reads, got as u64, 0));
+        }
     }
 }

@@ -313,6 +313,12 @@ mod tests {
                 assert!(buf[..got].iter().all(|&byte| byte == 7));
                 cache.check().unwrap();
             }
+            let (_cache, file) = open(Arc::new(Short { has, says: true }), 256, ra_pages);
+            let error = file.gather(&[0, 3 * PAGE + 90], 20, &mut [0; 40]).unwrap_err();
+            assert!(
+                matches!(error, Error::Bus { index: 3, size, cause: None, .. } if size == has as u64),
+                "{error:?}"
+            );
             let (cache, file) = open(Arc::new(Short { has, says: false }), 256, ra_pages);
             for (offset, told) in [
                 (3 * PAGE, "short read: 100 of 4096 bytes at offset 12288"),

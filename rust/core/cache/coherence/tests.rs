@@ -3,7 +3,8 @@
 use crate::store::{Look, MAX_SIZE, MemoryStore, Store};
 use crate::sync::{Mutex, Tally};
 use crate::{
-    Advice, Error, File, Io, Mm, MmOptions, Out, PAGE_SIZE, PageCache, Prot, StoreOptions, Verdict, VmFault,
+    Advice, CacheOptions, Error, File, Io, Mm, MmOptions, Out, PAGE_SIZE, PageCache, Prot, StoreOptions,
+    Verdict, VmFault,
 };
 use std::io;
 use std::sync::Arc;
@@ -764,4 +765,136 @@ fn a_call_of_one_version_starts_over_a_bounded_number_of_times() {
         assert_eq!(file.judge(&mut call, true).unwrap(), Verdict::Again);
         assert_eq!(file.judge(&mut call, true).unwrap(), Verdict::OneVersion);
     }
+}
+
+#[test]
+fn what_is_found_unchanged_keeps_its_last_page() {
+    let store = Changing::file();
+    let (cache, file) = open(&store, 0);
+    let size = 2 * PAGE + 100;
+    file.truncate(size).unwrap();
+    for pinned in [false, true] {
+        read(&file).unwrap();
+        let pin = pinned.then(|| file.pin(2 * PAGE, 9).unwrap());
+        assert_eq!(file.revalidate().unwrap(), size);
+        file.truncate(size).unwrap();
+        assert_eq!(file.look().unwrap(), size);
+        assert_eq!((cached(&file), cache.stats().reads), (vec![true; 3], 3));
+        drop(pin);
+    }
+    // A pinned page that a truncation cuts goes, because it may not change; another one stays.
+    let pin = file.pin(2 * PAGE, 90).unwrap();
+    file.truncate(2 * PAGE + 50).unwrap();
+    assert_eq!((cached(&file), &pin[..]), (vec![true, true, false], &[1; 90][..]));
+    read(&file).unwrap();
+    file.truncate(2 * PAGE + 40).unwrap();
+    assert_eq!(cached(&file), [true; 3]);
+    drop(pin);
+    assert_eq!(file.revalidate_dropping().unwrap(), 2 * PAGE + 40);
+    assert_eq!(
+        (cache.stats().frames_in_use, cache.stats().xarray_nodes),
+        (0, 0),
+        "given back when the call returns"
+    );
+    cache.check().unwrap();
+}
+
+#[test]
+fn growth_that_a_fill_finds_is_followed_at_once() {
+    for ra_pages in [0, 8] {
+        for pages in [1, 3] {
+            let store = Changing::file();
+            let (cache, file) = open(&store, ra_pages);
+            let mut looks = 0;
+            store.before_each_look(move |state| {
+                looks += 1;
+                // After the first read.
+                if looks == 2 {
+                    state.look.size = Some(PAGES * PAGE + 9);
+                }
+            });
+            file.pread(&mut vec![0; pages * PAGE_SIZE], 20 * PAGE).unwrap();
+            assert_eq!(file.size().unwrap(), PAGES * PAGE + 9, "{ra_pages} {pages}");
+            assert_eq!(cache.stats().invalidated, 0);
+            cache.check().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_young_file_is_young_only_if_its_bytes_were_seen_to_change() {
+    for _ in 0..100 {
+        let began = Instant::now();
+        let store = Changing::new(Look { size: Some(PAGES * PAGE), version: Some(now()), changed: Some(7) });
+        let (_cache, file) = open(&store, 0);
+        store.state.lock().touch();
+        file.revalidate().unwrap();
+        let touched = file.one_version_now().unwrap().is_some();
+        file.revalidate_dropping().unwrap();
+        let dropped = file.one_version_now().unwrap().is_some();
+        store.state.lock().rewrite(now());
+        file.revalidate().unwrap();
+        let written = file.one_version_now().unwrap().is_some();
+        // A pin waits, as a read of several pages does.
+        file.pread(&mut [0; 8], 0).unwrap();
+        if began.elapsed() > Duration::from_millis(15) {
+            continue;
+        }
+        let pin = file.pin(0, 8).unwrap();
+        assert!(now() - store.state.lock().look.version.unwrap() >= 20_000_000);
+        assert_eq!((touched, dropped, written, &pin[..]), (true, true, false, &[2; 8][..]));
+        return;
+    }
+    panic!("this machine is too slow");
+}
+
+#[test]
+fn a_page_that_no_fill_gets_is_read_past_the_cache_after_sixteen() {
+    let store = Changing::file();
+    let cache =
+        PageCache::with_options(PAGE, CacheOptions::default().io(Io::Inline).frame_timeout(Duration::ZERO))
+            .unwrap();
+    let options = StoreOptions::default().name("file").ra_pages(0);
+    let file = cache.open_store_with(Arc::clone(&store) as Arc<dyn Store>, PAGES * PAGE, options).unwrap();
+    store.before_each_look(State::touch);
+    let pin = file.pin(3 * PAGE + 9, 100).unwrap();
+    assert_eq!((store.reads.tallied(), &pin[..]), (16 + 2, &[1; 100][..]));
+    drop(pin);
+    // Only the page itself could make room, and somebody uses it.
+    let open = file.open_file().unwrap();
+    let (reads, used) = (store.reads.tallied(), Arc::new(Mutex::new(None)));
+    let (looked_up, mapping, counted) = (Arc::clone(&used), Arc::clone(&open.mapping), Arc::clone(&store));
+    store.before_each_look(move |state| {
+        state.touch();
+        if counted.reads.tallied() == reads + 16 && looked_up.lock().is_none() {
+            let page = mapping.find_get_page(3, &crate::rcu::read()).unwrap();
+            *looked_up.lock() = Some(page.into_pfn());
+        }
+    });
+    let error = file.pin(3 * PAGE + 9, 100).unwrap_err();
+    assert!(matches!(&error, Error::OutOfFrames { what, .. } if what == "page 3 of file"), "{error:?}");
+    assert_eq!(store.reads.tallied() - reads, 16);
+    drop(open.mapping.frames().page(used.lock().take().unwrap()).adopt());
+    drop(open);
+    // The store ends earlier than it says.
+    let reads = store.reads.tallied();
+    let short = move |read: u64| read > reads + 16;
+    let mut read = reads;
+    store.before_each_read(move |state| {
+        read += 1;
+        state.look.size = Some(if short(read) { 3 * PAGE + 50 } else { PAGES * PAGE });
+    });
+    store.before_each_look(|state| {
+        state.touch();
+        state.look.size = Some(PAGES * PAGE);
+    });
+    let error = file.pin(3 * PAGE + 9, 100).unwrap_err();
+    assert!(
+        matches!(error, Error::Bus { index: 3, offset, size, cause: None }
+            if (offset, size) == (3 * PAGE + 9, 3 * PAGE + 50)),
+        "{error:?}"
+    );
+    assert_eq!(store.reads.tallied() - reads, 16 + 2);
+    assert_eq!(cache.stats().pinned_frames, 0);
+    cache.check().unwrap();
 }

@@ -305,3 +305,28 @@ fn many_threads_leave_and_come_back() {
     assert!(bytes.chunks(PAGE_SIZE).zip(0..).all(|(page, index)| page.iter().all(|&byte| byte == index)));
     cache.close().unwrap();
 }
+
+#[test]
+fn pages_are_dropped_when_no_read_of_one_is_under_way() {
+    let gate = Gate::new(Some(Duration::from_millis(30)), 1);
+    let (cache, file) = cached(&gate, 0);
+    gate.open();
+    file.pread(&mut [0; 2], PAGE - 1).unwrap();
+    *gate.open.lock() = false;
+    // A store that says nothing has nothing to follow, whatever is being read.
+    assert!(matches!(file.pread(&mut [0], 2 * PAGE), Err(Error::TimedOut { .. })));
+    assert_eq!(file.revalidate().unwrap(), PAGES * PAGE);
+    assert!(matches!(file.revalidate_dropping(), Err(Error::TimedOut { offset: 0, .. })));
+    assert_eq!(file.residency(0, Some(3)).unwrap(), [1, 1, 0]);
+    gate.open();
+    soon(|| cache.stats().reads_abandoned == 0);
+    assert_eq!(file.revalidate_dropping().unwrap(), PAGES * PAGE);
+    assert_eq!((cache.stats().invalidated, cache.stats().frames_in_use), (3, 0));
+    // Also the very first page.
+    *gate.open.lock() = false;
+    assert!(matches!(file.pread(&mut [0], 0), Err(Error::TimedOut { .. })));
+    assert!(matches!(file.revalidate_dropping(), Err(Error::TimedOut { offset: 0, .. })));
+    gate.open();
+    soon(|| cache.stats().reads_abandoned == 0);
+    cache.check().unwrap();
+}
