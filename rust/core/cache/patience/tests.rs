@@ -1,13 +1,13 @@
 //! Real threads that wait for a store that may stall, and give up.
 
 use crate::cache::wait::Wait;
-use crate::store::{ReadBy, Store};
+use crate::store::{Look, ReadBy, Store};
 use crate::sync::{Condvar, Mutex, Numbers, Tally};
 use crate::{Error, File, Io, PAGE_SIZE, PageCache, StoreOptions};
 use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const PAGE: u64 = PAGE_SIZE as u64;
 const PAGES: u64 = 64;
@@ -22,12 +22,14 @@ pub(in crate::cache) struct Gate {
     standing: Tally,
     open: Mutex<bool>,
     opened: Condvar,
+    look: Mutex<Look>,
 }
 
 impl Gate {
     pub(in crate::cache) fn new(timeout: Option<Duration>, one_in: u64) -> Arc<Self> {
         let (reads, standing) = (Numbers::new(), Tally::new());
-        Arc::new(Self { timeout, one_in, reads, standing, open: Mutex::new(false), opened: Condvar::new() })
+        let (open, opened, look) = (Mutex::new(false), Condvar::new(), Mutex::new(Look::default()));
+        Arc::new(Self { timeout, one_in, reads, standing, open, opened, look })
     }
 
     pub(in crate::cache) fn open(&self) {
@@ -61,6 +63,10 @@ impl Store for Gate {
 
     fn truncate(&self, _size: u64) -> io::Result<()> {
         Ok(())
+    }
+
+    fn look(&self) -> io::Result<Look> {
+        Ok(*self.look.lock())
     }
 }
 
@@ -328,5 +334,23 @@ fn pages_are_dropped_when_no_read_of_one_is_under_way() {
     assert!(matches!(file.revalidate_dropping(), Err(Error::TimedOut { offset: 0, .. })));
     gate.open();
     soon(|| cache.stats().reads_abandoned == 0);
+    cache.check().unwrap();
+}
+
+#[test]
+fn a_version_is_trusted_when_no_read_of_it_is_under_way() {
+    let gate = Gate::new(Some(Duration::from_millis(50)), 1);
+    *gate.look.lock() = Look { size: Some(PAGES * PAGE), version: Some(5), changed: Some(7) };
+    let (cache, file) = cached(&gate, 0);
+    let written = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
+    // A clock may be a little ahead.
+    gate.look.lock().version = Some(u64::try_from(written).unwrap() + 15_000_000);
+    file.revalidate().unwrap();
+    assert!(matches!(file.pread(&mut [0], 0), Err(Error::TimedOut { offset: 0, .. })));
+    // Long after that it is old.
+    assert!(matches!(file.one_version(), Err(Error::TimedOut { offset: 0, .. })));
+    gate.open();
+    soon(|| cache.stats().reads_abandoned == 0);
+    file.one_version().unwrap();
     cache.check().unwrap();
 }
