@@ -14,6 +14,7 @@ use super::invalidate_lock::stable;
 use super::open_file::OpenFile;
 use super::readahead::{io_pages, submit_window};
 use crate::page::{LockedPage, PageFlags, PageRef};
+use crate::reserve;
 use crate::sync::{in_order, operation};
 use std::sync::Arc;
 
@@ -32,10 +33,10 @@ pub(super) fn read_again(open: &Arc<OpenFile>, index: u64) {
         return;
     }
     let errand = {
+        let Ok(mut pfns) = reserve::vec(most as usize, "a window") else { return };
         // Reads begin under this lock: see `invalidate_lock::quiet`.
         let Some(stable) = stable(mapping) else { return };
-        let mut pfns = Vec::new();
-        while (pfns.len() as u64) < most && pfns.try_reserve(1).is_ok() {
+        while (pfns.len() as u64) < most {
             let Some(lock) = lock_unread(mapping, index + pfns.len() as u64) else { break };
             pfns.push(lock.into_pfn());
         }

@@ -124,8 +124,8 @@ fn unanswered(mapping: &AddressSpace) -> Error {
 
 #[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
 mod tests {
-    use crate::store::{ReadBy, Store};
-    use crate::sync::Tally;
+    use crate::store::{Look, ReadBy, Store};
+    use crate::sync::{Mutex, Tally};
     use crate::{Error, Io, Mm, MmOptions, PAGE_SIZE, PageCache, Prot, StoreOptions};
     use std::io;
     use std::sync::Arc;
@@ -182,5 +182,40 @@ mod tests {
             let closed = file.pread(&mut byte, 7 * PAGE);
             assert!(matches!(&closed, Err(Error::Closed(what)) if what == "the page cache"), "{closed:?}");
         }
+    }
+
+    /// A store that workers read, and that says how large it is, but not what was done to it.
+    struct Sized(Mutex<u64>);
+
+    impl Store for Sized {
+        fn read_at(&self, buf: &mut [u8], _offset: u64) -> io::Result<usize> {
+            buf.fill(7);
+            Ok(buf.len())
+        }
+
+        fn read_by(&self) -> ReadBy {
+            ReadBy::Workers { timeout: None }
+        }
+
+        fn size(&self) -> io::Result<Option<u64>> {
+            Ok(Some(*self.0.lock()))
+        }
+
+        fn look(&self) -> io::Result<Look> {
+            Ok(Look::default())
+        }
+    }
+
+    #[test]
+    fn a_size_is_followed_whoever_reads() {
+        let store = Arc::new(Sized(Mutex::new(PAGE)));
+        let cache = PageCache::new(1 << 20, Io::Threads).unwrap();
+        let file = cache.open_store(Arc::clone(&store) as Arc<dyn Store>, PAGE).unwrap();
+        for size in [PAGE, 3 * PAGE, 2] {
+            *store.0.lock() = size;
+            assert_eq!(file.revalidate().unwrap(), size);
+            assert_eq!(file.pread(&mut [0; 3 * PAGE_SIZE], 0).unwrap() as u64, size);
+        }
+        cache.close().unwrap();
     }
 }

@@ -322,5 +322,17 @@ mod tests {
             assert_eq!(file.read_cached(&mut buf, 0).is_some(), survive, "{pages} {hits}");
             cache.check().unwrap();
         }
+        // A pin is a use as well.
+        let cache = PageCache::new(16 * PAGE_SIZE as u64, Io::Inline).unwrap();
+        let store = Arc::new(MemoryStore::new(vec![7; 100 * PAGE_SIZE]));
+        let options = StoreOptions::default().ra_pages(0);
+        let file = cache.open_store_with(store, 100 * PAGE_SIZE as u64, options).unwrap();
+        for page in (10..14).chain(20..100) {
+            if page < 20 {
+                assert_eq!(file.pin(0, 9).unwrap().len(), 9);
+            }
+            file.pread(&mut [0; 9], page * PAGE_SIZE as u64).unwrap();
+        }
+        assert_eq!(file.read_cached(&mut [0; 9], 0), Some(9));
     }
 }

@@ -197,7 +197,7 @@ mod tests {
     use crate::cache::address_space::Created;
     use crate::page::PageFlags;
     use crate::store::{Fault, FaultyStore, MemoryStore, Plan, Store};
-    use crate::{Advice, File, Io, PAGE_SIZE, PageCache, StoreOptions};
+    use crate::{Advice, Error, File, Io, PAGE_SIZE, PageCache, StoreOptions};
     use std::io;
     use std::sync::{Arc, OnceLock};
     use std::time::Duration;
@@ -233,6 +233,11 @@ mod tests {
             file.pread(&mut buf[..1], offset).unwrap();
             assert_eq!(counts(&cache), expected);
         }
+        for size in [1, PAGE + 1] {
+            let (cache, file) = open(Arc::new(MemoryStore::new(bytes(size))), size, 0);
+            assert_eq!(file.pread(&mut buf[..9], size - 1).unwrap(), 1);
+            assert_eq!(counts(&cache), (1, 1, 0));
+        }
         // A window is one read, and the end of its last page is zeros, as growth shows.
         let (cache, file) = open(Arc::new(MemoryStore::new(bytes(size))), size, 8);
         file.pread(&mut buf, 0).unwrap();
@@ -255,6 +260,11 @@ mod tests {
             }
             cache.check().unwrap();
         }
+        let store = faulty(size, 1, Fault::Error(5));
+        let (_cache, file) = open(Arc::clone(&store) as Arc<dyn Store>, size, 0);
+        let pin = file.pin(PAGE, 1);
+        assert!(matches!(&pin, Err(Error::Bus { cause: Some(cause), .. }) if cause.errno() == 5), "{pin:?}");
+        assert_eq!(store.reads(), 1);
         let (cache, file) = open(faulty(size, 1, Fault::Slow(Duration::from_millis(8))), size, 0);
         file.pread(&mut buf[..8], 0).unwrap();
         assert!(cache.stats().io_seconds >= 0.008);

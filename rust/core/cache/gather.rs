@@ -283,7 +283,8 @@ mod tests {
         };
         let many: Vec<u64> = (0..100).map(|n| n * 97).collect();
         gathers(&many, 10, (100, 0, 0));
-        gathers(&many, 0, (0, 0, 0));
+        assert_eq!(file.gather_cached(&many, 10, &mut [0; 1000]).unwrap(), 100);
+        gathers(&many, 0, (100, 0, 0));
         gathers(&[7, page, 20 * page, 3 * page, 20 * page + 5], 10, (4, 1, 1));
         // More than a section copies.
         gathers(&[3, 9], 25 * PAGE_SIZE, (6 + 26, 20, 20));
@@ -314,7 +315,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_named() {
-        let (_cache, file) = file(Arc::new(MemoryStore::new(numbers())));
+        let (cache, file) = file(Arc::new(MemoryStore::new(numbers())));
         let size = file.size().unwrap();
         for (offset, length) in [(size - 1, 2), (size, 1), (size + 5, 3)] {
             let mut out = vec![0; 2 * length];
@@ -325,7 +326,9 @@ mod tests {
                 "{answer:?}"
             );
         }
+        assert_eq!(cache.stats().reads, 1, "of what does not fit nothing is read");
         file.gather(&[size + 5], 0, &mut []).unwrap();
+        file.gather(&[size - 2], 2, &mut [0; 2]).unwrap();
         for offset in [(1 << 44) + 1, u64::MAX] {
             let answer = file.gather(&[offset], 1, &mut [0]);
             assert!(

@@ -89,12 +89,11 @@ pub(super) fn judge(mapping: &AddressSpace, call: &mut OneVersion, came: bool) -
         call.unvouched += 1;
         return if call.unvouched < UNVOUCHED { Ok(Verdict::Again) } else { Err(coherence::stale(mapping)) };
     }
-    let rewrites = mapping.version.rewrites();
     let next = one_version(mapping)?;
     if mapping.read_by.may_stall() {
         // Only workers read it, and only into pages.
         count_rewritten(mapping, call)?;
-    } else if rewrites == call.rewrites {
+    } else if next.rewrites == call.rewrites {
         call.touched += 1;
     } else if next.size > call.size && call.grown < APPENDS {
         // In the middle of an append, a file looks rewritten.

@@ -90,8 +90,7 @@ pub(super) fn try_read(
             Ok(Some(handle)) => handle,
             Ok(None) => continue,
             Err(Error::Io(error)) if error.is_change() => {
-                coherence::follow_changes(mapping)?;
-                return Ok(None);
+                return coherence::follow_changes(mapping).map(|()| None);
             }
             // The file was made shorter by others: retry with the new size.
             Err(Error::Io(error)) if error.is_short_read() => {
@@ -229,6 +228,13 @@ mod tests {
             assert_eq!(position(&file), offset + n as u64);
             cache.check().unwrap();
         }
+    }
+
+    #[test]
+    fn a_pin_at_random_requests_one_page() {
+        let (cache, file) = open(numbers(), 256, 32);
+        let pin = file.pin(20 * PAGE + 9, 5).unwrap();
+        assert_eq!((counts(cache.stats()), pin.len()), ([0, 1, 1, 1], 5));
     }
 
     #[test]

@@ -256,6 +256,8 @@ mod tests {
                 assert!(!version.may_vouch(), "after {most}");
                 assert!(version.vouches(&FOUND, &FOUND));
                 assert!(version.may_vouch(), "one that counts makes up for all");
+                version.vouches(&FOUND, &TOUCHED);
+                assert!(version.vouches(&FOUND, &FOUND), "or for one");
             }
         }
     }

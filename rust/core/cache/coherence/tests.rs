@@ -1,6 +1,6 @@
 //! Stores that others change at chosen moments, and how often they are looked at.
 
-use crate::store::{Look, MAX_SIZE, MemoryStore, Store};
+use crate::store::{Look, MAX_SIZE, MemoryStore, ReadBy, Store};
 use crate::sync::{Mutex, Tally};
 use crate::{
     Advice, CacheOptions, Error, File, Io, Mm, MmOptions, Out, PAGE_SIZE, PageCache, Prot, StoreOptions,
@@ -8,6 +8,7 @@ use crate::{
 };
 use std::io;
 use std::sync::Arc;
+use std::thread::ThreadId;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const PAGE: u64 = PAGE_SIZE as u64;
@@ -44,6 +45,8 @@ struct Changing {
     before_look: Mutex<Option<Change>>,
     /// It cannot be examined.
     is_dumb: Mutex<bool>,
+    /// Only workers may read it, and not this thread.
+    not_by: Mutex<Option<ThreadId>>,
 }
 
 impl Changing {
@@ -55,6 +58,7 @@ impl Changing {
             before_read: Mutex::new(None),
             before_look: Mutex::new(None),
             is_dumb: Mutex::new(false),
+            not_by: Mutex::new(None),
         })
     }
 
@@ -83,6 +87,7 @@ impl Changing {
 impl Store for Changing {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         self.reads.add(1);
+        assert_ne!(*self.not_by.lock(), Some(std::thread::current().id()), "a caller reads");
         let state = self.change(&self.before_read);
         let n = (state.look.size.unwrap_or(PAGES * PAGE).saturating_sub(offset) as usize).min(buf.len());
         buf[..n].fill(state.version);
@@ -95,6 +100,10 @@ impl Store for Changing {
             return Err(io::Error::from_raw_os_error(13));
         }
         Ok(self.change(&self.before_look).look)
+    }
+
+    fn read_by(&self) -> ReadBy {
+        if self.not_by.lock().is_some() { ReadBy::Workers { timeout: None } } else { ReadBy::Caller }
     }
 
     fn truncate(&self, size: u64) -> io::Result<()> {
@@ -883,14 +892,19 @@ fn a_page_that_no_fill_gets_is_read_past_the_cache_after_sixteen() {
             .unwrap();
     let options = StoreOptions::default().name("file").ra_pages(0);
     let file = cache.open_store_with(Arc::clone(&store) as Arc<dyn Store>, PAGES * PAGE, options).unwrap();
+    let opened = store.looks.tallied();
     store.before_each_look(State::touch);
     let pin = file.pin(3 * PAGE + 9, 100).unwrap();
     assert_eq!((store.reads.tallied(), &pin[..]), (16 + 2, &[1; 100][..]));
+    // One before the first fill, and one to follow it; one after each fill, and two to follow all but the last; and of the reads
+    // past the cache, before, between and after them.
+    assert_eq!(store.looks.tallied() - opened, 2 + 16 + 15 * 2 + 3);
     drop(pin);
     assert_eq!(file.pin(3 * PAGE, PAGE_SIZE).unwrap().len(), PAGE_SIZE);
     // Only the page itself could make room, and somebody uses it.
     let open = file.open_file().unwrap();
-    let (reads, used) = (store.reads.tallied(), Arc::new(Mutex::new(None)));
+    let (reads, waits) = (store.reads.tallied(), cache.stats().frame_waits);
+    let used = Arc::new(Mutex::new(None));
     let (looked_up, mapping, counted) = (Arc::clone(&used), Arc::clone(&open.mapping), Arc::clone(&store));
     store.before_each_look(move |state| {
         state.touch();
@@ -901,7 +915,7 @@ fn a_page_that_no_fill_gets_is_read_past_the_cache_after_sixteen() {
     });
     let error = file.pin(3 * PAGE + 9, 100).unwrap_err();
     assert!(matches!(&error, Error::OutOfFrames { what, .. } if what == "page 3 of file"), "{error:?}");
-    assert_eq!(store.reads.tallied() - reads, 16);
+    assert_eq!((store.reads.tallied() - reads, cache.stats().frame_waits - waits), (16, 1));
     drop(open.mapping.frames().page(used.lock().take().unwrap()).adopt());
     drop(open);
     // The store ends earlier than it says.
@@ -925,4 +939,119 @@ fn a_page_that_no_fill_gets_is_read_past_the_cache_after_sixteen() {
     assert_eq!(store.reads.tallied() - reads, 16 + 2);
     assert_eq!(cache.stats().pinned_frames, 0);
     cache.check().unwrap();
+}
+
+#[test]
+fn what_only_workers_read_gives_up_rather_than_read_itself() {
+    let store = Changing::file();
+    *store.not_by.lock() = Some(std::thread::current().id());
+    let cache = PageCache::new(1 << 20, Io::Threads).unwrap();
+    let options = StoreOptions::default().name("file").ra_pages(0);
+    let file = cache.open_store_with(Arc::clone(&store) as Arc<dyn Store>, PAGES * PAGE, options).unwrap();
+    // A touch counts as a rewrite does.
+    let mut call = file.one_version().unwrap();
+    for number in 1..=3 {
+        store.state.lock().touch();
+        file.revalidate().unwrap();
+        match file.judge(&mut call, false) {
+            Ok(verdict) => assert!(verdict == Verdict::Again && number < 3),
+            Err(error) => {
+                assert!(matches!(&error, Error::Io(error) if error.errno() == 116) && number == 3, "{error}")
+            }
+        }
+    }
+    let mut mtime = 5;
+    store.before_each_look(move |state| {
+        mtime += 1;
+        state.look.version = Some(mtime);
+    });
+    for error in [file.pin(3 * PAGE, 9).map(drop).unwrap_err(), read(&file).map(drop).unwrap_err()] {
+        let (Error::Io(cause) | Error::Bus { cause: Some(cause), .. }) = &error else { panic!("{error}") };
+        assert_eq!(cause.errno(), 116);
+    }
+    assert!(store.reads.tallied() > 100);
+    *store.before_look.lock() = None;
+    assert_eq!((file.pin(3 * PAGE, 9).unwrap()[..].to_vec(), read(&file).unwrap()), (vec![1; 9], 1));
+    cache.close().unwrap();
+}
+
+#[test]
+fn what_was_appended_is_found_by_every_call_that_asks_for_it() {
+    let calls: [fn(&File, u64) -> Result<Vec<u8>, Error>; 4] = [
+        |file, at| {
+            let mut found = vec![0; 30];
+            file.pread(&mut found, at).map(|n| found[..n].to_vec())
+        },
+        |file, at| {
+            let mut found = vec![0; 30];
+            file.gather(&[at], 30, &mut found).map(|()| found)
+        },
+        |file, at| file.pin(at, 30).map(|pin| pin.to_vec()),
+        |file, at| {
+            let (call, mut found) = (file.one_version()?, vec![0; 30]);
+            file.pread_part(&call, Out::from(&mut found[..]), at).map(|n| found[..n.unwrap()].to_vec())
+        },
+    ];
+    for call in calls {
+        let store = Changing::file();
+        let (cache, file) = open(&store, 0);
+        file.truncate(2 * PAGE + 100).unwrap();
+        read(&file).unwrap();
+        store.state.lock().look.size = Some(2 * PAGE + 200);
+        assert_eq!(call(&file, 2 * PAGE + 90).unwrap(), [1; 30]);
+        assert_eq!(file.size().unwrap(), 2 * PAGE + 200);
+        cache.check().unwrap();
+    }
+}
+
+#[test]
+fn a_change_during_a_pin_costs_it_one_read_more() {
+    let store = Changing::file();
+    let (cache, file) = open(&store, 0);
+    let mut reads = 0;
+    store.before_each_read(move |state| {
+        reads += 1;
+        if reads == 1 {
+            state.rewrite(6);
+        }
+    });
+    assert_eq!(file.pin(PAGE, 9).unwrap()[..], [2; 9]);
+    assert_eq!(store.reads.tallied(), 2);
+    cache.check().unwrap();
+}
+
+#[test]
+fn a_marked_page_that_a_look_drops_is_a_miss() {
+    let store = Changing::file();
+    let (cache, file) = open(&store, 8);
+    file.pread(&mut [0; 9], 0).unwrap();
+    let marked = (0..PAGES).find(|page| file.read_cached(&mut [0], page * PAGE).is_none()).unwrap();
+    assert!(cached(&file)[marked as usize], "the marker is on a page that was read ahead");
+    store.state.lock().rewrite(6);
+    let (before, mut found) = (cache.stats(), [0; 9]);
+    file.pread(&mut found, marked * PAGE).unwrap();
+    let after = cache.stats();
+    assert_eq!((found, after.retries), ([2; 9], 0));
+    assert_eq!((after.hits - before.hits, after.misses - before.misses), (0, 1));
+    cache.check().unwrap();
+}
+
+#[test]
+fn a_pin_of_what_was_closed_meanwhile_is_none() {
+    for closes_cache in [false, true] {
+        let store = Changing::file();
+        let (cache, file) = open(&store, 0);
+        let handles = (cache.clone(), file.clone());
+        store.before_each_read(move |_| {
+            if closes_cache {
+                handles.0.close().unwrap();
+            } else {
+                handles.1.close().unwrap();
+            }
+        });
+        let pin = file.pin(PAGE, 9);
+        let what = if closes_cache { "the page cache" } else { "file \"file\"" };
+        assert!(matches!(&pin, Err(Error::Closed(closed)) if closed == what), "{pin:?}");
+        assert_eq!(cache.stats().pinned_frames, 0);
+    }
 }
