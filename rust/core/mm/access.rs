@@ -123,7 +123,7 @@ impl Mm {
         self.inner.tables.for_each_leaf(address, end, |leaf, from, to| {
             for at in (from..to).step_by(PAGE_SIZE) {
                 let pte = leaf.get(at);
-                let bit = |bit, value| if pte.has(bit) { value } else { 0 };
+                let bit = |bit, value| u8::from(pte.has(bit)) * value;
                 if !pte.is_none() {
                     map[((at - address) / PAGE_SIZE as u64) as usize] =
                         1 | bit(Pte::WRITE, 2) | bit(Pte::PRIVATE, 4);

@@ -7,7 +7,7 @@ use super::events::Event;
 use super::memory::{End, Fault};
 use super::vma::{VmFlags, Vma, VmaCopy};
 use super::{Locking, Mm, MmInner};
-use crate::cache::filemap::{Pass, unblock};
+use crate::cache::filemap::{Pass, Pattern, unblock};
 use crate::cache::judge_read_error;
 use crate::cache::wait_for_frame;
 use crate::cache::{Abort, NotRead, OpenFile, ReadError, VmFault};
@@ -171,10 +171,7 @@ impl MmInner {
                         Err(NotRead::Left(error)) => Some(error),
                         // As below, for a pass that must not read.
                         Err(NotRead::Failed(cause)) => {
-                            if published > 0 && !missed {
-                                file.credit_mmap_miss(published, pattern);
-                            }
-                            published = 0;
+                            credit(&file, &mut published, missed, pattern);
                             bus_error(&file, index, address, NoBytes::Unreadable(cause))
                         }
                         Ok(had) => {
@@ -194,19 +191,16 @@ impl MmInner {
                     }
                 }
             };
-            if published > 0 && !missed {
-                vma.file().credit_mmap_miss(published, vma.flags.pattern());
-            }
+            credit(vma.file(), &mut published, missed, vma.flags.pattern());
             if !result.has(VmFault::ERROR) {
                 return Classic { result, tried, error: None };
             }
             let (file, index) = (std::sync::Arc::clone(vma.file()), fault.index);
             drop(lock);
             let bus = bus.expect("of the errors only SIGBUS comes here");
-            match bus_error(&file, index, address, bus) {
-                Some(error) => return Classic { result, tried, error: Some(error) },
-                // Credited above.
-                None => published = 0,
+            let error = bus_error(&file, index, address, bus);
+            if error.is_some() {
+                return Classic { result, tried, error };
             }
         }
     }
@@ -215,6 +209,14 @@ impl MmInner {
     fn out_of_memory(&self, what: &str, address: u64, major: VmFault, tried: bool) -> Classic {
         let error = self.shared.out_of_frames(format!("{what} at {address:#x}"));
         Classic { result: VmFault::OOM | major, tried, error: Some(error) }
+    }
+}
+
+/// Credits the entries that a fault has set so far, once, and not if it missed.
+fn credit(file: &OpenFile, published: &mut u32, missed: bool, pattern: Pattern) {
+    let published = std::mem::take(published);
+    if !missed {
+        file.credit_mmap_miss(published, pattern);
     }
 }
 

@@ -79,7 +79,7 @@ impl Pte {
 /// The addresses that the leaf of `address` maps: from the first to below the second.
 #[inline]
 pub(super) fn leaf_range(address: u64) -> (u64, u64) {
-    let first = address & !(LEAF_SPAN - 1);
+    let first = address - address % LEAF_SPAN;
     (first, first + LEAF_SPAN)
 }
 
@@ -175,7 +175,7 @@ impl<'s> Walk<'s> {
         section: &'s ReadSection,
     ) -> Self {
         let lives = [leaf.gauge.life, parent];
-        Self { leaf, cell, first: address & !(LEAF_SPAN - 1), section, lives }
+        Self { leaf, cell, first: leaf_range(address).0, section, lives }
     }
 
     /// The leaf, which the section keeps alive.

@@ -138,7 +138,7 @@ impl<'m> Fault<'m, '_> {
         let mapping = &self.vma.file().mapping;
         let around = self.mm.options.fault_around_bytes;
         let leaf = leaf_range(self.address);
-        let mut start = self.address & !(around - 1);
+        let mut start = self.address & around.wrapping_neg();
         duty!("map_pages.seed.below_vma", start = start.max(self.vma.start));
         duty!("map_pages.seed.below_table", start = start.max(leaf.0));
         // Counted from where the window begins: if its front is cut off, it reaches beyond the aligned boundary.
@@ -242,9 +242,9 @@ impl<'m> Fault<'m, '_> {
         Ok(VmFault::NONE)
     }
 
-    /// Whether a store to this entry makes a private copy of a file page.
+    /// Whether a store to this entry makes a private copy of a file page: stores go to nothing else.
     fn needs_copy(&self, seen: Pte) -> bool {
-        self.write && !seen.has(Pte::WRITE) && !seen.has(Pte::PRIVATE)
+        self.write && !seen.has(Pte::PRIVATE)
     }
 
     /// Gives a present entry the bits that the access needs. False if it has changed since it was seen.

@@ -446,10 +446,9 @@ fn split(vmas: &mut Vec<Arc<Vma>>, address: u64, lock: &MmapWrite<'_>) {
 
 /// Merges adjacent mappings that continue each other, in and next to a range (`vma_merge`).
 fn merge(vmas: &mut Vec<Arc<Vma>>, start: u64, end: u64, lock: &MmapWrite<'_>) {
-    let (first, last) =
-        overlapping(vmas, Range { start: start.saturating_sub(1), end: end.saturating_add(1) });
-    let mut at = first;
-    let mut last = last;
+    let page = PAGE_SIZE as u64;
+    let around = Range { start: start.saturating_sub(page), end: end.saturating_add(page) };
+    let (mut at, mut last) = overlapping(vmas, around);
     while at + 1 < last.min(vmas.len()) {
         if !vmas[at].merges_with(&vmas[at + 1]) {
             at += 1;

@@ -16,7 +16,7 @@
 //! first and takes the leaf lock of that entry.
 
 use super::leaf::{
-    Cell, FANOUT, Gauge, LEAF_SPAN, LEVEL_BITS, Leaf, LeafLocked, Pte, TABLE, Tables, Walk, slots,
+    Cell, FANOUT, Gauge, LEAF_SPAN, LEVEL_BITS, Leaf, LeafLocked, Pte, TABLE, Tables, Walk, leaf_range, slots,
 };
 use crate::cache::mark_accessed;
 use crate::cache::{MmuGather, Shared};
@@ -141,7 +141,7 @@ impl<T: Table> Directory<T> {
 /// The error of a fault that finds no memory for a table.
 #[cold]
 pub(super) fn no_memory_for_a_table() -> Error {
-    Error::out_of_memory(TABLE, FANOUT * 8)
+    Error::out_of_memory(TABLE, TABLE_BYTES as usize)
 }
 
 /// Where a walk ended early.
@@ -168,7 +168,7 @@ impl PageTable {
     pub(super) fn new(shared: Arc<Shared>) -> Result<Self> {
         let tables = Arc::new(Tables { own: Guess::new(), all: Arc::clone(&shared.page_tables) });
         let root = Pgd::new(Gauge::new(&tables, 0))?;
-        Ok(Self { root, populating: Mutex::new(()), hand: AtomicU64::new(0), shared, tables })
+        Ok(Self { root, populating: Mutex::new(()), hand: AtomicU64::new(TASK_SIZE), shared, tables })
     }
 
     pub(super) fn frames(&self) -> &Frames {
@@ -187,7 +187,7 @@ impl PageTable {
         address: u64,
         section: &'s ReadSection,
     ) -> std::result::Result<Walk<'s>, Missing> {
-        let beyond = |span: u64| Missing::Upper((address & !(span - 1)) + span);
+        let beyond = |span: u64| Missing::Upper(address - address % span + span);
         let pud = self.root.walk(address, section).ok_or_else(|| beyond(Pud::SPAN))?;
         let pmd = pud.walk(address, section).ok_or_else(|| beyond(Pmd::SPAN))?;
         let leaf = pmd.walk(address, section).ok_or(Missing::Leaf)?;
@@ -242,8 +242,9 @@ impl PageTable {
             for address in (from..to).step_by(PAGE_SIZE) {
                 let pte = leaf.get(address);
                 if !pte.is_none() && guard!("zap.owner", owner == Owner::Any || !pte.has(Pte::PRIVATE)) {
-                    // A page that was accessed counts as used when it is unmapped (`mark_page_accessed`).
-                    if pte.has(Pte::ACCESSED) && !pte.has(Pte::PRIVATE) {
+                    // A page that was accessed counts as used when it is unmapped (`mark_page_accessed`); of a private copy
+                    // nobody asks.
+                    if pte.has(Pte::ACCESSED) {
                         mark_accessed(&self.shared, self.frames().page(pte.pfn()));
                     }
                     gather.take(leaf.clear(address, self.frames()));
@@ -350,7 +351,7 @@ impl PageTable {
                         at = to;
                     }
                 }
-                Err(Missing::Leaf) => at = (at & !(LEAF_SPAN - 1)) + LEAF_SPAN,
+                Err(Missing::Leaf) => at = leaf_range(at).1,
                 Err(Missing::Upper(beyond)) => at = beyond,
             }
         }
@@ -386,7 +387,7 @@ impl PageTable {
                         found.push(walk.first);
                         walk.first + LEAF_SPAN
                     }
-                    Err(Missing::Leaf) => (at & !(LEAF_SPAN - 1)) + LEAF_SPAN,
+                    Err(Missing::Leaf) => leaf_range(at).1,
                     Err(Missing::Upper(beyond)) => beyond,
                 };
             }

@@ -1,18 +1,20 @@
 //! An address space beside a map of pages: what is mapped where, what each page holds, and what a call that fails leaves behind.
 
-use super::events::Event;
+use super::events::{Event, Events};
 use super::mmap::{Madvise, Prot};
 use super::page_table::{TABLE_BYTES, TASK_SIZE};
-use super::vma::VmFlags;
+use super::vma::{VmFlags, Vma};
 use super::{Locking, Mm, MmOptions, TouchReport};
-use crate::cache::{OpenFile, VmFault};
+use crate::cache::filemap::Pattern;
+use crate::cache::{Abort, OpenFile, VmFault};
 use crate::error::{Error, Result};
 use crate::page::PAGE_SIZE;
-use crate::store::MemoryStore;
+use crate::store::{MemoryStore, Store};
 use crate::{File, Io, PageCache, StoreOptions};
 use proptest::prelude::*;
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 
 pub(super) const PAGE: u64 = PAGE_SIZE as u64;
 /// Where the first mapping goes.
@@ -128,6 +130,9 @@ struct Model {
     pages: BTreeMap<u64, Mapped>,
     faults: u64,
     failed: u64,
+    changes: u64,
+    /// Pages of each file that have been read.
+    read: [BTreeSet<u64>; 2],
 }
 
 /// First page, first page beyond, file, index of the first in it, flags.
@@ -171,6 +176,18 @@ impl Model {
 
     /// What the step answers: an address or a byte, if it is one that answers anything.
     fn step(&mut self, step: Step) -> std::result::Result<u64, Wrong> {
+        self.changes += u64::from(match step {
+            Step::Map { prot, shared, .. } => prot == Prot::Read || !shared,
+            Step::Advise(_, advice) => !matches!(advice, Madvise::DontNeed | Madvise::WillNeed),
+            Step::Unmap(_) | Step::Protect(..) => true,
+            Step::Load(_) | Step::Store(..) => false,
+        });
+        if let Step::Advise(span, Madvise::WillNeed) = step {
+            // Holes or not.
+            self.pages.range(span.all()).filter(|(_, mapped)| mapped.index < FILE).for_each(|(_, mapped)| {
+                self.read[mapped.file].insert(mapped.index);
+            });
+        }
         match step {
             Step::Map { prot: Prot::ReadWrite, shared: true, .. } => return Err(Wrong::Unsupported),
             Step::Map { file, index, of, prot, shared } => {
@@ -247,6 +264,7 @@ impl Model {
             return Err(Wrong::Bus);
         }
         self.failed = before.1;
+        self.read[mapped.file].insert(mapped.index);
         if mapped.entry != 0 && (store.is_none() || mapped.entry & 2 != 0) {
             self.faults = before.0;
         }
@@ -317,7 +335,12 @@ proptest! {
             prop_assert_eq!(mm.pagemap(FIRST, LOOKED_AT * PAGE).unwrap(), entries(&model), "{:?}", step);
             let copies = model.pages.values().filter(|mapped| mapped.copy.is_some()).count();
             prop_assert_eq!(cache.stats().private_frames, copies as u64, "{:?}", step);
+            for (file, read) in files.iter().zip(&model.read) {
+                let resident: Vec<u8> = (0..FILE).map(|index| u8::from(read.contains(&index))).collect();
+                prop_assert_eq!(file.residency(0, None).unwrap(), resident, "{:?}", step);
+            }
             let sum = |event| mm.inner.events.sum(event);
+            prop_assert_eq!(sum(Event::MmapLockWrite), model.changes, "{:?}", step);
             prop_assert_eq!(sum(Event::Pgfault), model.faults, "{:?}", step);
             prop_assert_eq!(sum(Event::MinFlt) + sum(Event::MajFlt), model.faults - model.failed, "{:?}", step);
             prop_assert_eq!(sum(Event::SpfAttempt), if speculative { model.faults } else { 0 }, "{:?}", step);
@@ -381,6 +404,8 @@ fn a_range_is_aligned_not_empty_and_within_the_address_space() {
             refused(call(&mm, address, length), why);
         }
     }
+    // Where nothing is mapped is told under the lock, and what is no range before it.
+    assert_eq!(mm.inner.events.sum(Event::MmapLockWrite), 6);
     mm.check_range(TASK_SIZE - 3, 3).unwrap();
     refused(mm.check_range(TASK_SIZE - 3, 4), "leave the address space");
     refused(mm.load(TASK_SIZE - 3, &mut [0; 4]), "leave the address space");
@@ -402,6 +427,7 @@ fn mmap_says_what_is_wrong_and_maps_nothing_then() {
         (Some(0), 0, "length 0"),
         (None, FILE * PAGE, "beyond the end of the file"),
         (Some(PAGE), last, "overflows"),
+        (Some(1), last, "overflows"),
         (Some(2 * PAGE), last - PAGE, "overflows"),
         (Some(TASK_SIZE + 1), 0, "leave the address space"),
         (Some(TASK_SIZE - FIRST + 1), 0, "no gap"),
@@ -457,11 +483,60 @@ fn nothing_is_done_in_what_is_closed() {
         let outcome = mm.fault(at, false);
         assert_eq!((outcome.result, outcome.abort, outcome.major), (VmFault::SIGSEGV, None, false));
         closed(Err(outcome.error.unwrap()));
-        let grown = mm.vm_events().into_iter().zip(before).filter(|((_, now), (_, before))| now != before);
-        let grown: Vec<_> = grown.map(|((name, _), _)| name).collect();
-        assert_eq!(grown, if close_cache { &[][..] } else { &["mmap_lock_write"][..] });
+        // Closing takes the lock, and nothing else does anything.
+        let grown =
+            mm.vm_events().into_iter().zip(before).map(|((name, now), (_, before))| (name, now - before));
+        let grown: Vec<_> = grown.filter(|&(_, by)| by > 0).collect();
+        assert_eq!(grown, if close_cache { &[][..] } else { &[("mmap_lock_write", 1)][..] });
         mm.close().unwrap();
         assert_eq!(mm.inner.shared.frames.usage().private, 0);
+    }
+}
+
+/// A test of what waits for a grace period, which other threads of this process may run or hold up: until it succeeds.
+pub(super) fn undisturbed(test: impl Fn() -> std::result::Result<(), String>) {
+    let mut ended = test();
+    for _ in 0..200 {
+        if ended.is_ok() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        ended = test();
+    }
+    ended.unwrap();
+}
+
+#[test]
+fn replaced_arrays_of_mappings_do_not_pile_up() {
+    type Call = fn(&Mm, &File, u64) -> Result<()>;
+    let calls: [Call; 3] = [
+        |mm, file, _| mm.mmap(file, Some(PAGE), 0, Prot::Read, true).map(drop),
+        |mm, _, at| mm.mprotect(at, PAGE, Prot::Read),
+        |mm, _, at| mm.madvise(at, PAGE, Madvise::Normal),
+    ];
+    for call in calls {
+        // Of small ones some hundred wait for the next grace period, of large ones none does.
+        for (mappings, calls, most, least) in [(10, 800, 300, 1), (1100, 3, 0, 0)] {
+            undisturbed(|| {
+                let (_cache, file, mm) = one(16, Locking::Speculative);
+                let map = |index| mm.mmap(&file, Some(PAGE), index * PAGE, Prot::Read, true).unwrap();
+                let at = map(1);
+                // All of one page, so they do not merge.
+                (0..mappings).for_each(|_| drop(map(0)));
+                let mut replaced = Vec::new();
+                for _ in 0..calls {
+                    replaced.push(Arc::downgrade(&mm.inner.vmas.array(&mm.inner.lock.write())));
+                    call(&mm, &file, at).unwrap();
+                }
+                let waiting = replaced.iter().filter(|array| array.strong_count() > 0).count();
+                let right = (least..=most).contains(&waiting);
+                if right {
+                    Ok(())
+                } else {
+                    Err(format!("{waiting} of {calls} arrays of {mappings} mappings wait"))
+                }
+            });
+        }
     }
 }
 
@@ -544,4 +619,102 @@ proptest! {
         mm.load(at, &mut found).unwrap();
         prop_assert!((0..).zip(&found).all(|(at, &found)| found == byte(0, at / PAGE)));
     }
+}
+
+#[test]
+fn an_address_space_that_is_dropped_holds_nothing() {
+    let (cache, file, mm) = one(32, Locking::Speculative);
+    let open = file.open_file().unwrap();
+    let at = mm.mmap(&file, None, 0, Prot::ReadWrite, false).unwrap();
+    mm.touch(at, 3 * PAGE, PAGE, true).unwrap();
+    drop(mm);
+    cache.check().unwrap();
+    assert_eq!(
+        (cache.stats().private_frames, cache.stats().page_tables, Arc::strong_count(&open)),
+        (0, 0, 2)
+    );
+}
+
+#[test]
+fn a_check_finds_what_does_not_add_up() {
+    let (_cache, _file, mm) = one(4, Locking::Speculative);
+    let is_right = || match mm.check() {
+        Ok(()) => true,
+        Err(Error::Invariant(_)) => false,
+        Err(error) => panic!("{error}"),
+    };
+    let events = &mm.inner.events;
+    assert!(is_right());
+    events.add(Event::SpfAttempt);
+    assert!(!is_right(), "an attempt without an end");
+    events.add_abort(Abort::Pud);
+    assert!(is_right());
+    // An abort without a cause, though attempts are commits plus aborts.
+    let other = Events::new().unwrap();
+    other.add(Event::SpfAttempt);
+    other.add(Event::SpfAbort);
+    assert!(!other.balance());
+}
+
+#[test]
+fn mappings_merge_that_continue_one_another() {
+    let (cache, file, mm) = one(4, Locking::Speculative);
+    let open = file.open_file().unwrap();
+    let other = self::open(&cache, 1).open_file().unwrap();
+    let vma = |from: u64, to: u64, index: u64, flags, open: &Arc<OpenFile>| {
+        let range = (FIRST + from * PAGE, FIRST + to * PAGE, index);
+        Vma::new(range, flags, Arc::clone(open), Arc::clone(&mm.inner.tables))
+    };
+    let none = VmFlags::NONE;
+    let first = vma(0, 2, 5, none, &open);
+    for (from, index, flags, open, merges) in [
+        (2, 7, none, &open, true),
+        (2, 7, VmFlags::ANON_VMA, &open, true),
+        (3, 8, none, &open, false),
+        (3, 7, none, &open, false),
+        (2, 8, none, &open, false),
+        (2, 7, VmFlags::RAND_READ, &open, false),
+        (2, 7, none, &other, false),
+    ] {
+        let next = vma(from, from + 1, index, flags, open);
+        assert_eq!(first.merges_with(&next), merges, "{from} {index} {flags:?}");
+    }
+    let both = VmFlags::RAND_READ.with(VmFlags::SEQ_READ);
+    let flags = [none, VmFlags::WRITE, VmFlags::SEQ_READ, VmFlags::RAND_READ, both];
+    let (normal, sequential, random) = (Pattern::Normal, Pattern::Sequential, Pattern::Random);
+    assert_eq!(flags.map(VmFlags::pattern), [normal, normal, sequential, random, random]);
+}
+
+/// A store whose first read of a page waits until it is told.
+struct Held {
+    begins: Mutex<Sender<()>>,
+    may_end: Mutex<Receiver<()>>,
+}
+
+impl Store for Held {
+    fn read_at(&self, buf: &mut [u8], _offset: u64) -> std::io::Result<usize> {
+        self.begins.lock().unwrap().send(()).unwrap();
+        self.may_end.lock().unwrap().recv().unwrap();
+        buf.fill(1);
+        Ok(buf.len())
+    }
+}
+
+#[test]
+fn mappings_change_while_what_is_needed_is_read() {
+    let (cache, file, mm) = one(16, Locking::Speculative);
+    let ((begins, began), (end, may_end)) = (channel(), channel());
+    let held = Arc::new(Held { begins: Mutex::new(begins), may_end: Mutex::new(may_end) });
+    let slow = cache.open_store_with(held, PAGE, StoreOptions::default().ra_pages(0)).unwrap();
+    let at = mm.mmap(&slow, None, 0, Prot::Read, true).unwrap();
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| mm.madvise(at, PAGE, Madvise::WillNeed));
+        began.recv().unwrap();
+        mm.mmap(&file, None, 0, Prot::Read, true).unwrap();
+        end.send(()).unwrap();
+        reader.join().unwrap().unwrap();
+    });
+    let mut found = [0];
+    mm.load(at, &mut found).unwrap();
+    assert_eq!(found, [1]);
 }

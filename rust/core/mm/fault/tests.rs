@@ -7,7 +7,7 @@ use super::super::{Locking, Mm, MmOptions};
 use crate::cache::{Abort, CacheOptions, MappedRange, VmFault};
 use crate::error::{Error, Result};
 use crate::page::{PAGE_SIZE, usage};
-use crate::store::{Fault, FaultyStore, MemoryStore, Plan};
+use crate::store::{Fault, FaultyStore, MemoryStore, Plan, ReadBy, Store};
 use crate::{File, Io, PageCache, StoreOptions};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -32,8 +32,6 @@ enum End {
     Minor,
     /// The page was absent, and read.
     Missed,
-    /// It waited for another thread.
-    Waited,
     Failed,
 }
 
@@ -54,7 +52,7 @@ impl Case<'_> {
         let outcome = mm.fault(self.at, self.write);
         let speculative = mm.locking() == Locking::Speculative;
         let abort = self.abort.filter(|_| speculative);
-        let major = matches!(self.end, End::Missed | End::Waited);
+        let major = matches!(self.end, End::Missed);
         assert_eq!(
             (outcome.result, outcome.abort, outcome.major),
             (self.result, abort, major),
@@ -76,7 +74,6 @@ impl Case<'_> {
         match self.end {
             End::Minor => events.extend([("min_flt", 1)]),
             End::Missed => events.extend([("maj_flt", 1), ("pgmajfault", 1)]),
-            End::Waited => events.extend([("maj_flt", 1)]),
             End::Failed => {}
         }
         assert_eq!(grown(mm, &before), events, "{}", self.told);
@@ -136,6 +133,7 @@ fn each_fault_is_answered_and_counted_once() {
             "a private copy of an absent page",
         );
         assert_eq!(mm.pagemap(private, FILE * PAGE).unwrap(), [0, 7, 7, 7, 7, 0, 0, 0]);
+        assert_eq!(mm.pagemap(shared, FILE * PAGE).unwrap(), [1, 1, 1, 0, 0, 0, 0, 0]);
         mm.mprotect(private + 3 * PAGE, PAGE, Prot::Read).unwrap();
         check(
             private + 3 * PAGE,
@@ -161,6 +159,7 @@ fn each_fault_is_answered_and_counted_once() {
         assert!(
             matches!(error, Some(Error::Bus { index: at, offset: byte, size: of, cause: None }) if (at, byte, of) == (index, offset, size))
         );
+        assert_eq!(mm.pagemap(private, FILE * PAGE).unwrap(), [0, 7, 7, 7, 7, 0, 0, 0]);
         assert_eq!(cache.stats().private_frames, 4);
         let mut bytes = vec![0; (FILE * PAGE) as usize];
         mm.load(private, &mut bytes).unwrap();
@@ -171,7 +170,7 @@ fn each_fault_is_answered_and_counted_once() {
 }
 
 #[test]
-fn a_fault_that_waits_for_a_page_is_major() {
+fn a_fault_that_waits_for_a_page_is_major_and_holds_no_lock() {
     for &locking in Locking::ALL {
         for write in [false, true] {
             let (_cache, file, mm) = one(64, locking);
@@ -184,18 +183,177 @@ fn a_fault_that_waits_for_a_page_is_major() {
             let locks = || mm.inner.events.sum(super::Event::MmapLockRead);
             let before = locks();
             std::thread::scope(|scope| {
-                scope.spawn(|| {
-                    let (result, abort) = (VmFault::LOCKED, Some(Abort::FileLocked));
-                    Case { at, write, result, abort, locks: 2, end: End::Waited, told: "a locked page" }
-                        .check(&mm);
-                });
+                let fault = scope.spawn(|| mm.fault(at, write));
                 while locks() == before {
                     std::thread::yield_now();
                 }
                 std::thread::sleep(Duration::from_millis(5));
+                mm.mmap(&file, None, 0, Prot::Read, true).unwrap();
                 drop(lock);
+                let outcome = fault.join().unwrap();
+                let abort = (locking == Locking::Speculative).then_some(Abort::FileLocked);
+                assert_eq!((outcome.result, outcome.abort, outcome.major), (VmFault::LOCKED, abort, true));
+                assert_eq!(locks() - before, 2);
             });
         }
+    }
+}
+
+#[test]
+fn a_fault_that_waits_for_a_frame_is_major_and_holds_no_lock() {
+    for &locking in Locking::ALL {
+        for write in [false, true] {
+            let options = CacheOptions::default().io(Io::Inline).frame_timeout(Duration::from_secs(60));
+            let cache = PageCache::with_options(3 * PAGE, options).unwrap();
+            let file = open(&cache, 0);
+            let mm = Mm::new(&cache, MmOptions::default().locking(locking).fault_around_bytes(PAGE)).unwrap();
+            let at = mm.mmap(&file, None, 0, Prot::ReadWrite, false).unwrap();
+            let pins = [1, 2, 3].map(|index| file.pin(index * PAGE, 1).unwrap());
+            std::thread::scope(|scope| {
+                let fault = scope.spawn(|| mm.fault(at, write));
+                while cache.stats().frame_waits == 0 {
+                    std::thread::yield_now();
+                }
+                mm.mmap(&file, None, 0, Prot::Read, true).unwrap();
+                drop(pins);
+                let outcome = fault.join().unwrap();
+                assert!(outcome.major && outcome.error.is_none(), "{outcome:?}");
+            });
+            mm.close().unwrap();
+            cache.check().unwrap();
+        }
+    }
+}
+
+/// Stores that may stall are read while no lock is held, and so is what follows from their errors.
+#[test]
+fn entries_around_a_page_that_cannot_be_read_are_credited_with_it() {
+    for &locking in Locking::ALL {
+        for (near, absent) in [(1, false), (3, false), (3, true)] {
+            let cache = PageCache::new(64 * PAGE, Io::Threads).unwrap();
+            let store = Arc::new(Broken { pages: std::sync::Mutex::new(vec![0]) });
+            let options = StoreOptions::default().ra_pages(1);
+            let file = cache.open_store_with(store.clone(), 64 * PAGE, options).unwrap();
+            let mm =
+                Mm::new(&cache, MmOptions::default().locking(locking).fault_around_bytes(4 * PAGE)).unwrap();
+            let at = mm.mmap(&file, None, 0, Prot::Read, true).unwrap();
+            let misses = || file.readahead_state().unwrap().mmap_miss;
+            for n in 1..5 {
+                mm.load(at + 8 * n * PAGE, &mut [1]).unwrap();
+            }
+            (1..=near).for_each(|index| bring(&file, index));
+            if !absent {
+                file.pread(&mut [0], 0).unwrap_err();
+            }
+            let before = misses();
+            assert!(before >= 4);
+            let outcome = mm.fault(at, false);
+            assert!(
+                matches!(outcome.error, Some(Error::Bus { index: 0, cause: Some(_), .. })),
+                "{outcome:?}"
+            );
+            let entries = mm.pagemap(at, 4 * PAGE).unwrap();
+            assert_eq!(entries, [0, 1, u8::from(near > 1), u8::from(near > 2)]);
+            // An attempt that gives up credits nothing, and a fault that missed counts as a miss.
+            let after = match (absent, locking) {
+                (true, _) => before + 1,
+                (false, Locking::Speculative) => before,
+                (false, Locking::MmapLock) => before - near as u32,
+            };
+            assert_eq!(misses(), after, "{locking}, {near}, {absent}");
+            store.pages.lock().unwrap().clear();
+            mm.load(at, &mut [1]).unwrap();
+            mm.close().unwrap();
+            cache.check().unwrap();
+        }
+    }
+}
+
+/// A store that may stall, in which some pages cannot be read.
+struct Broken {
+    pages: std::sync::Mutex<Vec<u64>>,
+}
+
+impl Store for Broken {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<usize> {
+        let pages = self.pages.lock().unwrap();
+        let mut read = offset / PAGE..(offset + buf.len() as u64).div_ceil(PAGE);
+        if read.any(|page| pages.contains(&page)) {
+            return Err(std::io::Error::from_raw_os_error(5));
+        }
+        buf.fill(1);
+        Ok(buf.len())
+    }
+
+    fn read_by(&self) -> ReadBy {
+        ReadBy::Workers { timeout: None }
+    }
+}
+
+#[test]
+fn entries_around_a_page_that_is_waited_for_are_credited_once() {
+    for &locking in Locking::ALL {
+        let cache = PageCache::new(64 * PAGE, Io::Inline).unwrap();
+        let store = Arc::new(MemoryStore::new(vec![5; 64 * PAGE_SIZE]));
+        let file = cache.open_store_with(store, 64 * PAGE, StoreOptions::default().ra_pages(1)).unwrap();
+        let mm = Mm::new(&cache, MmOptions::default().locking(locking).fault_around_bytes(4 * PAGE)).unwrap();
+        let at = mm.mmap(&file, None, 0, Prot::Read, true).unwrap();
+        for n in 1..8 {
+            mm.load(at + 8 * n * PAGE, &mut [1]).unwrap();
+        }
+        (0..4).for_each(|index| bring(&file, index));
+        let open = file.open_file().unwrap();
+        let page = open.mapping.find_get_page(0, &crate::rcu::read()).unwrap();
+        let lock = page.page().lock();
+        let (before, locks) =
+            (file.readahead_state().unwrap().mmap_miss, || mm.inner.events.sum(super::Event::MmapLockRead));
+        let locked = locks();
+        std::thread::scope(|scope| {
+            let fault = scope.spawn(|| mm.fault(at, false));
+            while locks() == locked || mm.pagemap(at, 4 * PAGE).unwrap() != [0, 1, 1, 1] {
+                std::thread::yield_now();
+            }
+            std::thread::sleep(Duration::from_millis(5));
+            drop(lock);
+            assert!(fault.join().unwrap().error.is_none());
+        });
+        // What an attempt sets before it gives up is not credited.
+        let credit = if locking == Locking::Speculative { 1 } else { 4 };
+        assert_eq!(before - file.readahead_state().unwrap().mmap_miss, credit, "{locking}");
+    }
+}
+
+#[test]
+fn a_frame_for_a_copy_is_kept_while_the_page_waits_for_another() {
+    for &locking in Locking::ALL {
+        let options = CacheOptions::default().io(Io::Inline).frame_timeout(Duration::ZERO);
+        let cache = PageCache::with_options(2 * PAGE, options).unwrap();
+        let file = open(&cache, 0);
+        let mm = Mm::new(&cache, MmOptions::default().locking(locking).fault_around_bytes(PAGE)).unwrap();
+        let at = mm.mmap(&file, None, 0, Prot::ReadWrite, false).unwrap();
+        let pin = file.pin(5 * PAGE, 1).unwrap();
+        let told = mm.store(at, &[1]);
+        let Err(Error::OutOfFrames { what, holders, .. }) = told else { panic!("{told:?}") };
+        // It was given back before this was told.
+        assert_eq!((what, holders.pinned, holders.private), (format!("a page at {at:#x}"), 1, 0));
+        assert_eq!(cache.stats().frame_waits, 1);
+        drop(pin);
+        mm.store(at, &[1]).unwrap();
+    }
+}
+
+#[test]
+fn a_copy_of_a_mapped_page_makes_room_for_itself() {
+    for &locking in Locking::ALL {
+        let (cache, file, mm) = one(FILE, locking);
+        let at = mm.mmap(&file, None, 0, Prot::ReadWrite, false).unwrap();
+        mm.touch(at, FILE * PAGE, PAGE, false).unwrap();
+        assert_eq!(cache.stats().frames_in_use, FILE);
+        mm.touch(at, FILE / 2 * PAGE, PAGE, true).unwrap();
+        assert_eq!(cache.stats().private_frames, FILE / 2);
+        mm.check().unwrap();
+        mm.close().unwrap();
+        cache.check().unwrap();
     }
 }
 
@@ -216,6 +374,8 @@ fn a_fault_without_a_frame_is_out_of_memory() {
         };
         mm.store(at, &[1]).unwrap();
         mm.store(at + PAGE, &[1]).unwrap();
+        // What is there needs no frame.
+        assert_eq!((mm.fault(at, true).result, mm.fault(at, true).abort), (VmFault::NONE, None));
         let third = at + 2 * PAGE + 3;
         let case = |abort, locks, told| Case {
             at: third,
@@ -314,8 +474,15 @@ proptest! {
             let address = at + page * PAGE;
             let within = first + page < size as u64;
             let outcome = mm.fault(address + 17, write);
-            prop_assert_eq!(outcome.error.is_none(), within, "{:?}", outcome);
             let absent = entries[page as usize] == 0;
+            if within && absent {
+                let mut result = if write || around == PAGE { VmFault::LOCKED } else { VmFault::NOPAGE };
+                if !ready[(first + page) as usize] {
+                    result |= VmFault::MAJOR;
+                }
+                prop_assert_eq!(outcome.result, result);
+            }
+            prop_assert_eq!(outcome.error.is_none(), within, "{:?}", outcome);
             if !write && absent {
                 let end = at + pages * PAGE;
                 let leaf = address & !((1 << 21) - 1);
@@ -395,6 +562,13 @@ fn what_entries_were_used_is_told_once_and_by_their_end() {
     mm.touch(maps[0], 3 * PAGE, PAGE, false).unwrap();
     mm.touch(maps[1] + 2 * PAGE, 2 * PAGE, PAGE, false).unwrap();
     mm.touch(maps[1] + 5 * PAGE, PAGE, PAGE, true).unwrap();
+    // Another maps little of the file.
+    mm.mmap(&file, Some(PAGE), 0, Prot::Read, true).unwrap();
+    let section = crate::rcu::read();
+    let bits = [Pte::ACCESSED, Pte::DIRTY];
+    let has = |at: u64| bits.map(|bit| mm.inner.tables.walk(at, &section).unwrap().get(at).has(bit));
+    assert_eq!((has(maps[0]), has(maps[1] + 5 * PAGE)), ([true, false], [true, true]), "stores make dirty");
+    drop(section);
     let referenced = || {
         let section = crate::rcu::read();
         let vmas = mm.inner.vmas.load(&section);
@@ -424,5 +598,22 @@ fn what_entries_were_used_is_told_once_and_by_their_end() {
         mm.munmap(map, FILE * PAGE).unwrap();
     }
     assert_eq!(marks(), [1, 0, 0, 1], "used through entries since they were asked");
+    cache.check().unwrap();
+}
+
+#[test]
+fn reclaim_takes_entries_of_a_page_and_no_private_copy() {
+    let (cache, file, mm) = one(16, Locking::Speculative);
+    let [shared, private] = [0, 1].map(|_| mm.mmap(&file, None, 0, Prot::ReadWrite, false).unwrap());
+    mm.load(shared, &mut [0]).unwrap();
+    mm.store(private, &[77]).unwrap();
+    // The page has a second chance, for the entry through which it was used.
+    while file.residency(0, Some(1)).unwrap() == [1] {
+        cache.reclaim(1).unwrap();
+    }
+    assert_eq!((mm.pagemap(shared, PAGE).unwrap(), mm.pagemap(private, PAGE).unwrap()), (vec![0], vec![7]));
+    let mut found = [0];
+    mm.load(private, &mut found).unwrap();
+    assert_eq!(found, [77]);
     cache.check().unwrap();
 }

@@ -2,7 +2,7 @@
 
 use super::super::leaf::LEAF_SPAN;
 use super::super::mmap::{Madvise, Prot};
-use super::super::tests::{FIRST, PAGE};
+use super::super::tests::{FIRST, PAGE, undisturbed};
 use super::super::{Mm, MmOptions};
 use super::{OWN, Pmd, Pud, TABLE_BYTES, TASK_SIZE, Table};
 use crate::page::Batch;
@@ -101,20 +101,7 @@ fn far_apart(cache: &PageCache, mm: &Mm, count: usize) -> Vec<u64> {
     places.take(count).collect()
 }
 
-/// Runs a test until it succeeds: tables that were taken out count until they are freed, which other threads of this process may
-/// delay.
-fn undisturbed(test: impl Fn() -> std::result::Result<(), String>) {
-    let mut ended = test();
-    for _ in 0..200 {
-        if ended.is_ok() {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(5));
-        ended = test();
-    }
-    ended.unwrap();
-}
-
+// Tables that were taken out count until they are freed.
 #[test]
 fn leaves_go_in_turn_where_tables_outnumber_frames() {
     undisturbed(|| {
@@ -187,5 +174,30 @@ fn few_tables_stay_however_small_the_cache_is() {
     assert!(is_mapped(&places[40]) && !few.iter().chain([&last]).any(is_mapped));
     mm.check().unwrap();
     other.check().unwrap();
+    cache.check().unwrap();
+}
+
+#[test]
+fn a_check_counts_tables() {
+    let (_cache, mm) = whole(16);
+    mm.load(FIRST, &mut [1]).unwrap();
+    mm.check().unwrap();
+    let count = &mm.inner.tables.tables.own;
+    count.add(1);
+    assert!(matches!(mm.check(), Err(crate::Error::Invariant(_))));
+    count.sub(1);
+    mm.check().unwrap();
+}
+
+#[test]
+fn many_entries_are_cleared_at_once() {
+    let (cache, mm) = whole(1300);
+    let entries =
+        |mm: &Mm| mm.pagemap(FIRST, 1200 * PAGE).unwrap().iter().filter(|&&entry| entry != 0).count();
+    mm.touch(FIRST, 1200 * PAGE, PAGE, false).unwrap();
+    assert_eq!(entries(&mm), 1200);
+    mm.madvise(FIRST + PAGE, 1198 * PAGE, Madvise::DontNeed).unwrap();
+    assert_eq!(entries(&mm), 2);
+    mm.check().unwrap();
     cache.check().unwrap();
 }
