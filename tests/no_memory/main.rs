@@ -121,7 +121,12 @@ struct World {
     /// Where the file is mapped, for reading and privately for stores.
     shared: u64,
     private: u64,
+    /// Many mappings from this address on, the first of two pages and the others of one.
+    crowded: (Mm, u64),
 }
+
+/// So many that a list of them is no small allocation.
+const CROWD: u64 = SMALL as u64 / 4;
 
 impl World {
     fn new(io: Io, local: &std::path::Path) -> Self {
@@ -134,7 +139,12 @@ impl World {
         let mm = Mm::new(&cache, MmOptions::default()).unwrap();
         let shared = mm.mmap(&file, Some(1 << 40), 0, Prot::Read, true).unwrap();
         let private = mm.mmap(&file, Some(1 << 30), 0, Prot::ReadWrite, false).unwrap();
-        Self { cache, file, local: local.to_owned(), mm, shared, private }
+        let many = Mm::new(&cache, MmOptions::default()).unwrap();
+        let first = many.mmap(&file, Some(2 * PAGE), PAGE, Prot::Read, true).unwrap();
+        for _ in 1..CROWD {
+            many.mmap(&file, Some(PAGE), 0, Prot::Read, true).unwrap();
+        }
+        Self { cache, file, local: local.to_owned(), mm, shared, private, crowded: (many, first) }
     }
 }
 
@@ -187,6 +197,18 @@ const STEPS: &[Step] = &[
         let touched = world.mm.touch(at, 600 * PAGE, PAGE, false);
         world.mm.munmap(at, 600 * PAGE)?;
         touched.map(drop)
+    }),
+    ("the end of many mappings and of half of one", |world| {
+        let (mm, first) = &world.crowded;
+        match mm.munmap(first + PAGE, CROWD * PAGE) {
+            // Or they were ended before.
+            Ok(()) | Err(Error::InvalidArgument(_)) => Ok(()),
+            Err(error) => {
+                // All or nothing.
+                mm.touch(*first, (CROWD + 1) * PAGE, PAGE, false)?;
+                Err(error)
+            }
+        }
     }),
     ("rights of a part", |world| {
         world.mm.mprotect(world.private + 10 * PAGE, 20 * PAGE, Prot::Read)?;
@@ -302,6 +324,7 @@ fn run(io: Io, local: &std::path::Path, number: usize, nth: u64, for_ever: bool)
     step(&world).unwrap_or_else(|error| panic!("{at}, again: {error}"));
     world.cache.check().unwrap_or_else(|error| panic!("{at}, again: {error}"));
     world.mm.close().unwrap();
+    world.crowded.0.close().unwrap();
     world.file.close().unwrap();
     world.cache.check().unwrap();
     assert_eq!(world.cache.stats().frames_in_use, 0, "{at}");
