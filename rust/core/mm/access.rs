@@ -84,7 +84,7 @@ impl Mm {
         let mut at = address;
         while at < end {
             self.inner.access(at, write, &mut report, |bytes, within| {
-                let mut byte = [0];
+                let mut byte = <[u8; 1]>::default();
                 bytes.read(within, &mut byte);
                 std::hint::black_box(byte);
                 if write {

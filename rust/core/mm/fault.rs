@@ -145,7 +145,7 @@ impl MmInner {
             published = fault.published;
             missed |= answer.missed;
             let (result, bus) = match answer.end {
-                End::Done(result) => (result | major, None),
+                End::Done(result) => (if missed { result | VmFault::MAJOR } else { result }, None),
                 End::Beyond(size) => (VmFault::SIGBUS | major, Some(NoBytes::Beyond(size))),
                 End::Unreadable(error) => (VmFault::SIGBUS | major, Some(NoBytes::Unreadable(error))),
                 End::NoMemory(error) => {

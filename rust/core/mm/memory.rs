@@ -332,15 +332,14 @@ impl<'m> Fault<'m, '_> {
         let end = match step {
             Step::Locked(held) => {
                 let section = rcu::read();
-                let major = if missed { VmFault::MAJOR } else { VmFault::NONE };
                 let mode = Mode::Classic(&section);
                 let finish = match copy.take() {
                     Some(copy) => self.map_copy(mode, held, copy),
                     None => self.map_page(mode, held),
                 };
                 match finish {
-                    Ok(Finish::Set) => End::Done(VmFault::LOCKED | major),
-                    Ok(Finish::Twin) => End::Done(VmFault::LOCKED | VmFault::NOPAGE | major),
+                    Ok(Finish::Set) => End::Done(VmFault::LOCKED),
+                    Ok(Finish::Twin) => End::Done(VmFault::LOCKED | VmFault::NOPAGE),
                     Err(_no_table) => End::NoMemory(no_memory_for_a_table()),
                 }
             }

@@ -448,14 +448,14 @@ fn split(vmas: &mut Vec<Arc<Vma>>, address: u64, lock: &MmapWrite<'_>) {
 fn merge(vmas: &mut Vec<Arc<Vma>>, start: u64, end: u64, lock: &MmapWrite<'_>) {
     let page = PAGE_SIZE as u64;
     let around = Range { start: start.saturating_sub(page), end: end.saturating_add(page) };
-    let (mut at, mut last) = overlapping(vmas, around);
+    // Those that come in from beyond the range do not continue one another.
+    let (mut at, last) = overlapping(vmas, around);
     while at + 1 < last.min(vmas.len()) {
         if !vmas[at].merges_with(&vmas[at + 1]) {
             at += 1;
             continue;
         }
         let next = vmas.remove(at + 1);
-        last -= 1;
         let (this, absorbed) = (vmas[at].copy(), next.copy());
         vmas[at].set_flags(this.flags.with(absorbed.flags), lock);
         // Better on the list twice than not at all.

@@ -617,3 +617,45 @@ fn reclaim_takes_entries_of_a_page_and_no_private_copy() {
     assert_eq!(found, [77]);
     cache.check().unwrap();
 }
+
+/// A file that others make shorter each time its last page is read, but not so short that it has no such page.
+struct Shrinking {
+    sizes: std::sync::Mutex<Vec<u64>>,
+}
+
+impl Store for Shrinking {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<usize> {
+        let mut sizes = self.sizes.lock().unwrap();
+        if sizes.len() > 1 && offset + buf.len() as u64 > 2 * PAGE {
+            sizes.pop();
+        }
+        let length = sizes.last().unwrap().saturating_sub(offset).min(buf.len() as u64) as usize;
+        buf[..length].fill(1);
+        Ok(length)
+    }
+
+    fn size(&self) -> std::io::Result<Option<u64>> {
+        Ok(self.sizes.lock().unwrap().last().copied())
+    }
+}
+
+#[test]
+fn a_page_that_is_cut_while_it_is_read_is_read_again() {
+    for &locking in Locking::ALL {
+        let cache = PageCache::new(16 * PAGE, Io::Inline).unwrap();
+        let sizes = (1..7).map(|part| 2 * PAGE + part * 500).collect();
+        let store = Arc::new(Shrinking { sizes: std::sync::Mutex::new(sizes) });
+        let size = store.size().unwrap().unwrap();
+        let file = cache.open_store_with(store, size, StoreOptions::default().ra_pages(0)).unwrap();
+        let mm = Mm::new(&cache, MmOptions::default().locking(locking).fault_around_bytes(PAGE)).unwrap();
+        let at = mm.mmap(&file, None, 0, Prot::Read, true).unwrap();
+        let outcome = mm.fault(at + 2 * PAGE, false);
+        assert!(
+            outcome.error.is_none() && !outcome.result.has(VmFault::ERROR) && outcome.major,
+            "{outcome:?}"
+        );
+        let mut found = [9; 1000];
+        mm.load(at + 2 * PAGE, &mut found).unwrap();
+        assert!(found[..500] == [1; 500] && found[500..] == [0; 500]);
+    }
+}
