@@ -210,7 +210,8 @@ fn a_fault_that_waits_for_a_frame_is_major_and_holds_no_lock() {
             let at = mm.mmap(&file, None, 0, Prot::ReadWrite, false).unwrap();
             let pins = [1, 2, 3].map(|index| file.pin(index * PAGE, 1).unwrap());
             std::thread::scope(|scope| {
-                let fault = scope.spawn(|| mm.fault(at, write));
+                // A page that is absent, or a copy of one that is there, and is not the first to be evicted.
+                let fault = scope.spawn(|| mm.fault(if write { at + 3 * PAGE } else { at }, write));
                 while cache.stats().frame_waits == 0 {
                     std::thread::yield_now();
                 }
