@@ -79,6 +79,18 @@ mod tests {
     }
 
     #[test]
+    fn willneed_sees_that_a_file_has_grown() {
+        let path = std::env::temp_dir().join(format!("specmm-willneed-{}", std::process::id()));
+        std::fs::write(&path, vec![7; PAGE_SIZE]).unwrap();
+        let cache = PageCache::new(64 * PAGE, Io::Inline).unwrap();
+        let file = cache.open_with(&path, crate::OpenOptions::default().ra_pages(0)).unwrap();
+        std::fs::write(&path, vec![7; 3 * PAGE_SIZE]).unwrap();
+        file.advise(Advice::WillNeed, 0, None).unwrap();
+        assert_eq!((file.size().unwrap(), resident(&file)), (3 * PAGE, vec![1; 3]));
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
     fn dontneed_drops_each_page_that_is_named_as_a_whole() {
         for (offset, length, expected) in [
             (0, Some(0), [1, 1, 1, 1, 1, 1, 1, 1]),

@@ -66,7 +66,7 @@ impl Workingset {
         }
         let number = (self.notes.next() % u64::from(u32::MAX)) as u32 + 1;
         let mut nodes = self.nodes.lock();
-        if nodes.try_reserve(1).is_ok() && pages.note_values_only(index, number) {
+        if reserve(&mut nodes) && pages.note_values_only(index, number) {
             nodes.push_back(NotedNode { file, index, number });
         }
     }
@@ -86,7 +86,7 @@ impl Workingset {
 
     fn put_node_back(&self, node: NotedNode) {
         let mut nodes = self.nodes.lock();
-        if nodes.try_reserve(1).is_ok() {
+        if reserve(&mut nodes) {
             nodes.push_back(node);
         }
     }
@@ -184,9 +184,7 @@ impl Workingset {
     pub(super) fn forget_shadows(&self, pages: &XArray, old: impl Fn(u64) -> bool) {
         let mut next = Some(0);
         loop {
-            let section = crate::rcu::read();
-            let found = next.and_then(|from| pages.next(from, u64::MAX, None, &section));
-            drop(section);
+            let found = next.and_then(|from| pages.next(from, u64::MAX, None, &crate::rcu::read()));
             let Some((index, entry)) = found else { return };
             next = index.checked_add(1);
             if entry.as_value().is_some_and(&old) {
@@ -205,6 +203,11 @@ impl Workingset {
             }
         }
     }
+}
+
+/// Whether there is memory for one more note.
+fn reserve(nodes: &mut VecDeque<NotedNode>) -> bool {
+    nodes.try_reserve(1).is_ok()
 }
 
 #[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]

@@ -13,6 +13,7 @@ pub(in crate::cache) struct File {
     ages: Vec<u64>,
     gone: Vec<u64>,
     forgotten: Mutex<Vec<u64>>,
+    asked: Tally,
 }
 
 impl CachedFile for File {
@@ -34,6 +35,7 @@ impl CachedFile for File {
     }
     fn has_shadows_only(&self, index: u64, number: u32) -> bool {
         assert_ne!(number, 0, "a node that is not noted has 0");
+        self.asked.add(1);
         !self.gone.contains(&index)
     }
     fn forget_node(&self, index: u64, _number: u32) {
@@ -148,6 +150,15 @@ fn only_a_node_with_nothing_but_shadows_is_noted_and_only_once() {
 }
 
 #[test]
+fn a_note_has_room_before_it_is_needed() {
+    let mut notes = VecDeque::new();
+    for index in 0..40 {
+        assert!(reserve(&mut notes) && notes.capacity() > notes.len());
+        notes.push_back(NotedNode { file: FILE, index, number: 1 });
+    }
+}
+
+#[test]
 fn the_nodes_noted_first_go_when_there_are_too_many() {
     // Of 64 that may be there, an eighth goes at a time.
     for (nodes, goes) in [(63, 0), (64, 0), (65, 9), (70, 14)] {
@@ -157,6 +168,7 @@ fn the_nodes_noted_first_go_when_there_are_too_many() {
         set.trim_nodes(8, &files);
         assert_eq!(*file.forgotten.lock(), indices[..goes], "of {nodes}");
         assert_eq!(set.noted() as u64, nodes - goes as u64, "of {nodes}");
+        assert_eq!(file.asked.tallied() == 0, goes == 0, "few nodes cost nothing");
         let left: Vec<_> = std::iter::from_fn(|| set.take_node()).map(|note| note.index).collect();
         assert_eq!(left, indices[goes..], "the others keep their order");
     }
@@ -214,10 +226,10 @@ fn a_noted_node_goes_with_all_its_shadows_unless_it_has_got_a_page() {
     let set = Workingset::new();
     let pages = filled(&set);
     // Any of its indices names it.
-    assert!(pages.lock().note_values_only(100, 9));
-    set.forget_node(&pages, 100, 8);
+    assert!(pages.lock().note_values_only(101, 9));
+    set.forget_node(&pages, 101, 8);
     assert_eq!(set.shadows(), 7, "it was noted under another number");
-    set.forget_node(&pages, 100, 9);
+    set.forget_node(&pages, 101, 9);
     assert_eq!((there(&pages), set.shadows()), (vec![0, 1, 5, 6, 63, 128], 5));
     let _ = pages.lock().erase(6);
     assert!(pages.lock().note_values_only(6, 10));
