@@ -60,7 +60,7 @@ pub(super) fn is_active(page: PageRef<'_>) -> bool {
 mod tests {
     use super::*;
     use crate::cache::{Io, PageCache};
-    use crate::page::{PAGE_SIZE, Use};
+    use crate::page::{PAGE_SIZE, PageHandle, Use};
 
     const R: u32 = usage::REFERENCED;
     const A: u32 = usage::ACTIVE;
@@ -74,7 +74,7 @@ mod tests {
     fn a_second_touch_makes_a_page_active_unless_it_goes_on_with_the_first() {
         let cache = PageCache::new(2 * PAGE_SIZE as u64, Io::Inline).unwrap();
         let pages = [(); 2].map(|()| cache.shared().frames.alloc(Use::File).unwrap());
-        let [one, two] = pages.each_ref().map(|page| page.page());
+        let [one, two] = pages.each_ref().map(PageHandle::page);
         one.usage().set(P);
         two.usage().set(P);
         // Which is touched; the marks of both then, and how many that were read ahead have been used.

@@ -109,8 +109,8 @@ mod tests {
             file.advise(Advice::WillNeed, 0, None).unwrap();
             file.advise(Advice::DontNeed, offset, length).unwrap();
             assert_eq!(resident(&file), expected, "{length:?} bytes from {offset}");
-            let dropped = expected.iter().filter(|&&there| there == 0).count();
-            assert_eq!(cache.stats().dropped, dropped as u64);
+            let left: u64 = expected.iter().map(|&there| u64::from(there)).sum();
+            assert_eq!(cache.stats().dropped, 8 - left);
         }
     }
 

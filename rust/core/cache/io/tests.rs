@@ -391,7 +391,9 @@ fn a_worker_in_a_store_that_stalls_is_replaced_and_not_waited_for() {
     let stalls: [_; WORKERS] = std::array::from_fn(|_| Disk::that_waits(&queue, STALLS));
     let local = Disk::that_waits(&queue, LOCAL);
     let mut requests = queue.queue.requests.lock();
-    stalls.iter().for_each(|disk| requests.queue(disk.request(0, false), false));
+    for disk in &stalls {
+        requests.queue(disk.request(0, false), false);
+    }
     // Only as many are hired, and all of them will be inside the stores.
     assert!(queue.queue.put_to_work(requests, local.request(1, false), false).is_none());
     soon(|| local.door.came.tallied() == 1 && stalls.iter().all(|disk| disk.door.came.tallied() == 1));
@@ -406,7 +408,9 @@ fn a_worker_in_a_store_that_stalls_is_replaced_and_not_waited_for() {
     });
     // The disks, the queue, and each worker and its read.
     assert_eq!(Arc::strong_count(&queue.queue), WORKERS + 1 + 1 + 2 * WORKERS);
-    stalls.iter().for_each(|disk| disk.door.open());
+    for disk in &stalls {
+        disk.door.open();
+    }
     soon(|| queue.abandoned() == 0);
 }
 

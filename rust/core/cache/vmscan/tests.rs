@@ -268,7 +268,9 @@ fn the_pages_of_a_batch_may_be_of_many_files() {
     let files = [(); 3].map(|()| opened(&cache, 4));
     // The first of each, then the second of each.
     for page in 0..2 {
-        files.iter().for_each(|file| bring(file, page..page + 1));
+        for file in &files {
+            bring(file, page..page + 1);
+        }
     }
     assert_eq!(shrink_inactive(cache.shared(), 4), (4, 4));
     assert_eq!(files.each_ref().map(resident), [vec![], vec![1], vec![1]]);
@@ -468,7 +470,7 @@ fn a_mapped_page_is_judged_by_the_uses_of_its_entries() {
         assert_eq!(stats.readahead_wasted, u64::from(then.is_none()), "{what}");
         match then {
             None => {
-                assert_eq!((program.unmapped.lock().as_slice(), lists(&cache)), (&[3][..], (0, 0)), "{what}")
+                assert_eq!((program.unmapped.lock().as_slice(), lists(&cache)), (&[3][..], (0, 0)), "{what}");
             }
             Some((then, after)) => {
                 assert_eq!((lists(&cache), marks(&open, 3)), (then, after), "{what}");

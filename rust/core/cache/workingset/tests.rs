@@ -90,7 +90,9 @@ fn a_page_comes_back_active_if_the_active_pages_frames_would_have_kept_it() {
     {
         let (set, frames) = (Workingset::new(), Frames::new(8).unwrap());
         let others: Vec<PageHandle<'_>> = (0..active).map(|_| frames.alloc(Use::File).unwrap()).collect();
-        others.iter().for_each(|page| frames.move_to(page.page(), List::Active));
+        for page in &others {
+            frames.move_to(page.page(), List::Active);
+        }
         let old = set.eviction(8);
         for _ in 0..evictions {
             set.activation();
