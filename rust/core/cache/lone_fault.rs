@@ -126,6 +126,18 @@ mod tests {
     }
 
     #[test]
+    fn a_store_that_stalls_may_fail_too() {
+        let plan = Plan { read: 1, fault: Fault::Error(5), for_ever: true };
+        let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new(vec![7; PAGE_SIZE])), plan));
+        let cache = PageCache::new(8 * PAGE, Io::Threads).unwrap();
+        let options = StoreOptions::default().ra_pages(0).timeout(Duration::from_secs(60));
+        let file = cache.open_store_with(store, PAGE, options).unwrap();
+        assert_eq!(fault(&file, 0, false), (VmFault::SIGBUS | VmFault::MAJOR, None));
+        assert_eq!(fault(&file, 0, false), (VmFault::SIGBUS, None));
+        cache.check().unwrap();
+    }
+
+    #[test]
     fn without_a_frame_it_is_out_of_memory() {
         let (cache, file) = opened(1, Plan { read: 9, fault: Fault::Error(5), for_ever: false });
         let pin = file.pin(0, 1).unwrap();

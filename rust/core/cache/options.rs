@@ -173,3 +173,36 @@ impl<'a> StoreOptions<'a> {
         self
     }
 }
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_option_is_what_was_asked_for_and_the_others_stay() {
+        let second = Duration::from_secs(1);
+        let defaults = CacheOptions::default();
+        assert_eq!(defaults, CacheOptions { io: Io::Threads, frame_timeout: DEFAULT_FRAME_TIMEOUT });
+        assert_eq!(defaults.io(Io::Inline), CacheOptions { io: Io::Inline, ..defaults });
+        assert_eq!(defaults.frame_timeout(second), CacheOptions { frame_timeout: second, ..defaults });
+        let defaults = OpenOptions::default();
+        assert_eq!(defaults, OpenOptions { mode: OpenMode::Read, ra_pages: DEFAULT_RA_PAGES });
+        assert_eq!(defaults.mode(OpenMode::Create), OpenOptions { mode: OpenMode::Create, ..defaults });
+        assert_eq!(defaults.ra_pages(3), OpenOptions { ra_pages: 3, ..defaults });
+        let defaults = StoreOptions::default();
+        let name = OsStr::new("");
+        assert_eq!(defaults, StoreOptions { name, ra_pages: DEFAULT_RA_PAGES, timeout: None });
+        assert_eq!(defaults.name("file"), StoreOptions { name: OsStr::new("file"), ..defaults });
+        assert_eq!(defaults.ra_pages(3), StoreOptions { ra_pages: 3, ..defaults });
+        assert_eq!(defaults.timeout(second), StoreOptions { timeout: Some(second), ..defaults });
+    }
+
+    #[test]
+    fn a_mode_is_printed_as_it_is_written() {
+        for (mode, is_writable) in [("rb", false), ("r+b", true), ("w+b", true), ("x+b", true)] {
+            let parsed: OpenMode = mode.parse().unwrap();
+            assert_eq!((parsed.to_string().as_str(), parsed.is_writable()), (mode, is_writable));
+        }
+        assert!("a".parse::<OpenMode>().is_err());
+    }
+}
