@@ -30,6 +30,14 @@ pub(super) fn hire(work: impl FnOnce() + Send + 'static) -> io::Result<thread::J
     if !has_room(STACK + BEGINNING) {
         return Err(io::ErrorKind::OutOfMemory.into());
     }
+    begin(builder, work)
+}
+
+/// Starts a thread and waits until it has begun.
+fn begin(
+    builder: thread::Builder,
+    work: impl FnOnce() + Send + 'static,
+) -> io::Result<thread::JoinHandle<()>> {
     let begun = Arc::new(Barrier::new(2));
     let told = Arc::clone(&begun);
     let worker = builder.spawn(move || {
@@ -41,4 +49,22 @@ pub(super) fn hire(work: impl FnOnce() + Send + 'static) -> io::Result<thread::J
     })?;
     begun.wait();
     Ok(worker)
+}
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests {
+    use super::*;
+    use crate::sync::Tally;
+
+    #[test]
+    fn who_is_hired_works_with_much_memory_and_with_little() {
+        let done = Arc::new(Tally::new());
+        for number in 1..=10 {
+            let told = Arc::clone(&done);
+            let work = move || told.add(1);
+            let worker = if number % 2 == 0 { hire(work) } else { begin(thread::Builder::new(), work) };
+            worker.unwrap().join().unwrap();
+            assert_eq!(done.tallied(), number);
+        }
+    }
 }

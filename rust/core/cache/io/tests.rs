@@ -423,3 +423,14 @@ fn the_last_user_of_a_cache_ends_its_workers() {
     drop(cache);
     assert_eq!((disk.told(), Arc::strong_count(&queue)), (vec![Told::Read(0)], 2));
 }
+
+#[test]
+fn a_worker_waits_for_work_as_long_as_its_cache_lives() {
+    let queue = queue(Io::Threads);
+    queued(&queue.submit(Disk::of(&queue, LOCAL).request(0, false)));
+    assert!(queue.settle());
+    // In a child of a fork it would end by then.
+    std::thread::sleep(Duration::from_millis(150));
+    assert_eq!(workers(&queue), WORKERS);
+    queue.stop();
+}
