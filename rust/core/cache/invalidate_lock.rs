@@ -90,6 +90,15 @@ mod tests {
             drop(inside);
             assert!(waits.join().unwrap());
         });
+        // Nor does such a wait end with the file.
+        let (inside, closed) = (stable(mapping), Closed::new());
+        closed.close();
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| quiet(mapping, 0, Some(&closed)).is_ok());
+            std::thread::sleep(Duration::from_millis(20));
+            drop(inside);
+            assert!(waits.join().unwrap());
+        });
         let (_cache, file) = cached(&Gate::new(None, u64::MAX), 0);
         let mapping = &file.open_file().unwrap().mapping;
         assert!(stable(mapping).is_some());

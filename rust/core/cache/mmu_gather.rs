@@ -23,7 +23,7 @@ pub(crate) struct MmuGather<'f> {
 
 impl<'f> MmuGather<'f> {
     pub(crate) fn new(frames: &'f Frames) -> Self {
-        Self { frames, few: [0; FEW], length: 0, many: Vec::new(), changed: false }
+        Self { frames, few: [u32::MAX; FEW], length: 0, many: Vec::new(), changed: false }
     }
 
     /// Returns how many of `wanted` references can be taken now, at least one. May wait for a grace period, so it must not be

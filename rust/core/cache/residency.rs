@@ -160,6 +160,9 @@ mod tests {
         }
         assert_eq!(file.resident_in(2).unwrap(), (8, vec![0, 1]));
         drop(being_read);
+        // As in a truncation that has not dropped them yet.
+        open.mapping.i_size_write(5 * PAGE_SIZE as u64);
+        assert_eq!(file.resident_in(2).unwrap(), (5, vec![0, 0]));
     }
 
     #[test]

@@ -131,7 +131,7 @@ mod tests {
     use crate::store::MemoryStore;
     use std::sync::Arc;
 
-    /// Pages 1 to 8 and 10: 2 has the marker, 3 is locked, 4 is not up to date, 8 is past the end by now.
+    /// Pages 1 to 8 and 10: 2 has the marker, and is locked at first, 3 is locked, 4 is not up to date, 8 is past the end by now.
     #[test]
     fn only_a_page_that_is_ready_may_be_mapped() {
         let cache = PageCache::new(64 * PAGE_SIZE as u64, Io::Inline).unwrap();
@@ -145,7 +145,8 @@ mod tests {
         }
         let section = crate::rcu::read();
         let page = |index| mapping.peek(index, &section).expect("it is there");
-        page(2).try_lock().unwrap().set_readahead();
+        let marked = page(2).try_lock().unwrap();
+        marked.set_readahead();
         let locked = page(3).try_lock().unwrap();
         drop(mapping.insert(4, cache.shared().frames.alloc(Use::File).unwrap()).unwrap().unwrap());
         mapping.i_size_write(8 * PAGE_SIZE as u64);
@@ -167,6 +168,7 @@ mod tests {
             }
             assert_eq!(held.err(), cause, "page {index}");
         }
+        drop(marked);
         let other = page(5).try_get().unwrap();
         assert_eq!(hold(mapping, other, 6).err(), Some(Abort::FileMapping));
         // Nothing is kept.
