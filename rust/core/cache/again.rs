@@ -201,6 +201,26 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_request_ends_before_a_page_that_is_there() {
+        let plan =
+            Arc::new(Plan { fails: Box::new(|number, _| number == 0), requests: Mutex::new(Vec::new()) });
+        let cache = PageCache::new(16 << 20, Io::Inline).unwrap();
+        let options = StoreOptions::default().ra_pages(8);
+        let store = Arc::clone(&plan) as Arc<dyn Store>;
+        let file = cache.open_store_with(store, PAGES * PAGE_SIZE as u64, options).unwrap();
+        let read = |index: u64, pages: usize| {
+            file.pread(&mut vec![0; pages * PAGE_SIZE], index * PAGE_SIZE as u64).unwrap();
+            plan.requests.lock().iter().map(|&(pages, _)| pages).collect::<Vec<_>>()
+        };
+        // Where nothing else is to be read the first half comes again, then what is left up to what has come.
+        file.advise(crate::Advice::WillNeed, 100 * PAGE_SIZE as u64, Some(8 * PAGE_SIZE as u64)).unwrap();
+        assert_eq!(read(104, 1), [8, 4]);
+        assert_eq!(read(100, 1), [8, 4, 4]);
+        assert_eq!(read(100, 8), [8, 4, 4]);
+        cache.check().unwrap();
+    }
+
     /// Numbers drawn from a seed.
     mod rand_like {
         pub(super) struct Draw(u64);

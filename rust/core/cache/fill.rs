@@ -344,6 +344,7 @@ mod tests {
             assert_eq!(buf[..got], bytes(PAGE + got as u64)[PAGE_SIZE..]);
             let stats = cache.stats();
             assert_eq!((stats.reads, stats.read_bytes, stats.read_errors), (reads, got as u64, 0));
+            assert_eq!(stats.retries, reads - 1, "the first copy found the file shorter");
         }
     }
 }

@@ -179,6 +179,7 @@ fn a_store_that_says_nothing_is_not_asked() {
     read(&file).unwrap();
     gather(&file).unwrap();
     file.pread(&mut [0], PAGES * PAGE).unwrap();
+    file.truncate(PAGES * PAGE - 1).unwrap();
     assert_eq!(store.looks.tallied(), 1);
 }
 
@@ -523,6 +524,10 @@ fn growth_takes_away_nothing_but_the_page_that_was_partial() {
             let mut expected = vec![true; 10];
             expected.resize((size + by).div_ceil(PAGE) as usize, false);
             assert_eq!(cached(&file), expected, "{within} {by}");
+            // It was noted: the next miss looks before and after, as any.
+            let looks = store.looks.tallied();
+            file.pread(&mut [0], 10 * PAGE).unwrap();
+            assert_eq!(store.looks.tallied() - looks, 2);
             let mut bytes = vec![9; (size + by) as usize];
             let part = file.pread_part(&call, Out::from(&mut bytes[..]), 0).unwrap();
             assert_eq!(part, Some(bytes.len()), "of the same version");
@@ -538,6 +543,8 @@ fn a_size_is_all_that_some_stores_say() {
     let cache = PageCache::new(1 << 20, Io::Inline).unwrap();
     let options = StoreOptions::default().ra_pages(0);
     let file = cache.open_store_with(Arc::clone(&store) as Arc<dyn Store>, 3 * PAGE, options).unwrap();
+    let mm = Mm::new(&cache, MmOptions::default()).unwrap();
+    let address = mm.mmap(&file, Some(4 * PAGE), 0, Prot::Read, true).unwrap();
     let mut bytes = vec![0; 4 * PAGE_SIZE];
     let mut reads = 0;
     // Each time: what is cached after the change, and pages that the read after it brings in.
@@ -553,6 +560,11 @@ fn a_size_is_all_that_some_stores_say() {
         assert_eq!(file.revalidate().unwrap(), size);
         let pages = size.div_ceil(PAGE) as usize;
         assert_eq!(cached(&file), before[..pages], "{size}");
+        if size % PAGE > 0 {
+            let tail = &mut bytes[..(PAGE - size % PAGE) as usize];
+            mm.load(address + size, tail).unwrap();
+            assert!(tail.iter().all(|&byte| byte == 0), "{size}");
+        }
         bytes.fill(9);
         assert_eq!(file.pread(&mut bytes, 0).unwrap(), size as usize);
         let mut right = vec![0; size as usize];
@@ -582,7 +594,9 @@ fn a_change_of_ones_own_is_none() {
     read(&file).unwrap();
     let call = file.one_version().unwrap();
     for size in [PAGES * PAGE - 1, 30 * PAGE, 35 * PAGE] {
+        let looks = store.looks.tallied();
         file.truncate(size).unwrap();
+        assert_eq!(store.looks.tallied() - looks, 2, "what others did, and what it did itself");
         assert_eq!((file.look().unwrap(), file.size().unwrap()), (size, size));
         assert_eq!(file.pread_part(&call, Out::from(&mut [0; 9][..]), 4).unwrap(), Some(9));
     }
@@ -684,32 +698,38 @@ fn a_version_that_has_grown_old_is_trusted_by_the_next_read_of_a_page() {
 
 #[test]
 fn a_file_that_stays_young_is_stale_unless_it_grows() {
-    let grown = 6;
-    for grows in [0, grown] {
+    let rounds = 6;
+    for grows in [false, true] {
         let store = Changing::file();
         let (cache, file) = open(&store, 0);
-        let (mut looks, mut size) = (0, PAGES * PAGE);
+        // A clock may be a little ahead.
+        let write = |state: &mut State| state.rewrite(now() + 15_000_000);
+        let mut looks = 0;
         store.before_each_look(move |state| {
+            let (round, step) = (looks / 7, looks % 7);
             looks += 1;
-            // Each wait looks twice: to see that there is a change, and to follow it.
-            if grows > 0 && looks % 2 == 0 {
-                size += 1;
-                state.look.size = Some(size);
-            }
-            if grows == 0 || looks < 2 * grown {
-                // A clock may be a little ahead.
-                state.rewrite(now() + 15_000_000);
+            match step {
+                _ if !grows => write(state),
+                // A new time, which is looked at until no append comes, and a greater size after the wait.
+                0 if round < rounds => write(state),
+                5 if round < rounds => *state.look.size.as_mut().unwrap() += 1,
+                _ => {}
             }
         });
-        file.revalidate_dropping().unwrap();
+        if !grows {
+            file.revalidate_dropping().unwrap();
+        } else {
+            file.look().unwrap();
+        }
         let looks = store.looks.tallied();
         let call = file.one_version();
-        if grows == 0 {
+        if !grows {
             assert!(matches!(&call, Err(Error::Io(error)) if error.errno() == 116), "{call:?}");
             // There is a change; what is it; and then the moments of an append. Three waits come between.
             assert_eq!(store.looks.tallied() - looks, 4 * (1 + 1 + 3));
         } else {
             call.unwrap();
+            assert!(file.size().unwrap() > PAGES * PAGE);
         }
         *store.before_look.lock() = None;
         assert_eq!(read(&file).unwrap(), store.state.lock().version);
