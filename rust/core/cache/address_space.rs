@@ -304,10 +304,12 @@ impl Drop for AddressSpace {
         // but the model checker does not see that count.
         #[cfg(specmm_loom)]
         drop(self.pages.lock());
-        let mut next = Some(0);
+        let mut from = 0;
         loop {
-            let found = next.and_then(|from| self.pages.next(from, u64::MAX, None, &crate::rcu::read()));
+            let found = self.pages.next(from, u64::MAX, None, &crate::rcu::read());
             let Some((index, entry)) = found else { break };
+            // What is taken out of there is not found again.
+            from = index;
             if let Some(pfn) = entry.as_page() {
                 let lock = self.frames().page(pfn).lock();
                 let reference = self.delete(&lock);
@@ -315,7 +317,6 @@ impl Drop for AddressSpace {
             } else {
                 self.shared.workingset.forget_shadow(&self.pages, index);
             }
-            next = index.checked_add(1);
         }
         self.shared.files.remove(self.id);
     }

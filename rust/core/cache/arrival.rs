@@ -124,6 +124,7 @@ fn unanswered(mapping: &AddressSpace) -> Error {
 
 #[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
 mod tests {
+    use crate::cache::address_space::Created;
     use crate::store::{Look, ReadBy, Store};
     use crate::sync::{Mutex, Tally};
     use crate::{Error, Io, Mm, MmOptions, PAGE_SIZE, PageCache, Prot, StoreOptions};
@@ -217,5 +218,59 @@ mod tests {
             assert_eq!(file.pread(&mut [0; 3 * PAGE_SIZE], 0).unwrap() as u64, size);
         }
         cache.close().unwrap();
+    }
+
+    /// Counts its reads, by workers or by callers.
+    struct Counts {
+        by: ReadBy,
+        reads: Tally,
+    }
+
+    impl Store for Counts {
+        fn read_at(&self, buf: &mut [u8], _offset: u64) -> io::Result<usize> {
+            self.reads.add(1);
+            buf.fill(7);
+            Ok(buf.len())
+        }
+
+        fn read_by(&self) -> ReadBy {
+            self.by
+        }
+
+        fn truncate(&self, _size: u64) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_page_that_is_there_or_has_gone_is_not_read() {
+        for by in [ReadBy::Caller, ReadBy::Workers { timeout: None }] {
+            let store = Arc::new(Counts { by, reads: Tally::new() });
+            let cache = PageCache::new(1 << 20, Io::Threads).unwrap();
+            let options = StoreOptions::default().ra_pages(0);
+            let file =
+                cache.open_store_with(Arc::clone(&store) as Arc<dyn Store>, 8 * PAGE, options).unwrap();
+            let mapping = &file.open_file().unwrap().mapping;
+            file.pread(&mut [0], 3 * PAGE).unwrap();
+            let Created::New(unread) = mapping.add_page(5) else { panic!("it is there") };
+            drop(unread.lock);
+            let found = mapping.find_get_page(3, &crate::rcu::read()).unwrap();
+            let bring = |page, index| super::bring(mapping, page, index, None).unwrap();
+            assert!(bring(found.page(), 3), "it is there");
+            assert!(!bring(found.page(), 4) && !bring(unread.handle.page(), 6), "that is another one");
+            assert_eq!(store.reads.tallied(), 1);
+            file.truncate(PAGE).unwrap();
+            assert!(!bring(found.page(), 3) && !bring(unread.handle.page(), 5), "they have gone");
+            assert_eq!(store.reads.tallied(), 1);
+            drop((found, unread.handle));
+            file.truncate(8 * PAGE).unwrap();
+            let Created::New(unread) = mapping.add_page(5) else { panic!("it is there") };
+            drop(unread.lock);
+            assert!(bring(unread.handle.page(), 5));
+            assert_eq!(store.reads.tallied(), 2);
+            drop(unread.handle);
+            cache.check().unwrap();
+            cache.close().unwrap();
+        }
     }
 }

@@ -77,6 +77,12 @@ impl Registry {
         self.0.lock().remove(&id);
     }
 
+    /// How many it has, those without users included.
+    #[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+    pub(super) fn known(&self) -> usize {
+        self.0.lock().len()
+    }
+
     /// The file with this identity, unless its last user is gone.
     pub(super) fn get(&self, id: u64) -> Option<Arc<dyn CachedFile>> {
         self.0.lock().get(&id).and_then(Weak::upgrade)

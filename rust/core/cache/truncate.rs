@@ -102,3 +102,62 @@ pub(super) fn zero_tail(mapping: &AddressSpace, size: u64) {
     );
     drop(lock);
 }
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests {
+    use crate::cache::workingset::Workingset;
+    use crate::store::MemoryStore;
+    use crate::{File, Io, PAGE_SIZE, PageCache, StoreOptions};
+    use std::sync::Arc;
+
+    const PAGE: u64 = PAGE_SIZE as u64;
+    const FRAMES: usize = 1024;
+
+    fn open(cache: &PageCache, pages: u64) -> File {
+        let store = Arc::new(MemoryStore::new(vec![7; (pages * PAGE) as usize]));
+        cache.open_store_with(store, pages * PAGE, StoreOptions::default().ra_pages(0)).unwrap()
+    }
+
+    fn read(file: &File, index: u64) {
+        file.pread(&mut [0], index * PAGE).unwrap();
+    }
+
+    #[test]
+    fn nodes_that_hold_only_shadows_are_bounded() {
+        let most = Workingset::most_nodes(FRAMES) as u64;
+        // Evictions leave a shadow alone in its node.
+        let cache = PageCache::new(FRAMES as u64 * PAGE, Io::Inline).unwrap();
+        let file = open(&cache, 500 * 64);
+        for node in 0..500 {
+            read(&file, 64 * node);
+        }
+        assert_eq!(cache.reclaim(500).unwrap(), 500);
+        assert!(cache.stats().xarray_nodes <= most + 16, "{} of {most}", cache.stats().xarray_nodes);
+        assert!(cache.stats().xarray_nodes > most / 2, "they are of use");
+        cache.check().unwrap();
+        // So does a truncation that takes the page beside it.
+        let cache = PageCache::new(FRAMES as u64 * PAGE, Io::Inline).unwrap();
+        let files: Vec<File> = (0..400).map(|_| open(&cache, 2)).collect();
+        for index in [0, 1] {
+            files.iter().for_each(|file| read(file, index));
+        }
+        assert_eq!(cache.reclaim(400).unwrap(), 400);
+        assert_eq!(
+            (cache.stats().shadows, cache.stats().frames_in_use, cache.stats().xarray_nodes),
+            (400, 400, 400)
+        );
+        for file in &files {
+            file.truncate(PAGE).unwrap();
+        }
+        assert_eq!(cache.stats().frames_in_use, 0);
+        assert!(cache.stats().xarray_nodes <= most, "{} of {most}", cache.stats().xarray_nodes);
+        cache.check().unwrap();
+        // A file that is dropped takes all of it along, and is known no more.
+        let known = cache.shared().files.iter().count();
+        drop(files);
+        cache.check().unwrap();
+        assert_eq!((known, cache.shared().files.iter().count()), (400, 0));
+        assert_eq!((cache.stats().shadows, cache.stats().xarray_nodes), (0, 0));
+        assert_eq!(cache.shared().files.known(), 0);
+    }
+}

@@ -354,3 +354,39 @@ fn a_version_is_trusted_when_no_read_of_it_is_under_way() {
     file.one_version().unwrap();
     cache.check().unwrap();
 }
+
+#[test]
+fn a_reader_that_waits_keeps_no_truncation_out_of_other_pages() {
+    let gate = Gate::new(Some(LONG), 1);
+    let (cache, file) = cached(&gate, 0);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| file.pread(&mut [0], 9 * PAGE));
+        gate.until_standing(1);
+        let started = Instant::now();
+        file.truncate(10 * PAGE).unwrap();
+        assert!(started.elapsed() < LONG);
+        assert_eq!(gate.standing.tallied(), 1);
+        gate.open();
+        assert_eq!(reader.join().unwrap().unwrap(), 1);
+    });
+    cache.check().unwrap();
+}
+
+#[test]
+fn a_read_that_everybody_left_is_abandoned() {
+    let gate = Gate::new(None, 1);
+    let (cache, file) = cached(&gate, 0);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| file.pread(&mut [0], 5 * PAGE));
+        gate.until_standing(1);
+        soon(|| cache.stats().misses == 1);
+        let before = cache.stats().reads_abandoned;
+        file.close().unwrap();
+        soon(|| reader.is_finished());
+        assert_eq!((before, cache.stats().reads_abandoned), (0, 1));
+        gate.open();
+        assert!(matches!(reader.join().unwrap(), Err(Error::Closed(_))));
+    });
+    soon(|| cache.stats().reads_abandoned == 0);
+    cache.check().unwrap();
+}
