@@ -1,6 +1,6 @@
 //! Stores that others change at chosen moments, and how often they are looked at.
 
-use crate::store::{Look, MAX_SIZE, MemoryStore, ReadBy, Store};
+use crate::store::{Fault, FaultyStore, Look, MAX_SIZE, MemoryStore, Plan, ReadBy, Store};
 use crate::sync::{Mutex, Tally};
 use crate::{
     Advice, CacheOptions, Error, File, Io, Mm, MmOptions, Out, PAGE_SIZE, PageCache, Prot, StoreOptions,
@@ -1074,4 +1074,35 @@ fn a_pin_of_what_was_closed_meanwhile_is_none() {
         assert!(matches!(&pin, Err(Error::Closed(closed)) if closed == what), "{pin:?}");
         assert_eq!(cache.stats().pinned_frames, 0);
     }
+}
+
+#[test]
+fn reads_that_hit_before_a_change_was_found_are_made_again() {
+    let store = Changing::file();
+    let (cache, file) = open(&store, 0);
+    file.pread(&mut [0; 9], 0).unwrap();
+    let mut reads = 0;
+    store.before_each_read(move |state| {
+        reads += 1;
+        if reads == 1 {
+            state.rewrite(6);
+        }
+    });
+    let mut rows = [0; 3];
+    file.gather(&[7, 5 * PAGE, 8], 1, &mut rows).unwrap();
+    assert_eq!(rows, [2; 3]);
+    cache.check().unwrap();
+}
+
+#[test]
+fn a_store_that_fails_is_not_asked_whether_it_is_shorter() {
+    let store = Changing::file();
+    let broken = Plan { read: 1, fault: Fault::Error(5), for_ever: false };
+    let faulty = FaultyStore::new(Arc::clone(&store) as Arc<dyn Store>, broken);
+    let cache = PageCache::new(1 << 20, Io::Inline).unwrap();
+    let options = StoreOptions::default().ra_pages(0);
+    let file = cache.open_store_with(Arc::new(faulty), PAGES * PAGE, options).unwrap();
+    let looks = store.looks.tallied();
+    assert!(matches!(file.pread(&mut [0; 9], 0), Err(Error::Io(error)) if error.errno() == 5));
+    assert_eq!(store.looks.tallied() - looks, 1, "before the read");
 }
