@@ -214,7 +214,7 @@ fn read_cached_pages(
     }
     // One page may be of a later version than another.
     if !guard!("read_cached.one_version", mapping.version.epoch() == epoch) {
-        mapping.shared.count(Stat::Retries, 1);
+        count_retry(mapping);
         duty!("read_cached.changed.wipe", out.part(0..done).zero());
         return None;
     }
@@ -241,10 +241,15 @@ fn hit<'f>(
         CopyOut::Copied(copied) => Some(copied),
         CopyOut::Unavailable => None,
         CopyOut::Changed => {
-            mapping.shared.count(Stat::Retries, 1);
+            count_retry(mapping);
             None
         }
     }
+}
+
+#[cold]
+fn count_retry(mapping: &AddressSpace) {
+    mapping.shared.count(Stat::Retries, 1);
 }
 
 /// Offset within its page of a byte of the file.

@@ -706,13 +706,13 @@ fn a_file_that_stays_young_is_stale_unless_it_grows() {
         let write = |state: &mut State| state.rewrite(now() + 15_000_000);
         let mut looks = 0;
         store.before_each_look(move |state| {
-            let (round, step) = (looks / 7, looks % 7);
+            let (round, step) = (looks / 12, looks % 12);
             looks += 1;
             match step {
                 _ if !grows => write(state),
-                // A new time, which is looked at until no append comes, and a greater size after the wait.
-                0 if round < rounds => write(state),
-                5 if round < rounds => *state.look.size.as_mut().unwrap() += 1,
+                // Twice a new time, which is looked at until no append comes, and a greater size after the wait.
+                0 | 5 if round < rounds => write(state),
+                10 if round < rounds => *state.look.size.as_mut().unwrap() += 1,
                 _ => {}
             }
         });
