@@ -139,7 +139,9 @@ mod tests {
         let cache = PageCache::new(FRAMES as u64 * PAGE, Io::Inline).unwrap();
         let files: Vec<File> = (0..400).map(|_| open(&cache, 2)).collect();
         for index in [0, 1] {
-            files.iter().for_each(|file| read(file, index));
+            for file in &files {
+                read(file, index);
+            }
         }
         assert_eq!(cache.reclaim(400).unwrap(), 400);
         assert_eq!(

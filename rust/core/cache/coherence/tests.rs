@@ -140,6 +140,8 @@ fn gather(file: &File) -> Result<u8, Error> {
 
 type Call = fn(&File) -> Result<u8, Error>;
 
+type Part = fn(&File, u64) -> Result<Vec<u8>, Error>;
+
 const CALLS: [Call; 2] = [read, gather];
 
 #[test]
@@ -716,20 +718,20 @@ fn a_file_that_stays_young_is_stale_unless_it_grows() {
                 _ => {}
             }
         });
-        if !grows {
-            file.revalidate_dropping().unwrap();
-        } else {
+        if grows {
             file.look().unwrap();
+        } else {
+            file.revalidate_dropping().unwrap();
         }
         let looks = store.looks.tallied();
         let call = file.one_version();
-        if !grows {
+        if grows {
+            call.unwrap();
+            assert!(file.size().unwrap() > PAGES * PAGE);
+        } else {
             assert!(matches!(&call, Err(Error::Io(error)) if error.errno() == 116), "{call:?}");
             // There is a change; what is it; and then the moments of an append. Three waits come between.
             assert_eq!(store.looks.tallied() - looks, 4 * (1 + 1 + 3));
-        } else {
-            call.unwrap();
-            assert!(file.size().unwrap() > PAGES * PAGE);
         }
         *store.before_look.lock() = None;
         assert_eq!(read(&file).unwrap(), store.state.lock().version);
@@ -976,7 +978,7 @@ fn what_only_workers_read_gives_up_rather_than_read_itself() {
         match file.judge(&mut call, false) {
             Ok(verdict) => assert!(verdict == Verdict::Again && number < 3),
             Err(error) => {
-                assert!(matches!(&error, Error::Io(error) if error.errno() == 116) && number == 3, "{error}")
+                assert!(matches!(&error, Error::Io(error) if error.errno() == 116) && number == 3, "{error}");
             }
         }
     }
@@ -997,7 +999,7 @@ fn what_only_workers_read_gives_up_rather_than_read_itself() {
 
 #[test]
 fn what_was_appended_is_found_by_every_call_that_asks_for_it() {
-    let calls: [fn(&File, u64) -> Result<Vec<u8>, Error>; 4] = [
+    let calls: [Part; 4] = [
         |file, at| {
             let mut found = vec![0; 30];
             file.pread(&mut found, at).map(|n| found[..n].to_vec())
