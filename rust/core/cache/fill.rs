@@ -197,9 +197,10 @@ mod tests {
     use crate::cache::address_space::Created;
     use crate::page::PageFlags;
     use crate::store::{Fault, FaultyStore, MemoryStore, Plan, Store};
+    use crate::sync::Mutex;
     use crate::{Advice, Error, File, Io, PAGE_SIZE, PageCache, StoreOptions};
     use std::io;
-    use std::sync::{Arc, OnceLock};
+    use std::sync::Arc;
     use std::time::Duration;
 
     const PAGE: u64 = PAGE_SIZE as u64;
@@ -311,16 +312,17 @@ mod tests {
     struct Cut {
         inner: MemoryStore,
         to: u64,
-        file: OnceLock<File>,
-        was_read: OnceLock<()>,
+        /// Until the first read.
+        file: Mutex<Option<File>>,
     }
 
     impl Store for Cut {
         fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-            if self.was_read.set(()).is_ok() {
-                let (file, to) = (self.file.get().unwrap().clone(), offset + self.to);
-                std::thread::spawn(move || file.truncate(to).unwrap());
-                while self.inner.size()? != Some(to) || self.file.get().unwrap().size().unwrap() != to {
+            let file = self.file.lock().take();
+            if let Some(file) = file {
+                let (other, to) = (file.clone(), offset + self.to);
+                std::thread::spawn(move || other.truncate(to).unwrap());
+                while self.inner.size()? != Some(to) || file.size().unwrap() != to {
                     std::thread::yield_now();
                 }
             }
@@ -336,9 +338,9 @@ mod tests {
     fn a_read_that_a_truncation_cuts_short_is_made_again() {
         for (to, got, reads) in [(100, 100, 2), (8 * PAGE, PAGE_SIZE, 1)] {
             let inner = MemoryStore::new(bytes(4 * PAGE));
-            let store = Arc::new(Cut { inner, to, file: OnceLock::new(), was_read: OnceLock::new() });
+            let store = Arc::new(Cut { inner, to, file: Mutex::new(None) });
             let (cache, file) = open(Arc::clone(&store) as Arc<dyn Store>, 4 * PAGE, 0);
-            assert!(store.file.set(file.clone()).is_ok());
+            *store.file.lock() = Some(file.clone());
             let mut buf = [9; PAGE_SIZE];
             assert_eq!(file.pread(&mut buf, PAGE).unwrap(), got);
             assert_eq!(buf[..got], bytes(PAGE + got as u64)[PAGE_SIZE..]);

@@ -132,6 +132,7 @@ mod tests {
             read(&file, 64 * node);
         }
         assert_eq!(cache.reclaim(500).unwrap(), 500);
+        crate::rcu::barrier();
         assert!(cache.stats().xarray_nodes <= most + 16, "{} of {most}", cache.stats().xarray_nodes);
         assert!(cache.stats().xarray_nodes > most / 2, "they are of use");
         cache.check().unwrap();
@@ -152,6 +153,7 @@ mod tests {
             file.truncate(PAGE).unwrap();
         }
         assert_eq!(cache.stats().frames_in_use, 0);
+        crate::rcu::barrier();
         assert!(cache.stats().xarray_nodes <= most, "{} of {most}", cache.stats().xarray_nodes);
         cache.check().unwrap();
         // A file that is dropped takes all of it along, and is known no more.

@@ -104,8 +104,8 @@ mod tests {
     fn an_ancestor_s_value_is_left_alone() {
         static CHILDS: PerProcess<u64> = PerProcess::new(|| 2);
         // As a child of fork finds it.
-        let owned = Owned { epoch: imp::epoch() - 1, value: 1 };
-        let ancestor_s: &Owned<u64> = Box::leak(Box::new(owned));
+        static ANCESTORS: std::sync::OnceLock<Owned<u64>> = std::sync::OnceLock::new();
+        let ancestor_s = ANCESTORS.get_or_init(|| Owned { epoch: imp::epoch() - 1, value: 1 });
         CHILDS.current.store(std::ptr::from_ref(ancestor_s).cast_mut(), Ordering::Relaxed);
         let borrowed = &ancestor_s.value;
         assert_eq!((CHILDS.get(), borrowed), (&2, &1));
