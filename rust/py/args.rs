@@ -2,7 +2,7 @@
 
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyBool, PyString};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -67,15 +67,28 @@ optional!(count length);
 macro_rules! flag {
     ($($name:ident)*) => {
         $(pub(crate) fn $name(value: &Bound<'_, PyAny>) -> PyResult<bool> {
-            value.extract().map_err(|_| {
-                let (name, kind) = (stringify!($name), type_name(value));
-                PyTypeError::new_err(format!("{name} must be a bool, not {kind}: {}", repr(value)))
-            })
+            boolean(stringify!($name), value)
         })*
     };
 }
 
 flag!(close drop shared speculative write);
+
+/// A bool or one of numpy's. (`extract` takes both too, the latter through a cell that it fills at its first need; see
+/// `imported`.)
+fn boolean(name: &str, value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let is_numpys = || {
+        value
+            .get_type()
+            .fully_qualified_name()
+            .is_ok_and(|name| name == "numpy.bool" || name == "numpy.bool_")
+    };
+    if value.is_instance_of::<PyBool>() || is_numpys() {
+        return value.is_truthy();
+    }
+    let kind = type_name(value);
+    Err(PyTypeError::new_err(format!("{name} must be a bool, not {kind}: {}", repr(value))))
+}
 
 /// A length that must be given.
 pub(crate) fn exact_length(value: &Bound<'_, PyAny>) -> PyResult<u64> {

@@ -8,8 +8,7 @@
 //! its thread-locals are destroyed may call the core too.
 #![allow(unsafe_code)]
 
-use crate::imported::Imported;
-use pyo3::intern;
+use crate::imported::{Imported, name};
 use pyo3::prelude::*;
 use specmm::internals::fork;
 use std::cell::Cell;
@@ -84,7 +83,7 @@ pub(crate) fn has_come() -> bool {
 fn is_main(py: Python<'_>) -> PyResult<bool> {
     static MAIN_THREAD: Imported = Imported::new("threading", "main_thread");
     static GET_IDENT: Imported = Imported::new("threading", "get_ident");
-    MAIN_THREAD.call(py, ())?.getattr(intern!(py, "ident"))?.eq(GET_IDENT.call(py, ())?)
+    MAIN_THREAD.call(py, ())?.getattr(name!(py, "ident"))?.eq(GET_IDENT.call(py, ())?)
 }
 
 /// Whether this thread's call was interrupted: it should return instead of reading on.

@@ -45,6 +45,7 @@ mod _core {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         super::interpreter::require_main(module.py())?;
+        super::imported::fill_cells(module)?;
         specmm::give_up_waiting_when(super::interrupt::has_come);
         Ok(())
     }

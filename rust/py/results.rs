@@ -1,7 +1,6 @@
 //! The records and flags that Python gets as results; `specmm._types` defines them.
 
-use crate::imported::Imported;
-use pyo3::intern;
+use crate::imported::{Imported, name};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 use specmm::{Abort, CacheStats, CounterValue, VmFault};
@@ -23,7 +22,7 @@ macro_rules! record {
         $(
             let value = $value.$field;
             $(let value = $convert($py, value)?;)?
-            fields.set_item(intern!($py, stringify!($field)), value)?;
+            fields.set_item(name!($py, stringify!($field)), value)?;
         )*
         $class.call_named($py, &fields)
     }};

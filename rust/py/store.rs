@@ -3,11 +3,11 @@
 use crate::args;
 use crate::buffer::Readable;
 use crate::caller::CacheId;
+use crate::imported::name;
 use crate::interrupt;
 use crate::later::Held;
 use crate::worker;
 use pyo3::exceptions::{PyException, PyOSError, PyTypeError};
-use pyo3::intern;
 use pyo3::prelude::*;
 use specmm::store::{ReadBy, Store};
 use std::fmt;
@@ -64,7 +64,7 @@ impl Store for PyStore {
         }
         self.attached(|store| {
             let read_at = || {
-                let method = store.getattr(intern!(store.py(), "read_at"))?;
+                let method = store.getattr(name!(store.py(), "read_at"))?;
                 worker::call(&method, &(offset, wanted).into_pyobject(store.py())?)
             };
             let raised = |cause| failed(store.py(), &format!("read_at({offset}, {wanted})"), cause);
@@ -94,7 +94,7 @@ impl Store for PyStore {
         let before = self.size.fetch_min(size, Ordering::Relaxed);
         let answer = self.attached(|store| {
             store
-                .call_method1(intern!(store.py(), "truncate"), (size,))
+                .call_method1(name!(store.py(), "truncate"), (size,))
                 .map(drop)
                 .map_err(|cause| failed(store.py(), &format!("truncate({size})"), cause))
         });
@@ -148,7 +148,7 @@ fn failed(py: Python<'_>, call: &str, cause: PyErr) -> io::Error {
     }
     let value = cause.value(py);
     let errno = if value.is_instance_of::<PyOSError>() {
-        value.getattr(intern!(py, "errno")).and_then(|errno| errno.extract()).unwrap_or(None)
+        value.getattr(name!(py, "errno")).and_then(|errno| errno.extract()).unwrap_or(None)
     } else {
         None
     };

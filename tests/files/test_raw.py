@@ -212,7 +212,8 @@ def test_a_position_is_an_int_whatever_it_was_given_as(shared, tmp_path, make):
 
 
 def test_closing_the_stream_closes_the_file_that_it_owns(shared, path):
-    for close, wrap in itertools.product([False, True], [lambda raw: raw, io.BufferedReader]):
+    closes = [False, True, np.False_, np.True_]
+    for close, wrap in itertools.product(closes, [lambda raw: raw, io.BufferedReader]):
         file = shared.open(path)
         with wrap(file.as_raw(close=close)) as stream:
             assert stream.read(5) == CONTENT[:5]

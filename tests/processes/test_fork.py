@@ -377,6 +377,50 @@ print("good" if rounds else "idle")
     assert program(code, how) == "good\n"
 
 
+def test_a_fork_beside_comparisons_with_the_kernel(data):
+    """They handle SIGBUS. A child may compare as well, and an access beyond a file still kills it."""
+    code = """
+import mmap, signal
+path = sys.argv[1]
+stop = threading.Event()
+rounds = 0
+
+def compare():
+    how = dict(workload="fault_vs_mmap", threads=1, writer_rates=["0"], locking=["kernel"])
+    specmm._core.run_faults(path, **how, seconds=0.001, rounds=1)
+
+def busy():
+    global rounds
+    while not stop.is_set():
+        compare()
+        rounds += 1
+
+threads = [threading.Thread(target=busy, daemon=True) for _ in range(2)]
+[thread.start() for thread in threads]
+while rounds < 2 and threads[0].is_alive():
+    time.sleep(0.001)
+for number in range(20):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(50)
+        if number % 2:
+            compare()
+        with open(path + str(os.getpid()), "w+b") as file:
+            file.truncate(PAGE)
+            with mmap.mmap(file.fileno(), PAGE) as mapped:
+                os.unlink(file.name)
+                file.truncate(0)
+                mapped[0]
+        os._exit(0)
+    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert ended == -signal.SIGBUS, ended
+stop.set()
+[thread.join() for thread in threads]
+print("good")
+"""
+    assert program(code, data) == "good\n"
+
+
 def test_threads_of_the_child_share_its_files(data):
     """They come to an inherited file at the same time; one makes it the child's, all use that one."""
     code = """

@@ -4,13 +4,14 @@
 //! zeros there instead, and `watch` reports it. Every other SIGBUS goes to the handler that was there before.
 
 use crate::page::PAGE_SIZE;
+use crate::sync::PerProcess;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 use std::cell::Cell;
 use std::ffi::c_void;
-use std::mem::MaybeUninit;
-use std::ptr::null_mut;
-use std::sync::Mutex;
+use std::mem::zeroed;
+use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicPtr, Ordering, compiler_fence};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 thread_local! {
     /// The page that this thread is touching; 0 outside of `watch`.
@@ -19,8 +20,8 @@ thread_local! {
     static MET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Guards that live now; the handler is installed while there are any.
-static GUARDS: Mutex<usize> = Mutex::new(0);
+/// Guards that live now; the handler is installed while there are any. A forked child has none of its parent's.
+static GUARDS: PerProcess<Mutex<usize>> = PerProcess::new(|| Mutex::new(0));
 /// What handled SIGBUS before the guards that live now. Each is leaked: the handler may be reading it at any time.
 static BEFORE: AtomicPtr<libc::sigaction> = AtomicPtr::new(null_mut());
 
@@ -30,21 +31,22 @@ pub(super) struct Guard(());
 
 impl Guard {
     pub(super) fn new() -> Self {
-        let mut guards = GUARDS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut guards = lock();
         *guards += 1;
         if *guards == 1 {
             // SAFETY: all zeros is a valid sigaction: no flags, an empty mask.
-            let mut action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
+            let (mut action, mut before): (libc::sigaction, libc::sigaction) = unsafe { zeroed() };
+            // SAFETY: the pointer is to a sigaction; so in what follows.
+            unsafe { libc::sigaction(libc::SIGBUS, null(), &raw mut before) };
             action.sa_sigaction = handle as *const () as usize;
             action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
-            let mut before = MaybeUninit::zeroed();
-            // SAFETY: `handle` makes only async-signal-safe calls, and both pointers are to valid sigactions.
-            let before = unsafe {
-                libc::sigaction(libc::SIGBUS, &raw const action, before.as_mut_ptr());
-                before.assume_init()
-            };
-            // Pairs with the Acquire in `restore`.
-            BEFORE.store(Box::into_raw(Box::new(before)), Ordering::Release);
+            // A forked child may find the one that its parent installed, and `BEFORE` is its as well.
+            if before.sa_sigaction != action.sa_sigaction {
+                // Pairs with the Acquire in `restore`.
+                BEFORE.store(Box::into_raw(Box::new(before)), Ordering::Release);
+            }
+            // SAFETY: `handle` makes only async-signal-safe calls.
+            unsafe { libc::sigaction(libc::SIGBUS, &raw const action, null_mut()) };
         }
         Self(())
     }
@@ -65,12 +67,16 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let mut guards = GUARDS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut guards = lock();
         *guards -= 1;
         if *guards == 0 {
             restore();
         }
     }
+}
+
+fn lock() -> MutexGuard<'static, usize> {
+    GUARDS.get().lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn restore() {
