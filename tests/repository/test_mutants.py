@@ -191,6 +191,18 @@ def test_a_ready_made_entry_covers_its_edit_and_no_other(tmp_path):
             assert survivors.stale([entry], [one for one in edits if one != edit]) == [entry]
 
 
+def test_an_id_names_one_of_several_edits_with_one_text(tmp_path):
+    edits = [edit for edit in offered(FUNCTION.format("a(0); b(0);")) if edit.operator == "constant"]
+    assert len({edit.text for edit in edits}) == 1
+    assert len(edits) == 2
+    table = tmp_path / "survivors.toml"
+    for edit in edits:
+        named = survivors.ready_made(edit).replace('reason = ""', f'id = "{edit.id}"\nreason = "why"')
+        table.write_text(named)
+        (entry,) = survivors.entries(table)
+        assert [one.id for one in edits if entry.covers(one)] == [edit.id]
+
+
 def test_an_edit_is_an_arm_of_its_function(of_the_sources):
     text = b"impl X {\n    fn f(&self) {\n        a();\n        b();\n    }\n}\n"
     source = sites.Source("room/file.rs", text)

@@ -10,7 +10,7 @@ from .build import ROOT
 from .sites import OPERATORS, Edit, flat
 
 TABLE = ROOT / "tests" / "mutants" / "survivors.toml"
-KEYS = {"file", "function", "operator", "text", "reason"}
+KEYS = {"file", "function", "operator", "text", "id", "reason"}
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class Entry:
     reason: str
     operators: tuple[str, ...] = OPERATORS
     text: str | None = None
+    #: Of several edits with one text the one that is meant.
+    id: str | None = None
 
     def covers(self, edit: Edit) -> bool:
         """The text is what stands in the source, or that and what is put there."""
@@ -29,6 +31,7 @@ class Entry:
             (edit.file, edit.function) == (self.file, self.function)
             and edit.operator in self.operators
             and (self.text is None or self.text in (flat(edit.old), edit.text))
+            and self.id in (None, edit.id)
         )
 
     def __str__(self) -> str:
@@ -48,7 +51,9 @@ def entries(table: Path = TABLE) -> list[Entry]:
         if not row.get("reason", "").strip():
             raise ValueError(f"{table.name}: no reason is given: {row}")
         text = flat(row["text"]) if "text" in row else None
-        found.append(Entry(row["file"], row["function"], row["reason"], tuple(operators), text))
+        found.append(
+            Entry(row["file"], row["function"], row["reason"], tuple(operators), text, row.get("id"))
+        )
     return found
 
 

@@ -144,7 +144,7 @@ fn pin_past_the_cache(open: &Arc<OpenFile>, offset: u64, within: Range<usize>) -
             }
         }
     };
-    let mut bytes = [0_u8; PAGE_SIZE];
+    let mut bytes = [0; PAGE_SIZE];
     let mut call = one_version::one_version(mapping)?;
     let start = index * PAGE_SIZE as u64;
     let read = loop {

@@ -84,7 +84,7 @@ impl Mm {
         let mut at = address;
         while at < end {
             self.inner.access(at, write, &mut report, |bytes, within| {
-                let mut byte = <[u8; 1]>::default();
+                let mut byte = [0];
                 bytes.read(within, &mut byte);
                 std::hint::black_box(byte);
                 if write {
@@ -123,7 +123,7 @@ impl Mm {
         self.inner.tables.for_each_leaf(address, end, |leaf, from, to| {
             for at in (from..to).step_by(PAGE_SIZE) {
                 let pte = leaf.get(at);
-                let bit = |bit, value| u8::from(pte.has(bit)) * value;
+                let bit = |bit, value| if pte.has(bit) { value } else { 0 };
                 if !pte.is_none() {
                     map[((at - address) / PAGE_SIZE as u64) as usize] =
                         1 | bit(Pte::WRITE, 2) | bit(Pte::PRIVATE, 4);

@@ -168,7 +168,7 @@ impl PageTable {
     pub(super) fn new(shared: Arc<Shared>) -> Result<Self> {
         let tables = Arc::new(Tables { own: Guess::new(), all: Arc::clone(&shared.page_tables) });
         let root = Pgd::new(Gauge::new(&tables, 0))?;
-        Ok(Self { root, populating: Mutex::new(()), hand: AtomicU64::new(TASK_SIZE), shared, tables })
+        Ok(Self { root, populating: Mutex::new(()), hand: AtomicU64::new(0), shared, tables })
     }
 
     pub(super) fn frames(&self) -> &Frames {
@@ -242,9 +242,8 @@ impl PageTable {
             for address in (from..to).step_by(PAGE_SIZE) {
                 let pte = leaf.get(address);
                 if !pte.is_none() && guard!("zap.owner", owner == Owner::Any || !pte.has(Pte::PRIVATE)) {
-                    // A page that was accessed counts as used when it is unmapped (`mark_page_accessed`); of a private copy
-                    // nobody asks.
-                    if pte.has(Pte::ACCESSED) {
+                    // A page that was accessed counts as used when it is unmapped (`mark_page_accessed`).
+                    if pte.has(Pte::ACCESSED) && !pte.has(Pte::PRIVATE) {
                         mark_accessed(&self.shared, self.frames().page(pte.pfn()));
                     }
                     gather.take(leaf.clear(address, self.frames()));

@@ -739,3 +739,23 @@ fn rights_that_are_taken_are_taken_from_entries() {
     mm.store(at + PAGE, &[1]).unwrap();
     assert_eq!((mm.pagemap(at, 3 * PAGE).unwrap(), cache.stats().private_frames), (vec![7, 7, 1], 2));
 }
+
+#[test]
+fn an_unmapping_uses_the_pages_that_were_accessed_and_no_others() {
+    let cache = PageCache::new(64 * PAGE, Io::Inline).unwrap();
+    let store = Arc::new(MemoryStore::new(vec![7; (32 * PAGE) as usize]));
+    let file = cache.open_store_with(store, 32 * PAGE, StoreOptions::default().ra_pages(16)).unwrap();
+    let mm = Mm::new(&cache, MmOptions::default()).unwrap();
+    let at = mm.mmap(&file, None, 0, Prot::ReadWrite, false).unwrap();
+    // The first brings in the pages around it, the second sets entries around it.
+    mm.load(at + 5 * PAGE, &mut [0]).unwrap();
+    mm.load(at + 7 * PAGE, &mut [0]).unwrap();
+    let present = mm.pagemap(at, 32 * PAGE).unwrap().iter().filter(|&&entry| entry != 0).count();
+    assert!(present > 8, "{present} entries were set");
+    let before = cache.stats();
+    assert!(before.readahead_pages > 8, "{before:?}");
+    mm.munmap(at, 32 * PAGE).unwrap();
+    let after = cache.stats();
+    assert_eq!(after.readahead_used - before.readahead_used, 2);
+    cache.check().unwrap();
+}
