@@ -124,7 +124,7 @@ mod reserve;
 mod stats;
 pub mod store;
 mod sync;
-#[cfg(feature = "workload")]
+#[cfg(all(feature = "workload", not(any(specmm_loom, specmm_shuttle))))]
 pub mod workload;
 #[allow(unsafe_code, reason = "nodes are reached through raw pointers that RCU keeps alive")]
 mod xarray;
