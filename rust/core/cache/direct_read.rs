@@ -52,7 +52,7 @@ fn read_past_the_cache(
     mut out: Option<Out<'_>>,
 ) -> Result<(u64, usize)> {
     let mapping = &open.mapping;
-    let mut buffer = mapping.shared.in_flight.buffer(length.max(1).next_multiple_of(PAGE_SIZE))?;
+    let mut buffer = mapping.shared.in_flight.buffer(length.next_multiple_of(PAGE_SIZE))?;
     let (mut hash, mut done) = (DefaultHasher::new(), 0);
     for (number, offset) in offsets.iter().enumerate() {
         done = 0;
@@ -83,6 +83,7 @@ fn read_past_the_cache(
 
 #[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
 mod tests {
+    use crate::cache::patience::tests::give_up;
     use crate::store::{Look, Store};
     use crate::sync::{Mutex, Tally};
     use crate::{Error, File, Io, Out, PageCache, StoreOptions};
@@ -214,14 +215,14 @@ mod tests {
         }
     }
 
-    /// Of ones; the first and the fifth read find only half of what they ask for.
+    /// Of zeros, like the ends of pages; the first and the fifth read find only half of what they ask for.
     struct Halves(Tally);
 
     impl Store for Halves {
         fn read_at(&self, buf: &mut [u8], _offset: u64) -> io::Result<usize> {
             self.0.add(1);
             let n = if [1, 5].contains(&self.0.tallied()) { buf.len() / 2 } else { buf.len() };
-            buf[..n].fill(1);
+            buf[..n].fill(0);
             Ok(n)
         }
     }
@@ -235,22 +236,44 @@ mod tests {
         assert_eq!((read().unwrap(), read().unwrap()), (None, Some(8)));
     }
 
+    /// The time of a write that begins now.
+    fn now() -> Option<u64> {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        Some(u64::try_from(now.as_nanos()).unwrap())
+    }
+
     #[test]
     fn a_file_that_differs_each_time_is_stale_at_the_third() {
-        let (_store, _cache, file) = open(|_, _, shift| *shift = shift.wrapping_add(1));
-        let mut call = file.one_version_now().unwrap().unwrap();
-        let mut read = || file.read_twice(&mut call, &[10], 8, Out::from(&mut [0; 8][..]));
-        assert_eq!((read().unwrap(), read().unwrap()), (None, None));
-        let stale = read();
-        assert!(matches!(&stale, Err(Error::Io(error)) if error.errno() == 116 && error.file == "shifting"));
+        type Change = fn(u64, &mut Look, &mut u8);
+        let differs: Change = |_, _, shift| *shift = shift.wrapping_add(1);
+        let is_never_at_rest: Change = |_, look, _| look.version = now();
+        for change in [differs, is_never_at_rest] {
+            let (_store, _cache, file) = open(change);
+            let mut call = file.one_version_now().unwrap().unwrap();
+            let mut read = || file.read_twice(&mut call, &[10], 8, Out::from(&mut [0; 8][..]));
+            assert_eq!((read().unwrap(), read().unwrap()), (None, None));
+            let stale = read();
+            assert!(
+                matches!(&stale, Err(Error::Io(error)) if error.errno() == 116 && error.file == "shifting"),
+                "{stale:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_long_read_can_be_given_up_between_two_pieces() {
+        let (store, cache, file) = open(|_, _, _| {});
+        let mut call = file.one_version().unwrap();
+        let mut out = vec![0; 2 << 20];
+        give_up(true);
+        let left = file.read_twice(&mut call, &[0], out.len(), Out::from(&mut out[..]));
+        give_up(false);
+        assert!(matches!(&left, Err(Error::Interrupted(name)) if name == "shifting"), "{left:?}");
+        assert_eq!((store.reads.tallied(), cache.stats().bytes_in_flight), (1, 0));
     }
 
     #[test]
     fn it_waits_until_the_last_write_has_ended() {
-        let now = || {
-            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-            Some(u64::try_from(now.as_nanos()).unwrap())
-        };
         // Written once, written before each of the first looks, or appended to.
         for (writes, looks, rests) in
             [(1, 2 + 2, true), (2, 3 + 2, true), (3, 4, false), (9, 4, false), (0, 2 + 2, true)]

@@ -247,6 +247,7 @@ pub(crate) fn unblock(
 mod tests {
     use super::*;
     use crate::cache::options::OpenMode;
+    use crate::cache::patience::tests::{Gate, cached};
     use crate::store::{Fault, FaultyStore, MemoryStore, Plan, Store};
     use crate::{CacheOptions, File, Io, PAGE_SIZE, PageCache, StoreOptions, VmFault};
     use std::time::Duration;
@@ -385,6 +386,23 @@ mod tests {
         drop(lock);
         assert_eq!(pass(&open, last, Pattern::Normal, Pass::First), answer("locked 39", false));
         drop(handle);
+        cache.check().unwrap();
+    }
+
+    #[test]
+    fn a_store_that_may_stall_is_read_by_no_pass() {
+        let gate = Gate::new(None, 1);
+        gate.open();
+        let (cache, file) = cached(&gate, 0);
+        let open = file.open_file().unwrap();
+        for absent in [true, false] {
+            let told = answer(&format!("{:?}", Step::Blocked(Blocked::Page)), absent);
+            assert_eq!(pass(&open, 3, Pattern::Random, Pass::Tried), told);
+        }
+        assert_eq!(cache.stats().reads, 0);
+        assert!(unblock(&open, 3, Blocked::Page, Pass::Tried).unwrap());
+        assert_eq!(pass(&open, 3, Pattern::Random, Pass::Tried), answer("locked 3", false));
+        assert_eq!(cache.stats().reads, 1);
         cache.check().unwrap();
     }
 

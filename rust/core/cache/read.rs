@@ -231,6 +231,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_cached_up_to_the_end_is_a_hit_that_moves_nothing() {
+        let (cache, file) = open(numbers(), 256, 0);
+        let mut buf = [0; 2 * PAGE_SIZE];
+        for index in [PAGES - 1, 3] {
+            file.pread(&mut buf[..9], index * PAGE).unwrap();
+        }
+        let before = counts(cache.stats());
+        assert_eq!(file.pread(&mut buf, (PAGES - 1) * PAGE).unwrap(), PAGE_SIZE);
+        assert_eq!((counts(cache.stats())[0], position(&file)), (before[0] + 1, 3 * PAGE + 9));
+    }
+
+    #[test]
     fn a_pin_at_random_requests_one_page() {
         let (cache, file) = open(numbers(), 256, 32);
         let pin = file.pin(20 * PAGE + 9, 5).unwrap();

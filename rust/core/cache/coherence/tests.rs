@@ -635,15 +635,20 @@ fn while_young<R>(
 
 #[test]
 fn of_a_young_version_nothing_is_a_hit() {
-    let (store, cache, file, answer) = while_young(|_, cache, file| {
+    let (store, cache, file, answer) = while_young(|store, cache, file| {
         let begun = file.one_version_now().unwrap().is_some();
         let mut page = [0; PAGE_SIZE];
-        let read = [0, 1, 0].map(|index| file.pread(&mut page, index * PAGE).unwrap());
+        let read = [0, 1, 0].map(|index| {
+            let looks = store.looks.tallied();
+            (file.pread(&mut page, index * PAGE).unwrap(), store.looks.tallied() - looks)
+        });
         let hit = file.read_cached(&mut page, 0);
         (begun, page[0], read, hit, cached(file)[..3].to_vec(), cache.stats())
     });
     let (begun, byte, read_then, hit, residency, stats) = answer;
-    assert_eq!((begun, byte, read_then, hit), (false, 2, [PAGE_SIZE; 3], None));
+    // Each looks whether it was written again, and those that miss also before and after their read.
+    let looked = [3, 3, 1].map(|looks| (PAGE_SIZE, looks));
+    assert_eq!((begun, byte, read_then, hit), (false, 2, looked, None));
     assert_eq!(residency, [true, true, false]);
     assert_eq!((stats.invalidated, stats.reads), (PAGES, PAGES + 2));
     // Several pages are waited for, and what was read so far is read again.
@@ -1109,4 +1114,30 @@ fn a_store_that_fails_is_not_asked_whether_it_is_shorter() {
     let looks = store.looks.tallied();
     assert!(matches!(file.pread(&mut [0; 9], 0), Err(Error::Io(error)) if error.errno() == 5));
     assert_eq!(store.looks.tallied() - looks, 1, "before the read");
+}
+
+#[test]
+fn a_fault_looks_before_it_reads_a_window() {
+    let store = Changing::file();
+    let (cache, file) = open(&store, 8);
+    store.state.lock().rewrite(6);
+    assert_eq!(file.filemap_fault(10, false).unwrap().result, VmFault::LOCKED | VmFault::MAJOR);
+    assert_eq!((store.reads.tallied(), cached(&file)[10..13].to_vec()), (1, vec![true; 3]));
+    cache.check().unwrap();
+}
+
+#[test]
+fn a_page_that_could_not_be_read_is_looked_at_like_one_that_is_absent() {
+    let store = Changing::file();
+    let broken = Plan { read: 1, fault: Fault::Error(5), for_ever: false };
+    let faulty = Arc::new(FaultyStore::new(Arc::clone(&store) as Arc<dyn Store>, broken));
+    let cache = PageCache::new(1 << 20, Io::Inline).unwrap();
+    let options = StoreOptions::default().ra_pages(0);
+    let file = cache.open_store_with(Arc::clone(&faulty) as Arc<dyn Store>, PAGES * PAGE, options).unwrap();
+    let mut byte = [0];
+    file.pread(&mut byte, 0).unwrap_err();
+    store.state.lock().rewrite(6);
+    assert_eq!((file.pread(&mut byte, 0).unwrap(), byte), (1, [2]));
+    assert_eq!(faulty.reads(), 2, "no read was wasted on the old version");
+    cache.check().unwrap();
 }

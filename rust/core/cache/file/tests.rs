@@ -2,14 +2,14 @@
 
 use crate::cache::open_file::OpenFile;
 use crate::store::{LocalFile, Look, MAX_SIZE, MemoryStore, Opening, Store};
-use crate::sync::Mutex;
+use crate::sync::{Mutex, Tally};
 use crate::{
     Advice, Error, File, Io, Mm, MmOptions, OpenMode, OpenOptions, Out, PAGE_SIZE, PageCache, Prot,
     StoreOptions,
 };
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -296,6 +296,8 @@ fn sizes_and_offsets_end_at_16_tib() {
         file.advise(advice, MAX_SIZE, None).unwrap();
         refused(file.advise(advice, MAX_SIZE + 1, Some(0)));
     }
+    refused(file.advise(Advice::Random, MAX_SIZE + 1, None));
+    assert_eq!(file.advice().unwrap(), Advice::Normal);
     assert!(matches!(file.pin(MAX_SIZE, 1), Err(Error::Bus { .. })));
     refused(file.pin(MAX_SIZE + 1, 1).map(drop));
     let call = file.one_version().unwrap();
@@ -334,9 +336,13 @@ fn what_a_handle_was_opened_as_outlives_it() {
         let file = cache.open_with(&path.0, OpenOptions::default().mode(mode)).unwrap();
         let is = |file: &File| (file.mode(), file.name() == path.0.as_os_str(), file.is_closed());
         assert_eq!((is(&file), file.size().unwrap()), ((mode, true, false), size));
+        assert_eq!(file.pread(&mut [0; 100], 0).unwrap() as u64, size);
         let error = file.truncate(40).err();
         let einval = |error: &Error| matches!(error, Error::Io(error) if error.errno() == 22 && error.file == path.0.as_os_str());
         assert_eq!(error.is_some_and(|error| einval(&error)), mode == OpenMode::Read);
+        if mode == OpenMode::Read {
+            assert_eq!(file.read_cached(&mut [0; 100], 0), Some(100), "what is refused drops nothing");
+        }
         assert_eq!(std::fs::metadata(&path.0).unwrap().len(), if mode == OpenMode::Read { 100 } else { 40 });
         file.close().unwrap();
         file.close().unwrap();
@@ -415,9 +421,11 @@ fn a_path_that_names_another_file_is_followed() {
     let mut page = [0; PAGE_SIZE];
     file.pread(&mut page, 0).unwrap();
     let pin = file.pin(PAGE, 5).unwrap();
+    let (reads, ahead) = (cache.stats().reads, file.readahead_state().unwrap());
+    assert!(ahead.size > 0 && ahead.prev_pos > 0, "{ahead:?}");
     assert_eq!(file.revalidate().unwrap(), 3 * PAGE);
-    let reads = cache.stats().reads;
     assert_eq!(file.read_cached(&mut page, 0), Some(PAGE_SIZE), "the same file keeps its pages");
+    assert_eq!(file.readahead_state().unwrap(), ahead, "and the same open its window");
     let follows: [Call<u64>; 2] = [File::revalidate, File::revalidate_dropping];
     for (number, follow) in (1..).zip(follows) {
         let other = Path::new("other", &vec![number; 5000]);
@@ -462,6 +470,20 @@ fn a_new_file_is_created_once() {
 }
 
 #[test]
+fn a_file_opened_for_reading_follows_its_path_to_one_that_cannot_be_written() {
+    let path = Path::new("running", &bytes(10));
+    let cache = PageCache::new(1 << 20, Io::Inline).unwrap();
+    let file = cache.open(&path.0).unwrap();
+    // A program that runs is "text file busy" for writers, also for the superuser.
+    let program = std::env::current_exe().unwrap();
+    std::fs::remove_file(&path.0).unwrap();
+    std::os::unix::fs::symlink(&program, &path.0).unwrap();
+    assert_eq!(file.revalidate().unwrap(), std::fs::metadata(&program).unwrap().len());
+    let mut start = [0; 4];
+    assert_eq!((file.pread(&mut start, 0).unwrap(), &start), (4, b"\x7fELF"));
+}
+
+#[test]
 fn a_path_that_cannot_be_looked_at_is_an_error() {
     let folder = std::env::temp_dir().join(format!("specmm-folder-{}", std::process::id()));
     std::fs::create_dir(&folder).unwrap();
@@ -483,12 +505,34 @@ fn caches_have_at_least_a_page_and_at_most_4_tib() {
     for (bytes, frames) in [(PAGE, 1), (2 * PAGE - 1, 1), (5 * PAGE + 7, 5)] {
         assert_eq!(PageCache::new(bytes, Io::Inline).unwrap().capacity_frames(), frames);
     }
+    // Not every system has so much.
+    match PageCache::new(PAGE << 30, Io::Inline) {
+        Ok(cache) => assert_eq!(cache.capacity_frames(), 1 << 30),
+        Err(error) => assert!(matches!(error, Error::OutOfMemory { .. }), "{error}"),
+    }
     for bytes in [0, PAGE - 1, ((1 << 30) + 1) * PAGE, u64::MAX] {
         let refused = PageCache::new(bytes, Io::Inline).unwrap_err();
         assert!(
             matches!(&refused, Error::InvalidArgument(text) if text.contains(&format!("{bytes} bytes"))),
             "{refused:?}"
         );
+    }
+}
+
+/// A store that must not be asked for anything.
+struct Untouchable;
+
+impl Store for Untouchable {
+    fn read_at(&self, _buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        panic!("it is read at {offset}");
+    }
+
+    fn size(&self) -> io::Result<Option<u64>> {
+        panic!("it is asked for its size");
+    }
+
+    fn look(&self) -> io::Result<Look> {
+        panic!("it is looked at");
     }
 }
 
@@ -511,6 +555,11 @@ fn stores_are_opened_within_limits() {
     ] {
         assert!(matches!(&refused, Err(Error::InvalidArgument(text)) if text.contains(what)), "{refused:?}");
     }
+    for (size, options) in
+        [(MAX_SIZE + 1, plain), (0, plain.ra_pages((1 << 18) + 1)), (0, plain.timeout(timeout))]
+    {
+        assert!(cache.open_store_with(Arc::new(Untouchable), size, options).is_err());
+    }
     let threads = PageCache::new(1 << 20, Io::Threads).unwrap();
     let file = open(&threads, 100, plain.timeout(timeout)).unwrap();
     assert_eq!(file.pread(&mut [1; 4], 98).unwrap(), 2);
@@ -526,6 +575,46 @@ fn stores_are_opened_within_limits() {
     ] {
         assert!(matches!(&closed, Err(Error::Closed(what)) if what == "the page cache"), "{closed:?}");
     }
+}
+
+/// A store whose reads take a while.
+#[derive(Default)]
+struct Slow {
+    begun: Tally,
+    ended: Tally,
+}
+
+impl Store for Slow {
+    fn read_at(&self, buf: &mut [u8], _offset: u64) -> io::Result<usize> {
+        self.begun.add(1);
+        std::thread::sleep(Duration::from_millis(20));
+        buf.fill(7);
+        self.ended.add(1);
+        Ok(buf.len())
+    }
+}
+
+#[test]
+fn a_cache_that_is_closed_has_ended_its_reads() {
+    let cache = PageCache::new(1 << 20, Io::Threads).unwrap();
+    let store = Arc::new(Slow::default());
+    let file = cache.open_store(Arc::clone(&store) as Arc<dyn Store>, 8 * PAGE).unwrap();
+    file.advise(Advice::WillNeed, 0, None).unwrap();
+    while store.begun.tallied() == 0 {
+        std::thread::yield_now();
+    }
+    cache.close().unwrap();
+    assert_eq!((store.begun.tallied(), store.ended.tallied()), (1, 1));
+}
+
+#[test]
+fn a_reader_past_every_file_has_a_file_all_the_same() {
+    let (_store, _cache, file) = zeros(1);
+    let mut reader = file.reader();
+    reader.seek(SeekFrom::Start(MAX_SIZE + 1)).unwrap();
+    assert_eq!(reader.read(&mut [0; 4]).unwrap(), 0);
+    file.close().unwrap();
+    assert!(reader.read(&mut [0; 4]).unwrap_err().to_string().contains("\"zeros\""));
 }
 
 #[test]

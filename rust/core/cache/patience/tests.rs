@@ -178,6 +178,26 @@ fn closing_a_file_or_its_cache_ends_the_waits() {
 }
 
 #[test]
+fn a_close_that_is_refused_ends_no_wait() {
+    let gate = Gate::new(None, 1);
+    let (cache, file) = cached(&gate, 0);
+    gate.open();
+    let pin = file.pin(0, 1).unwrap();
+    *gate.open.lock() = false;
+    assert!(matches!(file.close(), Err(Error::Pinned(_))));
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| file.pread(&mut [0], 9 * PAGE));
+        gate.until_standing(2);
+        std::thread::sleep(Duration::from_millis(20));
+        gate.open();
+        assert_eq!(reader.join().unwrap().unwrap(), 1);
+    });
+    drop(pin);
+    file.close().unwrap();
+    cache.check().unwrap();
+}
+
+#[test]
 fn a_truncation_that_leaves_has_changed_nothing() {
     let gate = Gate::new(Some(Duration::from_millis(30)), 1);
     let (cache, file) = cached(&gate, 0);
