@@ -365,9 +365,9 @@ enum Classic {
     Blocked,
 }
 
-/// One thread makes a first classic pass after its lookup; one truncates the page away. Claim: a page that is returned is the
-/// file's as long as it is locked. Premise as above.
-fn classic_against_truncate() {
+/// One thread makes a classic pass after its lookup; one truncates the page away. Claim: a page that is returned is the file's as
+/// long as it is locked. Premise as above.
+fn classic_against_truncate(pass: Pass) {
     let file = open_file(Arc::new(MemoryStore::new(vec![OURS; PAGE_SIZE])));
     cache_page(&file.mapping, 0, OURS);
     let history = History::new(true);
@@ -382,16 +382,16 @@ fn classic_against_truncate() {
             );
         })
     };
-    // A page that has gone is created again, and must be read.
-    let right = |there: &mut bool, answer: &Classic| match answer {
-        Classic::Locked(byte) => *there && *byte == OURS,
+    // A page that has gone is created again, and must be read, as a later pass does.
+    let right = move |there: &mut bool, answer: &Classic| match answer {
+        Classic::Locked(byte) => (*there || pass == Pass::Tried) && *byte == OURS,
         Classic::Beyond => false,
-        Classic::Blocked => true,
+        Classic::Blocked => pass == Pass::First,
     };
-    history.call("fault", || classic(&file, Pass::First, Some(mine)), right);
+    history.call("fault", || classic(&file, pass, Some(mine)), right);
     truncater.join().unwrap();
     history.settle();
-    history.call("fault at rest", || classic(&file, Pass::First, None), right);
+    history.call("fault at rest", || classic(&file, pass, None), right);
     history.check();
     file.mapping.frames().audit(&[]).unwrap();
 }
@@ -404,8 +404,23 @@ fn a_classic_fault_against_truncate() {
         preemption_bound: None,
         grace_periods: false,
         twin: false,
-        body: classic_against_truncate,
+        body: || classic_against_truncate(Pass::First),
         reaches: &["locked", "blocked", "truncated", "not truncated"],
+        needs: &["filemap.classic.mapping"],
+    }
+    .check();
+}
+
+#[test]
+fn a_later_classic_pass_against_truncate() {
+    Model {
+        name: "later classic pass against truncate",
+        rows: &[18],
+        preemption_bound: None,
+        grace_periods: false,
+        twin: false,
+        body: || classic_against_truncate(Pass::Tried),
+        reaches: &["locked", "truncated", "not truncated"],
         needs: &["filemap.classic.mapping"],
     }
     .check();
