@@ -181,7 +181,8 @@ impl File {
     /// cause. Classic: repeats until LOCKED (with MAJOR if the page was absent), SIGBUS or OOM.
     ///
     /// # Errors
-    /// [`Error::Closed`], [`Error::TimedOut`], [`Error::Interrupted`].
+    /// [`Error::Closed`], [`Error::TimedOut`], [`Error::Interrupted`]; [`Error::Io`] if the store was changed meanwhile and cannot
+    /// be examined.
     pub fn filemap_fault(&self, index: u64, speculative: bool) -> Result<FilemapFault> {
         let open = self.open_file()?;
         if speculative { Ok(fault_speculatively(&open, index)) } else { fault_classically(&open, index) }

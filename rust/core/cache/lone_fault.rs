@@ -83,9 +83,13 @@ pub(super) fn fault_classically(open: &Arc<OpenFile>, index: u64) -> Result<File
 #[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
 mod tests {
     use super::*;
+    use crate::Error;
     use crate::cache::{CacheOptions, File, Io, PageCache, StoreOptions};
     use crate::page::PAGE_SIZE;
-    use crate::store::{Fault, FaultyStore, MemoryStore, Plan};
+    use crate::store::{Fault, FaultyStore, Look, MemoryStore, Plan, ReadBy, Store};
+    use crate::sync::Numbers;
+    use std::io;
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
     use std::time::Duration;
 
     const PAGE: u64 = PAGE_SIZE as u64;
@@ -135,6 +139,66 @@ mod tests {
         assert_eq!(fault(&file, 0, false), (VmFault::SIGBUS | VmFault::MAJOR, None));
         assert_eq!(fault(&file, 0, false), (VmFault::SIGBUS, None));
         cache.check().unwrap();
+    }
+
+    /// A store that others write to during each of its first reads, and that then can be looked at once.
+    struct Rewritten {
+        by: ReadBy,
+        changes: u64,
+        blind_after: u64,
+        reads: Numbers,
+        looked_after: AtomicU64,
+    }
+
+    impl Store for Rewritten {
+        fn read_at(&self, buf: &mut [u8], _offset: u64) -> io::Result<usize> {
+            self.reads.next();
+            Ok(buf.len())
+        }
+
+        fn read_by(&self) -> ReadBy {
+            self.by
+        }
+
+        fn look(&self) -> io::Result<Look> {
+            let reads = self.reads.drawn();
+            if self.looked_after.swap(reads, Relaxed) == reads && reads == self.blind_after {
+                return Err(io::ErrorKind::PermissionDenied.into());
+            }
+            Ok(Look { size: Some(PAGE), version: Some(reads.min(self.changes)), changed: None })
+        }
+    }
+
+    #[test]
+    fn what_changes_while_it_is_read_is_followed_and_read_again() {
+        let good = Some(VmFault::LOCKED | VmFault::MAJOR);
+        let bad = Some(VmFault::SIGBUS | VmFault::MAJOR);
+        for (by, changes, blind_after, result, reads) in [
+            (ReadBy::Caller, 1, 0, good, 3),
+            (ReadBy::Caller, 3, 0, good, 4),
+            (ReadBy::Caller, 2, 2, None, 2),
+            (ReadBy::Caller, u64::MAX, 0, bad, 101),
+            (ReadBy::Workers { timeout: None }, 2, 0, good, 3),
+            (ReadBy::Workers { timeout: None }, 3, 0, good, 4),
+            (ReadBy::Workers { timeout: None }, 2, 2, None, 2),
+            (ReadBy::Workers { timeout: None }, u64::MAX, 0, bad, 101),
+        ] {
+            let looked_after = AtomicU64::new(u64::MAX);
+            let store = Rewritten { by, changes, blind_after, reads: Numbers::new(), looked_after };
+            let store = Arc::new(store);
+            let cache = PageCache::new(8 * PAGE, Io::Inline).unwrap();
+            let options = StoreOptions::default().ra_pages(0);
+            let file = cache.open_store_with(Arc::clone(&store) as Arc<dyn Store>, PAGE, options).unwrap();
+            match file.filemap_fault(0, false) {
+                Ok(fault) => assert_eq!(Some(fault.result), result, "{by:?}, {changes} changes"),
+                Err(Error::Io(error)) => {
+                    assert_eq!((error.source.kind(), result), (io::ErrorKind::PermissionDenied, None));
+                }
+                Err(error) => panic!("{error:?}"),
+            }
+            assert_eq!(store.reads.drawn(), reads, "{by:?}, {changes} changes");
+            cache.check().unwrap();
+        }
     }
 
     #[test]
