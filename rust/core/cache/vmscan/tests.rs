@@ -377,6 +377,18 @@ fn a_reference_that_is_put_later_is_counted_until_then() {
     assert_eq!((deferred(), shared.frames.usage().in_use), (0, 0));
 }
 
+#[test]
+fn a_frame_whose_reference_is_put_later_is_found_by_who_needs_one() {
+    let (cache, _file) = cached(1, 1);
+    let shared = cache.shared();
+    for _ in 0..3 {
+        put_after_grace_period(shared, shared.frames.alloc(Use::File).unwrap().into_pfn());
+        let page = alloc_page(shared, Use::File);
+        assert!(page.is_some() && alloc_page(shared, Use::File).is_none());
+    }
+    assert_eq!(cache.stats().evictions, 0);
+}
+
 /// A program that maps one page.
 struct Program {
     shared: Arc<Shared>,
