@@ -110,7 +110,7 @@ SCRIPTS = (
     *(f"tests/files/test_{name}.py" for name in ("report", "targets", "unclosed")),
     "tests/mm/test_mm.py",
 )
-SUITES = ("faults", "fault_plan", "no_memory", "reader", "reclaim", "teardown", "workload")
+SUITES = ("faults", "fault_plan", "no_memory", "no_threads", "reader", "reclaim", "teardown", "workload")
 KINDS = {
     "native": Kind(
         ("test", "--all-features", "--lib", *(word for suite in SUITES for word in ("--test", suite))),
