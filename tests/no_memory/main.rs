@@ -160,6 +160,19 @@ impl Store for FailsOnce {
     }
 }
 
+/// No request for its page 5 succeeds.
+struct Hole(AtomicU64);
+
+impl Store for Hole {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<usize> {
+        self.0.fetch_add(1, Relaxed);
+        if (offset..offset + buf.len() as u64).contains(&(5 * PAGE)) {
+            return Err(std::io::Error::from_raw_os_error(5));
+        }
+        Numbers.read_at(buf, offset)
+    }
+}
+
 type Step = (&'static str, fn(&World) -> Result<()>);
 
 fn read(world: &World, n: usize, at: u64) -> Result<()> {
@@ -283,6 +296,21 @@ const STEPS: &[Step] = &[
             assert_eq!(found, [byte(page * PAGE)], "page {page}");
             Ok(())
         })
+    }),
+    ("a window with an unreadable page", |world| {
+        let store = Arc::new(Hole(AtomicU64::new(0)));
+        let options = StoreOptions::default().ra_pages(32);
+        let file = world.cache.open_store_with(Arc::clone(&store) as Arc<dyn Store>, SIZE, options)?;
+        let before = world.cache.stats().readahead_pages;
+        file.advise(Advice::WillNeed, 0, Some(32 * PAGE))?;
+        world.cache.settle();
+        let window = world.cache.stats().readahead_pages - before;
+        let resident = file.residency(0, Some(32))?.into_iter().map(u64::from).sum::<u64>();
+        let found = (window, store.0.load(Relaxed), resident);
+        // One request; or without memory for it, page by page up to the one that fails. Or there was none for the window, or for
+        // more than its first page.
+        assert!([(32, 1, 0), (32, 6, 5), (0, 0, 0), (1, 1, 1)].contains(&found), "{found:?}");
+        Ok(())
     }),
 ];
 
