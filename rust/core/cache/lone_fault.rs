@@ -186,7 +186,9 @@ mod tests {
             let looked_after = AtomicU64::new(u64::MAX);
             let store = Rewritten { by, changes, blind_after, reads: Numbers::new(), looked_after };
             let store = Arc::new(store);
-            let cache = PageCache::new(8 * PAGE, Io::Inline).unwrap();
+            // A caller that reads inline does so whatever the store asks for.
+            let io = if by == ReadBy::Caller { Io::Inline } else { Io::Threads };
+            let cache = PageCache::new(8 * PAGE, io).unwrap();
             let options = StoreOptions::default().ra_pages(0);
             let file = cache.open_store_with(Arc::clone(&store) as Arc<dyn Store>, PAGE, options).unwrap();
             match file.filemap_fault(0, false) {
