@@ -741,6 +741,33 @@ fn rights_that_are_taken_are_taken_from_entries() {
 }
 
 #[test]
+fn what_takes_an_entry_or_its_right_waits_for_the_accesses_that_are_running() {
+    type Call = fn(&Mm, u64) -> Result<()>;
+    let calls: [(Call, u8); 3] = [
+        (|mm, at| mm.mprotect(at, PAGE, Prot::Read), 5),
+        (|mm, at| mm.madvise(at, PAGE, Madvise::DontNeed), 0),
+        (|mm, at| mm.munmap(at, PAGE), 0),
+    ];
+    for (call, entry) in calls {
+        let (_cache, file, mm) = one(16, Locking::Speculative);
+        let at = mm.mmap(&file, None, 0, Prot::ReadWrite, false).unwrap();
+        mm.store(at, &[1]).unwrap();
+        // As an access has.
+        let section = crate::rcu::read();
+        std::thread::scope(|scope| {
+            let change = scope.spawn(|| call(&mm, at));
+            while mm.pagemap(at, PAGE).unwrap() != [entry] {
+                std::thread::yield_now();
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+            assert!(!change.is_finished(), "a store that had the entry may still be running");
+            drop(section);
+            change.join().unwrap().unwrap();
+        });
+    }
+}
+
+#[test]
 fn an_unmapping_uses_the_pages_that_were_accessed_and_no_others() {
     let cache = PageCache::new(64 * PAGE, Io::Inline).unwrap();
     let store = Arc::new(MemoryStore::new(vec![7; (32 * PAGE) as usize]));

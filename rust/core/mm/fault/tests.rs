@@ -8,10 +8,12 @@ use crate::cache::{Abort, CacheOptions, MappedRange, VmFault};
 use crate::error::{Error, Result};
 use crate::page::{PAGE_SIZE, usage};
 use crate::store::{Fault, FaultyStore, MemoryStore, Plan, ReadBy, Store};
+use crate::sync::{AtomicU32, Ordering};
 use crate::{File, Io, PageCache, StoreOptions};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Reads one page into the cache.
@@ -232,7 +234,7 @@ fn entries_around_a_page_that_cannot_be_read_are_credited_with_it() {
     for &locking in Locking::ALL {
         for (near, absent) in [(1, false), (3, false), (3, true)] {
             let cache = PageCache::new(64 * PAGE, Io::Threads).unwrap();
-            let store = Arc::new(Broken { pages: std::sync::Mutex::new(vec![0]) });
+            let store = Arc::new(Broken { pages: Mutex::new(vec![0]) });
             let options = StoreOptions::default().ra_pages(1);
             let file = cache.open_store_with(store.clone(), 64 * PAGE, options).unwrap();
             let mm =
@@ -272,7 +274,7 @@ fn entries_around_a_page_that_cannot_be_read_are_credited_with_it() {
 
 /// A store that may stall, in which some pages cannot be read.
 struct Broken {
-    pages: std::sync::Mutex<Vec<u64>>,
+    pages: Mutex<Vec<u64>>,
 }
 
 impl Store for Broken {
@@ -621,11 +623,16 @@ fn reclaim_takes_entries_of_a_page_and_no_private_copy() {
 
 /// A file that others make shorter each time its last page is read, but not so short that it has no such page.
 struct Shrinking {
-    sizes: std::sync::Mutex<Vec<u64>>,
+    sizes: Mutex<Vec<u64>>,
+    /// Not 0 if the next question for the size belongs to a read.
+    was_read: AtomicU32,
+    /// Told of each other question, and when it may be answered.
+    asked: Mutex<Option<(Sender<()>, Receiver<()>)>>,
 }
 
 impl Store for Shrinking {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<usize> {
+        self.was_read.store(1, Ordering::Relaxed);
         let mut sizes = self.sizes.lock().unwrap();
         if sizes.len() > 1 && offset + buf.len() as u64 > 2 * PAGE {
             sizes.pop();
@@ -636,21 +643,43 @@ impl Store for Shrinking {
     }
 
     fn size(&self) -> std::io::Result<Option<u64>> {
+        let is_alone = self.was_read.swap(0, Ordering::Relaxed) == 0;
+        if let Some((asked, answer)) = self.asked.lock().unwrap().as_ref().filter(|_| is_alone) {
+            asked.send(()).unwrap();
+            answer.recv().unwrap();
+        }
         Ok(self.sizes.lock().unwrap().last().copied())
     }
 }
 
 #[test]
-fn a_page_that_is_cut_while_it_is_read_is_read_again() {
+fn a_page_that_is_cut_while_it_is_read_is_read_again_and_mappings_may_change_before() {
     for &locking in Locking::ALL {
         let cache = PageCache::new(16 * PAGE, Io::Inline).unwrap();
         let sizes = (1..7).map(|part| 2 * PAGE + part * 500).collect();
-        let store = Arc::new(Shrinking { sizes: std::sync::Mutex::new(sizes) });
+        let store = Arc::new(Shrinking {
+            sizes: Mutex::new(sizes),
+            was_read: AtomicU32::new(0),
+            asked: Mutex::new(None),
+        });
         let size = store.size().unwrap().unwrap();
-        let file = cache.open_store_with(store, size, StoreOptions::default().ra_pages(0)).unwrap();
+        let options = StoreOptions::default().ra_pages(0);
+        let file = cache.open_store_with(Arc::clone(&store) as _, size, options).unwrap();
         let mm = Mm::new(&cache, MmOptions::default().locking(locking).fault_around_bytes(PAGE)).unwrap();
         let at = mm.mmap(&file, None, 0, Prot::Read, true).unwrap();
-        let outcome = mm.fault(at + 2 * PAGE, false);
+        let ((asked, questions), (answers, answer)) = (channel(), channel());
+        *store.asked.lock().unwrap() = Some((asked, answer));
+        let outcome = std::thread::scope(|scope| {
+            let fault = scope.spawn(|| mm.fault(at + 2 * PAGE, false));
+            while !fault.is_finished() {
+                if questions.recv_timeout(Duration::from_millis(1)).is_ok() {
+                    mm.mmap(&file, Some(PAGE), 0, Prot::Read, true).unwrap();
+                    answers.send(()).unwrap();
+                }
+            }
+            fault.join().unwrap()
+        });
+        *store.asked.lock().unwrap() = None;
         assert!(
             outcome.error.is_none() && !outcome.result.has(VmFault::ERROR) && outcome.major,
             "{outcome:?}"

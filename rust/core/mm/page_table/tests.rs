@@ -4,7 +4,8 @@ use super::super::leaf::LEAF_SPAN;
 use super::super::mmap::{Madvise, Prot};
 use super::super::tests::{FIRST, PAGE, undisturbed};
 use super::super::{Mm, MmOptions};
-use super::{OWN, Pmd, Pud, TABLE_BYTES, TASK_SIZE, Table};
+use super::{OWN, Owner, Pmd, Pud, TABLE_BYTES, TASK_SIZE, Table};
+use crate::cache::MmuGather;
 use crate::page::Batch;
 use crate::store::{MAX_SIZE, Store};
 use crate::{Io, PageCache, StoreOptions};
@@ -187,6 +188,12 @@ fn a_check_counts_tables() {
     assert!(matches!(mm.check(), Err(crate::Error::Invariant(_))));
     count.sub(1);
     mm.check().unwrap();
+    // Those that were taken out and wait for a grace period count too, so it waits for them.
+    let mut gather = MmuGather::new(mm.inner.tables.frames());
+    mm.inner.tables.zap(FIRST, FIRST + PAGE, Owner::Any, &mut gather);
+    mm.check().unwrap();
+    assert_eq!(mm.page_table_bytes(), TABLE_BYTES);
+    gather.finish();
 }
 
 #[test]
