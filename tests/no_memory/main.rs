@@ -9,7 +9,7 @@
 #![allow(missing_docs, reason = "a test suite")]
 #![allow(unsafe_code, reason = "an allocator")]
 
-use specmm::store::Store;
+use specmm::store::{ReadBy, Store};
 use specmm::{
     Advice, CacheOptions, Error, File, Io, Madvise, Mm, MmOptions, OpenMode, OpenOptions, PAGE_SIZE,
     PageCache, Prot, Result, StoreOptions,
@@ -113,6 +113,18 @@ impl Store for Numbers {
     }
 }
 
+struct MayStall;
+
+impl Store for MayStall {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<usize> {
+        Numbers.read_at(buf, offset)
+    }
+
+    fn read_by(&self) -> ReadBy {
+        ReadBy::Workers { timeout: None }
+    }
+}
+
 struct World {
     cache: PageCache,
     file: File,
@@ -199,6 +211,15 @@ const STEPS: &[Step] = &[
         world.file.advise(Advice::WillNeed, 5000 * PAGE, Some(60 * PAGE))
     }),
     ("willneed", |world| world.file.advise(Advice::WillNeed, 70_000 * PAGE, Some(300 * PAGE))),
+    ("a window of a store that may stall", |world| {
+        let options = StoreOptions::default().ra_pages(512);
+        let file = world.cache.open_store_with(Arc::new(MayStall), SIZE, options)?;
+        file.advise(Advice::WillNeed, 0, Some(512 * PAGE))?;
+        let mut found = [0];
+        file.pread(&mut found, 300 * PAGE)?;
+        assert_eq!(found, [byte(300 * PAGE)]);
+        Ok(())
+    }),
     ("loads", |world| (0..40).try_for_each(|page| load(world, (100 + 3 * page) * PAGE + 5))),
     ("loads far apart", |world| (12..40).try_for_each(|far| load(world, 1 << far))),
     ("stores to private copies", |world| {
