@@ -124,12 +124,15 @@ fn unanswered(mapping: &AddressSpace) -> Error {
 
 #[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
 mod tests {
+    use super::{Answer, Closed, NotRead, Wait};
     use crate::cache::address_space::Created;
+    use crate::cache::patience::tests::{Gate, cached};
     use crate::store::{Look, ReadBy, Store};
-    use crate::sync::{Mutex, Tally};
+    use crate::sync::{Mutex, Ordering, Tally};
     use crate::{Error, Io, Mm, MmOptions, PAGE_SIZE, PageCache, Prot, StoreOptions};
     use std::io;
     use std::sync::Arc;
+    use std::time::Duration;
 
     const PAGE: u64 = PAGE_SIZE as u64;
 
@@ -272,5 +275,67 @@ mod tests {
             cache.check().unwrap();
             cache.close().unwrap();
         }
+    }
+
+    #[test]
+    fn while_a_truncation_waits_only_what_is_there_is_had() {
+        let (cache, file) = cached(&Gate::new(None, u64::MAX), 0);
+        let mapping = &file.open_file().unwrap().mapping;
+        file.pread(&mut [0], 3 * PAGE).unwrap();
+        let found = mapping.find_get_page(3, &crate::rcu::read()).unwrap();
+        let Created::New(unread) = mapping.add_page(5) else { panic!("it is there") };
+        drop(unread.lock);
+        let (page, closed) = (unread.handle.page(), Closed::new());
+        mapping.truncaters.fetch_add(1, Ordering::Relaxed);
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| super::bring(mapping, page, 5, Some(&closed)));
+            std::thread::sleep(Duration::from_millis(20));
+            // The truncation needs that lock, perhaps.
+            let is_free = (0..1000).any(|_| {
+                std::thread::sleep(Duration::from_millis(1));
+                page.try_lock().is_some()
+            });
+            assert!(!waits.is_finished());
+            closed.close();
+            assert!(matches!(waits.join().unwrap(), Err(NotRead::Left(Error::Closed(_)))));
+            assert!(is_free, "it waits with the page lock");
+        });
+        assert!(super::bring(mapping, found.page(), 3, Some(&closed)).unwrap());
+        mapping.truncaters.fetch_sub(1, Ordering::Relaxed);
+        assert!(super::bring(mapping, page, 5, None).unwrap());
+        assert_eq!(cache.stats().reads, 2);
+    }
+
+    #[test]
+    fn an_answer_is_had_though_the_page_is_locked_again() {
+        let (_cache, file) = cached(&Gate::new(None, u64::MAX), 0);
+        let mapping = &file.open_file().unwrap().mapping;
+        let Created::New(held) = mapping.add_page(5) else { panic!("it is there") };
+        let (closed, answer) = (Closed::new(), Answer::new());
+        closed.close();
+        let is_answered =
+            || super::wait_for_answer(held.handle.page(), &answer, &Wait::new(mapping, Some(&closed)));
+        assert!(!is_answered());
+        answer.set(Ok(())).unwrap();
+        assert!(is_answered());
+    }
+
+    #[test]
+    fn a_read_is_abandoned_by_a_thread_that_did_not_ask_for_it() {
+        let gate = Gate::new(None, 1);
+        let (cache, file) = cached(&gate, 0);
+        let mapping = &file.open_file().unwrap().mapping;
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| file.pread(&mut [0], 5 * PAGE));
+            gate.until_standing(1);
+            let (page, closed) = (mapping.find_get_page(5, &crate::rcu::read()).unwrap(), Closed::new());
+            closed.close();
+            let left = super::bring(mapping, page.page(), 5, Some(&closed));
+            let abandoned = cache.stats().reads_abandoned;
+            gate.open();
+            assert!(matches!(left, Err(NotRead::Left(Error::Closed(_)))));
+            assert_eq!((abandoned, reader.join().unwrap().unwrap()), (1, 1));
+        });
+        cache.check().unwrap();
     }
 }

@@ -131,53 +131,100 @@ impl Files {
 
 #[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
 mod tests {
-    use crate::store::{MemoryStore, Store};
-    use crate::{Io, PageCache};
-    use std::sync::Arc;
+    use super::Files;
+    use crate::store::{Look, MemoryStore, Store};
+    use crate::sync::{Mutex, Tally};
+    use crate::{Error, Io, PageCache};
+    use std::io;
+    use std::sync::{Arc, Weak};
 
-    /// Opens a file of a certain identity, perhaps of a known file.
     #[test]
     fn the_table_of_files_is_pruned_when_it_has_doubled() {
         let cache = PageCache::new(1 << 20, Io::Inline).unwrap();
         let files = cache.files();
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(vec![7; 10]));
-        let open = |number| files.mapping(Some((1, number)), &store, 10, "file".as_ref()).unwrap();
-        let known = || files.local.lock().files.len();
+        let mut number = 0;
+        let mut open = || {
+            number += 1;
+            files.mapping(Some((1, number)), &store, 10, "file".as_ref()).unwrap()
+        };
         let mut kept = Vec::new();
-        for number in 0..64 {
-            let file = open(number);
-            // Every fourth stays open.
-            if number % 4 == 0 {
-                kept.push(file);
-            }
+        // Files that stay open, files that do not, and how many are known then: it is pruned at 64 (16 stay), at 64 again, when
+        // there is nothing to prune, and at 128.
+        for (stay, go, known) in [
+            (16, 48, 64),
+            (1, 0, 17),
+            (0, 47, 64),
+            (1, 0, 18),
+            (47, 0, 65),
+            (0, 63, 128),
+            (1, 0, 66),
+            (0, 62, 128),
+        ] {
+            kept.extend((0..stay).map(|_| open()));
+            (0..go).for_each(|_| drop(open()));
+            assert_eq!(files.local.lock().files.len(), known, "{} stay", kept.len());
         }
-        assert_eq!(known(), 64);
-        for (at, file) in kept.iter().enumerate() {
-            assert_eq!(open(4 * at as u64).id(), file.id(), "one that is open is found");
+        let open = |number| files.mapping(Some((1, number)), &store, 10, "file".as_ref()).unwrap();
+        for (number, file) in (1..=16).zip(&kept) {
+            assert_eq!(open(number).id(), file.id(), "one that is open is found");
         }
-        assert_eq!((known(), kept.len()), (64, 16), "nothing was added");
-        kept.push(open(64));
-        assert_eq!(known(), 17, "those without users went");
-        // Twice as many as were left, but not fewer than 64.
-        kept.extend((65..128).map(open));
-        assert_eq!(known(), 80);
-        let left = kept.len();
-        kept.extend((128..176).map(open));
-        assert_eq!((known(), kept.len()), (left + 48, left + 48));
-        drop(kept);
-        let _one = open(1000);
-        assert!(known() <= 64, "{}", known());
+        assert_eq!(files.local.lock().files.len(), 128, "and nothing is added");
+    }
+
+    /// A store that counts the looks at it, and answers none while it is dumb. Its look may open files.
+    #[derive(Default)]
+    struct Looked {
+        looks: Tally,
+        is_dumb: Mutex<bool>,
+        files: Mutex<Weak<Files>>,
+    }
+
+    impl Store for Looked {
+        fn read_at(&self, buf: &mut [u8], _offset: u64) -> io::Result<usize> {
+            buf.fill(7);
+            Ok(buf.len())
+        }
+
+        fn look(&self) -> io::Result<Look> {
+            self.looks.add(1);
+            let files = self.files.lock().upgrade().unwrap();
+            assert!(files.local.try_lock().is_some(), "the table of files is locked");
+            let look = Look { size: Some(10), version: Some(1), changed: None };
+            if *self.is_dumb.lock() { Err(io::Error::from_raw_os_error(13)) } else { Ok(look) }
+        }
     }
 
     #[test]
     fn files_without_identity_share_nothing() {
         let cache = PageCache::new(1 << 20, Io::Inline).unwrap();
         let files = cache.files();
-        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(vec![7; 10]));
+        let looked = Arc::new(Looked { files: Mutex::new(Arc::downgrade(files)), ..Looked::default() });
+        let store = Arc::clone(&looked) as Arc<dyn Store>;
         let open = |identity| files.mapping(identity, &store, 10, "file".as_ref()).unwrap();
         let opened = [None, None, Some((1, 2)), Some((2, 1)), Some((1, 2))].map(open);
         let ids = opened.each_ref().map(|file| file.id());
         assert_eq!(ids[2], ids[4]);
         assert!((0..4).all(|at| !ids[..at].contains(&ids[at])), "{ids:?}");
+        // One each, and one that finds what others did to the file that is open.
+        assert_eq!(looked.looks.tallied(), 5 + 1);
+    }
+
+    #[test]
+    fn a_file_that_is_open_is_not_opened_again_if_it_cannot_be_examined() {
+        let cache = PageCache::new(1 << 20, Io::Inline).unwrap();
+        let files = cache.files();
+        let looked = Arc::new(Looked { files: Mutex::new(Arc::downgrade(files)), ..Looked::default() });
+        let store = Arc::clone(&looked) as Arc<dyn Store>;
+        let open = || files.mapping(Some((1, 2)), &store, 10, "file".as_ref());
+        let file = open().unwrap();
+        *looked.is_dumb.lock() = true;
+        let error = open().unwrap_err();
+        assert!(
+            matches!(&error, Error::Io(error) if error.errno() == 13 && error.file == "file"),
+            "{error:?}"
+        );
+        *looked.is_dumb.lock() = false;
+        assert_eq!(open().unwrap().id(), file.id());
     }
 }

@@ -159,6 +159,26 @@ mod tests {
     }
 
     #[test]
+    fn a_change_that_is_refused_costs_only_the_page_that_it_cut() {
+        let store = Arc::new(Growing(Mutex::new(100)));
+        let cache = PageCache::new(1 << 20, Io::Inline).unwrap();
+        let file = cache.open_store(store as Arc<dyn Store>, 100).unwrap();
+        let mut reads = 0;
+        for (size, cut) in [(50, 1), (100, 0), (150, 0), (99, 1), (50, 1)] {
+            assert_eq!(file.pread(&mut [0; 100], 0).unwrap(), 100);
+            reads += 1;
+            assert!(file.truncate(size).is_err());
+            let mut bytes = [0; 200];
+            assert_eq!((file.size().unwrap(), file.pread(&mut bytes, 0).unwrap()), (100, 100));
+            assert_eq!((&bytes[..100], &bytes[100..]), (&[7; 100][..], &[0; 100][..]));
+            reads += cut;
+            assert_eq!(cache.stats().reads, reads, "{size}");
+            cache.drop_caches().unwrap();
+        }
+        cache.check().unwrap();
+    }
+
+    #[test]
     fn a_refused_truncation_leaves_the_size_that_others_made() {
         let store = Arc::new(Growing(Mutex::new(100)));
         let cache = PageCache::new(1 << 20, Io::Inline).unwrap();

@@ -1,6 +1,8 @@
 //! The queue with its threads, over stores that note what becomes of each request.
 
-use super::super::patience::tests::{give_up, soon};
+use super::super::address_space::{AddressSpace, Created};
+use super::super::arrival::bring;
+use super::super::patience::tests::{Gate, cached, give_up, soon};
 use super::super::requests::{Source, WORKERS};
 use super::*;
 use crate::store::ReadBy;
@@ -435,4 +437,25 @@ fn a_worker_waits_for_work_as_long_as_its_cache_lives() {
     std::thread::sleep(Duration::from_millis(150));
     assert_eq!(workers(&queue), WORKERS);
     queue.stop();
+}
+
+#[test]
+fn a_window_that_no_worker_will_reach_is_read_by_the_thread_that_waits_for_it() {
+    let gate = Gate::new(Some(Duration::from_secs(1)), u64::MAX);
+    let (cache, file) = cached(&gate, 0);
+    let mapping = &file.open_file().unwrap().mapping;
+    let pages = [5, 6].map(|index| match mapping.add_page(index) {
+        Created::New(held) => held,
+        _ => panic!("it is there"),
+    });
+    let [(pfns, found), (next, _)] = pages.map(|held| (held.lock.into_pfn(), held.handle));
+    let source = Arc::<AddressSpace>::clone(mapping);
+    let mut requests = cache.shared().io.queue.requests.lock();
+    requests.queue(Request { source, first: 5, pfns: vec![pfns, next], answer: None }, false);
+    // No worker is to be had.
+    requests.stopping = true;
+    drop(requests);
+    assert!(bring(mapping, found.page(), 5, None).unwrap());
+    assert!(!cache.shared().io.reads(mapping.id(), 0));
+    assert_eq!(cache.stats().reads, 1);
 }

@@ -215,6 +215,23 @@ fn a_truncation_that_leaves_has_changed_nothing() {
     cache.check().unwrap();
 }
 
+/// It may find that others have changed the file, and then takes out every page.
+#[test]
+fn a_truncation_of_a_store_that_tells_its_state_waits_for_every_read() {
+    for index in [0, 9, 20] {
+        let gate = Gate::new(Some(Duration::from_millis(30)), 1);
+        *gate.look.lock() = Look { size: Some(PAGES * PAGE), version: Some(5), changed: Some(7) };
+        let (cache, file) = cached(&gate, 0);
+        assert!(matches!(file.pread(&mut [0], index * PAGE), Err(Error::TimedOut { .. })));
+        assert!(matches!(file.truncate(10 * PAGE), Err(Error::TimedOut { offset: 0, .. })));
+        assert_eq!(file.size().unwrap(), PAGES * PAGE);
+        gate.open();
+        soon(|| cache.stats().reads_abandoned == 0);
+        file.truncate(10 * PAGE).unwrap();
+        cache.check().unwrap();
+    }
+}
+
 #[test]
 fn readers_do_not_keep_a_truncation_out() {
     let gate = Gate::new(None, u64::MAX);
