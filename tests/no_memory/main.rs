@@ -333,7 +333,19 @@ const STEPS: &[Step] = &[
         assert!([(32, 1, 0), (32, 6, 5), (0, 0, 0), (1, 1, 1)].contains(&found), "{found:?}");
         Ok(())
     }),
+    ("more local files than the table of them had room for", |world| {
+        let files: [_; LOCAL] =
+            std::array::from_fn(|number| world.cache.open(numbered(&world.local, number)));
+        files.into_iter().try_for_each(|file| file?.close())
+    }),
 ];
+
+/// So many that a table of them is no small allocation.
+const LOCAL: usize = SMALL / 24;
+
+fn numbered(path: &std::path::Path, number: usize) -> std::path::PathBuf {
+    path.with_extension(number.to_string())
+}
 
 /// The steps that need no memory: above all those that make room.
 const FRUGAL: &[&str] = &[
@@ -386,7 +398,8 @@ fn run(io: Io, local: &std::path::Path, number: usize, nth: u64, for_ever: bool)
 #[test]
 fn every_allocation_may_fail() {
     let local = std::env::temp_dir().join(format!("specmm-no-memory-{}", std::process::id()));
-    std::fs::write(&local, vec![7; 3 * PAGE_SIZE]).unwrap();
+    let paths = || (0..LOCAL).map(|number| numbered(&local, number)).chain([local.clone()]);
+    paths().for_each(|path| std::fs::write(path, vec![7; 3 * PAGE_SIZE]).unwrap());
     // What a process allocates once.
     World::new(Io::Threads, &local);
     let deep = std::env::var_os("SPECMM_DEEP").is_some();
@@ -422,6 +435,6 @@ fn every_allocation_may_fail() {
             }
         }
     }
-    std::fs::remove_file(&local).unwrap();
+    paths().for_each(|path| std::fs::remove_file(path).unwrap());
     assert!(runs > 100 && told > 100, "{runs} allocations were refused, {told} calls failed");
 }
