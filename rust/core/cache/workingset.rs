@@ -140,7 +140,7 @@ impl Workingset {
     pub(super) fn trim_nodes(&self, capacity: usize, files: &Registry) {
         let most = Self::most_nodes(capacity);
         let noted = self.noted();
-        if cfg!(specmm_loom) || noted <= most {
+        if noted <= most {
             return;
         }
         // First drop the notes that no longer apply; the others keep their order.
