@@ -326,6 +326,49 @@ fn entries_around_a_page_that_is_waited_for_are_credited_once() {
     }
 }
 
+/// A store that may stall, but not for long.
+struct Brief;
+
+impl Store for Brief {
+    fn read_at(&self, buf: &mut [u8], _offset: u64) -> std::io::Result<usize> {
+        buf.fill(1);
+        Ok(buf.len())
+    }
+
+    fn read_by(&self) -> ReadBy {
+        ReadBy::Workers { timeout: Some(Duration::from_millis(20)) }
+    }
+}
+
+#[test]
+fn entries_around_a_page_are_not_credited_to_a_fault_that_gives_up() {
+    for &locking in Locking::ALL {
+        let cache = PageCache::new(64 * PAGE, Io::Threads).unwrap();
+        let options = StoreOptions::default().ra_pages(1);
+        let file = cache.open_store_with(Arc::new(Brief), 64 * PAGE, options).unwrap();
+        let mm = Mm::new(&cache, MmOptions::default().locking(locking).fault_around_bytes(4 * PAGE)).unwrap();
+        let at = mm.mmap(&file, None, 0, Prot::Read, true).unwrap();
+        // On a busy machine a read may take too long.
+        for n in 1..8 {
+            while mm.load(at + 8 * n * PAGE, &mut [1]).is_err() {}
+        }
+        for index in 0..4 {
+            while file.pread(&mut [0], index * PAGE).is_err() {}
+        }
+        let misses = || file.readahead_state().unwrap().mmap_miss;
+        let before = misses();
+        let open = file.open_file().unwrap();
+        let page = open.mapping.find_get_page(0, &crate::rcu::read()).unwrap();
+        let lock = page.page().lock();
+        let outcome = mm.fault(at, false);
+        assert!(matches!(outcome.error, Some(Error::TimedOut { .. })), "{outcome:?}");
+        assert_eq!((mm.pagemap(at, 4 * PAGE).unwrap(), misses()), (vec![0, 1, 1, 1], before));
+        drop(lock);
+        mm.load(at, &mut [1]).unwrap();
+        assert_eq!(misses(), before - 1);
+    }
+}
+
 #[test]
 fn a_frame_for_a_copy_is_kept_while_the_page_waits_for_another() {
     for &locking in Locking::ALL {
