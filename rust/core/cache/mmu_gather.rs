@@ -129,6 +129,19 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_ends_early_where_there_is_neither_room_nor_memory() {
+        let frames = Frames::new(200).unwrap();
+        let mut gather = MmuGather::new(&frames);
+        // No list is that long. How many are taken, for how many more there is room, and how many are not yet put.
+        for (taken, room, left) in [(0, FEW, 0), (FEW - 1, 1, FEW - 1), (1, FEW, 0), (2, FEW - 2, 2)] {
+            take(&mut gather, &frames, taken);
+            assert_eq!((gather.make_room(usize::MAX), frames.usage().in_use), (room, left), "{taken} more");
+        }
+        gather.finish();
+        frames.audit(&[]).unwrap();
+    }
+
+    #[test]
     fn the_end_waits_for_a_grace_period_only_if_an_entry_has_changed() {
         let frames = Frames::new(2).unwrap();
         // A wait inside a read section is refused.
