@@ -64,10 +64,47 @@ pub(super) fn find_or_create_waiting<'f>(
     loop {
         match find_or_create(mapping, index) {
             FoundOrCreated::NoFrame if wait_for_frame(&mapping.shared) => {}
+            // Its page may have come meanwhile, even in the frame that was missing here.
+            FoundOrCreated::NoFrame => {
+                let found = mapping.find_get_page(index, &crate::rcu::read());
+                return Ok(found.map_or(FoundOrCreated::NoFrame, FoundOrCreated::Page));
+            }
             FoundOrCreated::Unstable => {
                 drop(Wait::new(mapping, closed).until(index, || stable(mapping))?);
             }
             other => return Ok(other),
         }
+    }
+}
+
+#[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
+mod tests {
+    use super::*;
+    use crate::cache::patience::tests::soon;
+    use crate::page::{PAGE_SIZE, Use};
+    use crate::store::MemoryStore;
+    use crate::{CacheOptions, Io, PageCache};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    #[test]
+    fn a_page_that_comes_while_a_frame_is_waited_for_in_vain_is_had() {
+        let options = CacheOptions::default().io(Io::Inline).frame_timeout(Duration::from_millis(500));
+        let cache = PageCache::with_options(PAGE_SIZE as u64, options).unwrap();
+        let file = cache.open_store(Arc::new(MemoryStore::new(vec![7])), 1).unwrap();
+        let mapping = &file.open_file().unwrap().mapping;
+        // The only one.
+        let frame = mapping.frames().alloc(Use::File).unwrap();
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| {
+                let found = find_or_create_waiting(mapping, 0, None).unwrap();
+                matches!(found, FoundOrCreated::Page(page) if page.page().is_at(mapping.id(), 0))
+            });
+            soon(|| cache.stats().frame_waits == 1);
+            let held = mapping.insert(0, frame).unwrap().expect("the slot is empty");
+            assert!(waits.join().unwrap());
+            drop(held);
+        });
+        cache.check().unwrap();
     }
 }
