@@ -20,7 +20,7 @@ use crate::page::{Frames, LockedPage, PAGE_SHIFT, PAGE_SIZE, PageHandle, PageRef
 use crate::rcu::ReadSection;
 use crate::store::{ReadBy, Store};
 use crate::sync::rwsem::RwSem;
-use crate::sync::{AtomicU64, Numbers, duty, guard, in_order, operation, ord, seeded, spin_hint, yield_now};
+use crate::sync::{AtomicU64, Numbers, duty, guard, in_order, operation, ord, seeded, spin_hint};
 use crate::xarray::{Entry, XArray};
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
@@ -143,7 +143,6 @@ impl AddressSpace {
             match self.find_get_page_once(index, section) {
                 Lookup::Found(handle) => return Some(handle),
                 Lookup::Absent => return None,
-                Lookup::Interfered if cfg!(specmm_loom) => yield_now(),
                 Lookup::Interfered => spin_hint(),
             }
         }

@@ -8,7 +8,7 @@
 //! requests, and one with an unreadable page about as many as a binary search for that page. A single page is read the usual way,
 //! and its reader gets the error. Faults of an `Mm` do as Linux does.
 
-use super::address_space::{AddressSpace, HeldPage};
+use super::address_space::AddressSpace;
 use super::fill::is_unread;
 use super::invalidate_lock::stable;
 use super::open_file::OpenFile;
@@ -52,11 +52,13 @@ pub(super) fn read_again(open: &Arc<OpenFile>, index: u64) {
     }
 }
 
-/// Locks a page that is in the cache and not up to date, if that is possible without waiting.
+/// Locks a page that is in the cache and not up to date, if that is possible without waiting. The caller holds `invalidate_lock`
+/// for reading, which keeps truncations out; the reference keeps evictions out.
 fn lock_unread(mapping: &AddressSpace, index: u64) -> Option<LockedPage<'_>> {
     let handle = mapping.find_get_page(index, &crate::rcu::read())?;
-    let held = HeldPage { lock: handle.page().try_lock()?, handle };
-    (mapping.is_mine(&held, index) && is_unread(&held.lock)).then_some(held.lock)
+    let lock = handle.page().try_lock()?;
+    debug_assert!(lock.page().is_at(mapping.id(), index), "somebody else removed {:?}", lock.page());
+    is_unread(&lock).then_some(lock)
 }
 
 #[cfg(all(test, not(any(specmm_loom, specmm_shuttle))))]
