@@ -279,3 +279,61 @@ fn copy_out_against_the_read_that_fills() {
     }
     .check();
 }
+
+/// One thread reads the file from its beginning; one cuts it in half, and the page is filled from the store, which is still whole,
+/// after the size has changed. Claim: a read that finds the page up to date finds the size for which it was filled. Premise: a fill
+/// loads the size before it reads.
+fn read_against_a_cut_that_is_filled_for() {
+    const HALF: u64 = PAGE / 2;
+    let file = open_file(Arc::new(MemoryStore::new(vec![OURS; PAGE_SIZE])));
+    let Created::New(held) = file.mapping.add_page(0) else { panic!("a frame is free") };
+    drop(held);
+    // The state is the file.
+    let history = History::new(vec![OURS; PAGE_SIZE]);
+    let cutter = {
+        let (file, history) = (Arc::clone(&file), history.clone());
+        spawn(move || {
+            let fill_and_cut = |size| {
+                read_page(&file.mapping, &hold(&file.mapping).page().lock(), 0).unwrap();
+                file.store().truncate(size)
+            };
+            let cut = || change_size(&file.mapping, HALF, None, fill_and_cut).unwrap();
+            history.call("cut", cut, |file, ()| {
+                file.truncate(HALF as usize);
+                true
+            });
+        })
+    };
+    let read = || {
+        let mut buf = [0; PAGE_SIZE];
+        let n = read_cached(&file.mapping, Out::from(&mut buf[..]), 0, Short::Serve, &rcu::read());
+        reach(n.map_or("nothing".into(), |n| format!("{n} bytes")));
+        n.map(|n| buf[..n].to_vec())
+    };
+    history.call("read", read, |file, answer| answer.is_none() || answer.as_ref() == Some(file));
+    cutter.join().unwrap();
+    history.settle();
+    history.call("read at rest", read, |file, answer| answer.as_ref() == Some(file));
+    history.check();
+}
+
+#[test]
+fn big_a_read_against_a_cut_of_a_page_that_is_filled() {
+    Model {
+        name: "read against a cut of a page that is being filled",
+        rows: &[19, 50],
+        preemption_bound: Some(6),
+        grace_periods: false,
+        twin: false,
+        body: read_against_a_cut_that_is_filled_for,
+        reaches: &["nothing", "8 bytes"],
+        needs: &[
+            "copy_out.uptodate",
+            "truncate.size_first",
+            "page.uptodate.release",
+            "page.flags.acquire",
+            "fill.bytes_first",
+        ],
+    }
+    .check();
+}

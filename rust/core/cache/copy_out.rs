@@ -130,6 +130,7 @@ fn copy<'f>(
     {
         return CopyOut::Unavailable;
     }
+    // After the flags: a page that is being cut may have been filled for its new end.
     let size = mapping.i_size();
     let mut length = out.len();
     if !guard!("copy_out.size", offset + length as u64 <= size) {
