@@ -270,7 +270,7 @@ fn lookup_against_removal_and_return() {
     Model {
         name: "lookup against removal and return",
         rows: &[15],
-        preemption_bound: Some(4),
+        preemption_bound: Some(5),
         grace_periods: false,
         twin: false,
         body: lookup_against_return,

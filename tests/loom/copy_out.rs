@@ -231,7 +231,7 @@ fn a_read_against_growth() {
     Model {
         name: "read against growth",
         rows: &[50, 52],
-        preemption_bound: Some(6),
+        preemption_bound: Some(7),
         grace_periods: false,
         twin: false,
         body: read_against_growth,
@@ -322,7 +322,7 @@ fn big_a_read_against_a_cut_of_a_page_that_is_filled() {
     Model {
         name: "read against a cut of a page that is being filled",
         rows: &[19, 50],
-        preemption_bound: Some(6),
+        preemption_bound: Some(7),
         grace_periods: false,
         twin: false,
         body: read_against_a_cut_that_is_filled_for,

@@ -69,7 +69,7 @@ fn split_against_truncate() {
     Model {
         name: "split of a mapping against truncate",
         rows: &[20],
-        preemption_bound: Some(3),
+        preemption_bound: Some(4),
         grace_periods: false,
         twin: false,
         body: || against_truncate(nothing, split),

@@ -376,7 +376,7 @@ fn a_section_against_zap() {
     Model {
         name: "frame of an entry in a section against zap",
         rows: &[54],
-        preemption_bound: Some(3),
+        preemption_bound: None,
         grace_periods: true,
         twin: false,
         body: section_against_zap,
@@ -442,7 +442,7 @@ fn big_a_first_store_against_protection() {
     Model {
         name: "first store through an entry against write-protection",
         rows: &[53],
-        preemption_bound: Some(5),
+        preemption_bound: Some(7),
         grace_periods: true,
         twin: false,
         body: || store_against_protect(0),

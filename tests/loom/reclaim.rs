@@ -103,7 +103,7 @@ fn big_truncation_against_reclaim_of_a_mapped_page() {
     Model {
         name: "truncation against reclaim of a mapped page",
         rows: &[20],
-        preemption_bound: Some(2),
+        preemption_bound: Some(3),
         grace_periods: true,
         twin: false,
         body: truncation_against_reclaim,

@@ -256,7 +256,7 @@ fn a_whole_hit_of_two_pages_against_truncation() {
     Model {
         name: "whole hit of two pages against truncation",
         rows: &[49, 50],
-        preemption_bound: Some(6),
+        preemption_bound: Some(7),
         grace_periods: false,
         twin: false,
         body: || hit_of_two_pages(Short::Refuse),

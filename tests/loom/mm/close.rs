@@ -189,7 +189,7 @@ fn closing_against_a_load() {
     Model {
         name: "close against a load",
         rows: &[13, 54],
-        preemption_bound: Some(5),
+        preemption_bound: Some(6),
         grace_periods: true,
         twin: false,
         body: close_against_load,

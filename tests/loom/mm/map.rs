@@ -54,7 +54,7 @@ fn big_mapping_against_truncate() {
     Model {
         name: "mmap against a fault and truncate",
         rows: &[20],
-        preemption_bound: Some(5),
+        preemption_bound: Some(8),
         grace_periods: false,
         twin: false,
         body: map_against_truncate,
@@ -136,7 +136,7 @@ fn big_mapping_against_mapping() {
     Model {
         name: "mmap against mmap",
         rows: &[2],
-        preemption_bound: Some(5),
+        preemption_bound: Some(6),
         grace_periods: false,
         twin: false,
         body: map_against_map,

@@ -49,7 +49,7 @@ fn big_a_store_against_mprotect() {
     Model {
         name: "speculative store against mprotect",
         rows: &[3, 43],
-        preemption_bound: Some(4),
+        preemption_bound: Some(5),
         grace_periods: false,
         twin: false,
         body: || store_against_mprotect(|mm, at| attempt(mm, at, true).is_ok()),
@@ -202,7 +202,7 @@ fn two_stores_against_mprotect() {
     Model {
         name: "stores to two pages against mprotect",
         rows: &[53],
-        preemption_bound: Some(5),
+        preemption_bound: Some(7),
         grace_periods: false,
         twin: false,
         body: stores_against_mprotect,

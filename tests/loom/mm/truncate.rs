@@ -73,7 +73,7 @@ fn big_a_fault_against_truncation_of_its_page() {
     Model {
         name: "speculative fault against truncation of its page",
         rows: &[18, 20],
-        preemption_bound: Some(3),
+        preemption_bound: Some(4),
         grace_periods: false,
         twin: false,
         body: fault_against_truncation_of_its_page,
@@ -247,7 +247,7 @@ fn big_a_fault_against_the_drop_of_its_page() {
     Model {
         name: "speculative fault against the drop of its page",
         rows: &[18, 20],
-        preemption_bound: Some(4),
+        preemption_bound: Some(5),
         grace_periods: false,
         twin: false,
         body: || fault_against_drop(PAGE, |mm, at| attempt(mm, at, false).is_ok()),

@@ -38,7 +38,7 @@ fn the_last_sequence_check_against_zap() {
     Model {
         name: "last sequence check against zap",
         rows: &[3, 9, 17, 43, 44],
-        preemption_bound: Some(4),
+        preemption_bound: Some(5),
         grace_periods: false,
         twin: false,
         body: fault_against_munmap,
@@ -307,7 +307,7 @@ fn a_fault_against_madvise() {
     Model {
         name: "speculative fault against madvise",
         rows: &[6, 44],
-        preemption_bound: Some(4),
+        preemption_bound: Some(5),
         grace_periods: false,
         twin: false,
         body: || fault_against_zap(|mm, at| attempt(mm, at, false).is_ok()),
