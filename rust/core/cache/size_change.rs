@@ -103,9 +103,11 @@ fn restore_size(mapping: &AddressSpace, before: u64, refused: u64) {
 mod tests {
     use crate::store::{Look, Store};
     use crate::sync::Mutex;
-    use crate::{Io, PageCache};
+    use crate::{Io, PAGE_SIZE, PageCache};
     use std::io;
     use std::sync::Arc;
+
+    const PAGE: u64 = PAGE_SIZE as u64;
 
     /// A store that others make longer, and that refuses to be shortened.
     struct Growing(Mutex<u64>);
@@ -147,14 +149,19 @@ mod tests {
 
     #[test]
     fn a_truncation_that_failed_half_done_is_found_by_the_next_look() {
-        let store = Arc::new(HalfDone(Mutex::new(100)));
+        let (size, half) = (2 * PAGE - 1, PAGE + 50);
+        let store = Arc::new(HalfDone(Mutex::new(size)));
         let cache = PageCache::new(1 << 20, Io::Inline).unwrap();
-        let file = cache.open_store(store as Arc<dyn Store>, 100).unwrap();
-        let mut bytes = [0; 100];
-        assert_eq!((file.pread(&mut bytes, 0).unwrap(), bytes), (100, [100; 100]));
-        assert!(file.truncate(50).is_err());
-        assert_eq!((file.revalidate().unwrap(), file.pread(&mut bytes, 0).unwrap()), (50, 50));
-        assert_eq!(bytes[..50], [50; 50], "the version that is there now");
+        let file = cache.open_store(store as Arc<dyn Store>, size).unwrap();
+        let mut bytes = vec![0; 2 * PAGE_SIZE];
+        assert_eq!(file.pread(&mut bytes, 0).unwrap() as u64, size);
+        assert!(bytes[..size as usize].iter().all(|&byte| byte == size as u8));
+        assert!(file.truncate(half).is_err());
+        assert_eq!((file.revalidate().unwrap(), file.pread(&mut bytes, 0).unwrap() as u64), (half, half));
+        assert!(
+            bytes[..half as usize].iter().all(|&byte| byte == half as u8),
+            "the version that is there now"
+        );
         cache.check().unwrap();
     }
 
