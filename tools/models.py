@@ -336,8 +336,10 @@ def hold(report: list[dict], listed: list[dict], *, update: bool) -> int:
             text = replaced(text, name, content)
         PAGE.write_text(text)
     changed = differences(rows, rows if update else expected)
-    said = changed + twice_named(rows) + unknown_pairs(rows) + bounds_to_raise(rows)
-    for line in said + bounds_not_measured(rows):
+    said = (
+        changed + twice_named(rows) + unknown_pairs(rows) + bounds_to_raise(rows) + bounds_not_measured(rows)
+    )
+    for line in said:
         print(f"models: {line}", file=sys.stderr)
     if changed:
         hint = "if this is meant, `make loom MODELS=--update` and commit the difference"
