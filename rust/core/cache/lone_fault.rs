@@ -87,9 +87,8 @@ mod tests {
     use crate::cache::{CacheOptions, File, Io, PageCache, StoreOptions};
     use crate::page::PAGE_SIZE;
     use crate::store::{Fault, FaultyStore, Look, MemoryStore, Plan, ReadBy, Store};
-    use crate::sync::Numbers;
+    use crate::sync::{AtomicU64, Numbers, Ordering};
     use std::io;
-    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
     use std::time::Duration;
 
     const PAGE: u64 = PAGE_SIZE as u64;
@@ -162,7 +161,7 @@ mod tests {
 
         fn look(&self) -> io::Result<Look> {
             let reads = self.reads.drawn();
-            if self.looked_after.swap(reads, Relaxed) == reads && reads == self.blind_after {
+            if self.looked_after.swap(reads, Ordering::Relaxed) == reads && reads == self.blind_after {
                 return Err(io::ErrorKind::PermissionDenied.into());
             }
             Ok(Look { size: Some(PAGE), version: Some(reads.min(self.changes)), changed: None })

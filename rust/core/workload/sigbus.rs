@@ -27,11 +27,15 @@ static BEFORE: AtomicPtr<libc::sigaction> = AtomicPtr::new(null_mut());
 
 /// Makes SIGBUS an error in the threads that use [`Guard::watch`].
 #[derive(Debug)]
-pub(super) struct Guard(());
+pub(super) struct Guard {
+    /// Those of the process that made this one.
+    guards: &'static Mutex<usize>,
+}
 
 impl Guard {
     pub(super) fn new() -> Self {
-        let mut guards = lock();
+        let of_this_process = GUARDS.get();
+        let mut guards = lock(of_this_process);
         *guards += 1;
         if *guards == 1 {
             // SAFETY: all zeros is a valid sigaction: no flags, an empty mask.
@@ -48,7 +52,7 @@ impl Guard {
             // SAFETY: `handle` makes only async-signal-safe calls.
             unsafe { libc::sigaction(libc::SIGBUS, &raw const action, null_mut()) };
         }
-        Self(())
+        Self { guards: of_this_process }
     }
 
     /// Runs `touch`, which accesses one byte at `address`. False: there was no page, and the access met zeros.
@@ -67,7 +71,11 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let mut guards = lock();
+        // What a forked child drops of its parent's is not counted there, and another thread of the parent may hold that lock.
+        if !std::ptr::eq(self.guards, GUARDS.get()) {
+            return;
+        }
+        let mut guards = lock(self.guards);
         *guards -= 1;
         if *guards == 0 {
             restore();
@@ -75,8 +83,8 @@ impl Drop for Guard {
     }
 }
 
-fn lock() -> MutexGuard<'static, usize> {
-    GUARDS.get().lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(guards: &Mutex<usize>) -> MutexGuard<'_, usize> {
+    guards.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn restore() {
