@@ -17,7 +17,6 @@ pub(crate) fn fill_cells(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     py.detach(|| Python::attach(|_| ()));
     PySequence::type_object(py);
-    PyType::type_object(py).module()?;
     PyType::type_object(py).fully_qualified_name()?;
     let refused = module.getattr("may_stay_open")?.call1((module,));
     refused.map_or(Ok(()), |_| Err(PyImportError::new_err("a module passed for a file")))

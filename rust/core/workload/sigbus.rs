@@ -112,3 +112,32 @@ extern "C" fn handle(_signal: libc::c_int, info: *mut libc::siginfo_t, _context:
         restore();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::panic::catch_unwind;
+
+    #[test]
+    fn a_child_does_not_count_down_what_it_inherits() {
+        let guard = Guard::new();
+        // SAFETY: the child takes no lock that another thread may hold, and leaves by `_exit`.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let counted = catch_unwind(|| {
+                drop(guard);
+                let own = Guard::new();
+                let counted = *lock(GUARDS.get());
+                drop(own);
+                counted
+            });
+            // SAFETY: it ends the process.
+            unsafe { libc::_exit(i32::from(!matches!(counted, Ok(1)))) }
+        }
+        let mut status = -1;
+        // SAFETY: the pointer is to an int.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0, "{status}");
+        assert!(*lock(guard.guards) >= 1, "the parent's still lives");
+    }
+}
