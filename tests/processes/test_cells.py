@@ -1,8 +1,8 @@
 """What a process creates once, at its first need: a child of a fork at that moment must not wait for it.
 
 All static data of the extension module that may be such a cell is walked, by the names in its symbol table.
-Those of Rust's standard library are left out: the lock of the environment is only ever taken to read, and that of
-stderr is taken to print a panic.
+Those of Rust's standard library are left out: the lock of the environment is only ever taken to read, and
+that of stderr is taken to print a panic.
 """
 
 import ast
