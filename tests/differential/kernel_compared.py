@@ -233,7 +233,7 @@ MIDDLE = st.integers(0, 60)
 LAST = st.integers(PAGES - 40, PAGES - 1)
 PIECES = st.lists(
     st.tuples(
-        st.sampled_from([("r", True), ("r", True), ("r", False), ("rw", False), None]),
+        st.sampled_from([("r", True), ("r", True), ("r", False), ("rw", False), None, None]),
         # The first leaf table ends 496 pages after where mappings begin.
         st.one_of(st.integers(1, 20), st.integers(1, 70), st.integers(470, 500)),
         st.one_of(MIDDLE, MIDDLE, LAST),
