@@ -185,7 +185,7 @@ class Readers:
             mm.madvise(BASE, PAGES * PAGE, advice)
 
     def apart(self, offset: int, n: int, *, as_it_is: bool) -> str | None:
-        """Why a read is not compared, if it is not. `as_it_is`: it does not ask the state."""
+        """Why a read is not compared, if it is not. `as_it_is`: its misses do not ask the state; marks do."""
         state, pages = self.model.f_ra, self.model.f_mapping.pages
         first, last = offset // PAGE, min(offset + n - 1, END - 1) // PAGE
         marked = [index for index in range(first, last + 1) if index in pages and pages[index].readahead]
@@ -206,7 +206,7 @@ class Readers:
         expected = (state.start + state.size - state.async_size, state.start + state.size)
         # Where the next page is missing, or since where none is, decides what is read.
         searches = (marked and first not in expected) or (missing and first - 1 in pages)
-        if searches and self.largest and not as_it_is:
+        if searches and self.largest and (marked or not as_it_is):
             return "a search for a hole over folios of several pages ends elsewhere"
         if missing and first > 0 and first in expected and not as_it_is:
             return "a miss where the next window was expected is any miss to later kernels"

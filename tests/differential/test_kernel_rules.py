@@ -76,6 +76,9 @@ def kernel(path: Path) -> Iterator[KernelFile]:
 # What is met is told at the step that differs. To make it shorter would take minutes.
 AS_DRAWN = settings(phases=[Phase.explicit, Phase.reuse, Phase.generate])
 
+# A load meets the marker of a folio of several pages after the window has moved.
+MARKER_IN_A_MAPPING = [("scan", 2, 0, PAGE), ("touch", 2308, 0, 1), ("touch", 4, 0, 1)]
+
 OVER_A_HOLE = (
     [(("r", True), 5, 0), (None, 3, 0), (("r", False), 5, 40)],
     [(100, 1)],
@@ -88,6 +91,7 @@ def test_reads_and_advice_bring_the_pages_that_the_kernel_brings(kernel: KernelF
 
     # Long programs over windows of megabytes: half as many.
     @settings(AS_DRAWN, max_examples=settings().max_examples // 2)
+    @example(MARKER_IN_A_MAPPING)
     @given(STEPS)
     def compare(steps: list[Step]) -> None:
         again(lambda: done.update(read(kernel, twin, specmm, steps)))
